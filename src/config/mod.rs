@@ -1,0 +1,277 @@
+//! The configuration: what was written → what it means.
+//!
+//! * In: one YAML file (DESIGN section 5), and the environment where it names it.
+//! * Out: a [`Config`] that is whole and consistent, or every error at once with line, column and remedy.
+//! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
+
+mod secret;
+
+pub use secret::Secret;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::row::SectionName;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database that rows are read from.
+    pub source: Source,
+    /// Where items go.
+    pub planhat: Planhat,
+    /// The state schema.
+    pub state: State,
+    /// The admin port.
+    pub admin: Admin,
+    /// Byte budget of everything buffered.
+    pub memory: u64,
+    /// How long a drain may take after SIGTERM.
+    pub shutdown_grace: Duration,
+    /// The mappings, in the order written. Names are unique.
+    pub sections: Vec<Section>,
+}
+
+/// How to reach the source, and what this instance is called there.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// `postgres://…` connection URL; excludes `host`, `port`, `database`, `user`. May hold a password, so a secret.
+    pub url: Option<Secret>,
+    /// Host name, address, comma-separated list of them, or directory of a Unix socket.
+    pub host: Option<String>,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// Database name.
+    pub database: Option<String>,
+    /// Role.
+    pub user: Option<String>,
+    /// The role's password. Read again on every connect.
+    pub password: Option<Secret>,
+    /// How the connection is protected.
+    pub tls: TlsMode,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate (chain).
+    pub cert: Option<PathBuf>,
+    /// PEM file of the client certificate's key.
+    pub key: Option<PathBuf>,
+    /// Where unqualified tables are.
+    pub schema: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// Whether publication, slot and state schema may be created and altered.
+    pub manage: bool,
+    /// Ask for a failover slot where the server has them (PostgreSQL 17).
+    pub failover_slot: bool,
+    /// The role that `query` sets before it runs a statement; `query` is off without it.
+    pub query_role: Option<String>,
+}
+
+/// libpq's `sslmode`, as far as it is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Encrypted; certificate and host name are verified.
+    #[default]
+    VerifyFull,
+    /// Encrypted; the certificate's chain is verified, not its name.
+    VerifyCa,
+    /// Encrypted, not verified.
+    Require,
+    /// Plaintext.
+    Disable,
+}
+
+/// The sink.
+#[derive(Clone, Debug)]
+pub struct Planhat {
+    /// Tenant UUID: the sink's credential.
+    pub tenant: Secret,
+    /// Base URL of the analytics host, without a trailing slash.
+    pub url: String,
+    /// Which names bulk activities use.
+    pub bulk_activity_names: ActivityNames,
+    /// The bound on one whole request.
+    pub timeout: Duration,
+    /// How often a halted section probes with one batch.
+    pub halt_probe: Duration,
+}
+
+/// The two sets of names seen in bulk activities (PLANHAT.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ActivityNames {
+    /// `externalId`, `companyExternalId`, `weight`.
+    #[default]
+    Current,
+    /// `euExtId`, `cId`, `count`.
+    Legacy,
+}
+
+/// Where the ledger and the checkpoints live.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Schema name.
+    pub schema: String,
+    /// Another PostgreSQL for the state; by default it is the source.
+    pub url: Option<Secret>,
+    /// How long ended ledger rows are kept.
+    pub keep_deliveries: Duration,
+}
+
+/// The admin port.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// `address:port` to listen on.
+    pub listen: String,
+}
+
+/// One mapping of one table to one kind of item.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Unique name: 1 to 63 of `[a-zA-Z0-9_-]`.
+    pub name: SectionName,
+    /// What an item is.
+    pub kind: Kind,
+    /// The switch of this section.
+    pub sync: Sync,
+    /// The table.
+    pub table: TableName,
+    /// The key column.
+    pub key: String,
+    /// Where to begin.
+    pub start: Start,
+    /// When a batch is full.
+    pub batch: BatchLimits,
+    /// When a batch that is not full goes.
+    pub flush: Flush,
+    /// What becomes of a batch whose answer never came.
+    pub in_doubt: InDoubt,
+    /// Planhat field → where its value comes from, in the order written.
+    pub fields: Vec<(String, Field)>,
+    /// `date: receipt`: leave `date` out where the commit time is not known; Planhat takes the time of receipt.
+    pub date_receipt: bool,
+    /// How naive timestamps are read; UTC by default.
+    pub timezone: Option<jiff::tz::TimeZone>,
+}
+
+/// What a row becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A user activity.
+    UserActivity,
+    /// A custom metric of this model.
+    CustomMetric(Model),
+}
+
+/// Whose metric it is; spelt so in the item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Model {
+    /// `Company`
+    #[default]
+    Company,
+    /// `EndUser`
+    EndUser,
+    /// `Project`
+    Project,
+    /// `Asset`
+    Asset,
+}
+
+impl Model {
+    /// The spelling that Planhat takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Model::Company => "Company",
+            Model::EndUser => "EndUser",
+            Model::Project => "Project",
+            Model::Asset => "Asset",
+        }
+    }
+}
+
+/// A section's switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sync {
+    /// Rows flow.
+    #[default]
+    Receive,
+    /// Nothing is attached, read or sent.
+    Off,
+}
+
+/// A table's name, exactly as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    /// Its schema (the source's default where the file gave none).
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where a section begins.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// With every row that there is.
+    #[default]
+    Backfill,
+    /// With rows committed after it attached.
+    Now,
+    /// With rows whose key is greater than this (text form).
+    AfterKey(String),
+}
+
+/// The limits of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Items in a batch, at most; at least 1.
+    pub rows: u32,
+    /// Bytes of a request's body, at most; never over 30,000,000.
+    pub bytes: u64,
+}
+
+/// When a batch that is not full goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Flush {
+    /// At this age of its first row.
+    Every(Duration),
+    /// Once a day at this wall-clock time in this zone.
+    DailyAt(jiff::civil::Time, jiff::tz::TimeZone),
+}
+
+/// What becomes of a batch in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InDoubt {
+    /// Send it again: it may be counted twice, never lost.
+    #[default]
+    Resend,
+    /// Put it in quarantine for a person to decide.
+    Hold,
+}
+
+/// Where a field's value comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Field {
+    /// A column's value; the default where it is NULL.
+    Column {
+        /// The column's name, exactly as the catalog has it.
+        column: String,
+        /// Sent where the column is NULL.
+        default: Option<Constant>,
+    },
+    /// The same value in every item.
+    Constant(Constant),
+    /// A nested object (`info`).
+    Object(Vec<(String, Field)>),
+}
+
+/// A constant of the configuration, as JSON text would have it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constant {
+    /// `true`, `false`
+    Bool(bool),
+    /// A finite number, with its digits as written.
+    Number(String),
+    /// A string.
+    Text(String),
+}

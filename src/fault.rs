@@ -1,0 +1,84 @@
+//! What went wrong and what to do about it, as data: written once, shown alike by `check`, `status` and the log.
+//!
+//! * In: nothing.
+//! * Out: [`Fault`], the two lines that every error of this program has.
+//! * Never: a secret in either line.
+
+use std::fmt;
+
+/// How the process ends: DESIGN section 6, after `sysexits.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or drained.
+    Done,
+    /// `check` found errors.
+    Findings,
+    /// Usage or configuration.
+    Usage,
+    /// A server stayed unavailable.
+    Unavailable,
+    /// A bug.
+    Bug,
+    /// Stopped in a state that needs a person.
+    NeedsPerson,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Findings => 1,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Bug => 70,
+            Exit::NeedsPerson => 75,
+        }
+    }
+}
+
+/// An error for a person: what happened, what to do, and how the process should end if it ends by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened, naming the place.
+    pub what: String,
+    /// What to do: a command, SQL, a setting. May be of several lines.
+    pub remedy: String,
+    /// The exit code that fits.
+    pub exit: Exit,
+}
+
+impl Fault {
+    /// A fault that ends with `exit`.
+    pub fn new(exit: Exit, what: impl Into<String>, remedy: impl Into<String>) -> Fault {
+        Fault { what: what.into(), remedy: remedy.into(), exit }
+    }
+
+    /// Usage or configuration (64).
+    pub fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
+        Fault::new(Exit::Usage, what, remedy)
+    }
+
+    /// A server is unavailable (69).
+    pub fn unavailable(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
+        Fault::new(Exit::Unavailable, what, remedy)
+    }
+
+    /// A person must decide (75).
+    pub fn needs_person(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
+        Fault::new(Exit::NeedsPerson, what, remedy)
+    }
+
+    /// A bug (70).
+    pub fn bug(what: impl Into<String>) -> Fault {
+        Fault::new(Exit::Bug, what, "this is a bug in pg2planhat: please report it with the log")
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  remedy: {}", self.what, self.remedy)
+    }
+}
+
+impl std::error::Error for Fault {}

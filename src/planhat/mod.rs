@@ -1,0 +1,55 @@
+//! THE WAY OUT: batches over HTTP to Planhat, and what its answers mean.
+//!
+//! * In: the body of one request.
+//! * Out: an [`Answer`], whose [`Verdict`] says what may be done next.
+//! * Never: a Postgres type; a redirect followed; an answer read without bounds; the tenant in a text.
+
+use std::time::Duration;
+
+/// What came back for one request (DESIGN section 3, the verdict table). Matched exhaustively: "surely not received",
+/// "refused" and "unknown" are different fates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// 2xx without errors: all items are received.
+    Received,
+    /// 2xx that names refused items; the rest is received.
+    Partial(Vec<RefusedItem>),
+    /// 400, 409, 422: some item is bad, and nothing of the request was taken.
+    BadItem,
+    /// 413: the request is too large, and nothing of it was taken.
+    TooLarge,
+    /// 401, 403, 404, 405, 410, 3xx, an HTML page: nothing was taken; the surroundings must be mended.
+    Environment {
+        /// What a person should do.
+        remedy: String,
+    },
+    /// 408, 425, 429, 5xx: nothing was taken now; later it may be.
+    Later {
+        /// From `Retry-After`, capped at 15 minutes.
+        retry_after: Option<Duration>,
+    },
+    /// No connection was made (refused, DNS, TLS): surely not received.
+    NotSent,
+    /// The request was sent and its answer never came: in doubt.
+    Unknown,
+}
+
+/// One item that a 200 named as refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefusedItem {
+    /// The item's echo, as it came; `None` where the answer did not echo it.
+    pub item: Option<serde_json::Value>,
+    /// Planhat's reason.
+    pub error: String,
+}
+
+/// One request's end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// What it means.
+    pub verdict: Verdict,
+    /// HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// What to put into the ledger and the log: short, redacted, empty where all went well.
+    pub message: String,
+}

@@ -1,0 +1,206 @@
+//! What the state schema holds, as types.
+
+use crate::row::{Lsn, Position, SectionName};
+
+/// Which way the rows of a batch came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// In key order, before or beside the stream.
+    Backfill,
+    /// By the replication slot.
+    Stream,
+    /// In key order, asked by a person.
+    Resync,
+    /// Out of quarantine, asked by a person.
+    Retry,
+}
+
+impl Phase {
+    /// The word in the ledger, in metrics and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Backfill => "backfill",
+            Phase::Stream => "stream",
+            Phase::Resync => "resync",
+            Phase::Retry => "retry",
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Announced; a request may be under way.
+    Sending,
+    /// All items were received.
+    Delivered,
+    /// Received, less the items that the answer refused.
+    Partial,
+    /// A request was sent and its answer never came.
+    InDoubt,
+    /// Was in doubt; its rows were sent again.
+    Resent,
+    /// Was in doubt; its rows wait in quarantine.
+    Held,
+    /// All its rows are in quarantine; nothing was received.
+    Quarantined,
+}
+
+impl Outcome {
+    /// The word in the ledger, in metrics and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Sending => "sending",
+            Outcome::Delivered => "delivered",
+            Outcome::Partial => "partial",
+            Outcome::InDoubt => "in_doubt",
+            Outcome::Resent => "resent",
+            Outcome::Held => "held",
+            Outcome::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// One batch's row of the ledger, when its request is about to be made. `id`s are given by the one writer (the holder
+/// of the epoch), ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Ledger id.
+    pub id: i64,
+    /// Its section.
+    pub section: SectionName,
+    /// Which way its rows came.
+    pub phase: Phase,
+    /// Items in the request.
+    pub rows: u32,
+    /// Bytes of the request's body.
+    pub bytes: u64,
+    /// Key of the first row, as text.
+    pub first_key: String,
+    /// Key of the last row, as text.
+    pub last_key: String,
+    /// First and last position, for streamed rows.
+    pub span: Option<(Position, Position)>,
+}
+
+/// One row that cannot be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Its section.
+    pub section: SectionName,
+    /// The row's key as text; empty where it could not be read.
+    pub key: String,
+    /// A word for metrics (`refused`, `mapping`, `too_large`, `in_doubt`), then a colon and the reason for people.
+    pub reason: String,
+    /// The item as JSON text where there is one, else the mapped columns as a JSON object of strings.
+    pub item: String,
+    /// Where it stood in the stream, if it came by it.
+    pub position: Option<Position>,
+    /// The ledger row of the batch it was in, if there was one.
+    pub delivery: Option<i64>,
+}
+
+/// How far a section's backfill (or re-sync) is.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BackfillProgress {
+    /// Everything up to this key is settled (text); `None` at the start.
+    pub cursor: Option<String>,
+    /// The last key of the range (text); `None` while the fence is awaited.
+    pub ceiling: Option<String>,
+    /// The keys that the stream brought since the section attached, within (cursor, ceiling]: ranges for integers
+    /// (`5-7,9`), a JSON array of texts for other types.
+    pub streamed: String,
+    /// Rows settled by this backfill.
+    pub rows: u64,
+    /// Rows in the range, estimated when it began.
+    pub estimated: u64,
+}
+
+/// A section's way of getting rows, kept in the state. `paused` and `halted` are not phases: they are laid over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SectionPhase {
+    /// Known by name only: not attached yet.
+    Waiting,
+    /// Attached; the range is being read beside the stream.
+    Backfilling(BackfillProgress),
+    /// As above, asked by a person.
+    Resyncing(BackfillProgress),
+    /// Only the stream.
+    Streaming,
+}
+
+/// What is added to a section's totals by one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Rows received by the sink.
+    pub delivered: u64,
+    /// Rows put into quarantine.
+    pub quarantined: u64,
+    /// Rows of batches in doubt.
+    pub in_doubt: u64,
+    /// Rows sent again after doubt.
+    pub resent: u64,
+}
+
+/// One write. A list of them is applied in one transaction, in order, if the epoch still holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A request is about to be made: the row `sending`, with `under_way` true; inserted, or updated if the id is there.
+    Sending {
+        /// The batch.
+        delivery: Delivery,
+        /// 1 for the first request of it.
+        attempt: u32,
+    },
+    /// The request of this row is known not to have been received; the row stays `sending`, `under_way` false, so that a
+    /// crash while it waits is no doubt.
+    Retrying {
+        /// Ledger id.
+        id: i64,
+        /// The answer's status.
+        http_status: Option<u16>,
+        /// What came back, for people.
+        error: String,
+    },
+    /// The batch's end (or its doubt).
+    Ended {
+        /// Ledger id.
+        id: i64,
+        /// What became of it.
+        outcome: Outcome,
+        /// The answer's status.
+        http_status: Option<u16>,
+        /// What came back, for people; empty where all went well.
+        error: String,
+    },
+    /// A section's checkpoint: replaces position and phase, adds to the totals. Sets `last_delivered_at` where rows were
+    /// delivered.
+    Checkpoint {
+        /// The section.
+        section: SectionName,
+        /// Streamed rows up to here are settled; never moves back.
+        position: Option<Position>,
+        /// Its phase; `None` leaves it.
+        phase: Option<SectionPhase>,
+        /// Added to the totals.
+        add: Totals,
+    },
+    /// A row goes into quarantine.
+    Quarantine(Quarantined),
+    /// These rows leave quarantine (delivered by a retry).
+    Unquarantine(Vec<i64>),
+    /// The section is halted (reason, remedy), or goes again (`None`).
+    Halted {
+        /// The section.
+        section: SectionName,
+        /// What happened and what to do.
+        why: Option<(String, String)>,
+    },
+    /// The instance's checkpoint: everything before it is settled. Never moves back.
+    Mark {
+        /// The LSN that may be confirmed once this is durable.
+        checkpoint: Lsn,
+        /// Every transaction below this xid (64 bits, with epoch) is settled.
+        xmin_floor: Option<u64>,
+    },
+}
