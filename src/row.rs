@@ -51,6 +51,16 @@ pub struct Position {
     pub ordinal: u64,
 }
 
+impl Position {
+    /// The greatest position below this one.
+    pub fn before(self) -> Position {
+        match self.ordinal.checked_sub(1) {
+            Some(ordinal) => Position { ordinal, ..self },
+            None => Position { final_lsn: Lsn(self.final_lsn.0.saturating_sub(1)), ordinal: u64::MAX },
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.final_lsn, self.ordinal)
@@ -77,6 +87,31 @@ impl From<&str> for SectionName {
 impl fmt::Display for SectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Which way the rows of a batch came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// In key order, before or beside the stream.
+    Backfill,
+    /// By the replication slot.
+    Stream,
+    /// In key order, asked by a person.
+    Resync,
+    /// Out of quarantine, asked by a person.
+    Retry,
+}
+
+impl Phase {
+    /// The word in the ledger, in metrics and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Backfill => "backfill",
+            Phase::Stream => "stream",
+            Phase::Resync => "resync",
+            Phase::Retry => "retry",
+        }
     }
 }
 
@@ -161,6 +196,49 @@ impl<'a> Row<'a> {
             Some(&Cell::OVERSIZE) => Value::Oversize,
             Some(cell) => Value::Text(&self.data[cell.start as usize..][..cell.len as usize]),
         }
+    }
+}
+
+/// Rows of one table, owned: what a backfill reads at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    data: Vec<u8>,
+    cells: Vec<Cell>,
+    width: usize,
+}
+
+impl Rows {
+    /// No rows yet, of `width` columns each (at least 1).
+    pub fn new(width: usize) -> Rows {
+        Rows { data: Vec::new(), cells: Vec::new(), width: width.max(1) }
+    }
+
+    /// Adds a row. `fill` appends its text to the buffer and its cells (places in that buffer) to the list; missing
+    /// cells are NULL, those over the width are dropped.
+    pub fn push_with(&mut self, fill: impl FnOnce(&mut Vec<u8>, &mut Vec<Cell>)) {
+        let end = self.cells.len() + self.width;
+        fill(&mut self.data, &mut self.cells);
+        self.cells.resize(end, Cell::NULL);
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.cells.len() / self.width
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// The rows in order.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        self.cells.chunks_exact(self.width).map(|cells| Row { data: &self.data, cells })
+    }
+
+    /// Bytes that they hold in memory.
+    pub fn weight(&self) -> usize {
+        self.data.len() + size_of_val(self.cells.as_slice())
     }
 }
 

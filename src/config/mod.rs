@@ -155,6 +155,29 @@ pub struct Section {
     pub timezone: Option<jiff::tz::TimeZone>,
 }
 
+impl Section {
+    /// The columns that it reads, each once: the key first, then those of the fields in the order written.
+    pub fn columns(&self) -> Vec<String> {
+        fn visit(fields: &[(String, Field)], columns: &mut Vec<String>) {
+            for (_, field) in fields {
+                match field {
+                    Field::Column { column, .. } if !columns.contains(column) => columns.push(column.clone()),
+                    Field::Column { .. } | Field::Constant(_) => {}
+                    Field::Object(members) => visit(members, columns),
+                }
+            }
+        }
+        let mut columns = vec![self.key.clone()];
+        visit(&self.fields, &mut columns);
+        columns
+    }
+
+    /// Whether the section's switch is on.
+    pub fn is_on(&self) -> bool {
+        self.sync == Sync::Receive
+    }
+}
+
 /// What a row becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

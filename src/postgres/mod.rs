@@ -3,3 +3,6 @@
 //! * In: a [`crate::config::Source`], and positions to start from.
 //! * Out: rows as text values by column, boundaries between them, and findings about the server.
 //! * Never: an HTTP type; a snapshot held longer than one chunk; a position confirmed that was not received.
+
+pub mod copy;
+pub mod pgoutput;

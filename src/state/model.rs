@@ -1,31 +1,7 @@
 //! What the state schema holds, as types.
 
+pub use crate::row::Phase;
 use crate::row::{Lsn, Position, SectionName};
-
-/// Which way the rows of a batch came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// In key order, before or beside the stream.
-    Backfill,
-    /// By the replication slot.
-    Stream,
-    /// In key order, asked by a person.
-    Resync,
-    /// Out of quarantine, asked by a person.
-    Retry,
-}
-
-impl Phase {
-    /// The word in the ledger, in metrics and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Backfill => "backfill",
-            Phase::Stream => "stream",
-            Phase::Resync => "resync",
-            Phase::Retry => "retry",
-        }
-    }
-}
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

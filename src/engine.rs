@@ -1,0 +1,482 @@
+//! The pure heart: rows and answers in, writes, requests and confirmations out. No I/O, no clock, no randomness.
+//!
+//! * In: what the stream and the key ranges bring, answers of the sink, durability of writes, the clock's reading.
+//! * Out: [`Action`]s, in the order in which they must be begun.
+//! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::batch::{Batch, Through};
+use crate::lane::{Chunk, Lane, Settled, Shut, Stage, Step};
+use crate::mapping::Mapping;
+use crate::planhat::{Answer, Verdict};
+use crate::progress::Progress;
+use crate::row::{Lsn, Position, Row};
+use crate::state::Op;
+
+/// What the corridor must do.
+#[derive(Debug)]
+pub enum Action {
+    /// Write these in one transaction; say [`Engine::durable`] when it is done. Writes keep their order.
+    Write(u64, Vec<Op>),
+    /// Make this request; say [`Engine::verdict`] when it has ended.
+    Send {
+        /// Which lane.
+        lane: usize,
+        /// The ledger id, to be given back.
+        id: i64,
+        /// The request's body.
+        body: Bytes,
+    },
+    /// The slot may move here.
+    Confirm(Lsn),
+    /// A batch is settled, durably.
+    Settled(usize, Settled),
+    /// A request must be repeated, or an item was halved: for metrics (`retries_total`).
+    Retry(usize, &'static str),
+    /// Rows of a batch are in doubt.
+    InDoubt(usize, u64),
+    /// The stream must be read again from the checkpoint: rows were shed.
+    Rewind,
+}
+
+/// What follows once a write is durable.
+#[derive(Debug)]
+enum Effect {
+    Request(usize, i64),
+    Confirm(Lsn),
+    Settled(usize, Settled),
+}
+
+/// Settings of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes that all lanes together may hold.
+    pub budget: usize,
+    /// How often a halted section probes.
+    pub halt_probe: Duration,
+}
+
+/// A lane's mapping for one table, as that table is now.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The lane.
+    pub lane: usize,
+    /// How its rows become items; `None`: the mapping does not fit, and the lane is shut.
+    pub mapping: Option<Rc<Mapping>>,
+}
+
+/// The pure heart.
+#[derive(Debug)]
+pub struct Engine {
+    /// One per section that is on.
+    pub lanes: Vec<Lane>,
+    progress: Progress,
+    routes: HashMap<u32, Vec<Route>>,
+    range_mappings: Vec<Option<Rc<Mapping>>>,
+    settings: Settings,
+    next_delivery: i64,
+    next_write: u64,
+    pending: VecDeque<(u64, Vec<Effect>)>,
+    actions: VecDeque<Action>,
+    transaction: Option<(Lsn, i64, u64)>,
+    written: Lsn,
+    confirmed: Lsn,
+    /// The last mark written may lie before rows that are settled since.
+    settled_since_mark: bool,
+    last_mark: Duration,
+    draining: bool,
+}
+
+/// A move of the checkpoint smaller than this is not worth a write of its own: it is the size of our own last write,
+/// and writing for it would go on for ever.
+const WORTH_A_WRITE: u64 = 1024;
+
+/// The least time between two checkpoints that only follow the WAL of others.
+const MARK_EVERY: Duration = Duration::from_secs(3);
+
+impl Engine {
+    /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
+    pub fn new(lanes: Vec<Lane>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
+        Engine {
+            progress: Progress::new(lanes.len(), checkpoint),
+            range_mappings: vec![None; lanes.len()],
+            lanes,
+            routes: HashMap::new(),
+            settings,
+            next_delivery,
+            next_write: 1,
+            pending: VecDeque::new(),
+            actions: VecDeque::new(),
+            transaction: None,
+            written: checkpoint,
+            confirmed: checkpoint,
+            settled_since_mark: false,
+            last_mark: Duration::ZERO,
+            draining: false,
+        }
+    }
+
+    // ---- the stream ----
+
+    /// A new connection: the stream begins again at the checkpoint.
+    pub fn stream_restarts(&mut self) {
+        self.transaction = None;
+        self.progress.restart();
+    }
+
+    /// The sections of a table, as the table is from here on.
+    pub fn set_routes(&mut self, oid: u32, routes: Vec<Route>) {
+        self.routes.insert(oid, routes);
+    }
+
+    /// A transaction begins.
+    pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
+        self.transaction = Some((final_lsn, commit_micros, 0));
+        self.progress.begin(final_lsn);
+    }
+
+    /// A row of the open transaction.
+    #[inline]
+    pub fn insert(&mut self, oid: u32, row: &Row<'_>, now: Duration) {
+        let Some((final_lsn, micros, next)) = &mut self.transaction else { return };
+        let position = Position { final_lsn: *final_lsn, ordinal: *next };
+        *next += 1;
+        let Some(routes) = self.routes.get(&oid) else { return };
+        for route in routes {
+            let lane = &mut self.lanes[route.lane];
+            match &route.mapping {
+                Some(mapping) if lane.shut.is_none() => {
+                    if lane.admit(mapping, row, position, *micros, now) {
+                        self.progress.admit(route.lane, position);
+                    }
+                }
+                Some(_) | None => {
+                    if position > lane.admitted() {
+                        self.progress.pin(route.lane, position);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The open transaction ends.
+    pub fn commit(&mut self, end_lsn: Lsn) {
+        self.transaction = None;
+        self.progress.commit(end_lsn);
+    }
+
+    /// The server says how far it has read.
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        self.progress.keepalive(wal_end);
+    }
+
+    // ---- key ranges ----
+
+    /// How a lane's chunks become items.
+    pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
+        self.range_mappings[lane] = Some(mapping);
+    }
+
+    /// A chunk of a lane's range was read.
+    pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
+        if let Some(range) = &mut self.lanes[lane].range {
+            range.push_chunk(chunk);
+        }
+    }
+
+    /// The smallest WAL position that a chunk waits for and that the stream has not passed: worth a ping.
+    pub fn waits_for(&self) -> Option<Lsn> {
+        let waits = self.lanes.iter().filter_map(|lane| lane.range.as_ref()?.waits_for());
+        waits.filter(|lsn| *lsn > self.progress.received()).min()
+    }
+
+    // ---- the sink ----
+
+    /// A request has ended.
+    pub fn verdict(&mut self, lane: usize, id: i64, answer: &Answer, now: Duration, random: f64) {
+        let under_way = matches!(self.lanes[lane].stage(), Stage::Requesting(sending) if sending.id == id);
+        if !under_way {
+            return;
+        }
+        let step = self.lanes[lane].verdict(answer, now, self.settings.halt_probe, random);
+        if let Some(word) = retry_word(answer) {
+            self.actions.push_back(Action::Retry(lane, word));
+        }
+        if matches!(answer.verdict, Verdict::Unknown) {
+            let rows = self.lanes[lane].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
+            let held = step.settled.as_ref().map_or(0, |settled| settled.in_doubt);
+            self.actions.push_back(Action::InDoubt(lane, rows.max(held)));
+        }
+        self.follow(lane, step, now);
+    }
+
+    /// A write is durable, and all before it.
+    pub fn durable(&mut self, write: u64) {
+        while self.pending.front().is_some_and(|(id, _)| *id <= write) {
+            let Some((_, effects)) = self.pending.pop_front() else { break };
+            for effect in effects {
+                self.effect(effect);
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Request(lane, id) => {
+                if let Some(body) = self.lanes[lane].request(id) {
+                    self.actions.push_back(Action::Send { lane, id, body });
+                }
+            }
+            Effect::Confirm(lsn) => {
+                if lsn > self.confirmed {
+                    self.confirmed = lsn;
+                    self.actions.push_back(Action::Confirm(lsn));
+                }
+            }
+            Effect::Settled(lane, settled) => {
+                self.lanes[lane].count(&settled);
+                self.actions.push_back(Action::Settled(lane, settled));
+            }
+        }
+    }
+
+    // ---- the clock ----
+
+    /// Does everything that is due: chunks whose wait is over, batches to announce, waits that end, the checkpoint.
+    pub fn pump(&mut self, now: Duration) {
+        let received = self.progress.received();
+        for index in 0..self.lanes.len() {
+            self.take_chunks(index, received, now);
+            let lane = &mut self.lanes[index];
+            if !self.draining
+                && let Some((op, id)) = lane.wake(now, &mut self.next_delivery)
+            {
+                self.write(vec![op], vec![Effect::Request(index, id)]);
+            }
+            self.start_batches(index, now);
+        }
+        self.checkpoint(now);
+    }
+
+    fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
+        let Some(mapping) = self.range_mappings[index].clone() else { return };
+        let lane = &mut self.lanes[index];
+        while lane.takes_chunks()
+            && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
+        {
+            lane.admit_chunk(&mapping, &chunk, now);
+        }
+    }
+
+    /// Starts the lane's next batch, and settles at once those without items.
+    fn start_batches(&mut self, index: usize, now: Duration) {
+        let force = self.draining || self.buffered() >= self.settings.budget;
+        while let Some(batch) = self.lanes[index].next_batch(now, force) {
+            if batch.is_empty() {
+                let step = self.lanes[index].settle_unsent(batch);
+                self.follow(index, step, now);
+            } else {
+                let (op, id) = self.announce(index, batch);
+                self.write(vec![op], vec![Effect::Request(index, id)]);
+            }
+        }
+    }
+
+    fn announce(&mut self, index: usize, batch: Batch) -> (Op, i64) {
+        let id = self.next_delivery;
+        self.next_delivery += 1;
+        (self.lanes[index].announce(batch, id, 1), id)
+    }
+
+    /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
+    fn follow(&mut self, index: usize, step: Step, now: Duration) {
+        let Step { mut ops, settled, again, again_id } = step;
+        let mut effects = Vec::new();
+        if let Some(settled) = settled {
+            if let Through::Stream(position) = settled.through {
+                self.progress.settle(index, position);
+                self.settled_since_mark = true;
+            }
+            effects.push(Effect::Settled(index, settled));
+        }
+        if let (Some(batch), Some(id)) = (again, again_id) {
+            ops.push(self.lanes[index].announce(batch, id, 1));
+            effects.push(Effect::Request(index, id));
+        } else {
+            let force = self.draining || self.buffered() >= self.settings.budget;
+            match self.lanes[index].next_batch(now, force) {
+                Some(batch) if batch.is_empty() => {
+                    self.mark(&mut ops, &mut effects, now);
+                    self.write(ops, effects);
+                    let step = self.lanes[index].settle_unsent(batch);
+                    return self.follow(index, step, now);
+                }
+                Some(batch) => {
+                    let (op, id) = self.announce(index, batch);
+                    ops.push(op);
+                    effects.push(Effect::Request(index, id));
+                }
+                None => {}
+            }
+        }
+        self.mark(&mut ops, &mut effects, now);
+        self.write(ops, effects);
+    }
+
+    /// Adds the checkpoint to a write that is made anyway.
+    fn mark(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
+        let mark = self.progress.advance();
+        if mark > self.written {
+            self.written = mark;
+            self.last_mark = now;
+            self.settled_since_mark = !self.progress.is_idle();
+            ops.push(Op::Mark { checkpoint: mark, xmin_floor: None });
+            effects.push(Effect::Confirm(mark));
+        }
+    }
+
+    /// Writes the checkpoint for its own sake: rows are settled that it does not show, or others' WAL has gone by.
+    fn checkpoint(&mut self, now: Duration) {
+        let mark = self.progress.advance();
+        let ahead = mark.bytes_since(self.written);
+        let others = ahead >= WORTH_A_WRITE && now >= self.last_mark + MARK_EVERY;
+        let ours = self.settled_since_mark && self.progress.is_idle();
+        if ahead > 0 && (others || ours || self.draining) {
+            let (mut ops, mut effects) = (Vec::new(), Vec::new());
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+        }
+    }
+
+    /// Writes operations of the corridor's own (an attach, a fence that has passed), in order with all others.
+    pub fn record(&mut self, ops: Vec<Op>) {
+        self.write(ops, Vec::new());
+    }
+
+    fn write(&mut self, ops: Vec<Op>, effects: Vec<Effect>) {
+        if ops.is_empty() && effects.is_empty() {
+            return;
+        }
+        let id = self.next_write;
+        self.next_write += 1;
+        self.pending.push_back((id, effects));
+        self.actions.push_back(Action::Write(id, ops));
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Engine::pump`] should be called next, at the latest.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.lanes.iter().filter_map(Lane::next_due).min()
+    }
+
+    // ---- what it holds ----
+
+    /// Bytes held by all lanes, chunks that wait for the stream not counted: those have a share of their own, or a full
+    /// budget would stop the stream that they wait for.
+    pub fn buffered(&self) -> usize {
+        self.lanes.iter().map(Lane::weight).sum()
+    }
+
+    /// Whether more of the stream may be read: lanes hold less than the budget.
+    pub fn wants_rows(&self) -> bool {
+        !self.draining && self.buffered() < self.settings.budget
+    }
+
+    /// Nothing more is taken in; everything that waits goes now.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether a drain has done what can be done: no request under way, nothing unwritten, nothing left to send but
+    /// what waits for a sink that does not take it.
+    pub fn is_drained(&self) -> bool {
+        let quiet = |lane: &Lane| match lane.stage() {
+            Stage::Idle => lane.is_empty() || lane.paused,
+            Stage::Waiting { .. } => true,
+            Stage::Announcing(_) | Stage::Requesting(_) => false,
+        };
+        self.pending.is_empty() && self.actions.is_empty() && self.lanes.iter().all(quiet)
+    }
+
+    /// Everything before this is settled.
+    pub fn settled_lsn(&self) -> Lsn {
+        self.progress.mark()
+    }
+
+    /// What was last confirmed to the slot.
+    pub fn confirmed(&self) -> Lsn {
+        self.confirmed
+    }
+
+    /// The checkpoint last handed to the state (its durability is waited for elsewhere).
+    pub fn written(&self) -> Lsn {
+        self.written
+    }
+
+    /// The stream has been read past every commit before this.
+    pub fn received(&self) -> Lsn {
+        self.progress.received()
+    }
+
+    /// When the oldest row that waits was taken in.
+    pub fn oldest(&self) -> Option<Duration> {
+        self.lanes.iter().filter_map(Lane::oldest).min()
+    }
+
+    /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
+    /// again. Returns whether anything was shed.
+    pub fn shed(&mut self) -> bool {
+        if self.lanes.iter().all(Lane::is_stuck) {
+            return false;
+        }
+        let mut any = false;
+        for index in 0..self.lanes.len() {
+            let lane = &mut self.lanes[index];
+            if !lane.is_stuck() || lane.shut.is_some() {
+                continue;
+            }
+            if let Some(first) = lane.shed() {
+                self.progress.retract_after(index, first.before());
+                self.progress.pin(index, first);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint.
+    pub fn unshed(&mut self) {
+        let mut any = false;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if matches!(lane.shut, Some(Shut::Shed)) && !lane.paused && matches!(lane.stage(), Stage::Idle) {
+                lane.shut = None;
+                self.progress.unpin(index);
+                any = true;
+            }
+        }
+        if any {
+            self.actions.push_back(Action::Rewind);
+        }
+    }
+}
+
+fn retry_word(answer: &Answer) -> Option<&'static str> {
+    match &answer.verdict {
+        Verdict::Received | Verdict::Partial(_) => None,
+        Verdict::BadItem => Some("bad_item"),
+        Verdict::TooLarge => Some("too_large"),
+        Verdict::Environment { .. } => Some("environment"),
+        Verdict::Later { .. } => Some("later"),
+        Verdict::NotSent => Some("not_sent"),
+        Verdict::Unknown => Some("unknown"),
+    }
+}

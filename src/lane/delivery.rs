@@ -1,0 +1,448 @@
+//! What an answer means for a batch: the verdict table of DESIGN section 3, as a state machine. Pure.
+//!
+//! Order, held by the types here and the engine: the ledger's `sending` is durable before a request is made; the batch's
+//! end, its section's checkpoint and its quarantined rows are one transaction; only then may the slot move.
+
+use std::time::Duration;
+
+use super::{BAD_IN_A_ROW, Lane, phase_index};
+use crate::batch::{Batch, Refused, Through};
+use crate::config::InDoubt;
+use crate::planhat::{Answer, Verdict, backoff, reply};
+use crate::row::{Key, Phase, Position};
+use crate::state::{Delivery, Op, Outcome, Quarantined, Totals};
+
+/// A batch with its ledger row.
+#[derive(Debug)]
+pub struct Sending {
+    /// The batch.
+    pub batch: Batch,
+    /// Its ledger id; a new one after each doubt.
+    pub id: i64,
+    /// Requests made under this id, the one announced included.
+    pub attempt: u32,
+}
+
+/// What the lane does with its batch.
+#[derive(Debug)]
+pub enum Stage {
+    /// No batch is under way.
+    Idle,
+    /// The ledger row is being written; the request follows when it is durable.
+    Announcing(Sending),
+    /// The request is under way.
+    Requesting(Sending),
+    /// Surely not received, or in doubt and to be sent again: at `until`.
+    Waiting {
+        /// The batch; its ledger row is not under way.
+        sending: Sending,
+        /// On the monotonic clock.
+        until: Duration,
+        /// A new ledger id is needed: the old one is in doubt.
+        anew: bool,
+    },
+}
+
+impl Stage {
+    /// The batch under way.
+    pub fn sending(&self) -> Option<&Sending> {
+        match self {
+            Stage::Idle => None,
+            Stage::Announcing(sending) | Stage::Requesting(sending) | Stage::Waiting { sending, .. } => Some(sending),
+        }
+    }
+}
+
+/// What follows from an answer.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// To be written, in order, in one transaction.
+    pub ops: Vec<Op>,
+    /// What is settled once they are written.
+    pub settled: Option<Settled>,
+    /// The batch to announce again now (halved).
+    pub again: Option<Batch>,
+    /// The ledger id under which it was, to be kept.
+    pub again_id: Option<i64>,
+}
+
+/// A settled batch, for progress and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Which way its rows came.
+    pub phase: Phase,
+    /// What is settled by it.
+    pub through: Through,
+    /// Rows received.
+    pub delivered: u64,
+    /// Rows quarantined, by the reason's word.
+    pub quarantined: Vec<(String, u64)>,
+    /// Rows of batches that were in doubt and are now resent.
+    pub resent: u64,
+    /// Rows in doubt (held).
+    pub in_doubt: u64,
+    /// The ledger's word; `None` where there was no request.
+    pub outcome: Option<Outcome>,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Commit times (µs since 2000-01-01 UTC) and the items that have each.
+    pub commits: Vec<(i64, usize)>,
+}
+
+/// How a batch ended, for the ledger.
+struct End<'a> {
+    id: i64,
+    outcome: Outcome,
+    answer: &'a Answer,
+    /// Index and reason of each item that was not received; `None` for all of them: nothing was.
+    refused: Vec<(usize, String)>,
+}
+
+impl Lane {
+    /// The ledger's row for a batch.
+    pub fn delivery(&self, batch: &Batch, id: i64) -> Delivery {
+        let key = |index| String::from_utf8_lossy(batch.key(index)).into_owned();
+        Delivery {
+            id,
+            section: self.name.clone(),
+            phase: batch.phase,
+            rows: u32::try_from(batch.len()).unwrap_or(u32::MAX),
+            bytes: batch.body().len() as u64,
+            first_key: key(0),
+            last_key: key(batch.len() - 1),
+            span: batch.span(),
+        }
+    }
+
+    /// A batch is announced: its ledger row, and the stage that waits for it.
+    pub fn announce(&mut self, batch: Batch, id: i64, attempt: u32) -> Op {
+        let op = Op::Sending { delivery: self.delivery(&batch, id), attempt };
+        self.stage = Stage::Announcing(Sending { batch, id, attempt });
+        op
+    }
+
+    /// The announcement is durable: the request may be made. Returns its body.
+    pub fn request(&mut self, id: i64) -> Option<bytes::Bytes> {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Announcing(sending) if sending.id == id => {
+                let body = sending.batch.body();
+                self.stage = Stage::Requesting(sending);
+                Some(body)
+            }
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    /// A waiting batch whose time has come.
+    pub fn wake(&mut self, now: Duration, next_id: &mut i64) -> Option<(Op, i64)> {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Waiting { sending, until, anew } if until <= now && !self.paused => {
+                let (id, attempt) = if anew {
+                    let id = *next_id;
+                    *next_id += 1;
+                    (id, 1)
+                } else {
+                    (sending.id, sending.attempt + 1)
+                };
+                Some((self.announce(sending.batch, id, attempt), id))
+            }
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    /// A batch without items is settled without a request.
+    pub fn settle_unsent(&mut self, batch: Batch) -> Step {
+        let mut step = Step::default();
+        self.settle(batch, None, &mut step);
+        step
+    }
+
+    /// The request has ended.
+    pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> Step {
+        let sending = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Requesting(sending) => sending,
+            other => {
+                self.stage = other;
+                return Step::default();
+            }
+        };
+        let mut step = Step::default();
+        match &answer.verdict {
+            Verdict::Received => {
+                self.recovered(&mut step);
+                self.end(sending, Outcome::Delivered, answer, Vec::new(), &mut step);
+            }
+            Verdict::Partial(refused) => {
+                self.recovered(&mut step);
+                let items: Vec<&[u8]> = (0..sending.batch.len()).map(|index| sending.batch.item(index)).collect();
+                let matched = reply::match_refused(&items, refused);
+                step.ops.extend(matched.unmatched.iter().map(|stray| self.stray(&sending, stray)));
+                let all = matched.by_index.len() == sending.batch.len();
+                let outcome = if all { Outcome::Quarantined } else { Outcome::Partial };
+                let reasons = matched.by_index.into_iter().map(|(i, why)| (i, format!("refused: {why}"))).collect();
+                self.end(sending, outcome, answer, reasons, &mut step);
+            }
+            Verdict::BadItem if sending.batch.len() == 1 && self.bad_in_a_row >= BAD_IN_A_ROW => {
+                let remedy = format!(
+                    "compare the section's fields with Planhat's answer ({}); mend the mapping and restart, or mend the \
+                     data: the section probes by itself",
+                    answer.message
+                );
+                self.halt(
+                    sending,
+                    answer,
+                    "the mapping: one item after the other is refused",
+                    &remedy,
+                    now + halt_probe,
+                    &mut step,
+                );
+            }
+            Verdict::BadItem => self.halve(sending, answer, "refused", &mut step),
+            Verdict::TooLarge => self.halve(sending, answer, "too_large", &mut step),
+            Verdict::Environment { remedy } => {
+                let remedy = remedy.clone();
+                self.halt(sending, answer, &answer.message, &remedy, now + halt_probe, &mut step);
+            }
+            Verdict::Later { retry_after } => {
+                let until = now + backoff::delay(self.failures, *retry_after, random);
+                self.wait(sending, answer, until, &mut step);
+            }
+            Verdict::NotSent => {
+                let until = now + backoff::delay(self.failures, None, random);
+                self.wait(sending, answer, until, &mut step);
+            }
+            Verdict::Unknown => {
+                self.doubt(sending, answer, now + backoff::delay(self.failures, None, random), &mut step)
+            }
+        }
+        step
+    }
+
+    /// The sink has taken something: whatever stood in the way is over.
+    fn recovered(&mut self, step: &mut Step) {
+        self.failures = 0;
+        self.bad_in_a_row = 0;
+        self.unhalt(step);
+    }
+
+    fn unhalt(&mut self, step: &mut Step) {
+        if self.halted.take().is_some() {
+            step.ops.push(Op::Halted { section: self.name.clone(), why: None });
+        }
+    }
+
+    fn end(
+        &mut self,
+        sending: Sending,
+        outcome: Outcome,
+        answer: &Answer,
+        refused: Vec<(usize, String)>,
+        step: &mut Step,
+    ) {
+        let end = End { id: sending.id, outcome, answer, refused };
+        self.settle(sending.batch, Some(end), step);
+    }
+
+    /// The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together.
+    fn settle(&mut self, batch: Batch, end: Option<End<'_>>, step: &mut Step) {
+        let mut quarantined = Vec::new();
+        for row in &batch.refused {
+            quarantined.push(self.quarantine_refused(row, end.as_ref().map(|end| end.id)));
+        }
+        let items = batch.len() as u64;
+        let mut lost = 0;
+        if let Some(end) = &end {
+            for (index, reason) in &end.refused {
+                quarantined.push(self.quarantine_item(&batch, *index, reason, end.id));
+                lost += 1;
+            }
+            step.ops.push(Op::Ended {
+                id: end.id,
+                outcome: end.outcome,
+                http_status: end.answer.status,
+                error: end.answer.message.clone(),
+            });
+        }
+        let resent: u64 = batch.doubts.iter().map(|(_, rows)| u64::from(*rows)).sum();
+        for (id, _) in &batch.doubts {
+            let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
+            step.ops.push(Op::Ended { id: *id, outcome, http_status: None, error: String::new() });
+        }
+        let resent = if self.in_doubt == InDoubt::Hold { 0 } else { resent };
+        let retried = batch.retried();
+        if !retried.is_empty() {
+            step.ops.push(Op::Unquarantine(retried));
+        }
+        let outcome = end.as_ref().map(|end| end.outcome);
+        let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
+        let mut words: Vec<(String, u64)> = Vec::new();
+        for row in &quarantined {
+            let word = row.reason.split(':').next().unwrap_or_default();
+            match words.iter_mut().find(|(known, _)| known == word) {
+                Some((_, count)) => *count += 1,
+                None => words.push((word.to_owned(), 1)),
+            }
+        }
+        let add = Totals { delivered: items - lost, quarantined: quarantined.len() as u64, in_doubt, resent };
+        step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
+        self.checkpoint(&batch.through, add, step);
+        step.settled = Some(Settled {
+            phase: batch.phase,
+            through: batch.through.clone(),
+            delivered: add.delivered,
+            quarantined: words,
+            resent,
+            in_doubt,
+            outcome,
+            bytes: batch.body().len() as u64,
+            commits: batch.commits().collect(),
+        });
+    }
+
+    fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
+        let rows = add.delivered + add.quarantined;
+        let mut position: Option<Position> = None;
+        let mut ended = false;
+        match (through, &mut self.range) {
+            (Through::Stream(reached), _) => position = Some(*reached),
+            (Through::Key(key), Some(range)) => range.settle(key.clone(), rows),
+            (Through::RangeEnd, Some(_)) => ended = true,
+            (Through::Key(_) | Through::RangeEnd, None) | (Through::Apart, _) => {}
+        }
+        if ended {
+            self.range = None;
+        }
+        let changed = ended || self.range.as_mut().is_some_and(super::Range::written);
+        let phase = changed.then(|| self.phase());
+        step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
+    }
+
+    fn quarantine_refused(&self, row: &Refused, delivery: Option<i64>) -> Quarantined {
+        Quarantined {
+            section: self.name.clone(),
+            key: row.key.clone(),
+            reason: row.reason.clone(),
+            item: row.item.clone(),
+            position: row.position,
+            delivery,
+        }
+    }
+
+    fn quarantine_item(&self, batch: &Batch, index: usize, reason: &str, delivery: i64) -> Quarantined {
+        Quarantined {
+            section: self.name.clone(),
+            key: String::from_utf8_lossy(batch.key(index)).into_owned(),
+            reason: reason.to_owned(),
+            item: String::from_utf8_lossy(batch.item(index)).into_owned(),
+            position: batch.position(index),
+            delivery: Some(delivery),
+        }
+    }
+
+    /// A refusal whose echo is none of the batch's items: kept, so that nothing is lost without a word.
+    fn stray(&self, sending: &Sending, stray: &crate::planhat::RefusedItem) -> Op {
+        Op::Quarantine(Quarantined {
+            section: self.name.clone(),
+            key: String::new(),
+            reason: format!(
+                "refused_unmatched: the answer named an item that this batch does not have: {}",
+                stray.error
+            ),
+            item: stray.item.as_ref().map(ToString::to_string).unwrap_or_default(),
+            position: None,
+            delivery: Some(sending.id),
+        })
+    }
+
+    /// Nothing was taken, because of some item (or of the size): halve down to it.
+    fn halve(&mut self, sending: Sending, answer: &Answer, word: &str, step: &mut Step) {
+        self.failures = 0;
+        self.unhalt(step);
+        if sending.batch.len() == 1 {
+            if word == "refused" {
+                self.bad_in_a_row += 1;
+            }
+            let reason = format!("{word}: {}", answer.message);
+            return self.end(sending, Outcome::Quarantined, answer, vec![(0, reason)], step);
+        }
+        let key_type = self.key_type;
+        let (first, second) = sending.batch.split(|text| Key::parse(text, key_type).ok());
+        if let Some(second) = second {
+            self.queue_of(first.phase).put_first(second);
+        }
+        step.again = Some(first);
+        step.again_id = Some(sending.id);
+    }
+
+    fn queue_of(&mut self, phase: Phase) -> &mut super::Queue {
+        match phase {
+            Phase::Stream => &mut self.stream,
+            Phase::Backfill | Phase::Resync => &mut self.keyed,
+            Phase::Retry => &mut self.retry,
+        }
+    }
+
+    fn retrying(sending: &Sending, answer: &Answer) -> Op {
+        Op::Retrying { id: sending.id, http_status: answer.status, error: answer.message.clone() }
+    }
+
+    fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
+        self.failures = self.failures.saturating_add(1);
+        step.ops.push(Self::retrying(&sending, answer));
+        self.stage = Stage::Waiting { sending, until, anew: false };
+    }
+
+    fn halt(&mut self, sending: Sending, answer: &Answer, what: &str, remedy: &str, until: Duration, step: &mut Step) {
+        step.ops.push(Self::retrying(&sending, answer));
+        let why = (what.to_owned(), remedy.to_owned());
+        if self.halted.as_ref() != Some(&why) {
+            step.ops.push(Op::Halted { section: self.name.clone(), why: Some(why.clone()) });
+        }
+        self.halted = Some(why);
+        self.stage = Stage::Waiting { sending, until, anew: false };
+    }
+
+    /// The request was sent and its answer never came.
+    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
+        self.failures = self.failures.saturating_add(1);
+        let rows = sending.batch.len();
+        match self.in_doubt {
+            InDoubt::Hold => {
+                let reasons = (0..rows).map(|index| (index, super::queue::IN_DOUBT.to_owned())).collect();
+                self.end(sending, Outcome::Held, answer, reasons, step);
+            }
+            InDoubt::Resend => {
+                step.ops.push(Op::Ended {
+                    id: sending.id,
+                    outcome: Outcome::InDoubt,
+                    http_status: answer.status,
+                    error: answer.message.clone(),
+                });
+                let add = Totals { in_doubt: rows as u64, ..Totals::default() };
+                step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
+                sending.batch.doubts.push((sending.id, u32::try_from(rows).unwrap_or(u32::MAX)));
+                self.stage = Stage::Waiting { sending, until, anew: true };
+            }
+        }
+    }
+
+    /// Rows are counted as settled: the recording is durable.
+    pub fn count(&mut self, settled: &Settled) {
+        let counts = &mut self.counts[phase_index(settled.phase)];
+        counts.delivered += settled.delivered;
+        counts.quarantined += settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();
+    }
+
+    /// The batch under way is sent at once when its turn comes (a resume, a drain): waiting ends now.
+    pub fn hurry(&mut self, now: Duration) {
+        if let Stage::Waiting { until, .. } = &mut self.stage {
+            *until = (*until).min(now);
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! One section's way from rows to settled batches. Pure.
+//!
+//! * In: rows with their mapping, chunks of the key range, answers to requests, the clock's reading.
+//! * Out: batches to send, and the [`Op`]s that record what became of them.
+//! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
+
+mod delivery;
+mod queue;
+mod range;
+
+use std::time::Duration;
+
+pub use delivery::{Sending, Stage, Step};
+pub use queue::Queue;
+pub use range::{Chunk, Range};
+
+use crate::batch::{Batch, Origin, Refused, Through};
+use crate::config::{BatchLimits, Flush, InDoubt, Section};
+use crate::mapping::Mapping;
+use crate::row::{CommitTime, Key, KeyType, Position, Row, SectionName, Value};
+use crate::state::{Op, Phase, SectionPhase, Totals};
+
+/// How many single items may be refused one after the other before it is held to be the mapping.
+pub const BAD_IN_A_ROW: u32 = 10;
+
+/// The span of a batch in doubt: its rows will come again, and this says when they have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Streamed rows.
+    Stream(Position, Position),
+    /// Rows of the key range.
+    Keys(Key, Key),
+}
+
+/// A batch in doubt from before this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Its ledger id.
+    pub id: i64,
+    /// Its items.
+    pub rows: u32,
+    /// Where its rows were.
+    pub span: Span,
+}
+
+/// Why a lane takes no rows at all: from the first one that it did not take, the slot waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Its mapping does not fit its table: what, and the remedy.
+    Mapping(String, String),
+    /// Its memory was given to others while it could not send; the stream brings its rows again.
+    Shed,
+}
+
+/// Rows counted since the process began, by phase: what `rows_read_total` and its sisters show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows taken in.
+    pub read: u64,
+    /// Rows left out by a rule: the stream has brought them already.
+    pub filtered: u64,
+    /// Rows received by the sink, durably recorded.
+    pub delivered: u64,
+    /// Rows put into quarantine, durably recorded.
+    pub quarantined: u64,
+}
+
+/// One section.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its name.
+    pub name: SectionName,
+    /// The limits of its batches.
+    pub limits: BatchLimits,
+    /// When a batch that is not full goes.
+    pub flush: Flush,
+    /// For `daily_at`: when it goes next, on the monotonic clock.
+    pub daily_due: Option<Duration>,
+    /// What becomes of batches in doubt.
+    pub in_doubt: InDoubt,
+    /// How its keys are read.
+    pub key_type: KeyType,
+    /// A person's switch.
+    pub paused: bool,
+    /// Why it takes no rows at all: its mapping does not fit its table. Holds the slot, loses nothing.
+    pub shut: Option<Shut>,
+    /// Why nothing is sent just now: reason and remedy.
+    pub halted: Option<(String, String)>,
+    /// The key range being read beside the stream.
+    pub range: Option<Range>,
+    /// Counts by phase, in the order of [`PHASES`].
+    pub counts: [Counts; 4],
+    stream: Queue,
+    keyed: Queue,
+    retry: Queue,
+    keyed_turn: bool,
+    stage: Stage,
+    admitted: Position,
+    doubts: Vec<Doubt>,
+    bad_in_a_row: u32,
+    failures: u32,
+}
+
+/// The order of [`Lane::counts`].
+pub const PHASES: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
+
+/// Index of a phase in [`PHASES`].
+pub fn phase_index(phase: Phase) -> usize {
+    match phase {
+        Phase::Backfill => 0,
+        Phase::Stream => 1,
+        Phase::Resync => 2,
+        Phase::Retry => 3,
+    }
+}
+
+impl Lane {
+    /// A lane that resumes behind `position`.
+    pub fn new(section: &Section, position: Position) -> Lane {
+        Lane {
+            name: section.name.clone(),
+            limits: section.batch,
+            flush: section.flush.clone(),
+            daily_due: None,
+            in_doubt: section.in_doubt,
+            key_type: KeyType::Int,
+            paused: false,
+            shut: None,
+            halted: None,
+            range: None,
+            counts: [Counts::default(); 4],
+            stream: Queue::default(),
+            keyed: Queue::default(),
+            retry: Queue::default(),
+            keyed_turn: false,
+            stage: Stage::Idle,
+            admitted: position,
+            doubts: Vec::new(),
+            bad_in_a_row: 0,
+            failures: 0,
+        }
+    }
+
+    /// Batches in doubt from before: their rows will come again.
+    pub fn expect_doubts(&mut self, doubts: Vec<Doubt>) {
+        self.doubts = doubts;
+    }
+
+    /// The newest streamed row taken in (or left out because an earlier process settled it).
+    pub fn admitted(&self) -> Position {
+        self.admitted
+    }
+
+    /// What the lane is doing with its batch.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Takes a streamed row. Returns whether it waits here now (so that progress must know of it).
+    #[inline]
+    pub fn admit(&mut self, mapping: &Mapping, row: &Row<'_>, position: Position, micros: i64, now: Duration) -> bool {
+        if position <= self.admitted {
+            return false;
+        }
+        self.admitted = position;
+        self.counts[1].read += 1;
+        let key = key_text(mapping, row);
+        if let Some(range) = &mut self.range {
+            range.streamed(key, self.key_type);
+        }
+        if !self.doubts.is_empty() {
+            self.pass_doubt(|doubt| matches!(&doubt.span, Span::Stream(_, last) if *last < position), Phase::Stream);
+        }
+        let held = self.in_doubt == InDoubt::Hold
+            && self
+                .doubts
+                .iter()
+                .any(|doubt| matches!(&doubt.span, Span::Stream(first, last) if (*first..=*last).contains(&position)));
+        let origin = Origin::Stream(position, micros);
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Micros(micros), out);
+        let queue = &mut self.stream;
+        if held {
+            queue.hold(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+        } else {
+            queue.push(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+        }
+        queue.reach(Through::Stream(position));
+        true
+    }
+
+    /// Seals the open batch with the doubts that it has wholly repeated.
+    fn pass_doubt(&mut self, passed: impl Fn(&Doubt) -> bool, phase: Phase) {
+        let queue = if phase == Phase::Stream { &mut self.stream } else { &mut self.keyed };
+        let mut index = 0;
+        while index < self.doubts.len() {
+            if passed(&self.doubts[index]) {
+                let doubt = self.doubts.remove(index);
+                queue.seal_with_doubt(doubt.id, doubt.rows);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// Takes the rows of a chunk whose time has come (the stream has been read past it).
+    pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
+        let Some(phase) = self.range.as_ref().map(|range| range.phase) else { return };
+        let index = phase_index(phase);
+        for row in chunk.rows.iter() {
+            self.counts[index].read += 1;
+            let text = key_text(mapping, &row);
+            let key = match Key::parse(text, self.key_type) {
+                Ok(key) => key,
+                Err(error) => {
+                    let key = String::from_utf8_lossy(text).into_owned();
+                    let refused = Refused::new(key, format!("mapping: {error}"), mapping.describe(&row));
+                    self.keyed.refuse(self.limits, phase, now, refused);
+                    continue;
+                }
+            };
+            if self.range.as_ref().is_some_and(|range| range.brought_by_stream(&key)) {
+                self.counts[index].filtered += 1;
+                self.keyed.pass(phase, now);
+            } else {
+                self.admit_keyed(mapping, &row, text, &key, phase, now);
+            }
+            self.keyed.reach(Through::Key(key));
+        }
+        if chunk.last {
+            self.pass_doubt(|doubt| matches!(doubt.span, Span::Keys(..)), phase);
+            self.keyed.pass(phase, now);
+            self.keyed.reach(Through::RangeEnd);
+            self.keyed.seal();
+        }
+    }
+
+    fn admit_keyed(&mut self, mapping: &Mapping, row: &Row<'_>, text: &[u8], key: &Key, phase: Phase, now: Duration) {
+        if !self.doubts.is_empty() {
+            self.pass_doubt(|doubt| matches!(&doubt.span, Span::Keys(_, last) if last < key), phase);
+        }
+        let held = self.in_doubt == InDoubt::Hold
+            && self
+                .doubts
+                .iter()
+                .any(|doubt| matches!(&doubt.span, Span::Keys(first, last) if (first..=last).contains(&key)));
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let describe = || mapping.describe(row);
+        if held {
+            self.keyed.hold(self.limits, phase, now, text, Origin::Range, encode, describe);
+        } else {
+            self.keyed.push(self.limits, phase, now, text, Origin::Range, encode, describe);
+        }
+    }
+
+    /// Takes a row out of quarantine, to be sent again.
+    pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
+        self.counts[3].read += 1;
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let origin = Origin::Quarantine(id);
+        self.retry
+            .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));
+    }
+
+    /// Takes an item out of quarantine as it was made then: its row is no longer there.
+    pub fn admit_item(&mut self, key: &str, item: &[u8], id: i64, now: Duration) {
+        self.counts[3].read += 1;
+        let encode = |out: &mut Vec<u8>| -> Result<(), &'static str> {
+            out.extend_from_slice(item);
+            Ok(())
+        };
+        let origin = Origin::Quarantine(id);
+        self.retry.push(self.limits, Phase::Retry, now, key.as_bytes(), origin, encode, String::new);
+    }
+
+    /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
+    pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
+        if self.paused || !matches!(self.stage, Stage::Idle) {
+            return None;
+        }
+        if let Some(batch) = self.retry.take(|_| true) {
+            return Some(batch);
+        }
+        let due = |opened: Duration| match &self.flush {
+            Flush::Every(age) => now >= opened + *age,
+            Flush::DailyAt(..) => self.daily_due.is_some_and(|due| opened <= due && now >= due),
+        };
+        let stream = |queue: &mut Queue| queue.take(|opened| force || due(opened));
+        let age = match &self.flush {
+            Flush::Every(age) => *age,
+            Flush::DailyAt(..) => Duration::from_secs(5),
+        };
+        let keyed = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
+        self.keyed_turn = !self.keyed_turn;
+        if self.keyed_turn {
+            keyed(&mut self.keyed).or_else(|| stream(&mut self.stream))
+        } else {
+            stream(&mut self.stream).or_else(|| keyed(&mut self.keyed))
+        }
+    }
+
+    /// When the open batches are due, at the earliest.
+    pub fn next_due(&self) -> Option<Duration> {
+        let wake = match &self.stage {
+            Stage::Waiting { until, .. } => Some(*until),
+            Stage::Idle if !self.paused => match &self.flush {
+                Flush::Every(age) => {
+                    [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
+                }
+                Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
+            },
+            Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) => None,
+        };
+        wake
+    }
+
+    /// Bytes held, the batch under way included.
+    pub fn weight(&self) -> usize {
+        let under_way = self.stage.sending().map_or(0, |sending| sending.batch.weight());
+        self.stream.weight() + self.keyed.weight() + self.retry.weight() + under_way
+    }
+
+    /// Rows that wait, by phase in the order of [`PHASES`]: neither delivered nor quarantined nor filtered.
+    pub fn unsettled(&self) -> [u64; 4] {
+        let mut rows = [0; 4];
+        for (index, counts) in self.counts.iter().enumerate() {
+            rows[index] = counts.read - counts.filtered - counts.delivered - counts.quarantined;
+        }
+        rows
+    }
+
+    /// When the oldest row that waits was taken in.
+    pub fn oldest(&self) -> Option<Duration> {
+        let under_way = self.stage.sending().map(|sending| sending.batch.opened());
+        [self.stream.oldest(), self.keyed.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()
+    }
+
+    /// Whether any row or place waits to be settled.
+    pub fn is_empty(&self) -> bool {
+        self.stage.sending().is_none() && self.stream.is_empty() && self.keyed.is_empty() && self.retry.is_empty()
+    }
+
+    /// The section's phase as the state keeps it.
+    pub fn phase(&self) -> SectionPhase {
+        self.range.as_ref().map_or(SectionPhase::Streaming, Range::to_phase)
+    }
+
+    /// Whether it holds rows that it cannot send just now.
+    pub fn is_stuck(&self) -> bool {
+        self.paused || matches!(self.stage, Stage::Waiting { .. })
+    }
+
+    /// Whether chunks of its range may become batches: not too far ahead of the sink.
+    pub fn takes_chunks(&self) -> bool {
+        let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
+        !self.paused && self.keyed.weight() < ahead
+    }
+
+    /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.
+    pub fn shed(&mut self) -> Option<Position> {
+        let first = self.stream.first_position()?;
+        let rows = self.stream.clear();
+        self.counts[1].read -= rows;
+        self.admitted = first.before();
+        self.shut = Some(Shut::Shed);
+        Some(first)
+    }
+
+    /// The checkpoint of the section without any batch: its phase alone.
+    pub fn phase_op(&mut self) -> Op {
+        if let Some(range) = &mut self.range {
+            range.written();
+        }
+        let phase = Some(self.phase());
+        Op::Checkpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
+    }
+}
+
+fn key_text<'a>(mapping: &Mapping, row: &Row<'a>) -> &'a [u8] {
+    match row.get(mapping.key_column()) {
+        Value::Text(text) => text,
+        Value::Null | Value::Oversize => b"",
+    }
+}

@@ -1,0 +1,210 @@
+//! Making the publication and the slot, in this order, harming nobody.
+//!
+//! * In: the names, and the tables that the publication must carry.
+//! * Out: what was made; or what is missing, with the SQL that a DBA can run.
+//! * Never: a publication of more than inserts, with a column list or a row filter; a slot before its publication (the
+//!   historic catalog decides at decode time: a publication younger than the slot is an error for ever).
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::fence::{self, Blocker};
+use super::slot::{self, Publication};
+use super::sql::Session;
+use super::{quote, table};
+use crate::config::{Config, TableName};
+use crate::fault::Fault;
+use crate::row::Lsn;
+
+/// The statements that a DBA can run, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// What it is for.
+    pub why: String,
+    /// The SQL, without a semicolon.
+    pub sql: String,
+}
+
+/// `CREATE PUBLICATION` for these tables.
+pub fn create_publication(name: &str, tables: &[String]) -> String {
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
+        quote::ident(name),
+        tables.join(", ")
+    )
+}
+
+/// `ALTER PUBLICATION … ADD TABLE`.
+pub fn add_tables(name: &str, tables: &[String]) -> String {
+    format!("ALTER PUBLICATION {} ADD TABLE {}", quote::ident(name), tables.join(", "))
+}
+
+/// `pg_create_logical_replication_slot` for our plugin.
+pub fn create_slot(name: &str, failover: bool) -> String {
+    let name = quote::literal(name);
+    let more = if failover { ", false, false, true" } else { "" };
+    format!("SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot({name}, 'pgoutput'{more})")
+}
+
+/// The tables of the sections that are on, each once, in the order written.
+pub fn tables(config: &Config) -> Vec<TableName> {
+    let mut tables = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on()) {
+        if !tables.contains(&section.table) {
+            tables.push(section.table.clone());
+        }
+    }
+    tables
+}
+
+/// How long one try to create the slot or alter the publication may wait for a lock before it says by whom it is held
+/// up and tries again.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
+
+/// How often it is tried: with [`LOCK_TIMEOUT`], ten minutes.
+const TRIES: u32 = 120;
+
+/// Makes the publication carry every table, and says what was done.
+///
+/// # Errors
+/// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
+pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Vec<String>, Fault> {
+    let name = &config.source.publication;
+    let wanted = tables(config);
+    let mut from = Vec::new();
+    for table_name in &wanted {
+        let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
+        let Some(info) = info else { return Err(no_table(table_name)) };
+        from.push((info.oid, info.from_clause()));
+    }
+    let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
+    let sql = match &there {
+        None => create_publication(name, &from.iter().map(|(_, clause)| clause.clone()).collect::<Vec<_>>()),
+        Some(publication) => {
+            fits(name, publication)?;
+            let missing: Vec<String> = from
+                .iter()
+                .filter(|(oid, _)| !publication.tables.iter().any(|table| table.oid == *oid))
+                .map(|(_, clause)| clause.clone())
+                .collect();
+            if missing.is_empty() {
+                return Ok(Vec::new());
+            }
+            add_tables(name, &missing)
+        }
+    };
+    if !config.source.manage {
+        let what = match there {
+            None => format!("there is no publication {name}, and `source.manage` is false"),
+            Some(_) => format!("the publication {name} does not carry all tables, and `source.manage` is false"),
+        };
+        return Err(Fault::needs_person(what, format!("let the tables' owner run: {sql};")));
+    }
+    patiently(session, &sql).await.map_err(|fault| {
+        Fault::new(fault.exit, fault.what, format!("{}\n  or let the tables' owner run: {sql};", fault.remedy))
+    })?;
+    Ok(vec![sql])
+}
+
+/// The remedy of a table that is not there.
+pub fn no_table(name: &TableName) -> Fault {
+    Fault::usage(
+        format!("there is no table {}", quote::qualified(name)),
+        "mend the section's `table` (`pg2planhat discover` lists them)",
+    )
+}
+
+/// Whether a publication that is there can be used.
+fn fits(name: &str, publication: &Publication) -> Result<(), Fault> {
+    let alter = |set: &str| format!("ALTER PUBLICATION {} SET ({set});", quote::ident(name));
+    if !publication.insert {
+        let what = format!("the publication {name} does not publish inserts");
+        return Err(Fault::needs_person(what, alter("publish = 'insert'")));
+    }
+    if let Some(table) = publication.tables.iter().find(|table| table.filter || table.column_list) {
+        let kind = if table.filter { "row filter" } else { "column list" };
+        return Err(Fault::needs_person(
+            format!("the publication {name} has a {kind} on {}: rows or columns would be missing", table.name.name),
+            format!(
+                "ALTER PUBLICATION {0} DROP TABLE {1}; ALTER PUBLICATION {0} ADD TABLE {1};",
+                quote::ident(name),
+                quote::qualified(&table.name)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the slot where there is none. Returns its consistent point if it was made now.
+///
+/// # Errors
+/// What is missing or in the way.
+pub async fn ensure_slot(session: &Session, config: &Config) -> Result<Option<Lsn>, Fault> {
+    let name = &config.source.slot;
+    let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
+    let server = slot::server(session).await.map_err(|error| session.fault(&error))?;
+    match there {
+        Some(slot) if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) => {
+            return Err(Fault::needs_person(
+                format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
+                "give this instance a name of its own: `source.slot`",
+            ));
+        }
+        Some(slot) if slot.confirmed_flush_lsn.is_some() => return Ok(None),
+        // Half-made: a client vanished while it waited for open transactions. It goes by itself, or is being made.
+        Some(_) => {
+            return Err(Fault::unavailable(
+                format!("the slot {name} is being made, or was left half-made"),
+                "wait a moment: the server removes a half-made slot when its maker is gone",
+            ));
+        }
+        None => {}
+    }
+    let sql = create_slot(name, config.source.failover_slot && server.version >= 170_000);
+    if !config.source.manage {
+        let what = format!("there is no slot {name}, and `source.manage` is false");
+        return Err(Fault::needs_person(what, format!("run: {sql};")));
+    }
+    let lsn = patiently(session, &sql).await?;
+    lsn.as_deref().and_then(|lsn| lsn.parse().ok()).map(Some).ok_or_else(|| Fault::bug("a slot without a position"))
+}
+
+/// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way. Gives the first
+/// column of its first row.
+async fn patiently(session: &Session, sql: &str) -> Result<Option<String>, Fault> {
+    session.batch_execute(LOCK_TIMEOUT).await.map_err(|error| session.fault(&error))?;
+    let mut blockers: Vec<Blocker> = Vec::new();
+    for _ in 0..TRIES {
+        match session.simple_query(sql).await {
+            Ok(messages) => {
+                let first = messages.into_iter().find_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+                    _ => None,
+                });
+                return Ok(first);
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                blockers = fence::blockers(session).await.map_err(|error| session.fault(&error))?;
+                tracing::warn!(
+                    waiting_for = %names(&blockers),
+                    "set-up waits for open transactions to end; end them, or wait"
+                );
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(session.fault(&error)),
+        }
+    }
+    Err(Fault::unavailable(
+        format!("set-up has waited ten minutes for other transactions: {}", names(&blockers)),
+        "end them (SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED), then start again",
+    ))
+}
+
+/// Blockers in one line.
+pub fn names(blockers: &[Blocker]) -> String {
+    if blockers.is_empty() {
+        return "(already gone, or not shown to this role)".into();
+    }
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,498 @@
+//! The replication stream: one connection, on a thread of its own, read in gulps.
+//!
+//! * In: where to start, and how far the slot may move.
+//! * Out: [`Event`]s through a bounded channel: whole messages in the order in which the server sent them.
+//! * Never: a flush position past what [`Control::confirm`] was given; silence towards the server while this side lives,
+//!   whoever is slow.
+//!
+//! Hard-won facts. The walsender sends one message per `send` call; a client that wakes for each makes every one of them
+//! dearer. Letting the socket fill for some 300 µs while data keeps coming made the *server* up to twice as fast, at a
+//! tenth of the client's CPU. The pause is a blocking sleep, which is why the connection has a thread of its own; it
+//! comes after what was read has been handed on, and only when reads follow each other closely, so that a quiet stream is
+//! never delayed. A client that stops reading dies at `wal_sender_timeout` even if it answers every keepalive that it has
+//! read; one that sends status by a timer lives: so the timer runs on whatever the channel does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use super::frames::{FrameError, missing_bytes};
+use super::pgoutput::{Payload, payload};
+use super::server_error::ServerError;
+use super::wire::{Wire, WireReader, WireWriter};
+use crate::config::Source;
+use crate::fault::Fault;
+use crate::row::Lsn;
+
+/// What the stream tells the corridor.
+#[derive(Debug)]
+pub enum Event {
+    /// The slot is ours: the copy has begun.
+    Started,
+    /// Whole messages of the server, one after the other, as they came.
+    Run(Bytes),
+    /// The connection has ended; nothing follows.
+    Ended(Ended),
+}
+
+/// Why a stream ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What it means for what comes next.
+    pub fate: Fate,
+    /// For a person.
+    pub fault: Fault,
+}
+
+/// What the end of a stream means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was asked to end.
+    Stopped,
+    /// It may go on by itself on a new connection.
+    Transient,
+    /// The slot is held by another process (55006).
+    SlotActive,
+    /// There is no such slot (42704).
+    SlotMissing,
+    /// The slot is of no more use: its WAL is gone (55000).
+    SlotLost,
+    /// The server goes down (57P01, 57P03): it waits for us to let go.
+    Shutdown,
+    /// The server cannot decode: the same error will come again.
+    Wedged,
+    /// The configuration, a right or a password is wrong.
+    Refused,
+}
+
+/// How a stream is begun.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// The durable checkpoint.
+    pub from: Lsn,
+    /// The longest message that is held in memory, in bytes.
+    pub max_message: usize,
+    /// How often a status update is sent at the least.
+    pub status_interval: Duration,
+}
+
+/// The hand that the corridor has on a running stream.
+#[derive(Debug)]
+pub struct Control {
+    flush: AtomicU64,
+    received: AtomicU64,
+    stop: AtomicBool,
+    /// Milliseconds since `epoch` of the last sign of life of the delivering side.
+    beat: AtomicU64,
+    last_message: AtomicU64,
+    epoch: Instant,
+    wake: Notify,
+    ping: AtomicBool,
+}
+
+impl Control {
+    fn new(from: Lsn) -> Control {
+        Control {
+            flush: AtomicU64::new(from.0),
+            received: AtomicU64::new(from.0),
+            stop: AtomicBool::new(false),
+            beat: AtomicU64::new(0),
+            last_message: AtomicU64::new(0),
+            epoch: Instant::now(),
+            wake: Notify::new(),
+            ping: AtomicBool::new(false),
+        }
+    }
+
+    /// Everything before `lsn` is settled, durably: the slot may move there.
+    pub fn confirm(&self, lsn: Lsn) {
+        self.flush.fetch_max(lsn.0, Ordering::Relaxed);
+    }
+
+    /// Asks the server how far it has read.
+    pub fn ping(&self) {
+        self.ping.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// The delivering side lives. Without this for [`ZOMBIE`], status updates stop and the slot is let go.
+    pub fn beat(&self) {
+        self.beat.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// How long ago the server last said anything.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.millis().saturating_sub(self.last_message.load(Ordering::Relaxed)))
+    }
+
+    /// Ends the stream: the last confirmed position is reported first.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// How long the delivering side may be silent before it is held to be dead.
+pub const ZOMBIE: Duration = Duration::from_secs(60);
+
+/// Runs that may wait for the corridor: with [`RUN_MAX`] each, the channel's share of memory.
+const RUNS: usize = 16;
+/// A run is cut at this size.
+const RUN_MAX: usize = 256 << 10;
+/// The pause between reads while data keeps coming.
+const PAUSE: Duration = Duration::from_micros(300);
+/// A read that brought less than this is short.
+const SHORT_READ: usize = 64 << 10;
+/// Reads closer together than this are a flow, not single commits.
+const FLOW: Duration = Duration::from_millis(1);
+/// Status updates for a moved position, or for keepalives that ask for one, are at least this far apart.
+const STATUS_GAP: Duration = Duration::from_millis(100);
+/// How often the timer looks.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A running stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// What it tells.
+    pub events: mpsc::Receiver<Event>,
+    /// The hand on it.
+    pub control: Arc<Control>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Starts the thread, which connects and begins the copy.
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread.
+    pub fn open(source: Source, start: Start) -> std::io::Result<Stream> {
+        let (sender, events) = mpsc::channel(RUNS);
+        let control = Arc::new(Control::new(start.from));
+        let shared = Arc::clone(&control);
+        let thread = std::thread::Builder::new().name("stream".into()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let ended = Ended { fate: Fate::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
+                    // Nobody listens any more: then there is nobody to tell.
+                    let _gone = sender.blocking_send(Event::Ended(ended));
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                let ended = follow(&source, &start, &shared, &sender).await;
+                let _gone = sender.send(Event::Ended(ended)).await;
+            });
+        })?;
+        Ok(Stream { events, control, thread: Some(thread) })
+    }
+
+    /// Ends the stream and waits for its thread, within `bound`.
+    pub async fn close(mut self, bound: Duration) {
+        self.control.stop();
+        self.events.close();
+        let drained = async { while self.events.recv().await.is_some() {} };
+        if tokio::time::timeout(bound, drained).await.is_ok()
+            && let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the stream's thread panicked");
+        }
+    }
+}
+
+async fn follow(source: &Source, start: &Start, control: &Control, events: &mpsc::Sender<Event>) -> Ended {
+    let mut wire = match Wire::connect(source, "pg2planhat stream").await {
+        Ok(wire) => wire,
+        Err(fault) => {
+            let fate = if fault.exit == crate::fault::Exit::Unavailable { Fate::Transient } else { Fate::Refused };
+            return Ended { fate, fault };
+        }
+    };
+    let sql = format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+        super::quote::ident(&start.slot),
+        start.from,
+        super::quote::literal(&super::quote::ident(&start.publication)),
+    );
+    if let Err(error) = wire.start_copy_both(&sql).await {
+        let fate = match error.server() {
+            Some(server) => fate_of(server),
+            None => Fate::Transient,
+        };
+        let fault = wire.fault(&error);
+        wire.close().await;
+        return Ended { fate, fault };
+    }
+    if events.send(Event::Started).await.is_err() {
+        wire.close().await;
+        return stopped();
+    }
+    control.beat();
+    let (reader, writer) = wire.split();
+    let mut link = Link { reader, writer, control, start, run: 0, status: StatusClock::new(), heard: Instant::now() };
+    let ended = link.copy(events).await;
+    let (_reader, writer) = (link.reader, link.writer);
+    writer.close().await;
+    ended
+}
+
+fn fate_of(error: &ServerError) -> Fate {
+    match error.code.as_str() {
+        "55006" => Fate::SlotActive,
+        "42704" if error.message.contains("publication") => Fate::Wedged,
+        "42704" => Fate::SlotMissing,
+        "55000" => Fate::SlotLost,
+        "57P01" | "57P02" | "57P03" => Fate::Shutdown,
+        _ if error.is_transient() => Fate::Transient,
+        "28000" | "28P01" | "42501" | "3D000" => Fate::Refused,
+        _ => Fate::Wedged,
+    }
+}
+
+fn stopped() -> Ended {
+    Ended { fate: Fate::Stopped, fault: Fault::unavailable("the stream was ended", "nothing: it was asked for") }
+}
+
+/// When status updates were sent, and whether one is owed.
+struct StatusClock {
+    last: Instant,
+    flushed: u64,
+    asked: bool,
+}
+
+impl StatusClock {
+    fn new() -> StatusClock {
+        StatusClock { last: Instant::now() - Duration::from_secs(3600), flushed: 0, asked: false }
+    }
+}
+
+/// One connection in the copy.
+struct Link<'a> {
+    reader: WireReader,
+    writer: WireWriter,
+    control: &'a Control,
+    start: &'a Start,
+    /// Bytes at the buffer's head that are whole messages, ready to go.
+    run: usize,
+    status: StatusClock,
+    /// When the server was last heard, or reading began again.
+    heard: Instant,
+}
+
+impl Link<'_> {
+    async fn copy(&mut self, events: &mpsc::Sender<Event>) -> Ended {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut flow = Flow::default();
+        loop {
+            if self.control.stop.load(Ordering::Relaxed) {
+                return self.farewell().await;
+            }
+            tokio::select! {
+                biased;
+                // 1. Time: the server must hear from us whatever else goes on.
+                _ = tick.tick() => {
+                    if let Err(ended) = self.on_tick().await {
+                        return ended;
+                    }
+                }
+                // 2. The corridor wants to know, or wants an end.
+                () = self.control.wake.notified() => {
+                    if self.control.ping.swap(false, Ordering::Relaxed)
+                        && let Err(ended) = self.send_status().await {
+                        return ended;
+                    }
+                }
+                // 3. What was read goes on before anything more is read.
+                permit = events.reserve(), if self.run > 0 => {
+                    let Ok(permit) = permit else { return stopped() };
+                    let run = self.reader.buffer_mut().split_to(self.run).freeze();
+                    self.run = 0;
+                    permit.send(Event::Run(run));
+                    self.heard = Instant::now();
+                }
+                // 4. Read.
+                read = self.reader.read_more(), if self.run == 0 => {
+                    if let Err(ended) = self.on_read(read) {
+                        return ended;
+                    }
+                    flow.read();
+                }
+            }
+            if self.run == 0 {
+                flow.pause_if_flowing();
+            }
+        }
+    }
+
+    fn on_read(&mut self, read: std::io::Result<usize>) -> Result<(), Ended> {
+        let transient = |what: String| Ended {
+            fate: Fate::Transient,
+            fault: Fault::unavailable(what, "look into the server's log; it is connected to again by itself"),
+        };
+        match read {
+            Ok(0) => return Err(transient("the server closed the replication connection".into())),
+            Ok(_) => {}
+            Err(error) => return Err(transient(format!("the replication connection broke: {error}"))),
+        }
+        self.heard = Instant::now();
+        self.control.last_message.store(self.control.millis(), Ordering::Relaxed);
+        self.scan()
+    }
+
+    /// Counts the whole messages at the buffer's head, and looks at what concerns the connection itself.
+    fn scan(&mut self) -> Result<(), Ended> {
+        let buffer = self.reader.buffer_mut();
+        let mut at = 0;
+        let mut wal_end = 0;
+        while at < RUN_MAX {
+            let rest = &buffer[at..];
+            match missing_bytes(rest, self.start.max_message) {
+                Ok(Some(0)) => {}
+                Ok(_) => break,
+                Err(FrameError::TooLong { len, .. }) => return Err(too_long(len)),
+                Err(error @ FrameError::Nonsense { .. }) => {
+                    let remedy = "check that source.host and source.port are PostgreSQL's own";
+                    return Err(Ended { fate: Fate::Wedged, fault: Fault::needs_person(error.to_string(), remedy) });
+                }
+            }
+            let len = u32::from_be_bytes([rest[1], rest[2], rest[3], rest[4]]) as usize + 1;
+            let body = &rest[5..len];
+            match rest[0] {
+                b'd' => {
+                    if let Ok(Payload::Keepalive { wal_end: end, reply }) = payload(body) {
+                        self.status.asked |= reply;
+                        wal_end = wal_end.max(end.0);
+                    }
+                }
+                b'E' => {
+                    let error = ServerError::parse(body);
+                    return Err(Ended { fate: fate_of(&error), fault: error.fault("the replication stream", "") });
+                }
+                b'c' => {
+                    let remedy = "look into the server's log; it is connected to again by itself";
+                    let fault = Fault::unavailable("the server ended the replication stream", remedy);
+                    return Err(Ended { fate: Fate::Transient, fault });
+                }
+                _ => {}
+            }
+            at += len;
+        }
+        self.run = at;
+        self.control.received.fetch_max(wal_end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn on_tick(&mut self) -> Result<(), Ended> {
+        let since = self.status.last.elapsed();
+        let moved = self.control.flush.load(Ordering::Relaxed) > self.status.flushed;
+        let alive = self.control.millis().saturating_sub(self.control.beat.load(Ordering::Relaxed));
+        if Duration::from_millis(alive) > ZOMBIE {
+            let fault = Fault::bug("the delivering side has stopped: the slot is let go so that another can take it");
+            return Err(Ended { fate: Fate::Transient, fault });
+        }
+        if since >= self.start.status_interval || (since >= STATUS_GAP && (self.status.asked || moved)) {
+            self.send_status().await?;
+        }
+        // Two intervals without a word, though each status asks for one: the connection is dead, whatever TCP says.
+        if self.run == 0 && self.heard.elapsed() > self.start.status_interval * 2 + Duration::from_secs(1) {
+            let fault = Fault::unavailable(
+                format!("the server has been silent for {} s", self.heard.elapsed().as_secs()),
+                "check the network and the server; it is connected to again by itself",
+            );
+            return Err(Ended { fate: Fate::Transient, fault });
+        }
+        Ok(())
+    }
+
+    /// Standby status update (documentation, "Streaming Replication Protocol"), always asking for a reply: it proves the
+    /// connection and tells how far the server has read, in under a millisecond.
+    async fn send_status(&mut self) -> Result<(), Ended> {
+        let flush = self.control.flush.load(Ordering::Relaxed);
+        let written = self.control.received.load(Ordering::Relaxed).max(flush);
+        let mut message = [0u8; 34];
+        message[0] = b'r';
+        message[1..9].copy_from_slice(&written.to_be_bytes());
+        message[9..17].copy_from_slice(&flush.to_be_bytes());
+        message[17..25].copy_from_slice(&flush.to_be_bytes());
+        message[33] = 1;
+        self.status = StatusClock { last: Instant::now(), flushed: flush, asked: false };
+        // A server that does not read must not stop the timer: what cannot be sent stays queued.
+        let sent = tokio::time::timeout(Duration::from_secs(2), self.writer.send_copy_data(&message)).await;
+        match sent {
+            Ok(Ok(())) | Err(_) => Ok(()),
+            Ok(Err(error)) => Err(Ended {
+                fate: Fate::Transient,
+                fault: Fault::unavailable(
+                    format!("the replication connection broke: {error}"),
+                    "look into the server's log; it is connected to again by itself",
+                ),
+            }),
+        }
+    }
+
+    /// The last status, and the wait (bounded) for its answer: then the server has taken it.
+    async fn farewell(&mut self) -> Ended {
+        if self.send_status().await.is_ok() {
+            let answered = async {
+                self.reader.buffer_mut().clear();
+                // Any byte will do: the status asks for a reply, and what comes is no longer read as messages.
+                self.reader.read_more().await
+            };
+            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(500), answered).await {
+                tracing::debug!(%error, "the last status got no answer");
+            }
+        }
+        stopped()
+    }
+}
+
+fn too_long(len: usize) -> Ended {
+    Ended {
+        fate: Fate::Wedged,
+        fault: Fault::needs_person(
+            format!("a row of {len} bytes came, more than `memory` allows for one message"),
+            "raise `memory`, or let a person decide with `pg2planhat repair --accept-loss`",
+        ),
+    }
+}
+
+/// Whether reads follow each other closely.
+#[derive(Default)]
+struct Flow {
+    last: Option<Instant>,
+    flowing: bool,
+    fresh: bool,
+}
+
+impl Flow {
+    fn read(&mut self) {
+        let now = Instant::now();
+        self.flowing = self.last.is_some_and(|last| now.duration_since(last) < FLOW);
+        self.last = Some(now);
+        self.fresh = true;
+    }
+
+    /// Lets the socket fill. Counted from before the pause, so that a pause does not end the flow by itself.
+    fn pause_if_flowing(&mut self) {
+        if std::mem::take(&mut self.fresh) && self.flowing {
+            std::thread::sleep(PAUSE);
+            self.last = Some(Instant::now());
+        }
+    }
+}
+
+/// Messages shorter than a gulp are the rule; a gulp that came back short is what a pause follows.
+const _: () = assert!(SHORT_READ < RUN_MAX);

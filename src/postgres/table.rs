@@ -1,0 +1,120 @@
+//! What the catalog says of a table: its identity, its columns, and whether a column can be a section's key.
+
+use tokio_postgres::Client;
+
+use super::types::Types;
+use crate::config::TableName;
+use crate::row::{Column, KeyType, Type};
+
+/// A column, as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type's OID.
+    pub type_oid: u32,
+    /// Its type, as SQL has it.
+    pub type_name: String,
+    /// Declared NOT NULL.
+    pub not_null: bool,
+    /// `GENERATED ALWAYS AS … STORED`: absent from the stream before PostgreSQL 18.
+    pub generated: bool,
+}
+
+/// A table, as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its OID: what the stream and the state know it by.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// `pg_class.relkind`: `r` a table, `p` a partitioned one; others carry no stream.
+    pub kind: char,
+    /// `pg_class.relpersistence`: `u` and `t` write no WAL.
+    pub persistence: char,
+    /// Row-level security is on.
+    pub row_security: bool,
+    /// Rows, by the planner's estimate; -1 where it has never been analyzed.
+    pub rows: f64,
+    /// Its columns, dropped ones left out.
+    pub columns: Vec<TableColumn>,
+}
+
+impl TableInfo {
+    /// A column by its name.
+    pub fn column(&self, name: &str) -> Option<&TableColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The columns as rows bring them.
+    pub fn row_columns(&self, types: &Types) -> Vec<Column> {
+        self.columns.iter().map(|column| Column { name: column.name.clone(), ty: types.of(column.type_oid) }).collect()
+    }
+
+    /// The table in a FROM clause: rows of its own, or of all its partitions.
+    pub fn from_clause(&self) -> String {
+        let only = if self.kind == 'p' { "" } else { "ONLY " };
+        format!("{only}{}", super::quote::qualified(&self.name))
+    }
+}
+
+/// The key type that a column's type gives, if it may be a key.
+pub fn key_type(ty: Type) -> Option<KeyType> {
+    match ty {
+        Type::Int => Some(KeyType::Int),
+        Type::Numeric => Some(KeyType::Numeric),
+        Type::Timestamp => Some(KeyType::Timestamp),
+        Type::TimestampTz => Some(KeyType::TimestampTz),
+        Type::Date => Some(KeyType::Date),
+        Type::Bool | Type::Float | Type::Json | Type::Text => None,
+    }
+}
+
+const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
+    c.relrowsecurity, c.reltuples::float8
+ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
+    attgenerated <> ''
+ FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+
+/// Looks a table up by name.
+///
+/// # Errors
+/// Where the query fails.
+pub async fn by_name(client: &Client, name: &TableName) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let sql = format!("{TABLE} WHERE n.nspname = $1 AND c.relname = $2");
+    read(client, client.query_opt(&sql, &[&name.schema, &name.name]).await?).await
+}
+
+/// Looks a table up by OID: it is the same one under whatever name.
+///
+/// # Errors
+/// Where the query fails.
+pub async fn by_oid(client: &Client, oid: u32) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let sql = format!("{TABLE} WHERE c.oid = $1");
+    read(client, client.query_opt(&sql, &[&oid]).await?).await
+}
+
+async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let Some(row) = row else { return Ok(None) };
+    let letter = |index: usize| row.get::<_, String>(index).chars().next().unwrap_or(' ');
+    let oid: u32 = row.get(0);
+    let columns = client.query(COLUMNS, &[&oid]).await?;
+    let column = |row: &tokio_postgres::Row| TableColumn {
+        name: row.get(0),
+        type_oid: row.get(1),
+        type_name: row.get(2),
+        not_null: row.get(3),
+        generated: row.get(4),
+    };
+    Ok(Some(TableInfo {
+        oid,
+        name: TableName { schema: row.get(1), name: row.get(2) },
+        kind: letter(3),
+        persistence: letter(4),
+        row_security: row.get(5),
+        rows: row.get(6),
+        columns: columns.iter().map(column).collect(),
+    }))
+}
