@@ -4,8 +4,26 @@
 //! * Out: a [`Config`] that is whole and consistent, or every error at once with line, column and remedy.
 //! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
 
+mod load;
 mod secret;
 
+mod check;
+mod cursor;
+mod ends;
+mod error;
+mod fields;
+mod keys;
+mod names;
+mod scalar;
+mod schema;
+mod section;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use load::{ConfigError, ConfigErrors, load, parse};
+pub use schema::json_schema;
 pub use secret::Secret;
 
 use std::path::PathBuf;

@@ -1,0 +1,231 @@
+//! Every key that the file may have: its form, its default, what it is for. The decoder, the JSON Schema and the tests
+//! read these tables, so a key, a default or a word of a choice stands once.
+//!
+//! * In: nothing.
+//! * Out: tables of [`Key`].
+//! * Never: a default anywhere else.
+
+/// One key of a mapping.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    /// As it would be written in the file.
+    pub(super) default: Option<&'static str>,
+    pub(super) required: bool,
+    /// A sentence for the schema and for remedies.
+    pub(super) about: &'static str,
+}
+
+/// The form of a key's value.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    Text,
+    /// A name of at most 63 bytes, as the catalog has it.
+    Identifier,
+    SlotName,
+    SectionName,
+    TableName,
+    Path,
+    Url,
+    Listen,
+    Secret,
+    Bool,
+    Port,
+    Count,
+    Duration,
+    Size,
+    Zone,
+    TimeOfDay,
+    /// A single value: number, boolean or text.
+    Constant,
+    OneOf(&'static [&'static str]),
+    Object(&'static [Key]),
+    Sections,
+    /// `backfill`, `now` or [`START`].
+    Start,
+    /// A duration or [`FLUSH`].
+    Flush,
+    /// Planhat fields, by kind.
+    Fields,
+}
+
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, shape, default: None, required: false, about }
+}
+
+impl Key {
+    const fn default(self, text: &'static str) -> Key {
+        Key { default: Some(text), ..self }
+    }
+
+    const fn required(self) -> Key {
+        Key { required: true, ..self }
+    }
+}
+
+/// The file.
+pub(super) const ROOT: &[Key] = &[
+    key("source", Shape::Object(SOURCE), "The database that rows are read from."),
+    key("planhat", Shape::Object(PLANHAT), "Where items go.").required(),
+    key("state", Shape::Object(STATE), "Where the ledger and the checkpoints live."),
+    key("admin", Shape::Object(ADMIN), "Probes, metrics and status over HTTP."),
+    key("memory", Shape::Size, "Byte budget of everything buffered.").default("64MiB"),
+    key("shutdown_grace", Shape::Duration, "How long a drain may take after SIGTERM.").default("20s"),
+    key("sections", Shape::Sections, "The mappings: each carries one table to one kind of item.").required(),
+];
+
+/// `source`
+pub(super) const SOURCE: &[Key] = &[
+    key("url", Shape::Secret, "postgres://… connection URL, instead of host, port, database and user."),
+    key("host", Shape::Text, "Host name, address, comma-separated list of them, or directory of a Unix socket."),
+    key("port", Shape::Port, "TCP port."),
+    key("database", Shape::Identifier, "Database name."),
+    key("user", Shape::Identifier, "Role; it needs REPLICATION, and SELECT on the mapped tables."),
+    key("password", Shape::Secret, "The role's password; read again on every connect."),
+    key("tls", Shape::OneOf(&["verify-full", "verify-ca", "require", "disable"]), "How the connection is protected.")
+        .default("verify-full"),
+    key("ca", Shape::Path, "PEM file of the authorities to trust instead of the system's."),
+    key("cert", Shape::Path, "PEM file of the client certificate."),
+    key("key", Shape::Path, "PEM file of the client certificate's key."),
+    key("schema", Shape::Identifier, "Where unqualified tables are.").default("public"),
+    key("slot", Shape::SlotName, "The replication slot.").default("pg2planhat"),
+    key("publication", Shape::Identifier, "The publication.").default("pg2planhat"),
+    key("manage", Shape::Bool, "Whether publication, slot and state schema may be created and altered.")
+        .default("true"),
+    key("failover_slot", Shape::Bool, "Ask for a failover slot where the server has them (PostgreSQL 17).")
+        .default("false"),
+    key("query_role", Shape::Identifier, "Role that `query` sets before a statement; `query` is off without it."),
+];
+
+/// `planhat`
+pub(super) const PLANHAT: &[Key] = &[
+    key("tenant", Shape::Secret, "Tenant UUID: the credential of the analytics endpoint.").required(),
+    key("url", Shape::Url, "Base URL of the analytics host.").default("https://analytics.planhat.com"),
+    key("bulk_activity_names", Shape::OneOf(&["current", "legacy"]), "Which names bulk activities are sent with.")
+        .default("current"),
+    key("timeout", Shape::Duration, "The bound on one whole request.").default("30s"),
+    key("halt_probe", Shape::Duration, "How often a halted section probes with one batch.").default("60s"),
+];
+
+/// `state`
+pub(super) const STATE: &[Key] = &[
+    key("schema", Shape::Identifier, "Schema of the state.").default("pg2planhat"),
+    key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
+    key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept.").default("30d"),
+];
+
+/// `admin`
+pub(super) const ADMIN: &[Key] =
+    &[key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187")];
+
+/// One entry of `sections`
+pub(super) const SECTION: &[Key] = &[
+    key("name", Shape::SectionName, "Unique name: 1 to 63 of a-z, A-Z, 0-9, _ and -.").required(),
+    key("kind", Shape::OneOf(&["user_activity", "custom_metric"]), "What a row becomes.").required(),
+    key("model", Shape::OneOf(&["Company", "EndUser", "Project", "Asset"]), "Whose metric it is; custom_metric only.")
+        .default("Company"),
+    key("sync", Shape::OneOf(&["receive", "off"]), "The switch of this section.").default("receive"),
+    key("table", Shape::TableName, "The table: name or schema.name, as the catalog has it.").required(),
+    key("key", Shape::Identifier, "The unique, incrementing column.").required(),
+    key("start", Shape::Start, "Where to begin: backfill, now, or after a key.").default("backfill"),
+    key("batch", Shape::Object(BATCH), "When a batch is full."),
+    key("flush", Shape::Flush, "When a batch that is not full goes.").default("5s"),
+    key("in_doubt", Shape::OneOf(&["resend", "hold"]), "What becomes of a batch whose answer never came.")
+        .default("resend"),
+    key("date", Shape::OneOf(&["receipt"]), "`receipt`: leave the date out where the commit time is not known."),
+    key("timezone", Shape::Zone, "How timestamps without time zone are read.").default("UTC"),
+    key("fields", Shape::Fields, "Planhat field: where its value comes from.").required(),
+];
+
+/// A section's `start`, written as a mapping
+pub(super) const START: &[Key] =
+    &[key("after_key", Shape::Constant, "Begin with rows whose key is greater than this.").required()];
+
+/// A section's `batch`
+pub(super) const BATCH: &[Key] = &[
+    key("rows", Shape::Count, "Items in a batch, at most.").default("10000"),
+    key("bytes", Shape::Size, "Bytes of a request's body, at most; never over 30,000,000.").default("8MiB"),
+];
+
+/// A section's `flush`, written as a mapping
+pub(super) const FLUSH: &[Key] = &[
+    key("daily_at", Shape::TimeOfDay, "Once a day at this wall-clock time.").required(),
+    key("timezone", Shape::Zone, "The zone of that time.").default("UTC"),
+];
+
+/// One field, written as a mapping: a constant, or a column with a default
+pub(super) const FORM: &[Key] = &[
+    key("value", Shape::Constant, "The same value in every item."),
+    key("column", Shape::Identifier, "The column's name, as the catalog has it."),
+    key("default", Shape::Constant, "Sent where the column is NULL."),
+];
+
+/// A secret, written as a mapping
+pub(super) const SECRET: &[Key] = &[
+    key("env", Shape::Text, "Name of the environment variable that holds it."),
+    key("file", Shape::Path, "Path of the file that holds it."),
+];
+
+/// A field that Planhat knows.
+#[derive(Debug)]
+pub(super) struct PlanhatField {
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    pub(super) about: &'static str,
+}
+
+/// What Planhat takes in a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    Text,
+    /// Text without spaces and special characters.
+    Dimension,
+    Number,
+    Date,
+    /// A nested object.
+    Object,
+}
+
+const fn field(name: &'static str, takes: Takes, about: &'static str) -> PlanhatField {
+    PlanhatField { name, takes, about }
+}
+
+/// The fields of a user activity
+pub(super) const ACTIVITY: &[PlanhatField] = &[
+    field("email", Takes::Text, "The end user's e-mail address; this or externalId is mandatory."),
+    field("externalId", Takes::Text, "The end user's id in your system; this or email is mandatory."),
+    field("action", Takes::Text, "Name of the event; Planhat shows no event without it."),
+    field("date", Takes::Date, "When it happened; the row's commit time where it is not mapped."),
+    field("weight", Takes::Number, "What the activity counts; 1 where it is not mapped."),
+    field("info", Takes::Object, "A nested object of columns, or one json or jsonb column given whole."),
+    field("companyExternalId", Takes::Text, "The company's id in your system."),
+    field("companyId", Takes::Text, "The company's id in Planhat."),
+    field("name", Takes::Text, "The end user's name."),
+    field("firstName", Takes::Text, "The end user's first name."),
+    field("lastName", Takes::Text, "The end user's last name."),
+];
+
+/// The fields of a custom metric
+pub(super) const METRIC: &[PlanhatField] = &[
+    field("dimensionId", Takes::Dimension, "Which metric it is; without spaces and special characters. Mandatory."),
+    field("value", Takes::Number, "The metric's value. Mandatory."),
+    field("externalId", Takes::Text, "Id, in your system, of the object that the metric belongs to. Mandatory."),
+    field("date", Takes::Date, "The day that it is for; the row's commit time where it is not mapped."),
+];
+
+/// Each table of keys, with a name for messages of tests.
+#[cfg(test)]
+pub(super) const TABLES: &[(&str, &[Key])] = &[
+    ("", ROOT),
+    ("source", SOURCE),
+    ("planhat", PLANHAT),
+    ("state", STATE),
+    ("admin", ADMIN),
+    ("section", SECTION),
+    ("start", START),
+    ("batch", BATCH),
+    ("flush", FLUSH),
+    ("form", FORM),
+    ("secret", SECRET),
+];

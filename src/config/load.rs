@@ -1,0 +1,154 @@
+//! The file → a [`Config`], or all its errors.
+//!
+//! * In: a path, or text.
+//! * Out: a configuration that is whole and consistent.
+//! * Never: the first error alone.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::cursor::{Context, Map};
+use super::error::{Report, shown};
+use super::keys::ROOT;
+use super::tree::{Mark, Node, Value, parse as parse_yaml, place_of};
+use super::{Config, Secret, Section, check, ends, names, scalar, section};
+use crate::fault::Fault;
+
+pub use super::error::{ConfigError, ConfigErrors};
+
+/// The largest file that is read. The parser's time grows with it, and no configuration comes near.
+const LARGEST: usize = 1 << 20;
+
+const EXAMPLE: &str = "begin with deploy/pg2planhat.example.yaml, or with `pg2planhat discover`";
+
+/// Reads the configuration from a file.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let origin = path.display().to_string();
+    let whole = |message: String, remedy: &str| {
+        let report = Report::default();
+        report.add(Mark::default(), message, remedy);
+        Err(finish(report, &origin))
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return whole(format!("the configuration cannot be read: {error}"), "name the file with --config FILE");
+        }
+    };
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(text, &origin),
+        Err(error) => {
+            let before = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+            let report = Report::default();
+            report.add(place_of(before), "this is not UTF-8", "save the file as UTF-8");
+            Err(finish(report, &origin))
+        }
+    }
+}
+
+/// Reads the configuration from text; `origin` names it in errors.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigErrors> {
+    parse_with(text, origin, &Secret::reveal)
+}
+
+/// As [`parse`], with another way to read secrets.
+pub(super) fn parse_with(
+    text: &str,
+    origin: &str,
+    reveal: &dyn Fn(&Secret) -> Result<String, Fault>,
+) -> Result<Config, ConfigErrors> {
+    let context = Context { report: Report::default(), reveal };
+    if text.len() > LARGEST {
+        context.report.add(Mark::default(), format!("the configuration is larger than {LARGEST} bytes"), EXAMPLE);
+        return Err(finish(context.report, origin));
+    }
+    let config = match parse_yaml(text) {
+        Ok(Some(root)) => decode(&root, &context),
+        Ok(None) => {
+            context.report.add(Mark { line: 1, column: 1 }, "the configuration is empty", EXAMPLE);
+            return Err(finish(context.report, origin));
+        }
+        Err((at, complaint)) => {
+            context.report.complain(at, complaint);
+            return Err(finish(context.report, origin));
+        }
+    };
+    match context.report.finish(origin) {
+        None => Ok(config),
+        Some(errors) => Err(errors),
+    }
+}
+
+fn finish(report: Report, origin: &str) -> ConfigErrors {
+    report.finish(origin).unwrap_or(ConfigErrors(Vec::new()))
+}
+
+fn decode(root: &Node, context: &Context<'_>) -> Config {
+    let map = Map::open(root, ROOT, String::new(), context);
+    let source = ends::source(&map.object("source"));
+    let sections = sections(&map, &source.schema);
+    let memory = map.read_marked("memory", scalar::size);
+    let state = ends::state(&map.object("state"));
+    check::memory(&map, memory, &sections);
+    Config {
+        planhat: ends::planhat(&map.object("planhat")),
+        state,
+        admin: ends::admin(&map.object("admin")),
+        memory: memory.map(|(_, bytes)| bytes).unwrap_or_default(),
+        shutdown_grace: map.read("shutdown_grace", scalar::duration).unwrap_or_default(),
+        sections,
+        source,
+    }
+}
+
+fn sections(map: &Map<'_>, schema: &str) -> Vec<Section> {
+    const REMEDY: &str = "add one: a name, kind, table, key and fields; `pg2planhat discover TABLE` writes it";
+    let Some(node) = map.given("sections") else {
+        map.value("sections");
+        return Vec::new();
+    };
+    let Value::List(items) = &node.value else {
+        map.report(node.at, format!("sections must be a list, not {}", node.describe()), REMEDY);
+        return Vec::new();
+    };
+    if items.is_empty() {
+        map.report(node.at, "sections has no section", REMEDY);
+    }
+    let mut first_lines: HashMap<&str, usize> = HashMap::new();
+    let mut sections = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let name = name_of(item);
+        let place = match name {
+            Some((_, name)) if names::section(name).is_ok() => format!("section \"{name}\""),
+            Some(_) | None => format!("section {}", index + 1),
+        };
+        let inner = Map::open(item, super::keys::SECTION, place, map.context());
+        sections.push(section::section(&inner, schema));
+        let Some((at, name)) = name else { continue };
+        match first_lines.get(name) {
+            Some(line) => {
+                let message = format!("a second section with the name {}; the first is on line {line}", shown(name));
+                map.report(at, message, "give each section a name of its own: its state is kept by it");
+            }
+            None => {
+                first_lines.insert(name, at.line);
+            }
+        }
+    }
+    sections
+}
+
+fn name_of(item: &Node) -> Option<(Mark, &str)> {
+    let Value::Map(entries) = &item.value else { return None };
+    let (_, node) = entries.iter().find(|(name, _)| name.text == "name")?;
+    match &node.value {
+        Value::Scalar(text, _) if !node.is_null() => Some((node.at, text)),
+        Value::Scalar(..) | Value::List(_) | Value::Map(_) => None,
+    }
+}

@@ -1,0 +1,129 @@
+//! One entry of `sections`.
+//!
+//! * In: its mapping, and the schema of unqualified tables.
+//! * Out: a [`Section`].
+//! * Never: an answer to whether the table is there; `check` says that.
+
+use super::cursor::Map;
+use super::error::{Complaint, shown};
+use super::keys::{FLUSH, START};
+use super::tree::{Node, Value};
+use super::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};
+use crate::row::SectionName;
+
+/// Planhat takes 32 MB a body; this is the safe side of it (PLANHAT.md, limits).
+const MOST_BYTES: u64 = 30_000_000;
+
+/// Decodes one section.
+pub(super) fn section(map: &Map<'_>, default_schema: &str) -> Section {
+    let kind = kind(map);
+    let name = map.read("name", names::section).unwrap_or_default();
+    let date_receipt = map.choice("date", |word| (word == "receipt").then_some(true)).unwrap_or_default();
+    let fields = fields::fields(map, kind, date_receipt);
+    Section {
+        name: SectionName::from(name.as_str()),
+        kind: kind.unwrap_or(Kind::UserActivity),
+        sync: sync(map),
+        table: map
+            .read("table", |text| names::table(text, default_schema))
+            .unwrap_or_else(|| super::TableName { schema: String::new(), name: String::new() }),
+        key: map.read("key", names::identifier).unwrap_or_default(),
+        start: start(map),
+        batch: batch(&map.object("batch")),
+        flush: flush(map),
+        in_doubt: map.choice("in_doubt", in_doubt).unwrap_or_default(),
+        fields,
+        date_receipt,
+        timezone: map.given("timezone").and_then(|_| map.read("timezone", scalar::zone)),
+    }
+}
+
+/// The kind, or `None` where it is not known.
+fn kind(map: &Map<'_>) -> Option<Kind> {
+    let model = map.choice("model", model).unwrap_or_default();
+    let kind = map.choice("kind", |word| match word {
+        "user_activity" => Some(Kind::UserActivity),
+        "custom_metric" => Some(Kind::CustomMetric(model)),
+        _ => None,
+    });
+    if let (Some(Kind::UserActivity), Some(_), Some(at)) = (kind, map.given("model"), map.key_mark("model")) {
+        let message = format!("{}: a user activity has no model", map.path("model"));
+        map.report(at, message, "remove the key, or write `kind: custom_metric`");
+    }
+    kind
+}
+
+pub(super) fn model(word: &str) -> Option<Model> {
+    [Model::Company, Model::EndUser, Model::Project, Model::Asset].into_iter().find(|model| model.as_str() == word)
+}
+
+pub(super) fn in_doubt(word: &str) -> Option<InDoubt> {
+    match word {
+        "resend" => Some(InDoubt::Resend),
+        "hold" => Some(InDoubt::Hold),
+        _ => None,
+    }
+}
+
+fn sync(map: &Map<'_>) -> Sync {
+    // Tools that write YAML 1.1 turn a plain `off` into `false`.
+    if let Some(Node { value: Value::Scalar(text, true), .. }) = map.given("sync")
+        && scalar::plain(text) == scalar::Plain::Bool(false)
+    {
+        return Sync::Off;
+    }
+    map.choice("sync", switch).unwrap_or_default()
+}
+
+pub(super) fn switch(word: &str) -> Option<Sync> {
+    match word {
+        "receive" => Some(Sync::Receive),
+        "off" => Some(Sync::Off),
+        _ => None,
+    }
+}
+
+fn start(map: &Map<'_>) -> Start {
+    if let Some(node) = map.given("start")
+        && matches!(node.value, Value::Map(_))
+    {
+        let inner = map.within(node, START, "start");
+        return inner.read("after_key", names::text).map_or(Start::Backfill, Start::AfterKey);
+    }
+    let word = |text: &str| match text {
+        "backfill" => Ok(Start::Backfill),
+        "now" => Ok(Start::Now),
+        _ => Err(Complaint::new(
+            format!("{} is neither backfill nor now nor {{ after_key: … }}", shown(text)),
+            "write `start: backfill`, `start: now` or `start: { after_key: 123 }`",
+        )),
+    };
+    map.read("start", word).unwrap_or_default()
+}
+
+fn batch(map: &Map<'_>) -> BatchLimits {
+    let bytes = |text: &str| match scalar::size(text)? {
+        0 => Err(Complaint::new("a batch of no bytes", "write a size, such as 8MiB")),
+        bytes if bytes > MOST_BYTES => Err(Complaint::new(
+            format!("{} is {bytes} bytes, and Planhat takes no more than 30000000 in a request", shown(text)),
+            "write at most 30MB, such as 8MiB",
+        )),
+        bytes => Ok(bytes),
+    };
+    BatchLimits {
+        rows: map.read("rows", scalar::count).unwrap_or_default(),
+        bytes: map.read("bytes", bytes).unwrap_or_default(),
+    }
+}
+
+fn flush(map: &Map<'_>) -> Flush {
+    if let Some(node) = map.given("flush")
+        && matches!(node.value, Value::Map(_))
+    {
+        let inner = map.within(node, FLUSH, "flush");
+        let at = inner.read("daily_at", scalar::time_of_day).unwrap_or_default();
+        let zone = inner.read("timezone", scalar::zone).unwrap_or(jiff::tz::TimeZone::UTC);
+        return Flush::DailyAt(at, zone);
+    }
+    Flush::Every(map.read("flush", scalar::positive_duration).unwrap_or_default())
+}
