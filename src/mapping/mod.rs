@@ -3,3 +3,119 @@
 //! * In: a section's fields and the columns of a Relation, then rows as text by column.
 //! * Out: one JSON object per row, appended to the caller's buffer; or why the row is no item.
 //! * Never: half an item left in the buffer; a digit changed; invalid JSON.
+//!
+//! What a value becomes depends on its column's type and on what Planhat wants of the field:
+//!
+//! | column | `email` … `dimensionId` (strings) | `value`, `weight` | `date` | inside `info` |
+//! |---|---|---|---|---|
+//! | boolean | `"true"`, `"false"` | – | – | `true`, `false` |
+//! | integers, float, numeric | digits in quotes | digits | – | digits |
+//! | timestamps | RFC 3339 UTC | – | RFC 3339 UTC, milliseconds | RFC 3339 UTC |
+//! | date | `YYYY-MM-DDT00:00:00.000Z` | – | same | same |
+//! | json, jsonb | a string scalar as it is, else its text (not `dimensionId`) | a number scalar | – | verbatim |
+//! | anything else | text | text of a number | text of an ISO date or time | text |
+//!
+//! `–` fails when the mapping is compiled; a value that does not fit its column's rule is refused row by row.
+//! A JSON `null` counts as NULL where the field has a type of its own, and where `info` is one whole column.
+
+mod compile;
+mod encode;
+mod fault;
+mod json;
+mod refusal;
+mod time;
+mod value;
+
+pub use fault::{MappingFault, Problem};
+pub use refusal::{Reason, Refusal};
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::row::KeyType;
+use value::Encoder;
+
+/// One section's fields, compiled against the columns of one Relation.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// What to write, in order.
+    steps: Vec<Step>,
+    /// The key column's index and type.
+    key: (usize, KeyType),
+    /// Every column that is read (the key's too), ascending, with its name.
+    columns: Vec<(usize, String)>,
+    /// At least one [`Presence::Identity`] column must be written.
+    needs_identity: bool,
+    /// How naive timestamps are read; `None` is UTC.
+    zone: Option<TimeZone>,
+}
+
+impl Mapping {
+    /// The index of the key column.
+    pub fn key_column(&self) -> usize {
+        self.key.0
+    }
+
+    /// How the key column's text is to be read.
+    pub fn key_type(&self) -> KeyType {
+        self.key.1
+    }
+
+    /// The indexes of all columns that are read, the key's too: ascending, each once.
+    pub fn columns_used(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().map(|(index, _)| *index)
+    }
+}
+
+/// One part of an item. Every member begins with a comma; the first one's becomes the opening brace.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Whole members that are the same in every item: `,"model":"Company"`.
+    Literal(Vec<u8>),
+    /// One member out of one column.
+    Column(ColumnStep),
+    /// A nested object; left out where all its members are.
+    Object {
+        /// `,"info":`
+        lead: Vec<u8>,
+        /// Its members.
+        steps: Vec<Step>,
+    },
+    /// The commit time, where it is known.
+    CommitTime {
+        /// `,"date":`
+        lead: Vec<u8>,
+    },
+}
+
+/// How one column becomes one member.
+#[derive(Clone, Debug)]
+struct ColumnStep {
+    /// `,"value":`
+    lead: Vec<u8>,
+    /// The column's index.
+    column: usize,
+    /// How its text is written.
+    encoder: Encoder,
+    /// What its absence means.
+    presence: Presence,
+    /// JSON text that stands in for NULL.
+    default: Option<Vec<u8>>,
+    /// The field's name as configured, for refusals: `value`, `info.plan`.
+    field: Arc<str>,
+}
+
+/// What it means that a column is NULL and has no default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// The member is left out. An empty string is a value like others.
+    Optional,
+    /// The row is refused; also for an empty string.
+    Mandatory,
+    /// One of several of which one suffices: left out, also for an empty string.
+    Identity,
+}
+
+#[cfg(test)]
+mod tests;

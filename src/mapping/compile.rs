@@ -1,0 +1,299 @@
+//! A section's fields against a Relation's columns → the steps that write an item, or everything that does not fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fault::{MappingFault, Problem};
+use super::value::{self, Encoder, Target};
+use super::{ColumnStep, Mapping, Presence, Step, json, time};
+use crate::config::{ActivityNames, Constant, Field, Kind, Section};
+use crate::row::{Column, KeyType, Type};
+
+type Fields = [(String, Field)];
+
+impl Mapping {
+    /// Compiles `section` against the columns of one Relation.
+    ///
+    /// # Errors
+    /// Everything that does not fit, at once: unknown columns, types and constants that could never fit, a field that
+    /// is missing or double, an unusable key.
+    pub fn compile(section: &Section, names: ActivityNames, columns: &[Column]) -> Result<Mapping, Vec<MappingFault>> {
+        let mut compiler = Compiler { section, names, columns, used: BTreeMap::new(), faults: Vec::new() };
+        let key = compiler.key();
+        compiler.demand_mandatory();
+        let mut steps = compiler.object(&section.fields, None);
+        if let Kind::CustomMetric(model) = section.kind {
+            let mut literal = lead("model");
+            json::escaped(model.as_str(), &mut literal);
+            push(&mut steps, Step::Literal(literal));
+        }
+        if !has(&section.fields, "date") {
+            push(&mut steps, Step::CommitTime { lead: lead("date") });
+        }
+        match key {
+            Some(key) if compiler.faults.is_empty() => Ok(Mapping {
+                steps,
+                key,
+                columns: compiler.used.into_iter().collect(),
+                needs_identity: section.kind == Kind::UserActivity && both_identities_vary(&section.fields),
+                zone: section.timezone.clone(),
+            }),
+            Some(_) | None => Err(compiler.faults),
+        }
+    }
+}
+
+struct Compiler<'a> {
+    section: &'a Section,
+    names: ActivityNames,
+    columns: &'a [Column],
+    used: BTreeMap<usize, String>,
+    faults: Vec<MappingFault>,
+}
+
+impl Compiler<'_> {
+    fn fault(&mut self, field: &str, problem: Problem) {
+        let Section { name, table, .. } = self.section;
+        self.faults.push(MappingFault {
+            section: name.clone(),
+            table: table.clone(),
+            field: field.to_owned(),
+            problem,
+        });
+    }
+
+    /// The column's index and type; its absence is a fault.
+    fn column(&mut self, field: &str, name: &str) -> Option<(usize, Type)> {
+        let Some((index, column)) = self.columns.iter().enumerate().find(|(_, column)| column.name == name) else {
+            let nearest = nearest(name, self.columns).map(str::to_owned);
+            self.fault(field, Problem::UnknownColumn { column: name.to_owned(), nearest });
+            return None;
+        };
+        self.used.insert(index, column.name.clone());
+        Some((index, column.ty))
+    }
+
+    fn key(&mut self) -> Option<(usize, KeyType)> {
+        let name = self.section.key.as_str();
+        let (index, ty) = self.column("key", name)?;
+        let key = match ty {
+            Type::Int => KeyType::Int,
+            Type::Numeric => KeyType::Numeric,
+            Type::Timestamp => KeyType::Timestamp,
+            Type::TimestampTz => KeyType::TimestampTz,
+            Type::Date => KeyType::Date,
+            Type::Bool | Type::Float | Type::Json | Type::Text => {
+                let wanted =
+                    "a unique, incrementing column of type smallint, integer, bigint, numeric, timestamp or date";
+                self.fault("key", Problem::ColumnType { column: name.to_owned(), ty: words(ty), wanted });
+                return None;
+            }
+        };
+        Some((index, key))
+    }
+
+    fn demand_mandatory(&mut self) {
+        let fields = &self.section.fields;
+        match self.section.kind {
+            Kind::UserActivity if !has(fields, "email") && !has(fields, "externalId") => {
+                self.fault("email or externalId", Problem::Missing);
+            }
+            Kind::UserActivity => {}
+            Kind::CustomMetric(_) => {
+                for name in ["dimensionId", "value", "externalId"] {
+                    if !has(fields, name) {
+                        self.fault(name, Problem::Missing);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The steps of one object's members; `within` is the path of the object, `None` for the item itself.
+    fn object(&mut self, fields: &Fields, within: Option<&str>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut names = BTreeSet::new();
+        if within.is_none() && matches!(self.section.kind, Kind::CustomMetric(_)) {
+            names.insert("model");
+        }
+        for (name, field) in fields {
+            let path = within.map_or_else(|| name.clone(), |within| format!("{within}.{name}"));
+            let shown = if within.is_none() { self.output_name(name) } else { name };
+            if !names.insert(shown) {
+                self.fault(&path, Problem::Twice { name: shown.to_owned() });
+            }
+            let target = if within.is_none() { target_of(name) } else { Target::Any };
+            let presence = if within.is_none() { self.presence_of(name) } else { Presence::Optional };
+            if let Some(step) = self.member(shown, &path, field, target, presence) {
+                push(&mut steps, step);
+            }
+        }
+        steps
+    }
+
+    fn member(&mut self, shown: &str, path: &str, field: &Field, target: Target, presence: Presence) -> Option<Step> {
+        match field {
+            Field::Constant(constant) => {
+                let mut literal = lead(shown);
+                literal.extend(self.constant(path, constant, target, presence)?);
+                Some(Step::Literal(literal))
+            }
+            Field::Object(fields) if matches!(target, Target::Object | Target::Any) => {
+                let steps = self.object(fields, Some(path));
+                Some(Step::Object { lead: lead(shown), steps })
+            }
+            Field::Object(_) => {
+                self.fault(path, Problem::Nested { wanted: wanted(target) });
+                None
+            }
+            Field::Column { column: name, default } => {
+                let default = default.as_ref().map(|default| self.constant(path, default, target, presence));
+                let (column, ty) = self.column(path, name)?;
+                let Some(encoder) = Encoder::new(ty, target) else {
+                    let problem = Problem::ColumnType { column: name.clone(), ty: words(ty), wanted: wanted(target) };
+                    self.fault(path, problem);
+                    return None;
+                };
+                let default = default.flatten();
+                Some(Step::Column(ColumnStep {
+                    lead: lead(shown),
+                    column,
+                    encoder,
+                    presence,
+                    default,
+                    field: path.into(),
+                }))
+            }
+        }
+    }
+
+    /// The constant's JSON text.
+    fn constant(&mut self, path: &str, constant: &Constant, target: Target, presence: Presence) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let text = match constant {
+            Constant::Bool(true) => "true",
+            Constant::Bool(false) => "false",
+            Constant::Number(text) | Constant::Text(text) => text,
+        };
+        let fits = match (target, constant) {
+            (Target::Text | Target::Dimension, _) => {
+                json::escaped(text, &mut out);
+                presence == Presence::Optional || !text.is_empty()
+            }
+            (Target::Number, Constant::Number(_) | Constant::Text(_)) | (Target::Any, Constant::Number(_)) => {
+                value::number(text.as_bytes(), &mut out).is_ok()
+            }
+            (Target::Date, Constant::Text(_)) => {
+                time::free_text(text.as_bytes(), self.section.timezone.as_ref(), &mut out).is_ok()
+            }
+            (Target::Any, Constant::Bool(_)) => {
+                out.extend_from_slice(text.as_bytes());
+                true
+            }
+            (Target::Any, Constant::Text(_)) => {
+                json::escaped(text, &mut out);
+                true
+            }
+            (Target::Number, Constant::Bool(_))
+            | (Target::Date, Constant::Bool(_) | Constant::Number(_))
+            | (Target::Object, _) => false,
+        };
+        if !fits {
+            self.fault(path, Problem::Constant { constant: text.to_owned(), wanted: wanted(target) });
+        }
+        fits.then_some(out)
+    }
+
+    /// The name that the item shows.
+    fn output_name<'n>(&self, name: &'n str) -> &'n str {
+        match (self.section.kind, self.names, name) {
+            (Kind::UserActivity, ActivityNames::Legacy, "externalId") => "euExtId",
+            (Kind::UserActivity, ActivityNames::Legacy, "companyExternalId") => "cId",
+            (Kind::UserActivity, ActivityNames::Legacy, "weight") => "count",
+            (Kind::UserActivity | Kind::CustomMetric(_), ActivityNames::Current | ActivityNames::Legacy, _) => name,
+        }
+    }
+
+    fn presence_of(&self, name: &str) -> Presence {
+        let fields = &self.section.fields;
+        match (self.section.kind, name) {
+            (Kind::UserActivity, "email" | "externalId") => {
+                let both = has(fields, "email") && has(fields, "externalId");
+                if both { Presence::Identity } else { Presence::Mandatory }
+            }
+            (Kind::CustomMetric(_), "dimensionId" | "value" | "externalId") => Presence::Mandatory,
+            (Kind::UserActivity | Kind::CustomMetric(_), _) => Presence::Optional,
+        }
+    }
+}
+
+fn target_of(name: &str) -> Target {
+    match name {
+        "email" | "externalId" | "action" | "companyExternalId" | "companyId" | "name" | "firstName" | "lastName" => {
+            Target::Text
+        }
+        "dimensionId" => Target::Dimension,
+        "value" | "weight" => Target::Number,
+        "date" => Target::Date,
+        "info" => Target::Object,
+        _ => Target::Any,
+    }
+}
+
+fn wanted(target: Target) -> &'static str {
+    match target {
+        Target::Text => "a column or a constant that is not empty",
+        Target::Dimension => "a text column or a constant",
+        Target::Number => "a number, or a column of an integer, float, numeric, text or json type",
+        Target::Date => "an ISO date or time, or a column of type timestamp, timestamptz, date or text",
+        Target::Object => "a json or jsonb column, or to a nested map of columns",
+        Target::Any => "a column or a finite constant",
+    }
+}
+
+fn words(ty: Type) -> &'static str {
+    match ty {
+        Type::Bool => "boolean",
+        Type::Int => "integer",
+        Type::Float => "float",
+        Type::Numeric => "numeric",
+        Type::Timestamp => "timestamp",
+        Type::TimestampTz => "timestamptz",
+        Type::Date => "date",
+        Type::Json => "json",
+        Type::Text => "text (or another that is sent as text)",
+    }
+}
+
+fn has(fields: &Fields, name: &str) -> bool {
+    fields.iter().any(|(field, _)| field == name)
+}
+
+/// Whether `email` and `externalId` are both there, and neither is constant. (Where one is alone, it is mandatory.)
+fn both_identities_vary(fields: &Fields) -> bool {
+    let varies = |wanted| fields.iter().any(|(name, field)| name == wanted && !matches!(field, Field::Constant(_)));
+    varies("email") && varies("externalId")
+}
+
+/// `,"name":`
+fn lead(name: &str) -> Vec<u8> {
+    let mut lead = vec![b','];
+    json::escaped(name, &mut lead);
+    lead.push(b':');
+    lead
+}
+
+/// Adds a step; neighbouring literals become one.
+fn push(steps: &mut Vec<Step>, step: Step) {
+    match (steps.last_mut(), step) {
+        (Some(Step::Literal(before)), Step::Literal(more)) => before.extend(more),
+        (_, step) => steps.push(step),
+    }
+}
+
+/// The column that was probably meant: the same but for case, else the nearest within a third of its length.
+fn nearest<'c>(name: &str, columns: &'c [Column]) -> Option<&'c str> {
+    let wanted = name.to_lowercase();
+    let distance = |column: &str| strsim::damerau_levenshtein(&column.to_lowercase(), &wanted);
+    let nearest = columns.iter().map(|column| (distance(&column.name), column.name.as_str())).min()?;
+    (nearest.0 <= (wanted.chars().count() / 3).max(1)).then_some(nearest.1)
+}

@@ -1,0 +1,137 @@
+//! Why a row is no item.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The most bytes of a value that a refusal repeats.
+const EXCERPT: usize = 64;
+
+/// Why a row is no item: the field, the reason, and the beginning of the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field as configured: `value`, `info.plan`.
+    pub field: Arc<str>,
+    /// What is wrong.
+    pub reason: Reason,
+    /// The value's beginning, at most 64 bytes; `None` where there is nothing to show.
+    pub excerpt: Option<Box<str>>,
+}
+
+impl Refusal {
+    pub(super) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> Refusal {
+        let excerpt = match reason {
+            Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge => None,
+            Reason::NotUtf8
+            | Reason::NotFinite
+            | Reason::NotANumber
+            | Reason::OutsideDouble
+            | Reason::NotABoolean
+            | Reason::NotATime
+            | Reason::OutsideYears
+            | Reason::NotJson
+            | Reason::NotAnObject => Some(shortened(value, EXCERPT, "…").into()),
+        };
+        Refusal { field: field.clone(), reason, excerpt }
+    }
+
+    /// The word that a quarantined row's reason begins with.
+    pub fn word(&self) -> &'static str {
+        if self.reason == Reason::TooLarge { "too_large" } else { "mapping" }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { field, reason, excerpt } = self;
+        match excerpt {
+            Some(value) => write!(f, "{field}: {}: {value:?}", reason.as_str()),
+            None => write!(f, "{field} {}", reason.as_str()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What is wrong with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A mandatory field is NULL.
+    Null,
+    /// A mandatory field is the empty string, or a number or a date is.
+    Empty,
+    /// `email` and `externalId` are both missing.
+    NoIdentity,
+    /// The value was larger than memory allows for one row.
+    TooLarge,
+    /// Bytes that are no UTF-8: they come from `SQL_ASCII` databases.
+    NotUtf8,
+    /// `NaN` or an infinity, which JSON cannot say.
+    NotFinite,
+    /// Text that is no number.
+    NotANumber,
+    /// A number that readers of JSON would take for infinite.
+    OutsideDouble,
+    /// Neither true nor false.
+    NotABoolean,
+    /// Text that is no ISO date or RFC 3339 time.
+    NotATime,
+    /// An infinite time, BC, or a year beyond 9999.
+    OutsideYears,
+    /// Not JSON.
+    NotJson,
+    /// JSON, but no object.
+    NotAnObject,
+}
+
+impl Reason {
+    /// The reason in words, to stand behind the field's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Null => "is NULL",
+            Reason::Empty => "is empty",
+            Reason::NoIdentity => "are both NULL or empty",
+            Reason::TooLarge => "is too large",
+            Reason::NotUtf8 => "not valid UTF-8",
+            Reason::NotFinite => "not a finite number",
+            Reason::NotANumber => "not a number",
+            Reason::OutsideDouble => "larger than a JSON reader's number",
+            Reason::NotABoolean => "not a boolean",
+            Reason::NotATime => "not an ISO date or RFC 3339 time",
+            Reason::OutsideYears => "not within the years 0001 to 9999",
+            Reason::NotJson => "not valid JSON",
+            Reason::NotAnObject => "not a JSON object",
+        }
+    }
+}
+
+/// `value` as text, cut after at most `limit` bytes, with `mark` behind the cut.
+pub(super) fn shortened(value: &[u8], limit: usize, mark: &str) -> String {
+    if value.len() <= limit {
+        return String::from_utf8_lossy(value).into_owned();
+    }
+    // Not within a character: its continuation bytes go with it (at most three, also in bytes that are no UTF-8).
+    let cut = (limit.saturating_sub(3)..=limit).rev().find(|&end| value[end] & 0xC0 != 0x80).unwrap_or(limit);
+    String::from_utf8_lossy(&value[..cut]).into_owned() + mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_reads_alone() {
+        let field: Arc<str> = "value".into();
+        assert_eq!(Refusal::new(&field, Reason::NotFinite, b"NaN").to_string(), "value: not a finite number: \"NaN\"");
+        assert_eq!(Refusal::new(&field, Reason::Null, b"").to_string(), "value is NULL");
+        assert_eq!(Refusal::new(&field, Reason::TooLarge, b"").word(), "too_large");
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let refusal = Refusal::new(&"f".into(), Reason::NotANumber, "ä".repeat(100).as_bytes());
+        assert_eq!(refusal.excerpt.as_deref(), Some(&*("ä".repeat(32) + "…")));
+        let refusal = Refusal::new(&"f".into(), Reason::NotANumber, ("x".to_owned() + &"😀".repeat(100)).as_bytes());
+        assert_eq!(refusal.excerpt.as_deref(), Some(&*("x".to_owned() + &"😀".repeat(15) + "…")));
+        assert_eq!(shortened(&[0x80; 100], 8, "…").chars().count(), 9);
+    }
+}
