@@ -12,6 +12,7 @@
 //! Imports run one way, held by `tests/tidy.rs`:
 //! `row, fault ← config ← {postgres, mapping, batch, planhat, state} ← progress/pipeline ← commands ← main`.
 
+pub mod admin;
 pub mod config;
 pub mod fault;
 pub mod mapping;
