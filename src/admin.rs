@@ -17,13 +17,14 @@ pub use host::Hosts;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -140,10 +141,20 @@ async fn livez(State(state): State<AdminState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, stuck.iter().map(line).collect::<String>()).into_response()
 }
 
-async fn readyz(State(state): State<AdminState>) -> Response {
+/// `/readyz?standby=ok` also says yes for a standby that only waits for the slot: what a rollout and a disruption budget must
+/// count, or neither would ever let the holder of the slot go.
+#[derive(Deserialize)]
+struct Asked {
+    standby: Option<String>,
+}
+
+async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
     let status = state.judged();
     if status.ready {
         return "ready\n".into_response();
+    }
+    if status.state == InstanceState::Standby && asked.standby.as_deref() == Some("ok") {
+        return "standby\n".into_response();
     }
     let mut page = format!("not ready: {}", status.state);
     if let Some(reason) = status.reason {

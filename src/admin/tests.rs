@@ -95,6 +95,18 @@ async fn readiness_follows_the_status_and_says_why_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_standby_is_ready_only_for_those_who_say_so_and_only_while_it_can_take_over() {
+    let mut status = Status::starting("s", "p");
+    status.state = InstanceState::Standby;
+    let server = server(status).await;
+    assert_eq!(page(&server, "/readyz").await, (503, "not ready: standby\n".into()));
+    assert_eq!(page(&server, "/readyz?standby=no").await.0, 503);
+    assert_eq!(page(&server, "/readyz?standby=ok").await, (200, "standby\n".into()));
+    server.status.send_modify(|status| status.state = InstanceState::Stalled);
+    assert_eq!(page(&server, "/readyz?standby=ok").await.0, 503);
+}
+
+#[tokio::test]
 async fn a_stuck_task_overrules_a_status_that_says_all_is_well() {
     let server = server(running()).await;
     let reader = server.heartbeat.task("stream reader", Duration::ZERO);
