@@ -1,0 +1,378 @@
+//! Every metric of the process, declared once (DESIGN section 7).
+//!
+//! * In: counts from the pipeline; the status document at each scrape, so that metrics and status never disagree.
+//! * Out: the text that Prometheus reads.
+//! * Never: a label that data can choose (names of sections and fixed words only); an unknown number shown as 0 (it is
+//!   NaN, for which no comparison holds and so no alert fires).
+//!
+//! The books: `rows_read_total = rows_delivered_total + rows_quarantined_total + rows_filtered_total + rows_unsettled`, for
+//! each section, at any scrape. What must change together changes within [`Metrics::in_one_step`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
+
+use super::declare::{Declared, PREFIX, declare_metrics, register};
+use super::section::{Age, SectionMetrics};
+use super::status::{InstanceState, SectionState, Status};
+use crate::fault::Fault;
+
+/// Rows of a batch: up to the most that Planhat takes.
+const ROWS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 1.5e5];
+/// Bytes of a body: up to the most that Planhat takes; 8 MiB is the default limit.
+const BYTES: &[f64] = &[1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8_388_608.0, 1.6e7, 3e7];
+/// Seconds of a request.
+const REQUEST: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Seconds from commit to delivery: 10 ms to an hour, close together around the default flush of 5 s.
+const LATE: &[f64] = &[
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+];
+
+declare_metrics! {
+    /// All metrics of one process, in a registry of their own.
+    pub struct Metrics with Core {
+        /// Rows that came in, by the way they came (backfill, stream, resync, retry).
+        rows_read_total: IntCounterVec [section, phase],
+        /// Rows that Planhat received.
+        rows_delivered_total: IntCounterVec [section, phase],
+        /// Rows put into quarantine, by reason.
+        rows_quarantined_total: IntCounterVec [section, reason],
+        /// Rows left out by a rule, by the way they came and the rule.
+        rows_filtered_total: IntCounterVec [section, phase, reason],
+        /// Rows read and not settled yet: waiting in a batch, or under way.
+        rows_unsettled: IntGaugeVec [section],
+        /// Rows of batches whose request was sent and never answered.
+        rows_in_doubt_total: IntCounterVec [section],
+        /// Rows sent again after such doubt; Planhat may count them twice.
+        rows_resent_total: IntCounterVec [section],
+        /// Batches ended, by outcome.
+        batches_total: IntCounterVec [section, outcome],
+        /// Rows of a batch.
+        batch_rows: HistogramVec [section] in ROWS,
+        /// Bytes of a batch's body.
+        batch_bytes: HistogramVec [section] in BYTES,
+        /// Time of one request, by what its answer meant.
+        request_duration_seconds: HistogramVec [section, outcome] in REQUEST,
+        /// Requests to be made again, by reason.
+        retries_total: IntCounterVec [section, reason],
+        /// How late data is: time from a streamed row's commit to its delivery.
+        commit_to_delivered_seconds: HistogramVec [section] in LATE,
+        /// Age of the oldest row that is read and not settled; 0 where all are.
+        oldest_unsettled_seconds: GaugeVec [section],
+        /// Rows in quarantine now.
+        quarantine_rows: IntGaugeVec [section],
+        /// 1 for the state that the section is in, 0 for the others.
+        section_state: IntGaugeVec [section, state],
+        /// Rows settled by the section's backfill or re-sync.
+        backfill_rows: GaugeVec [section],
+        /// Rows in the range of the backfill or re-sync, estimated when it began.
+        backfill_rows_estimated: GaugeVec [section],
+        /// Time to the end of the backfill or re-sync at the present rate; 0 when done, NaN while not known.
+        backfill_eta_seconds: GaugeVec [section],
+        /// WAL between the slot's confirmed position and the server's end.
+        confirmed_lag_bytes: Gauge [],
+        /// WAL that the slot keeps on the server's disk.
+        slot_retained_bytes: Gauge [],
+        /// WAL that may still be written before the slot is lost; NaN where nothing bounds it.
+        slot_safe_wal_bytes: Gauge [],
+        /// Time until the slot is lost at the present rate of WAL; NaN where nothing bounds it.
+        slot_seconds_until_lost: Gauge [],
+        /// WAL that the server writes, as the watch sees it.
+        wal_bytes_per_second: Gauge [],
+        /// Time since the server's last message on the replication connection; NaN before the first.
+        last_wire_message_seconds: Gauge [],
+        /// Replication connections made again after a loss.
+        reconnects_total: IntCounter [],
+        /// Messages of the stream that carry nothing for a section, by kind.
+        stream_messages_ignored_total: IntCounterVec [kind],
+        /// Bytes of everything buffered; bounded by `memory`.
+        buffered_bytes: IntGauge [],
+        /// 1 where this process holds the slot.
+        leader: IntGauge [],
+        /// 1 where this process waits for another one to let the slot go.
+        standby: IntGauge [],
+        /// 1 where /readyz says yes.
+        ready: IntGauge [],
+        /// 1 for the state that the instance is in, 0 for the others.
+        instance_state: IntGaugeVec [state],
+        /// Always 1; the version is the label.
+        build_info: IntGaugeVec [version],
+    }
+}
+
+/// What [`Metrics`] holds beside the metrics.
+struct Core {
+    registry: Registry,
+    /// Gauges that grow by themselves: set anew at each scrape, so that a frozen pipeline cannot freeze them.
+    ages: Mutex<Vec<Age>>,
+    books: Arc<Mutex<()>>,
+}
+
+impl Metrics {
+    /// Declares and registers everything.
+    ///
+    /// # Errors
+    /// Where two metrics have one name: a bug.
+    pub fn new() -> Result<Metrics, Fault> {
+        let core = Core { registry: Registry::new(), ages: Mutex::default(), books: Arc::default() };
+        let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));
+        let metrics = Metrics::declare(core).map_err(bug)?;
+        metrics.core.registry.register(Box::new(ProcessCollector::for_self())).map_err(bug)?;
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        for state in InstanceState::ALL {
+            metrics.instance_state.with_label_values(&[state.as_str()]).set(0);
+        }
+        Ok(metrics)
+    }
+
+    /// The handles of one section, resolved once; all its series are there from then on, at 0.
+    pub fn section(&self, name: &str) -> SectionMetrics {
+        SectionMetrics::new(self, name)
+    }
+
+    /// The time since the server's last message, to be touched at each.
+    pub fn last_wire_message(&self) -> Age {
+        self.age(self.last_wire_message_seconds.clone(), f64::NAN)
+    }
+
+    pub(super) fn age(&self, gauge: Gauge, nothing: f64) -> Age {
+        let age = Age::new(gauge, nothing);
+        self.core.ages.lock().unwrap_or_else(PoisonError::into_inner).push(age.clone());
+        age
+    }
+
+    /// What is changed within is seen by a scrape whole or not at all. Short, and no calls of it within it.
+    pub fn in_one_step<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _books = self.core.books.lock().unwrap_or_else(PoisonError::into_inner);
+        change()
+    }
+
+    /// Counts a message of the stream that carries nothing for a section. `kind` is a word of the code, never of the data.
+    pub fn ignored(&self, kind: &'static str) {
+        self.stream_messages_ignored_total.with_label_values(&[kind]).inc();
+    }
+
+    /// Takes over what the status document says. Called at each scrape; what stands in both is set nowhere else.
+    pub fn reflect(&self, status: &Status) {
+        let bytes = |value: Option<u64>| value.map_or(f64::NAN, |bytes| bytes as f64);
+        self.ready.set(status.ready.into());
+        self.leader.set(status.instance.leader.into());
+        self.standby.set((status.state == InstanceState::Standby).into());
+        for state in InstanceState::ALL {
+            let is = *state == status.state;
+            self.instance_state.with_label_values(&[state.as_str()]).set(is.into());
+        }
+        self.confirmed_lag_bytes.set(bytes(status.slot.confirmed_lag_bytes));
+        self.slot_retained_bytes.set(bytes(status.slot.retained_bytes));
+        self.slot_safe_wal_bytes.set(status.slot.safe_wal_bytes.map_or(f64::NAN, |bytes| bytes as f64));
+        self.slot_seconds_until_lost.set(status.slot.seconds_until_lost.unwrap_or(f64::NAN));
+        for section in &status.sections {
+            let name = section.name.as_str();
+            for state in SectionState::ALL {
+                let is = *state == section.state;
+                self.section_state.with_label_values(&[name, state.as_str()]).set(is.into());
+            }
+            let backfill = section.backfill.as_ref();
+            let rows = backfill.map_or(0.0, |backfill| backfill.rows as f64);
+            self.backfill_rows.with_label_values(&[name]).set(rows);
+            let estimated = backfill.map_or(Some(0), |backfill| backfill.estimated);
+            self.backfill_rows_estimated.with_label_values(&[name]).set(bytes(estimated));
+            let eta = backfill.map_or(Some(0.0), |backfill| backfill.eta_seconds);
+            self.backfill_eta_seconds.with_label_values(&[name]).set(eta.unwrap_or(f64::NAN));
+        }
+    }
+
+    /// The text for a scrape.
+    pub fn render(&self) -> String {
+        let now = Instant::now();
+        for age in self.core.ages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            age.show(now);
+        }
+        let families = self.in_one_step(|| self.core.registry.gather());
+        // An empty scrape would look like health: say that it failed.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# not encoded: {error}\n"))
+    }
+
+    /// The full names of all metrics, as Prometheus knows them.
+    pub fn names() -> impl Iterator<Item = String> {
+        Metrics::DECLARED.iter().map(|declared| format!("{PREFIX}{}", declared.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planhat::Verdict;
+    use crate::state::{Outcome, Phase};
+    use crate::telemetry::Filtered;
+    use crate::telemetry::status::{Backfill, SectionStatus};
+    use std::time::Duration;
+
+    /// DESIGN section 7, word for word, less the process metrics.
+    const PROMISED: &str = "rows_read_total{section,phase} rows_delivered_total{section,phase} \
+        rows_quarantined_total{section,reason} rows_in_doubt_total{section} rows_resent_total{section} \
+        batches_total{section,outcome} batch_rows{section} batch_bytes{section} \
+        request_duration_seconds{section,outcome} retries_total{section,reason} commit_to_delivered_seconds{section} \
+        oldest_unsettled_seconds{section} quarantine_rows{section} section_state{section,state} backfill_rows{section} \
+        backfill_rows_estimated{section} backfill_eta_seconds{section} confirmed_lag_bytes slot_retained_bytes \
+        slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader build_info{version}";
+
+    fn value(text: &str, series: &str) -> f64 {
+        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn sum(text: &str, prefix: &str) -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    fn section_status(state: SectionState) -> SectionStatus {
+        SectionStatus {
+            name: "logins".into(),
+            kind: "user_activity".into(),
+            table: "public.app_event".into(),
+            state,
+            reason: None,
+            remedy: None,
+            rows_delivered: 0,
+            rows_quarantined: 0,
+            rows_in_doubt: 0,
+            rows_resent: 0,
+            lag_seconds: None,
+            last_delivered_at: None,
+            backfill: Some(Backfill { rows: 3, estimated: Some(9), eta_seconds: None }),
+        }
+    }
+
+    #[test]
+    fn every_promised_metric_is_declared_with_its_labels() {
+        let declared: Vec<String> = Metrics::DECLARED
+            .iter()
+            .map(|d| if d.labels.is_empty() { d.name.into() } else { format!("{}{{{}}}", d.name, d.labels.join(",")) })
+            .collect();
+        for promised in PROMISED.split_whitespace() {
+            assert!(declared.iter().any(|name| name == promised), "{promised} is not declared");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_shown_with_prefix_help_and_type_once_a_section_is_there() {
+        let metrics = Metrics::new().unwrap();
+        let _section = metrics.section("logins");
+        let mut status = Status::starting("s", "p");
+        status.sections.push(section_status(SectionState::Streaming));
+        metrics.reflect(&status);
+        metrics.ignored("update");
+        let text = metrics.render();
+        for (name, declared) in Metrics::names().zip(Metrics::DECLARED) {
+            assert!(name.starts_with("pg2planhat_"));
+            assert!(declared.help.trim().ends_with('.'), "{name} has no help: {:?}", declared.help);
+            assert!(text.contains(&format!("# HELP {name} {}\n", declared.help.trim())), "no help of {name}");
+            assert!(text.contains(&format!("# TYPE {name} ")), "no type of {name}");
+        }
+        for process in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+            assert!(text.contains(process), "{process}");
+        }
+    }
+
+    #[test]
+    fn the_books_balance_at_every_scrape_while_another_thread_counts() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let section = metrics.section("logins");
+        let (counting, done) = (Arc::clone(&metrics), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let finished = Arc::clone(&done);
+        let counter = std::thread::spawn(move || {
+            let mut unsettled = 0;
+            for round in 0..20_000 {
+                counting.in_one_step(|| {
+                    section.read(Phase::Stream, 7);
+                    section.filtered(Phase::Backfill, Filtered::Streamed, 1);
+                    unsettled += 6;
+                    section.unsettled(unsettled);
+                });
+                counting.in_one_step(|| {
+                    section.delivered(Phase::Stream, 3);
+                    section.quarantined(if round % 2 == 0 { "refused: no" } else { "neither known" }, 2);
+                    unsettled -= 5;
+                    section.unsettled(unsettled);
+                });
+            }
+            finished.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut scrapes = 0;
+        while !done.load(std::sync::atomic::Ordering::SeqCst) || scrapes == 0 {
+            let text = metrics.render();
+            let total = |name: &str| sum(&text, &format!("pg2planhat_{name}{{"));
+            let settled =
+                total("rows_delivered_total") + total("rows_quarantined_total") + total("rows_filtered_total");
+            assert_eq!(total("rows_read_total"), settled + total("rows_unsettled"));
+            scrapes += 1;
+        }
+        counter.join().unwrap();
+    }
+
+    #[test]
+    fn an_age_grows_by_itself_and_can_be_nothing() {
+        let metrics = Metrics::new().unwrap();
+        let section = metrics.section("logins");
+        let wire = metrics.last_wire_message();
+        let text = metrics.render();
+        assert!(value(&text, "pg2planhat_last_wire_message_seconds").is_nan());
+        assert_eq!(value(&text, "pg2planhat_oldest_unsettled_seconds{section=\"logins\"}"), 0.0);
+
+        wire.touch();
+        section.oldest_unsettled(Some(Duration::from_secs(3600)));
+        let first = value(&metrics.render(), "pg2planhat_last_wire_message_seconds");
+        let text = metrics.render();
+        assert!(value(&text, "pg2planhat_last_wire_message_seconds") > first);
+        assert!(value(&text, "pg2planhat_oldest_unsettled_seconds{section=\"logins\"}") >= 3600.0);
+
+        section.oldest_unsettled(None);
+        assert_eq!(value(&metrics.render(), "pg2planhat_oldest_unsettled_seconds{section=\"logins\"}"), 0.0);
+    }
+
+    #[test]
+    fn states_are_reflected_one_at_a_time_and_unknown_numbers_are_nan() {
+        let metrics = Metrics::new().unwrap();
+        let mut status = Status::starting("s", "p");
+        status.sections.push(section_status(SectionState::Backfilling));
+        metrics.reflect(&status);
+        status.state = InstanceState::Running;
+        status.ready = true;
+        status.instance.leader = true;
+        status.sections[0].state = SectionState::Halted;
+        metrics.reflect(&status);
+        let text = metrics.render();
+        assert_eq!(value(&text, "pg2planhat_instance_state{state=\"running\"}"), 1.0);
+        assert_eq!(sum(&text, "pg2planhat_instance_state{"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_section_state{section=\"logins\",state=\"halted\"}"), 1.0);
+        assert_eq!(sum(&text, "pg2planhat_section_state{"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_leader"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_backfill_rows{section=\"logins\"}"), 3.0);
+        assert!(value(&text, "pg2planhat_backfill_eta_seconds{section=\"logins\"}").is_nan());
+        assert!(value(&text, "pg2planhat_slot_retained_bytes").is_nan());
+    }
+
+    #[test]
+    fn a_section_counts_batches_requests_and_retries_under_its_words() {
+        let metrics = Metrics::new().unwrap();
+        let section = metrics.section("seats");
+        section.batch(Outcome::Sending, 1, 1);
+        section.batch(Outcome::InDoubt, 10, 100);
+        section.request(&Verdict::Later { retry_after: None }, Duration::from_millis(20));
+        section.retry(&Verdict::NotSent);
+        section.commit_to_delivered(Duration::from_secs(2));
+        let text = metrics.render();
+        assert_eq!(value(&text, "pg2planhat_batches_total{outcome=\"in_doubt\",section=\"seats\"}"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_batch_rows_count{section=\"seats\"}"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_request_duration_seconds_count{outcome=\"later\",section=\"seats\"}"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_retries_total{reason=\"not_sent\",section=\"seats\"}"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_commit_to_delivered_seconds_bucket{section=\"seats\",le=\"2.5\"}"), 1.0);
+        assert_eq!(value(&text, "pg2planhat_commit_to_delivered_seconds_bucket{section=\"seats\",le=\"1\"}"), 0.0);
+    }
+}

@@ -1,0 +1,303 @@
+//! The status document: what `status` prints, `/status` serves and `/readyz` judges by (DESIGN section 6).
+//!
+//! * In: what the pipeline and the watch know.
+//! * Out: one JSON document; fields may be added, never renamed.
+//! * Never: an unknown number shown as 0 (it is null); a secret or row data.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What the instance is doing.
+    pub state: InstanceState,
+    /// Whether rows flow: leader, streaming or backfilling, with recent progress.
+    pub ready: bool,
+    /// Why a person is needed.
+    pub reason: Option<Reason>,
+    /// What is wrong, in a sentence, whatever the state.
+    pub message: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// This program's version.
+    pub version: String,
+    /// Who this is, and at which server.
+    pub instance: Instance,
+    /// The replication slot.
+    pub slot: Slot,
+    /// The sections, in the order configured.
+    pub sections: Vec<SectionStatus>,
+}
+
+impl Status {
+    /// What is true before anything is known.
+    pub fn starting(slot: impl Into<String>, publication: impl Into<String>) -> Status {
+        Status {
+            state: InstanceState::Starting,
+            ready: false,
+            reason: None,
+            message: None,
+            remedy: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: Instance { slot: slot.into(), publication: publication.into(), ..Instance::default() },
+            slot: Slot::default(),
+            sections: Vec::new(),
+        }
+    }
+}
+
+/// An enum of words: one spelling for JSON, metrics and tables.
+macro_rules! words {
+    ($(#[$meta:meta])* pub enum $name:ident { $( $(#[$doc:meta])+ $variant:ident = $word:literal, )+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $( $(#[$doc])+ #[serde(rename = $word)] $variant, )+
+        }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+
+            /// The word in JSON, in metrics and in tables.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $( $name::$variant => $word, )+
+                }
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// What the instance is doing.
+    pub enum InstanceState {
+        /// Connecting, and comparing what it finds with what was recorded.
+        Starting = "starting",
+        /// Another process holds the slot.
+        Standby = "standby",
+        /// Rows flow.
+        Running = "running",
+        /// It should run, and nothing moves: a server is away or silent.
+        Stalled = "stalled",
+        /// It was told to end and finishes what is under way.
+        Draining = "draining",
+        /// Something is not what it was; nothing is streamed until a person decides.
+        NeedsPerson = "needs_person",
+    }
+}
+
+words! {
+    /// Why a person is needed.
+    pub enum Reason {
+        /// The slot of the recorded instance is gone.
+        SlotMissing = "slot_missing",
+        /// A slot of this name is there, and it is another.
+        SlotRecreated = "slot_recreated",
+        /// Someone else moved the slot past the checkpoint.
+        SlotMoved = "slot_moved",
+        /// The server removed WAL that the slot needed.
+        SlotLost = "slot_lost",
+        /// The server cannot decode past a change.
+        Wedged = "wedged",
+        /// The publication, or what it carries, was changed.
+        PublicationChanged = "publication_changed",
+        /// This is another server than the recorded one.
+        OtherServer = "other_server",
+        /// The server is behind the checkpoint: it was restored from a backup.
+        RestoredBackup = "restored_backup",
+        /// The server went on along another timeline.
+        TimelineChanged = "timeline_changed",
+        /// Checkpoints cannot be written.
+        StateUnwritable = "state_unwritable",
+    }
+}
+
+words! {
+    /// What a section is doing.
+    pub enum SectionState {
+        /// Switched off in the configuration.
+        Off = "off",
+        /// Not attached yet.
+        Waiting = "waiting",
+        /// Older rows are read beside the stream.
+        Backfilling = "backfilling",
+        /// Rows come by the stream only.
+        Streaming = "streaming",
+        /// An operator paused it.
+        Paused = "paused",
+        /// Its surroundings must be mended; it probes and goes on by itself.
+        Halted = "halted",
+    }
+}
+
+/// Who this is, and at which server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// `pg_control_system()`'s identifier: text, for it does not fit a JSON number everywhere.
+    pub system_identifier: Option<String>,
+    /// The server's timeline.
+    pub timeline: Option<u32>,
+    /// The replication slot's name.
+    pub slot: String,
+    /// The publication's name.
+    pub publication: String,
+    /// The epoch that this process writes under.
+    pub epoch: Option<i64>,
+    /// Whether this process holds the slot.
+    pub leader: bool,
+}
+
+/// The replication slot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// What the server may forget up to.
+    pub confirmed_flush_lsn: Option<String>,
+    /// WAL between that and the server's current end.
+    pub confirmed_lag_bytes: Option<u64>,
+    /// WAL that the slot keeps on the server's disk.
+    pub retained_bytes: Option<u64>,
+    /// How much more WAL may be written before the slot is lost; null where nothing bounds it.
+    pub safe_wal_bytes: Option<i64>,
+    /// The same in time, at the present rate; null where nothing bounds it.
+    pub seconds_until_lost: Option<f64>,
+}
+
+/// One section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SectionStatus {
+    /// Its name.
+    pub name: String,
+    /// `user_activity` or `custom_metric`.
+    pub kind: String,
+    /// Its table, with schema.
+    pub table: String,
+    /// What it is doing.
+    pub state: SectionState,
+    /// Why it is not doing more.
+    pub reason: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
+    /// Rows received by Planhat, ever.
+    pub rows_delivered: u64,
+    /// Rows put into quarantine, ever.
+    pub rows_quarantined: u64,
+    /// Rows of batches that were in doubt, ever.
+    pub rows_in_doubt: u64,
+    /// Rows sent again after doubt, ever.
+    pub rows_resent: u64,
+    /// Age of the oldest row that is not settled; 0 where all are.
+    pub lag_seconds: Option<f64>,
+    /// When rows were last received (RFC 3339).
+    pub last_delivered_at: Option<String>,
+    /// The backfill or re-sync, while there is one or if there was.
+    pub backfill: Option<Backfill>,
+}
+
+/// How far a backfill is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// Rows settled by it.
+    pub rows: u64,
+    /// Rows in its range, estimated when it began.
+    pub estimated: Option<u64>,
+    /// Time to its end at the present rate; 0 when done.
+    pub eta_seconds: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    fn sample() -> Status {
+        let mut status = Status::starting("pg2planhat", "pg2planhat");
+        status.sections.push(SectionStatus {
+            name: "logins".into(),
+            kind: "user_activity".into(),
+            table: "public.app_event".into(),
+            state: SectionState::Backfilling,
+            reason: None,
+            remedy: None,
+            rows_delivered: 0,
+            rows_quarantined: 0,
+            rows_in_doubt: 0,
+            rows_resent: 0,
+            lag_seconds: None,
+            last_delivered_at: None,
+            backfill: Some(Backfill::default()),
+        });
+        status
+    }
+
+    #[test]
+    fn the_document_has_the_fields_that_were_promised() {
+        let document = serde_json::to_value(sample()).unwrap();
+        for field in ["state", "ready", "reason", "version", "instance", "slot", "sections"] {
+            assert!(keys(&document).contains(&field), "{field}");
+        }
+        assert_eq!(
+            keys(&document["instance"]),
+            ["system_identifier", "timeline", "slot", "publication", "epoch", "leader"]
+        );
+        assert_eq!(
+            keys(&document["slot"]),
+            ["confirmed_flush_lsn", "confirmed_lag_bytes", "retained_bytes", "safe_wal_bytes", "seconds_until_lost"]
+        );
+        assert_eq!(
+            keys(&document["sections"][0]),
+            [
+                "name",
+                "kind",
+                "table",
+                "state",
+                "reason",
+                "remedy",
+                "rows_delivered",
+                "rows_quarantined",
+                "rows_in_doubt",
+                "rows_resent",
+                "lag_seconds",
+                "last_delivered_at",
+                "backfill"
+            ]
+        );
+        assert_eq!(keys(&document["sections"][0]["backfill"]), ["rows", "estimated", "eta_seconds"]);
+    }
+
+    #[test]
+    fn what_is_unknown_is_null() {
+        let document = serde_json::to_value(sample()).unwrap();
+        assert_eq!(document["slot"]["retained_bytes"], Value::Null);
+        assert_eq!(document["instance"]["timeline"], Value::Null);
+        assert_eq!(document["sections"][0]["lag_seconds"], Value::Null);
+    }
+
+    #[test]
+    fn it_reads_back_and_tolerates_fields_of_a_later_version() {
+        let mut document = serde_json::to_value(sample()).unwrap();
+        document["later"] = json!({"a": 1});
+        assert_eq!(serde_json::from_value::<Status>(document).unwrap(), sample());
+    }
+
+    #[test]
+    fn words_are_spelt_alike_in_json_and_in_text() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        assert_eq!(Reason::ALL.len(), 10);
+        assert_eq!(serde_json::to_value(InstanceState::NeedsPerson).unwrap(), "needs_person");
+        assert_eq!(SectionState::Backfilling.to_string(), "backfilling");
+    }
+}
