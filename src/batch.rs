@@ -70,6 +70,18 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// The row's place, as its origin tells it.
+    pub fn of(mut self, origin: Origin) -> Refused {
+        match origin {
+            Origin::Stream(position, _) => self.position = Some(position),
+            Origin::Range => {}
+            Origin::Quarantine(id) => self.retried = Some(id),
+        }
+        self
+    }
+}
+
 /// Where a row came from, for the item made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -113,6 +113,11 @@ impl Phase {
             Phase::Retry => "retry",
         }
     }
+
+    /// The phase of this word.
+    pub fn parse(word: &str) -> Option<Phase> {
+        [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry].into_iter().find(|phase| phase.as_str() == word)
+    }
 }
 
 /// What kind of value a column holds, as far as the encoder must tell kinds apart. A domain is its base type.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{BAD_IN_A_ROW, Lane, phase_index};
 use crate::batch::{Batch, Refused, Through};
 use crate::config::InDoubt;
-use crate::planhat::{Answer, Verdict, backoff, reply};
+use crate::planhat::{Answer, Verdict, delay, match_refused};
 use crate::row::{Key, Phase, Position};
 use crate::state::{Delivery, Op, Outcome, Quarantined, Totals};
 
@@ -181,7 +181,7 @@ impl Lane {
             Verdict::Partial(refused) => {
                 self.recovered(&mut step);
                 let items: Vec<&[u8]> = (0..sending.batch.len()).map(|index| sending.batch.item(index)).collect();
-                let matched = reply::match_refused(&items, refused);
+                let matched = match_refused(&items, refused);
                 step.ops.extend(matched.unmatched.iter().map(|stray| self.stray(&sending, stray)));
                 let all = matched.by_index.len() == sending.batch.len();
                 let outcome = if all { Outcome::Quarantined } else { Outcome::Partial };
@@ -210,15 +210,15 @@ impl Lane {
                 self.halt(sending, answer, &answer.message, &remedy, now + halt_probe, &mut step);
             }
             Verdict::Later { retry_after } => {
-                let until = now + backoff::delay(self.failures, *retry_after, random);
+                let until = now + delay(self.failures, *retry_after, random);
                 self.wait(sending, answer, until, &mut step);
             }
             Verdict::NotSent => {
-                let until = now + backoff::delay(self.failures, None, random);
+                let until = now + delay(self.failures, None, random);
                 self.wait(sending, answer, until, &mut step);
             }
             Verdict::Unknown => {
-                self.doubt(sending, answer, now + backoff::delay(self.failures, None, random), &mut step)
+                self.doubt(sending, answer, now + delay(self.failures, None, random), &mut step)
             }
         }
         step

@@ -10,7 +10,7 @@ mod range;
 
 use std::time::Duration;
 
-pub use delivery::{Sending, Stage, Step};
+pub use delivery::{Sending, Settled, Stage, Step};
 pub use queue::Queue;
 pub use range::{Chunk, Range};
 

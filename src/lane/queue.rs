@@ -39,13 +39,13 @@ impl Queue {
             Ok(()) => {}
             Err(error) => {
                 let row = Refused::new(text(key), format!("mapping: {error}"), describe());
-                return self.refuse(limits, phase, now, with_origin(row, origin));
+                return self.refuse(limits, phase, now, row.of(origin));
             }
         }
         if open.newest_len() + 2 > MAX_BODY {
             open.pop();
             let row = Refused::new(text(key), "too_large: the item is over 30,000,000 bytes".into(), describe());
-            return self.refuse(limits, phase, now, with_origin(row, origin));
+            return self.refuse(limits, phase, now, row.of(origin));
         }
         if open.overflows(limits)
             && let Some(item) = open.pop()
@@ -87,7 +87,7 @@ impl Queue {
             Ok(()) => Refused::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
             Err(error) => Refused::new(text(key), format!("mapping: {error}"), describe()),
         };
-        self.refuse(limits, phase, now, with_origin(row, origin));
+        self.refuse(limits, phase, now, row.of(origin));
     }
 
     /// Adds a row that is no item.
@@ -197,12 +197,4 @@ pub const IN_DOUBT: &str = "in_doubt: the request was sent and its answer never 
 
 fn text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
-}
-
-fn with_origin(row: Refused, origin: Origin) -> Refused {
-    match origin {
-        Origin::Stream(position, _) => Refused { position: Some(position), ..row },
-        Origin::Range => row,
-        Origin::Quarantine(id) => Refused { retried: Some(id), ..row },
-    }
 }

@@ -4,5 +4,28 @@
 //! * Out: rows as text values by column, boundaries between them, and findings about the server.
 //! * Never: an HTTP type; a snapshot held longer than one chunk; a position confirmed that was not received.
 
+mod auth;
 pub mod copy;
+pub mod decode;
+mod dial;
+pub mod fence;
+#[cfg(test)]
+mod fixture;
+pub mod frames;
+mod handover;
+mod passfile;
 pub mod pgoutput;
+pub mod quote;
+pub mod range;
+pub mod server_error;
+pub mod setup;
+pub mod slot;
+pub mod sql;
+pub mod stream;
+pub mod table;
+pub mod target;
+mod tls;
+pub mod types;
+mod url;
+pub mod wire;
+mod x509;

@@ -22,7 +22,7 @@ pub struct TableColumn {
 }
 
 /// A table, as the catalog has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TableInfo {
     /// Its OID: what the stream and the state know it by.
     pub oid: u32,
