@@ -4,6 +4,19 @@
 //! * Out: an [`Answer`], whose [`Verdict`] says what may be done next.
 //! * Never: a Postgres type; a redirect followed; an answer read without bounds; the tenant in a text.
 
+mod backoff;
+mod client;
+mod handover;
+mod refused;
+mod reply;
+mod request;
+
+pub use backoff::{RETRY_AFTER_CAP, delay};
+pub use client::Client;
+pub use refused::{Matched, match_refused};
+pub use reply::{Reply, read};
+pub use request::{Endpoint, redact};
+
 use std::time::Duration;
 
 /// What came back for one request (DESIGN section 3, the verdict table). Matched exhaustively: "surely not received",

@@ -1,0 +1,184 @@
+//! The faults that a stand-in can commit, as Rust and as JSON. Pure.
+//!
+//! * In: JSON like `{"fault":"status","status":503,"retry_after":"2","times":3,"route":"metrics"}`.
+//! * Out: [`QueuedFault`]s.
+//! * Never: a decision when one applies; that is the plan's.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One way to misbehave. "Stores" means that the items were received before it went wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum SimFault {
+    /// Answers with a status; stores only if told so.
+    Status {
+        /// The status code, 200 to 999.
+        status: u16,
+        /// `Retry-After`, any text.
+        #[serde(default)]
+        retry_after: Option<String>,
+        /// The body.
+        #[serde(default)]
+        body: String,
+        /// Whether the items are stored all the same.
+        #[serde(default)]
+        store: bool,
+    },
+    /// Refuses, in a 200, the items whose field has this value. Waits for a request with such an item.
+    Refuse {
+        /// The field's name.
+        field: String,
+        /// Its value.
+        equals: Value,
+        /// The reason given.
+        error: String,
+    },
+    /// Refuses, in a 200, the first items of the request.
+    RefuseFirst {
+        /// How many.
+        count: usize,
+        /// The reason given.
+        error: String,
+    },
+    /// Refuses a whole request that has an item whose field has this value. Waits for such a request.
+    Reject {
+        /// The field's name.
+        field: String,
+        /// Its value.
+        equals: Value,
+        /// The status code.
+        status: u16,
+    },
+    /// 413 for a body over so many bytes. Waits for such a request.
+    TooLarge {
+        /// The limit.
+        over: u64,
+    },
+    /// Stores, and answers after a while.
+    Slow {
+        /// How long.
+        millis: u64,
+    },
+    /// Never answers; stores if told so.
+    Hang {
+        /// Whether the items are stored.
+        #[serde(default)]
+        store: bool,
+    },
+    /// Resets the connection without reading the body; stores nothing.
+    ResetBeforeReading,
+    /// Stores, then resets the connection without an answer: the case in doubt.
+    ResetAfterStoring,
+    /// Stores, answers half, then resets.
+    ResetMidAnswer,
+    /// Stores, and answers 200 with this text.
+    Text {
+        /// The body.
+        body: String,
+    },
+    /// Stores nothing, and answers with a page of HTML.
+    Html {
+        /// The status code.
+        #[serde(default = "ok")]
+        status: u16,
+    },
+    /// Stores, and answers 200 with JSON that never ends.
+    Endless,
+    /// Stores, and answers 200 with one blank at a time, for ever.
+    Drip {
+        /// Time between two bytes.
+        millis: u64,
+    },
+    /// Stores nothing, and answers with a redirect.
+    Redirect {
+        /// The status code.
+        status: u16,
+        /// `Location`.
+        location: String,
+    },
+    /// Stores, and answers 200 with a megabyte of gzip that unpacks to 160 megabytes and more.
+    GzipBomb,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// The sink's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// `POST /analytics/bulk/{tenant}`
+    Bulk,
+    /// `POST /analytics/{tenant}`
+    Single,
+    /// `POST /dimensiondata/{tenant}`
+    Metrics,
+}
+
+/// A fault in the queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueuedFault {
+    /// What goes wrong.
+    #[serde(flatten)]
+    pub fault: SimFault,
+    /// Only on this route.
+    #[serde(default)]
+    pub route: Option<Route>,
+    /// For so many requests; 0: until the faults are cleared.
+    #[serde(default = "once")]
+    pub times: u64,
+}
+
+fn once() -> u64 {
+    1
+}
+
+impl QueuedFault {
+    /// The same, for so many requests; 0: until the faults are cleared.
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// The same, on one route only.
+    pub fn on(mut self, route: Route) -> Self {
+        self.route = Some(route);
+        self
+    }
+}
+
+impl From<SimFault> for QueuedFault {
+    fn from(fault: SimFault) -> Self {
+        QueuedFault { fault, route: None, times: 1 }
+    }
+}
+
+impl SimFault {
+    /// A status without a body.
+    pub fn status(status: u16) -> SimFault {
+        SimFault::Status { status, retry_after: None, body: String::new(), store: false }
+    }
+
+    /// The same, for so many requests; 0: until the faults are cleared.
+    pub fn times(self, times: u64) -> QueuedFault {
+        QueuedFault::from(self).times(times)
+    }
+
+    /// The same, on one route only.
+    pub fn on(self, route: Route) -> QueuedFault {
+        QueuedFault::from(self).on(route)
+    }
+}
+
+/// Faults by chance: the same seed and the same order of requests give the same faults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// The generator's seed.
+    pub seed: u64,
+    /// Of a fault at each request, from 0 to 1.
+    pub probability: f64,
+    /// What may go wrong.
+    pub faults: Vec<SimFault>,
+}

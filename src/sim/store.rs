@@ -1,0 +1,205 @@
+//! What the stand-in received: items in order of acceptance, and counters that can be waited for.
+//!
+//! * In: requests begun and ended, items accepted.
+//! * Out: items, [`Stats`], and their changes as events.
+//! * Never: an item changed, merged or dropped, but by `clear`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// What an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkKind {
+    /// A user activity.
+    #[serde(alias = "user_activity")]
+    Activity,
+    /// A metric's value.
+    #[serde(alias = "custom_metric")]
+    Metric,
+}
+
+/// An item that was accepted.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its number in order of acceptance, over all kinds, from 1.
+    pub seq: u64,
+    /// What it is.
+    pub kind: SinkKind,
+    /// The number of its request, over all kinds, from 1.
+    pub request: u64,
+    /// When its request was accepted.
+    pub at: Timestamp,
+    /// Its JSON text, as it came.
+    pub raw: Bytes,
+}
+
+impl Received {
+    /// The item parsed; `null` where a number in it is beyond 64-bit floats.
+    pub fn item(&self) -> Value {
+        serde_json::from_slice(&self.raw).unwrap_or_default()
+    }
+}
+
+/// The counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Of activities.
+    pub activities: KindStats,
+    /// Of metrics.
+    pub metrics: KindStats,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Requests that met a fault.
+    pub faults: u64,
+}
+
+/// The counters of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KindStats {
+    /// Requests begun.
+    pub requests: u64,
+    /// Requests begun and neither answered nor broken.
+    pub under_way: u64,
+    /// Requests whose items were accepted.
+    pub accepted: u64,
+    /// Items accepted.
+    pub items: u64,
+    /// Items refused one by one.
+    pub refused: u64,
+    /// Bytes of the bodies accepted.
+    pub bytes: u64,
+}
+
+impl Stats {
+    /// The counters of one kind.
+    pub fn of(&self, kind: SinkKind) -> &KindStats {
+        match kind {
+            SinkKind::Activity => &self.activities,
+            SinkKind::Metric => &self.metrics,
+        }
+    }
+
+    fn of_mut(&mut self, kind: SinkKind) -> &mut KindStats {
+        match kind {
+            SinkKind::Activity => &mut self.activities,
+            SinkKind::Metric => &mut self.metrics,
+        }
+    }
+}
+
+/// What a request brought.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    /// Items to keep.
+    pub(super) kept: Vec<Bytes>,
+    /// Items accepted (more than are kept, where they are only counted).
+    pub(super) items: u64,
+    /// Items refused.
+    pub(super) refused: u64,
+    /// Bytes of the body.
+    pub(super) bytes: u64,
+}
+
+/// The store.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    stats: Arc<watch::Sender<Stats>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    items: Vec<Received>,
+    requests: u64,
+}
+
+/// A request under way; dropped when it is answered or broken.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    stats: Arc<watch::Sender<Stats>>,
+    kind: SinkKind,
+    /// The request's number.
+    pub(super) number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.stats.send_modify(|stats| {
+            let under_way = &mut stats.of_mut(self.kind).under_way;
+            // Cleared counters may be behind.
+            *under_way = under_way.saturating_sub(1);
+        });
+    }
+}
+
+impl Store {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn connected(&self) {
+        self.stats.send_modify(|stats| stats.connections += 1);
+    }
+
+    pub(super) fn faulted(&self) {
+        self.stats.send_modify(|stats| stats.faults += 1);
+    }
+
+    /// Counts a request; it is under way as long as what is returned lives.
+    pub(super) fn begin(&self, kind: SinkKind) -> UnderWay {
+        let number = {
+            let mut kept = self.kept();
+            kept.requests += 1;
+            kept.requests
+        };
+        self.stats.send_modify(|stats| {
+            let stats = stats.of_mut(kind);
+            stats.requests += 1;
+            stats.under_way += 1;
+        });
+        UnderWay { stats: self.stats.clone(), kind, number }
+    }
+
+    /// Accepts what a request brought.
+    pub(super) fn accept(&self, kind: SinkKind, request: u64, brought: Brought) {
+        let at = Timestamp::now();
+        let mut kept = self.kept();
+        for raw in brought.kept {
+            let seq = kept.items.len() as u64 + 1;
+            kept.items.push(Received { seq, kind, request, at, raw });
+        }
+        // Under the lock: whoever sees the counters finds the items.
+        self.stats.send_modify(|stats| {
+            let stats = stats.of_mut(kind);
+            stats.accepted += 1;
+            stats.items += brought.items;
+            stats.refused += brought.refused;
+            stats.bytes += brought.bytes;
+        });
+    }
+
+    pub(super) fn items(&self, kind: Option<SinkKind>) -> Vec<Received> {
+        let wanted = |item: &&Received| kind.is_none_or(|kind| item.kind == kind);
+        self.kept().items.iter().filter(wanted).cloned().collect()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.stats.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Stats> {
+        self.stats.subscribe()
+    }
+
+    pub(super) fn clear(&self) {
+        let mut kept = self.kept();
+        *kept = Kept::default();
+        self.stats.send_replace(Stats::default());
+    }
+}
