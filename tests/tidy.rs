@@ -1,1 +1,422 @@
-fn main() {}
+//! The project's own rules, held by a test: who may import whom, how large a room may be, what stands at its door.
+//!
+//! Rules are data, at the top. They read the source as text, and report every offender as `file:line`. Each rule has a test
+//! of its own at the end that shows it an offender.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// DESIGN's import table, from the ground up: a room may import rooms of the levels above its own line, never of its own
+/// line or below. `main` and `lib` are the roof and stand outside.
+const LEVELS: &[&[&str]] = &[
+    &["row", "fault"],
+    &["config"],
+    &["postgres", "mapping", "batch", "planhat", "state", "telemetry", "sim"],
+    &["progress", "lane", "engine"],
+    &["pipeline", "admin", "shutdown"],
+    &["commands"],
+];
+
+/// Who may import a room of its own level: (who, whom). Never both ways.
+const BESIDE: &[(&str, &str)] = &[
+    ("lane", "progress"),
+    ("engine", "lane"),
+    ("engine", "progress"),
+    ("pipeline", "admin"),
+    ("pipeline", "shutdown"),
+    ("admin", "shutdown"),
+];
+
+/// Where something may be set going beside the caller: a file, or a directory. Everything else is called and returns.
+const SPAWNERS: &[&str] = &[
+    "src/pipeline.rs",
+    "src/pipeline/",
+    "src/postgres/stream.rs", // the connection's own thread, which paces its reading
+    "src/sim/",               // a server of its own
+    "src/commands/demo.rs",
+    "src/commands/demo/",
+];
+
+/// What sets something going.
+const SPAWNING: &[&str] =
+    &["tokio::spawn", "task::spawn", "spawn_blocking", "spawn_local", "thread::spawn", "thread::Builder", "JoinSet"];
+
+/// What must not stay behind. In pieces, so that this file does not find itself.
+const LEFTOVERS: &[&str] = &[concat!("to", "do!"), concat!("FIX", "ME"), concat!("XX", "X")];
+
+/// Lines of a source file, its tests not counted.
+const MOST_LINES: usize = 400;
+
+/// What a visitor may see at the top.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "Makefile",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "src",
+    "deploy",
+    "tests",
+    "benches",
+    "fuzz",
+    "target",
+];
+
+/// A rule broken at a place.
+#[derive(Debug, PartialEq, Eq)]
+struct Offence {
+    file: String,
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Offence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.what)
+    }
+}
+
+/// A source file: its path from the project's root, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The lines before its tests, numbered from 1.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut lines = self.text.lines().peekable();
+        let mut before_tests = Vec::new();
+        while let Some(line) = lines.next() {
+            let tests_follow = lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
+            if line == "#[cfg(test)]" && tests_follow {
+                break;
+            }
+            before_tests.push(line);
+        }
+        before_tests.into_iter().enumerate().map(|(at, line)| (at + 1, line))
+    }
+
+    /// The same, without comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.lines().map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
+    }
+
+    /// The room that the file belongs to: `src/postgres/slot.rs` and `src/postgres.rs` are `postgres`.
+    fn room(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
+    }
+
+    /// How many modules deep its own module is: 1 for `src/row.rs` and `src/config/mod.rs`.
+    fn depth(&self) -> usize {
+        let steps = self.path.matches('/').count();
+        if self.path.ends_with("/mod.rs") { steps - 1 } else { steps }
+    }
+
+    fn offence(&self, line: usize, what: impl Into<String>) -> Offence {
+        Offence { file: self.path.clone(), line, what: what.into() }
+    }
+}
+
+fn is_roof(room: &str) -> bool {
+    room == "main" || room == "lib"
+}
+
+/// The rooms that `source` names, each with its line: `crate::room`, and `use crate::{a, b::c}` over several lines.
+fn imports(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut depth = 0_usize; // within the braces of `use crate::{`
+    for (number, line) in source.code() {
+        let mut rest = line;
+        while let Some(at) = if depth == 0 { rest.find("crate::") } else { Some(0) } {
+            if depth == 0 {
+                let own = !rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                rest = &rest[at + "crate::".len()..];
+                if own && rest.starts_with('{') {
+                    (depth, rest) = (1, &rest[1..]);
+                } else if own {
+                    found.push((number, name_at(rest)));
+                }
+                continue;
+            }
+            let mut names_next = true;
+            let mut end = rest.len();
+            for (at, character) in rest.char_indices() {
+                match character {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    ',' if depth == 1 => names_next = true,
+                    c if names_next && depth == 1 && c.is_alphabetic() && starts_name(rest, at) => {
+                        found.push((number, name_at(&rest[at..])));
+                        names_next = false;
+                    }
+                    _ => {}
+                }
+                if depth == 0 {
+                    end = at + 1;
+                    break;
+                }
+            }
+            rest = &rest[end..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    found.retain(|(_, name)| !name.is_empty());
+    found
+}
+
+/// Whether the name at `at` is the first of its path.
+fn starts_name(text: &str, at: usize) -> bool {
+    !text[..at].trim_end().ends_with("::") && !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+fn name_at(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+fn level(room: &str) -> Option<usize> {
+    LEVELS.iter().position(|rooms| rooms.contains(&room))
+}
+
+/// (a) Imports run one way.
+fn wrong_imports(source: &Source) -> Vec<Offence> {
+    let room = source.room();
+    if is_roof(room) {
+        return Vec::new();
+    }
+    let Some(own) = level(room) else {
+        return vec![source.offence(1, format!("the room `{room}` is not in the import table of tests/tidy.rs"))];
+    };
+    let allowed = |other: &str| {
+        let beside = BESIDE.contains(&(room, other));
+        other == room || beside || level(other).is_none_or(|level| level < own)
+    };
+    let wrong = imports(source).into_iter().filter(|(_, other)| !allowed(other));
+    let mut offences: Vec<Offence> =
+        wrong.map(|(line, other)| source.offence(line, format!("`{room}` must not import `{other}`"))).collect();
+    let climb = "super::".repeat(source.depth());
+    let climbing = source.code().filter(|(_, line)| line.contains(&climb));
+    offences.extend(climbing.map(|(line, _)| source.offence(line, "leaves its room by `super`: write `crate::`")));
+    offences
+}
+
+/// (b) A room is small.
+fn too_long(source: &Source) -> Vec<Offence> {
+    let lines = source.lines().count();
+    let long = lines > MOST_LINES;
+    long.then(|| source.offence(MOST_LINES + 1, format!("{lines} lines without tests: at most {MOST_LINES}")))
+        .into_iter()
+        .collect()
+}
+
+/// (c) A door says what is behind it.
+fn no_module_doc(source: &Source) -> Vec<Offence> {
+    let doc = source.text.starts_with("//! ");
+    (!doc).then(|| source.offence(1, "no module doc (`//!`) at the top")).into_iter().collect()
+}
+
+/// (d) Nothing is left for later.
+fn leftovers(source: &Source) -> Vec<Offence> {
+    let lines = source.text.lines().enumerate();
+    let found = lines
+        .flat_map(|(at, line)| LEFTOVERS.iter().filter(|left| line.contains(**left)).map(move |left| (at + 1, left)));
+    found.map(|(line, left)| source.offence(line, format!("`{left}` left behind"))).collect()
+}
+
+/// (e) Few places set something going.
+fn spawning(source: &Source) -> Vec<Offence> {
+    let place =
+        |allowed: &&str| source.path == **allowed || (allowed.ends_with('/') && source.path.starts_with(**allowed));
+    if SPAWNERS.iter().any(|allowed| place(&allowed)) {
+        return Vec::new();
+    }
+    let lines = source.code().flat_map(|(number, line)| {
+        let found = SPAWNING.iter().find(|word| line.contains(**word));
+        found.map(|word| {
+            source.offence(number, format!("`{word}` outside the files that may (SPAWNERS in tests/tidy.rs)"))
+        })
+    });
+    lines.collect()
+}
+
+/// (f) The top level shows only what a visitor needs.
+fn clutter(names: &[String]) -> Vec<Offence> {
+    let visible = names.iter().filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()));
+    visible
+        .map(|name| Offence { file: name.clone(), line: 1, what: "does not belong at the top level".to_owned() })
+        .collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Rust files below `directory`.
+fn sources(directory: &str) -> Vec<Source> {
+    let mut places = vec![root().join(directory)];
+    let mut sources = Vec::new();
+    while let Some(place) = places.pop() {
+        let Ok(entries) = fs::read_dir(&place) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                places.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push(Source { path: from_root(&path), text });
+            }
+        }
+    }
+    sources.sort_by(|one, other| one.path.cmp(&other.path));
+    sources
+}
+
+fn from_root(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
+}
+
+/// What is at the top: what git tracks, so that a note of one's own does not count; without git, what is there.
+fn top_level() -> Vec<String> {
+    let git = Command::new("git").args(["ls-files"]).current_dir(root()).output();
+    let tracked = git.ok().filter(|output| output.status.success() && !output.stdout.is_empty());
+    let Some(tracked) = tracked else {
+        let entries = fs::read_dir(root()).unwrap();
+        return entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    };
+    let paths = String::from_utf8(tracked.stdout).unwrap();
+    let mut names: Vec<String> = paths.lines().map(|path| path.split('/').next().unwrap_or(path).to_owned()).collect();
+    names.dedup();
+    names
+}
+
+/// Fails with every offender.
+fn hold(offences: impl IntoIterator<Item = Offence>) {
+    let all: Vec<String> = offences.into_iter().map(|offence| offence.to_string()).collect();
+    assert!(all.is_empty(), "\n{}\n", all.join("\n"));
+}
+
+fn in_src(rule: impl Fn(&Source) -> Vec<Offence>) {
+    let sources = sources("src");
+    assert!(sources.len() > 5, "the source was not found");
+    hold(sources.iter().flat_map(rule));
+}
+
+#[test]
+fn imports_run_one_way() {
+    in_src(wrong_imports);
+}
+
+#[test]
+fn exceptions_are_one_way() {
+    let both = BESIDE.iter().filter(|(one, other)| BESIDE.contains(&(*other, *one)));
+    assert_eq!(both.count(), 0, "a pair that may import each other");
+}
+
+#[test]
+fn rooms_are_small() {
+    in_src(too_long);
+}
+
+#[test]
+fn doors_say_what_is_behind_them() {
+    in_src(no_module_doc);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    hold(["src", "tests", "benches"].into_iter().flat_map(sources).flat_map(|source| leftovers(&source)));
+}
+
+#[test]
+fn few_places_spawn() {
+    in_src(spawning);
+}
+
+#[test]
+fn the_top_level_is_bare() {
+    hold(clutter(&top_level()));
+}
+
+/// Each rule, shown an offender.
+mod rules_bite {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    fn lines(offences: &[Offence]) -> Vec<usize> {
+        offences.iter().map(|offence| offence.line).collect()
+    }
+
+    #[test]
+    fn an_import_upwards_is_seen() {
+        let text = "//! Doc of crate::commands.\nuse crate::pipeline::Pipeline;\nuse crate::row::{Key, Row};\nfn f() { crate::planhat::send() }\n";
+        assert_eq!(lines(&wrong_imports(&source("src/postgres/slot.rs", text))), [2, 4]);
+        assert_eq!(lines(&wrong_imports(&source("src/commands/run.rs", text))), []);
+    }
+
+    #[test]
+    fn a_group_over_several_lines_is_seen() {
+        let text = "use crate::{\n    config::{Config, Section},\n    fault::Fault, state::Ledger,\n    planhat,\n};\nuse crate::{sim, row};\n";
+        assert_eq!(lines(&wrong_imports(&source("src/mapping/mod.rs", text))), [3, 4, 6]);
+        assert_eq!(imports(&source("src/mapping/mod.rs", text)).len(), 6);
+    }
+
+    #[test]
+    fn a_way_round_by_super_is_seen() {
+        assert_eq!(lines(&wrong_imports(&source("src/row.rs", "use super::config::Config;\n"))), [1]);
+        assert_eq!(
+            lines(&wrong_imports(&source("src/mapping/item.rs", "use super::row;\nuse super::super::state;\n"))),
+            [2]
+        );
+        assert_eq!(lines(&wrong_imports(&source("src/mapping/mod.rs", "use super::state;\n"))), [1]);
+    }
+
+    #[test]
+    fn an_unknown_room_is_seen_and_tests_are_not() {
+        assert_eq!(lines(&wrong_imports(&source("src/util.rs", ""))), [1]);
+        let tests = "#[cfg(test)]\nmod tests {\n    use crate::commands;\n}\n";
+        assert_eq!(lines(&wrong_imports(&source("src/row.rs", tests))), []);
+    }
+
+    #[test]
+    fn a_long_file_is_seen() {
+        assert_eq!(lines(&too_long(&source("src/row.rs", &"x\n".repeat(401)))), [401]);
+        let tested = "x\n".repeat(400) + "#[cfg(test)]\nmod tests {\n" + &"x\n".repeat(99);
+        assert_eq!(lines(&too_long(&source("src/row.rs", &tested))), []);
+    }
+
+    #[test]
+    fn a_missing_doc_is_seen() {
+        assert_eq!(lines(&no_module_doc(&source("src/row.rs", "use a;\n//! Late.\n"))), [1]);
+        assert_eq!(lines(&no_module_doc(&source("src/row.rs", "//! Rows.\n"))), []);
+    }
+
+    #[test]
+    fn a_leftover_is_seen() {
+        let text = format!("fn f() {{\n    {}()\n}} // {}\n", LEFTOVERS[0], LEFTOVERS[1]);
+        assert_eq!(lines(&leftovers(&source("src/row.rs", &text))), [2, 3]);
+    }
+
+    #[test]
+    fn a_spawn_is_seen() {
+        let text = "// tokio::spawn\ntokio::spawn(f());\nstd::thread::spawn(f);\nCommand::new(x).spawn();\n";
+        assert_eq!(lines(&spawning(&source("src/state/ledger.rs", text))), [2, 3]);
+        assert_eq!(lines(&spawning(&source("src/pipeline.rs", text))), []);
+        assert_eq!(lines(&spawning(&source("src/sim/server.rs", text))), []);
+    }
+
+    #[test]
+    fn clutter_is_seen() {
+        let names = ["src", ".ci", "notes.txt", "Cargo.toml"].map(str::to_owned);
+        assert_eq!(clutter(&names).iter().map(|offence| offence.file.as_str()).collect::<Vec<_>>(), ["notes.txt"]);
+    }
+}

@@ -1,0 +1,21 @@
+# The commands that the README promises. `make help` lists them.
+
+.PHONY: help demo test bench soak test-matrix
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+demo: ## a throwaway PostgreSQL, a Planhat stand-in and the streamer, live
+	@cargo run --release --quiet -- demo
+
+test: ## format, lints and every test; the same as in CI
+	@sh .ci/test
+
+bench: ## the figures of the README, on this machine
+	cargo bench
+
+soak: ## the long tests: hours of faults, memory, leaks
+	cargo test --release --test it -- --ignored --nocapture soak
+
+test-matrix: ## the integration tests on PostgreSQL 14, 15, 16, 17 and 18
+	@sh .ci/test-matrix
