@@ -3,3 +3,18 @@
 //! * In: a [`crate::config::Source`], and positions to start from.
 //! * Out: rows as text values by column, boundaries between them, and findings about the server.
 //! * Never: an HTTP type; a snapshot held longer than one chunk; a position confirmed that was not received.
+
+mod auth;
+mod dial;
+#[cfg(test)]
+mod fixture;
+pub mod frames;
+mod handover;
+mod passfile;
+pub mod server_error;
+pub mod sql;
+pub mod target;
+mod tls;
+mod url;
+pub mod wire;
+mod x509;
