@@ -1,0 +1,283 @@
+//! Ordinary SQL connections, by tokio-postgres over a stream of our own.
+//!
+//! * In: a [`Source`], or the URL of the state's database; what the connection is for.
+//! * Out: a [`Session`], its settings pinned, and every error as a [`Fault`] with its remedy.
+//! * Never: a connection that outlives its [`Session`]; plaintext where TLS was asked for.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::{Deref, DerefMut};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{ChannelBinding as Wanted, SslMode, SslNegotiation};
+use tokio_postgres::{AsyncMessage, Client, Connection, Error, SimpleQueryMessage};
+
+use crate::config::{Secret, Source};
+use crate::fault::Fault;
+
+use super::dial::{self, Link, Stream};
+use super::handover::{Bound, Established, Guarded, refused_password};
+use super::server_error::ServerError;
+use super::target::{Binding, Endpoint, SessionKind, Target};
+use super::{auth, tls};
+
+/// After the options that were given, so that these win.
+const PINNED: &str =
+    "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
+const PRODUCT: &str = "pg2planhat";
+
+/// A connection, ended when this is dropped.
+pub struct Session {
+    client: Client,
+    place: String,
+    user: String,
+    server_encoding: String,
+    ended: watch::Receiver<Option<Ending>>,
+    driver: JoinHandle<()>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// For a person.
+    pub fault: Fault,
+    /// Whether the server said that it goes down: a walsender must let go at once.
+    pub shutdown: bool,
+}
+
+/// Connects to the first server of `source` that fits, with passwords read anew. `purpose` becomes part of
+/// `application_name`.
+///
+/// # Errors
+/// [`crate::fault::Exit::Unavailable`] where waiting may help; another where a person must mend something.
+pub async fn connect_sql(source: &Source, purpose: &str) -> Result<Session, Fault> {
+    connect_to(&Target::resolve(source)?, purpose).await
+}
+
+/// Connects by a URL that stands alone (`state.url`).
+///
+/// # Errors
+/// As [`connect_sql`].
+pub async fn connect_url(url: &Secret, purpose: &str) -> Result<Session, Fault> {
+    connect_to(&Target::resolve_url(url)?, purpose).await
+}
+
+/// Connects to a target that was resolved already.
+///
+/// # Errors
+/// As [`connect_sql`].
+pub async fn connect_to(target: &Target, purpose: &str) -> Result<Session, Fault> {
+    dial::first_that_fits(target, async |endpoint, link| Session::begin(target, endpoint, link, purpose).await).await
+}
+
+/// Whether the same may succeed later with nobody doing anything.
+pub fn is_transient(error: &Error) -> bool {
+    match error.as_db_error() {
+        Some(error) => ServerError::from(error).is_transient(),
+        None => error.is_closed() || io_cause(error).is_some_and(|error| tls::cause(error).is_none()),
+    }
+}
+
+/// The fault of `error` at `place`, met as the role `user`.
+pub fn describe(error: &Error, place: &str, user: &str) -> Fault {
+    if let Some(error) = error.as_db_error() {
+        return ServerError::from(error).fault(place, user);
+    }
+    if let Some(cause) = io_cause(error) {
+        return dial::describe_io(place, cause);
+    }
+    if error.is_closed() {
+        return Fault::unavailable(
+            format!("{place}: the connection is closed"),
+            "look into the server's log; it is tried again",
+        );
+    }
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Fault::bug(format!("{place}: {error}{cause}"))
+}
+
+/// As [`describe`], for what only authentication can say. tokio-postgres gives these as text.
+fn describe_start(error: &Error, target: &Target, endpoint: &Endpoint, place: &str) -> Fault {
+    if let Some(how) = io_cause(error).and_then(refused_password) {
+        return auth::readable_password(place, how);
+    }
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    if endpoint.password.is_none() && cause == "password missing" {
+        return auth::missing_password(place, target.passfile_note.as_deref());
+    }
+    if !error.to_string().starts_with("authentication error") {
+        return describe(error, place, &target.user);
+    }
+    match &*cause {
+        "server did not use channel binding" => auth::unbound(place),
+        "unsupported SASL mechanism" | "unsupported authentication method" => auth::unsupported(place, "a method"),
+        cause => auth::scram_failed(place, cause),
+    }
+}
+
+fn io_cause(error: &Error) -> Option<&io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+impl Session {
+    async fn begin(target: &Target, endpoint: &Endpoint, link: Link, purpose: &str) -> Result<Session, Fault> {
+        let place = target.at(endpoint);
+        let config = settings(target, endpoint, &link, purpose);
+        let established = Established { end_point: link.end_point };
+        let stream = Guarded::new(link.stream, link.private);
+        let (client, connection) = config
+            .connect_raw(stream, established)
+            .await
+            .map_err(|error| describe_start(&error, target, endpoint, &place))?;
+        let server_encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
+        let (tell, ended) = watch::channel(None);
+        let driver = tokio::spawn(drive(connection, tell, place.clone(), target.user.clone()));
+        let session = Session { client, place, user: target.user.clone(), server_encoding, ended, driver };
+        session.settle(target.session).await?;
+        Ok(session)
+    }
+
+    async fn settle(&self, wanted: SessionKind) -> Result<(), Fault> {
+        if self.is_sql_ascii() {
+            // Conversion to UTF-8 would make an error of every other byte, and hide the row that has it.
+            self.client
+                .batch_execute("SET client_encoding TO 'SQL_ASCII'")
+                .await
+                .map_err(|error| self.fault(&error))?;
+        }
+        if wanted == SessionKind::ReadWrite {
+            let answer =
+                self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
+            let writable = answer.iter().any(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
+                _ => false,
+            });
+            if !writable {
+                return Err(dial::read_only(&self.place));
+            }
+        }
+        Ok(())
+    }
+
+    /// The fault of `error` on this connection.
+    pub fn fault(&self, error: &Error) -> Fault {
+        describe(error, &self.place, &self.user)
+    }
+
+    /// Which server, role and database this is; no secret.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The role that is connected.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Whether the database has no encoding: text columns may then hold any bytes.
+    pub fn is_sql_ascii(&self) -> bool {
+        self.server_encoding == "SQL_ASCII"
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) -> Ending {
+        let mut ended = self.ended.clone();
+        let ending = ended.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+        ending.unwrap_or_else(|| Ending {
+            fault: Fault::unavailable(format!("{}: the connection is closed", self.place), "it is tried again"),
+            shutdown: false,
+        })
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn settings(target: &Target, endpoint: &Endpoint, link: &Link, purpose: &str) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.user(&target.user).dbname(&target.database);
+    let product = target.application_name.as_deref().unwrap_or(PRODUCT);
+    config.application_name(format!("{product} {purpose}"));
+    config.options(match &target.options {
+        Some(options) => format!("{options} {PINNED}"),
+        None => PINNED.to_owned(),
+    });
+    if let Some(password) = &endpoint.password {
+        config.password(&password.0);
+    }
+    config.channel_binding(match target.channel_binding {
+        Binding::Disable => Wanted::Disable,
+        Binding::Prefer => Wanted::Prefer,
+        Binding::Require => Wanted::Require,
+    });
+    match link.stream {
+        // The stream is TLS already: `Direct` makes tokio-postgres take it over without asking the server.
+        Stream::Tls(_) => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
+        Stream::Tcp(_) | Stream::Unix(_) => config.ssl_mode(SslMode::Disable),
+    };
+    config
+}
+
+async fn drive(
+    mut connection: Connection<Guarded, Bound>,
+    tell: watch::Sender<Option<Ending>>,
+    place: String,
+    user: String,
+) {
+    let ending = loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                tracing::debug!(notice = %ServerError::from(&notice), "PostgreSQL says");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                let shutdown = error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown());
+                break Ending { fault: describe(&error, &place, &user), shutdown };
+            }
+            None => {
+                let fault = Fault::unavailable(format!("{place}: the connection is closed"), "it is tried again");
+                break Ending { fault, shutdown: false };
+            }
+        }
+    };
+    tell.send_replace(Some(ending));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TlsMode;
+    use crate::fault::Exit;
+    use crate::postgres::fixture::cluster;
+
+    async fn text(session: &Session, sql: &str) -> String {
+        session.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    #[tokio::test]
+    async fn a_session_is_bound_pinned_and_named() {
+        let session = connect_sql(&cluster().source("by_scram"), "test").await.unwrap();
+        assert_eq!(text(&session, "SHOW datestyle").await, "ISO, MDY");
+        assert_eq!(text(&session, "SHOW timezone").await, "UTC");
+        assert_eq!(text(&session, "SHOW application_name").await, "pg2planhat test");
+        assert_eq!(text(&session, "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, "true");
+    }
+}

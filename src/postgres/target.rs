@@ -1,0 +1,420 @@
+//! Where to connect, as whom and how protected: what was given, in the order in which it counts.
+//!
+//! * In: a [`Source`], its URL, libpq's environment variables, a password file.
+//! * Out: a [`Target`] that is whole. Resolve it again before every connect, for password files are rotated.
+//! * Never: a password in a `Debug` or `Display` form; a weaker protection than the one asked for.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Secret, Source, TlsMode};
+use crate::fault::Fault;
+
+use super::passfile;
+use super::url::{self, HostPort};
+
+const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const SETTINGS: &str = "see `source` in the configuration";
+
+/// Looks up an environment variable.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Everything that a connection needs.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Servers to try, in order; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Database name.
+    pub database: String,
+    /// Role.
+    pub user: String,
+    /// How the connection is protected.
+    pub tls: TlsSetup,
+    /// `-c name=value …` for the server, as given.
+    pub options: Option<String>,
+    /// Replaces `pg2planhat` at the front of `application_name`.
+    pub application_name: Option<String>,
+    /// What the session must be able to do.
+    pub session: SessionKind,
+    /// Whether SCRAM must be bound to the TLS channel.
+    pub channel_binding: Binding,
+    /// The bound on connecting to one address, hand-shake and authentication included.
+    pub connect_timeout: Duration,
+    /// Why a password file was passed over, for the error that a missing password will cause.
+    pub passfile_note: Option<String>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub host: Host,
+    /// TCP port, or the number in the Unix socket's name.
+    pub port: u16,
+    /// The role's password there.
+    pub password: Option<Password>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A name or an address.
+    Tcp(String),
+    /// The directory of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// A password in memory. Its `Debug` form never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// How the connection is protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSetup {
+    /// libpq's `sslmode`.
+    pub mode: TlsMode,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate (chain).
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+    /// How TLS begins.
+    pub negotiation: Negotiation,
+}
+
+/// libpq's `sslnegotiation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Negotiation {
+    /// Ask in PostgreSQL's protocol first.
+    #[default]
+    Request,
+    /// Begin with TLS at once (PostgreSQL 17).
+    Direct,
+}
+
+/// libpq's `target_session_attrs`, as far as it is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SessionKind {
+    /// Any server.
+    #[default]
+    Any,
+    /// One that accepts writes: the primary.
+    ReadWrite,
+}
+
+/// libpq's `channel_binding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Binding {
+    /// Never.
+    Disable,
+    /// Where the server offers it.
+    #[default]
+    Prefer,
+    /// Or no connection.
+    Require,
+}
+
+/// What one source of settings says; `None` is "nothing". Filled from stronger to weaker by [`Given::or`].
+#[derive(Default)]
+pub(super) struct Given {
+    pub hosts: Option<Vec<HostPort>>,
+    pub ports: Option<Vec<u16>>,
+    pub database: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    pub passfile: Option<PathBuf>,
+    pub tls: Option<TlsMode>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub negotiation: Option<Negotiation>,
+    pub options: Option<String>,
+    pub application_name: Option<String>,
+    pub session: Option<SessionKind>,
+    pub channel_binding: Option<Binding>,
+    pub connect_timeout: Option<Duration>,
+}
+
+impl Given {
+    fn or(self, weaker: Given) -> Given {
+        Given {
+            hosts: self.hosts.or(weaker.hosts),
+            ports: self.ports.or(weaker.ports),
+            database: self.database.or(weaker.database),
+            user: self.user.or(weaker.user),
+            password: self.password.or(weaker.password),
+            passfile: self.passfile.or(weaker.passfile),
+            tls: self.tls.or(weaker.tls),
+            ca: self.ca.or(weaker.ca),
+            cert: self.cert.or(weaker.cert),
+            key: self.key.or(weaker.key),
+            negotiation: self.negotiation.or(weaker.negotiation),
+            options: self.options.or(weaker.options),
+            application_name: self.application_name.or(weaker.application_name),
+            session: self.session.or(weaker.session),
+            channel_binding: self.channel_binding.or(weaker.channel_binding),
+            connect_timeout: self.connect_timeout.or(weaker.connect_timeout),
+        }
+    }
+
+    /// Takes one setting by libpq's keyword. `Ok(false)`: no such keyword.
+    pub(super) fn set(&mut self, keyword: &str, value: &str) -> Result<bool, Fault> {
+        let text = || Some(value.to_owned());
+        let path = || Some(PathBuf::from(value));
+        match keyword {
+            "host" => self.hosts = Some(url::parse_hosts(value)?),
+            "port" => self.ports = Some(parse_ports(value)?),
+            "dbname" => self.database = text(),
+            "user" => self.user = text(),
+            "password" => self.password = Some(Password(value.to_owned())),
+            "passfile" => self.passfile = path(),
+            "sslmode" => self.tls = Some(parse_mode(value)?),
+            // `system` is libpq's word for what is the default here.
+            "sslrootcert" => self.ca = path().filter(|_| value != "system"),
+            "sslcert" => self.cert = path(),
+            "sslkey" => self.key = path(),
+            "options" => self.options = text(),
+            "application_name" => self.application_name = text(),
+            "sslnegotiation" => {
+                let words = [("postgres", Negotiation::Request), ("direct", Negotiation::Direct)];
+                self.negotiation = Some(choose(keyword, value, &words)?);
+            }
+            "target_session_attrs" => {
+                let words = [
+                    ("any", SessionKind::Any),
+                    ("read-write", SessionKind::ReadWrite),
+                    ("primary", SessionKind::ReadWrite),
+                ];
+                self.session = Some(choose(keyword, value, &words)?);
+            }
+            "channel_binding" => {
+                let words = [("disable", Binding::Disable), ("prefer", Binding::Prefer), ("require", Binding::Require)];
+                self.channel_binding = Some(choose(keyword, value, &words)?);
+            }
+            "connect_timeout" => self.connect_timeout = parse_timeout(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Target {
+    /// Resolves `source` with this process's environment and password file.
+    ///
+    /// # Errors
+    /// A usage fault that names the setting.
+    pub fn resolve(source: &Source) -> Result<Target, Fault> {
+        Target::resolve_with(source, &process_env)
+    }
+
+    /// Resolves `source` with another environment.
+    ///
+    /// # Errors
+    /// A usage fault that names the setting.
+    pub fn resolve_with(source: &Source, env: Env<'_>) -> Result<Target, Fault> {
+        let mut given = Given {
+            hosts: source.host.as_deref().map(url::parse_hosts).transpose()?,
+            ports: source.port.map(|port| vec![port]),
+            database: source.database.clone(),
+            user: source.user.clone(),
+            password: source.password.as_ref().map(Secret::reveal).transpose()?.map(Password),
+            // The default cannot be told from the same word written out; it alone yields to the URL and PGSSLMODE.
+            tls: Some(source.tls).filter(|mode| *mode != TlsMode::default()),
+            ca: source.ca.clone(),
+            cert: source.cert.clone(),
+            key: source.key.clone(),
+            ..Given::default()
+        };
+        if let Some(secret) = &source.url {
+            given = given.or(url::parse(&secret.reveal()?)?);
+        }
+        Target::settle(given.or(from_env(env, FILLS)?), env)
+    }
+
+    /// Resolves a `postgres://…` URL that stands alone. PGHOST, PGPASSWORD and the like are the source's and do
+    /// not fill it: a password must never reach a server that it is not for.
+    ///
+    /// # Errors
+    /// A usage fault that names the setting.
+    pub fn resolve_url(secret: &Secret) -> Result<Target, Fault> {
+        let given = url::parse(&secret.reveal()?)?;
+        Target::settle(given.or(from_env(&process_env, FILLS_ANY)?), &process_env)
+    }
+
+    fn settle(given: Given, env: Env<'_>) -> Result<Target, Fault> {
+        let user = given
+            .user
+            .or_else(|| ["USER", "LOGNAME"].into_iter().find_map(env))
+            .ok_or_else(|| Fault::usage("no role to connect as is given", "set source.user, or PGUSER"))?;
+        let database = given.database.unwrap_or_else(|| user.clone());
+        let hosts = given.hosts.filter(|hosts| !hosts.is_empty()).unwrap_or_else(|| vec![HostPort::named("localhost")]);
+        let mut endpoints = pair(hosts, given.ports.unwrap_or_default())?;
+        let mut passfile_note = None;
+        if let Some(password) = given.password {
+            endpoints.iter_mut().for_each(|endpoint| endpoint.password = Some(password.clone()));
+        } else if let Some(path) =
+            given.passfile.or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".pgpass")))
+        {
+            match passfile::read(&path) {
+                Ok(text) => {
+                    for endpoint in &mut endpoints {
+                        endpoint.password = passfile::find(&text, endpoint, &database, &user).map(Password);
+                    }
+                }
+                Err(reason) => passfile_note = reason,
+            }
+        }
+        let session = given.session.unwrap_or(match endpoints.len() {
+            1 => SessionKind::Any,
+            _ => SessionKind::ReadWrite,
+        });
+        let mode = match given.tls.unwrap_or_default() {
+            // As libpq does: an authority that is given is there to be checked.
+            TlsMode::Require if given.ca.is_some() => TlsMode::VerifyCa,
+            mode @ (TlsMode::VerifyFull | TlsMode::VerifyCa | TlsMode::Require | TlsMode::Disable) => mode,
+        };
+        let negotiation = given.negotiation.unwrap_or_default();
+        Ok(Target {
+            endpoints,
+            database,
+            user,
+            tls: TlsSetup { mode, ca: given.ca, cert: given.cert, key: given.key, negotiation },
+            options: given.options,
+            application_name: given.application_name,
+            session,
+            channel_binding: given.channel_binding.unwrap_or_default(),
+            connect_timeout: given.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            passfile_note,
+        })
+    }
+
+    /// How errors name this target at one of its servers.
+    pub fn at(&self, endpoint: &Endpoint) -> String {
+        format!("postgres://{}@{endpoint}/{}", self.user, self.database)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.endpoints.iter().map(Endpoint::to_string).collect();
+        write!(f, "postgres://{}@{}/{}", self.user, servers.join(","), self.database)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            Host::Tcp(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(directory) => write!(f, "{}:{}", directory.display(), self.port),
+        }
+    }
+}
+
+const FILLS: &[(&str, &str)] = &[
+    ("PGHOST", "host"),
+    ("PGPORT", "port"),
+    ("PGDATABASE", "dbname"),
+    ("PGUSER", "user"),
+    ("PGPASSWORD", "password"),
+    ("PGPASSFILE", "passfile"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGOPTIONS", "options"),
+    ("PGAPPNAME", "application_name"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+];
+
+/// What may fill a URL that stands alone.
+const FILLS_ANY: &[(&str, &str)] = &[
+    ("PGPASSFILE", "passfile"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+];
+
+fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn from_env(env: Env<'_>, fills: &[(&str, &str)]) -> Result<Given, Fault> {
+    let mut given = Given::default();
+    for (variable, keyword) in fills {
+        // libpq takes an empty variable as not set.
+        if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
+            given.set(keyword, &value).map_err(|fault| Fault {
+                what: format!("the environment variable {variable}: {}", fault.what),
+                ..fault
+            })?;
+        }
+    }
+    Ok(given)
+}
+
+fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<Endpoint>, Fault> {
+    if ports.len() > 1 && ports.len() != hosts.len() {
+        return Err(Fault::usage(
+            format!("{} ports are given for {} hosts", ports.len(), hosts.len()),
+            "give one port for all hosts, or one for each",
+        ));
+    }
+    let shared = ports.first().copied().filter(|_| ports.len() == 1);
+    let endpoint = |(index, host): (usize, HostPort)| {
+        let port = host.port.or(shared).or_else(|| ports.get(index).copied()).unwrap_or(DEFAULT_PORT);
+        let host = if host.name.starts_with('/') { Host::Unix(host.name.into()) } else { Host::Tcp(host.name) };
+        Endpoint { host, port, password: None }
+    };
+    Ok(hosts.into_iter().enumerate().map(endpoint).collect())
+}
+
+fn choose<T: Copy>(keyword: &str, value: &str, words: &[(&str, T)]) -> Result<T, Fault> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        Fault::usage(format!("{keyword} cannot be {value:?}"), format!("set it to one of: {}", known.join(", ")))
+    })
+}
+
+fn parse_mode(value: &str) -> Result<TlsMode, Fault> {
+    let words = [
+        ("verify-full", TlsMode::VerifyFull),
+        ("verify-ca", TlsMode::VerifyCa),
+        ("require", TlsMode::Require),
+        ("disable", TlsMode::Disable),
+    ];
+    if matches!(value, "prefer" | "allow") {
+        return Err(Fault::usage(
+            format!("sslmode={value} lets the server, or anyone in between, choose plaintext, and is not offered"),
+            "set it to verify-full, verify-ca or require; or to disable where plaintext is meant",
+        ));
+    }
+    choose("sslmode", value, &words)
+}
+
+fn parse_ports(value: &str) -> Result<Vec<u16>, Fault> {
+    let port = |text: &str| if text.is_empty() { Some(DEFAULT_PORT) } else { text.parse().ok().filter(|p| *p > 0) };
+    let ports: Option<Vec<u16>> = value.split(',').map(|text| port(text.trim())).collect();
+    ports.ok_or_else(|| Fault::usage(format!("{value:?} is not a port"), format!("give 1 to 65535; {SETTINGS}")))
+}
+
+fn parse_timeout(value: &str) -> Result<Option<Duration>, Fault> {
+    let seconds: u64 = value
+        .trim()
+        .parse()
+        .map_err(|_| Fault::usage(format!("connect_timeout cannot be {value:?}"), "give whole seconds"))?;
+    // libpq reads 0 as "for ever", which would let one dead address hold a reconnect up.
+    Ok(Some(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs))
+}

@@ -1,0 +1,327 @@
+//! TLS to PostgreSQL, by rustls.
+//!
+//! * In: a TCP stream on which TLS may begin, and how it is to be verified.
+//! * Out: a TLS stream and its channel's hash; or a fault that names the cause and what to do.
+//! * Never: less verification than the mode says; a certificate accepted whose key the server does not hold.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::TlsMode;
+use crate::fault::Fault;
+
+use super::target::TlsSetup;
+use super::{dial, x509};
+
+/// PostgreSQL's name in ALPN; `sslnegotiation=direct` demands it.
+const ALPN: &[u8] = b"postgresql";
+
+/// Begins TLS. `name` is the host as it was given: what the certificate must be for.
+pub(super) async fn begin(
+    stream: TcpStream,
+    setup: &TlsSetup,
+    name: &str,
+    place: &str,
+) -> Result<(TlsStream<TcpStream>, Option<Vec<u8>>), Fault> {
+    let config = client_config(setup)?;
+    // An absolute DNS name may end with a dot; certificates' names do not.
+    let server = ServerName::try_from(name.strip_suffix('.').unwrap_or(name).to_owned()).map_err(|_| {
+        Fault::usage(
+            format!("{place}: {name:?} is neither a DNS name nor an address, as TLS wants it"),
+            "mend source.host",
+        )
+    })?;
+    let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
+    let stream = connected.map_err(|error| dial::describe_io(place, &error))?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let end_point = certificates.and_then(<[_]>::first).and_then(|certificate| x509::end_point(certificate));
+    Ok((stream, end_point))
+}
+
+fn client_config(setup: &TlsSetup) -> Result<ClientConfig, Fault> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trust = match setup.mode {
+        TlsMode::VerifyFull => Trust::Chain { roots: roots(setup.ca.as_deref())?, name: true },
+        TlsMode::VerifyCa => Trust::Chain { roots: roots(setup.ca.as_deref())?, name: false },
+        TlsMode::Require => Trust::KeyOnly,
+        TlsMode::Disable => return Err(Fault::bug("TLS was begun where it is disabled")),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::bug(format!("TLS cannot be set up: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { trust, provider }));
+    let mut config = match (&setup.cert, &setup.key) {
+        (Some(cert), Some(key)) => {
+            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|error| {
+                Fault::usage(
+                    format!(
+                        "the client certificate {} and the key {} do not work: {error}",
+                        cert.display(),
+                        key.display()
+                    ),
+                    "give a certificate and the key that it was made for (RSA, ECDSA P-256/P-384 or Ed25519)",
+                )
+            })?
+        }
+        (None, None) => builder.with_no_client_auth(),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(Fault::usage(
+                "of the client certificate and its key only one is given",
+                "set both source.cert and source.key, or neither",
+            ));
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, Fault> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca else {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::debug!(%error, "a system certificate was passed over");
+        }
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(Fault::usage(
+                "this system has no certificates of authorities",
+                "set source.ca to the PEM file of the server's authority (of a cloud provider: its CA bundle), or install ca-certificates",
+            ));
+        }
+        return Ok(roots);
+    };
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            Fault::usage(
+                format!("the authorities' file {} holds a certificate that cannot be used: {error}", path.display()),
+                "take it out of the file, or get a new file from whoever runs the server",
+            )
+        })?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(not_pem(path, "no certificate is in it")),
+        Err(error) => Err(not_pem(path, &error.to_string())),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
+    let text = read(path)?;
+    // PKCS#8 says so in its label, the older form in a header.
+    if memchr::memmem::find(&text, b"ENCRYPTED").is_some() {
+        let shown = path.display();
+        return Err(Fault::usage(
+            format!("the key {shown} is encrypted by a passphrase, and nobody is here to type it"),
+            format!("openssl pkey -in {shown} -out plain.key, chmod 0600 plain.key, and set source.key to it"),
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| not_pem(path, &error.to_string()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path).map_err(|error| {
+        Fault::usage(
+            format!("the file {} cannot be read: {error}", path.display()),
+            "mend the path or the file's rights",
+        )
+    })
+}
+
+fn not_pem(path: &Path, why: &str) -> Fault {
+    Fault::usage(
+        format!("the file {} is not what it should be: {why}", path.display()),
+        "give it in PEM form (-----BEGIN …); from DER: openssl x509 -inform der -in FILE",
+    )
+}
+
+/// What a server's certificate must prove.
+#[derive(Debug)]
+enum Trust {
+    /// A chain to one of these; and the host's name, where it is asked for.
+    Chain { roots: RootCertStore, name: bool },
+    /// Nothing but that the server holds its key.
+    KeyOnly,
+}
+
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+/// A certificate that vouches for itself, and that nobody told us to trust.
+#[derive(Debug, thiserror::Error)]
+#[error("self-signed certificate")]
+struct SelfSigned;
+
+impl Verifier {
+    fn verify_chain(
+        &self,
+        certificate: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+        intermediates: &[CertificateDer<'_>],
+        roots: &RootCertStore,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(parsed, roots, intermediates, now, algorithms) {
+            Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) if x509::is_self_issued(certificate) => {
+                Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(SelfSigned)))))
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Trust::Chain { roots, name } = &self.trust {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            self.verify_chain(end_entity, &parsed, intermediates, roots, now)?;
+            if *name {
+                verify_server_name(&parsed, server_name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The TLS error in an I/O error, where that is its cause.
+pub(super) fn cause(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The fault of a TLS error.
+pub(super) fn describe(place: &str, error: &Error) -> Fault {
+    let (what, remedy) = match error {
+        Error::InvalidCertificate(error) => describe_certificate(error),
+        Error::AlertReceived(alert) => describe_alert(*alert),
+        error => (
+            format!("TLS failed: {error}"),
+            "the server must speak TLS 1.2 or 1.3 (ssl_min_protocol_version, ssl_ciphers), with no proxy in between that speaks otherwise".to_owned(),
+        ),
+    };
+    Fault::usage(format!("{place}: {what}"), remedy)
+}
+
+fn describe_certificate(error: &CertificateError) -> (String, String) {
+    let trust = "set source.ca to the PEM file of the authority that signed it";
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            format!("the server's certificate, or one that it hangs on, has expired: {error}"),
+            "renew it on the server, then SELECT pg_reload_conf(); if it is valid, set this machine's clock".to_owned(),
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            format!("the server's certificate is not valid yet: {error}"),
+            "set the clock of this machine, or of the one that made the certificate".to_owned(),
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let expected = expected.to_str();
+            let names = presented_names(presented);
+            (
+                format!("the server's certificate is not for {expected}; {names}"),
+                format!(
+                    "set source.host to a name that the certificate has; or renew it with subjectAltName {expected}; or, to check its authority alone, set source.tls: verify-ca"
+                ),
+            )
+        }
+        CertificateError::UnknownIssuer => (
+            "the server's certificate was issued by an authority that is not trusted here".to_owned(),
+            format!(
+                "{trust} (of a cloud provider: its CA bundle); or have the server send its intermediate certificates (ssl_cert_file)"
+            ),
+        ),
+        CertificateError::Other(other) if other.0.is::<SelfSigned>() => (
+            "the server's certificate is self-signed, and not among those trusted".to_owned(),
+            format!(
+                "{trust}, or to that certificate itself; or, to encrypt without knowing the server, set source.tls: require"
+            ),
+        ),
+        error => (
+            format!("the server's certificate is not accepted: {error}"),
+            "renew it on the server: X.509 v3, subjectAltName, RSA of 2048 bits or more or ECDSA, SHA-256 or better"
+                .to_owned(),
+        ),
+    }
+}
+
+fn presented_names(presented: &[String]) -> String {
+    if presented.is_empty() {
+        return "it has no subjectAltName at all (a common name alone does not count)".to_owned();
+    }
+    // rustls writes `DnsName("db.internal")`.
+    let plain = |name: &String| match name.split_once("(\"") {
+        Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
+        None => name.clone(),
+    };
+    format!("it is for {}", presented.iter().map(plain).collect::<Vec<_>>().join(", "))
+}
+
+fn describe_alert(alert: AlertDescription) -> (String, String) {
+    let what = format!("the server ended TLS with the alert {alert:?}");
+    let remedy = match alert {
+        AlertDescription::CertificateRequired
+        | AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown => {
+            "the server wants a client certificate that its ssl_ca_file vouches for: set source.cert and source.key, or renew them"
+        }
+        _ => {
+            "look into the server's log for its reason: TLS versions (ssl_min_protocol_version), ciphers, client certificates"
+        }
+    };
+    (what, remedy.to_owned())
+}

@@ -1,0 +1,140 @@
+//! Connection URLs and host lists, as libpq writes them. Pure.
+//!
+//! * In: `postgres://user:password@host:port,host:port/database?keyword=value`, or a host list alone.
+//! * Out: the settings that it gives.
+//! * Never: the URL itself in an error, for it may hold a password.
+//!
+//! tokio-postgres's own parser is not used: it refuses `sslmode=verify-full`, `sslrootcert` and their like.
+
+use std::net::Ipv6Addr;
+
+use crate::fault::Fault;
+
+use super::target::{Given, Password};
+
+/// One of the hosts of a list, with its own port where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    pub name: String,
+    pub port: Option<u16>,
+}
+
+impl HostPort {
+    pub(super) fn named(name: &str) -> HostPort {
+        HostPort { name: name.to_owned(), port: None }
+    }
+}
+
+/// Keywords that are legal in a libpq URL and change nothing here.
+const IGNORED: [&str; 10] = [
+    "client_encoding",
+    "fallback_application_name",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "sslcompression",
+    "tcp_user_timeout",
+];
+
+pub(super) fn parse(text: &str) -> Result<Given, Fault> {
+    let text = text.trim();
+    let rest = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"))
+        .ok_or_else(|| wrong("it does not begin with postgres://"))?;
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    // The last `@`: an unescaped one in a password is common, and unambiguous so.
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+
+    let mut given = Given::default();
+    if !hosts.is_empty() {
+        given.hosts = Some(parse_hosts(&decode(hosts)?)?);
+    }
+    given.database = Some(decode(database)?).filter(|text| !text.is_empty());
+    given.user = Some(decode(user)?).filter(|text| !text.is_empty());
+    given.password = Some(decode(password)?).filter(|text| !text.is_empty()).map(Password);
+    for setting in query.split('&').filter(|setting| !setting.is_empty()) {
+        let (keyword, value) = setting.split_once('=').ok_or_else(|| wrong("a parameter has no `=`"))?;
+        let (keyword, value) = (decode(keyword)?, decode(value)?);
+        // JDBC's and others' short word for it, which libpq takes as well.
+        let (keyword, value) =
+            if keyword == "ssl" && value == "true" { ("sslmode", "require") } else { (&*keyword, &*value) };
+        if !given.set(keyword, value)? && !IGNORED.contains(&keyword) {
+            return Err(Fault::usage(
+                format!(
+                    "the connection URL has the parameter {keyword:?}, which is not one of libpq's that are known here"
+                ),
+                "take it out of the URL",
+            ));
+        }
+    }
+    Ok(given)
+}
+
+/// `a`, `a,b:5433`, `[::1]:5433`, `::1`, `/var/run/postgresql`.
+pub(super) fn parse_hosts(text: &str) -> Result<Vec<HostPort>, Fault> {
+    text.split(',').map(|host| parse_host(host.trim())).collect()
+}
+
+fn parse_host(text: &str) -> Result<HostPort, Fault> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(HostPort::named(text));
+    }
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once(']').ok_or_else(|| bad_host(text))?;
+            let port = match rest {
+                "" => None,
+                rest => Some(rest.strip_prefix(':').ok_or_else(|| bad_host(text))?),
+            };
+            // A zone (`fe80::1%eth0`) is for the resolver to judge.
+            (address, port)
+        }
+        None => text.rsplit_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(port) => Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(|| bad_host(text))?),
+    };
+    let name = if name.is_empty() { "localhost" } else { name };
+    Ok(HostPort { name: name.to_owned(), port })
+}
+
+fn bad_host(text: &str) -> Fault {
+    // A password with an unescaped comma or slash ends up in here, so the text is not shown.
+    let length = text.chars().count();
+    Fault::usage(
+        format!("a host of {length} characters cannot be read"),
+        "write host, host:port, [IPv6 address]:port or the directory of a Unix socket; in a URL write special characters of the password as %XX",
+    )
+}
+
+fn wrong(why: &str) -> Fault {
+    Fault::usage(
+        format!("the connection URL cannot be read: {why}"),
+        "write postgres://user:password@host:port/database?sslmode=verify-full, special characters as %XX",
+    )
+}
+
+fn decode(text: &str) -> Result<String, Fault> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let byte = digits.filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = byte.and_then(|pair| u8::from_str_radix(pair, 16).ok()).filter(|byte| *byte != 0);
+        bytes.push(byte.ok_or_else(|| wrong("a `%` is not followed by two hexadecimal digits"))?);
+        rest = tail.get(2..).unwrap_or_default();
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8"))
+}

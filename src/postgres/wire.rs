@@ -1,0 +1,462 @@
+//! The replication connection: start-up, simple queries, and the raw two-way stream of a copy.
+//!
+//! * In: a [`Source`]; then commands.
+//! * Out: a [`Wire`] whose session settings are pinned; rows of text; then bytes in [`WireReader::buffer_mut`], cut by
+//!   [`next_frame`], and CopyData going the other way at any time.
+//! * Never: a password in plaintext to a network; a buffer as large as a header claims; a lost byte when a `select!`
+//!   drops a read or a flush half-way.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::config::Source;
+use crate::fault::Fault;
+use crate::row::Lsn;
+
+use super::auth::{Authenticator, State, Step};
+use super::dial::{self, Link, Stream};
+use super::frames::{Frame, FrameError, next_frame};
+use super::server_error::ServerError;
+use super::target::{Endpoint, SessionKind, Target};
+
+/// The longest message taken outside a copy.
+const REPLY_MAX: usize = 16 << 20;
+/// Before the server is authenticated it gets far less room.
+const START_MAX: usize = 64 << 10;
+const READ_SIZE: usize = 256 << 10;
+const READ_MIN: usize = 32 << 10;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
+const PINNED: [(&str, &str); 8] = [
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO"),
+    ("timezone", "UTC"),
+    ("intervalstyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "3"),
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// A replication connection that is not copying.
+pub struct Wire {
+    reader: WireReader<Stream>,
+    outbound: BytesMut,
+    parameters: HashMap<String, String>,
+    place: String,
+    user: String,
+}
+
+/// The receiving side of a connection.
+pub struct WireReader<S = ReadHalf<Stream>> {
+    stream: S,
+    inbound: BytesMut,
+}
+
+/// The sending side of a connection.
+pub struct WireWriter {
+    stream: WriteHalf<Stream>,
+    outbound: BytesMut,
+}
+
+/// Why a command on the wire failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The server refused it. The connection goes on, unless the severity is FATAL.
+    #[error("{0}")]
+    Server(ServerError),
+    /// The stream failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server sent what has no place here.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+impl From<FrameError> for WireError {
+    fn from(error: FrameError) -> WireError {
+        WireError::Protocol(error.to_string())
+    }
+}
+
+impl WireError {
+    /// The server's refusal, where it is one.
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            WireError::Server(error) => Some(error),
+            WireError::Io(_) | WireError::Protocol(_) => None,
+        }
+    }
+
+    /// Whether the same may succeed later, on a new connection, with nobody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            WireError::Server(error) => error.is_transient(),
+            WireError::Io(error) => super::tls::cause(error).is_none(),
+            WireError::Protocol(_) => false,
+        }
+    }
+
+    /// The fault for a person; `place` names the server, `user` the role.
+    pub fn fault(&self, place: &str, user: &str) -> Fault {
+        match self {
+            WireError::Server(error) => error.fault(place, user),
+            WireError::Io(error) => dial::describe_io(place, error),
+            WireError::Protocol(what) => Fault::usage(
+                format!("{place}: {what}"),
+                "check that source.host and source.port are PostgreSQL's own, with no proxy in between",
+            ),
+        }
+    }
+}
+
+/// The answer to IDENTIFY_SYSTEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// Made by `initdb`, and shared by a server and its standbys.
+    pub system_identifier: String,
+    /// Counts the promotions.
+    pub timeline: u32,
+    /// The flushed end of the WAL.
+    pub xlogpos: Lsn,
+    /// The database of this connection.
+    pub dbname: Option<String>,
+}
+
+impl Wire {
+    /// Connects to the first server of `source` that fits, with passwords read anew.
+    ///
+    /// # Errors
+    /// [`crate::fault::Exit::Unavailable`] where waiting may help; another where a person must mend something.
+    pub async fn connect(source: &Source, application_name: &str) -> Result<Wire, Fault> {
+        Wire::connect_to(&Target::resolve(source)?, application_name).await
+    }
+
+    /// As [`Wire::connect`], to a target that was resolved already.
+    ///
+    /// # Errors
+    /// As [`Wire::connect`].
+    pub async fn connect_to(target: &Target, application_name: &str) -> Result<Wire, Fault> {
+        dial::first_that_fits(target, async |endpoint, link| {
+            Wire::begin(target, endpoint, link, application_name).await
+        })
+        .await
+    }
+
+    async fn begin(target: &Target, endpoint: &Endpoint, link: Link, name: &str) -> Result<Wire, Fault> {
+        let place = target.at(endpoint);
+        let mut wire = Wire {
+            reader: WireReader { stream: link.stream, inbound: BytesMut::new() },
+            outbound: BytesMut::new(),
+            parameters: HashMap::new(),
+            place: place.clone(),
+            user: target.user.clone(),
+        };
+        let mut parameters = vec![
+            ("user", &*target.user),
+            ("database", &*target.database),
+            ("replication", "database"),
+            ("application_name", name),
+        ];
+        parameters.extend(target.options.as_deref().map(|options| ("options", options)));
+        parameters.extend(PINNED);
+        frontend::startup_message(parameters, &mut wire.outbound).map_err(|_| {
+            Fault::usage(format!("{place}: a start-up parameter holds a zero byte"), "mend user, database or options")
+        })?;
+        let authenticator = Authenticator {
+            place,
+            user: &target.user,
+            password: endpoint.password.as_ref().map(|password| &*password.0),
+            passfile_note: target.passfile_note.as_deref(),
+            end_point: link.end_point,
+            binding: target.channel_binding,
+            private: link.private,
+            state: State::Start,
+        };
+        wire.authenticate(authenticator).await?;
+        wire.settle(target.session).await?;
+        Ok(wire)
+    }
+
+    async fn authenticate(&mut self, mut authenticator: Authenticator<'_>) -> Result<(), Fault> {
+        loop {
+            let frame = self.reply(START_MAX).await.map_err(|error| self.fault(&error))?;
+            match frame.tag {
+                b'R' => match authenticator.take(&frame.body)? {
+                    Step::Send(message) => self.outbound.extend_from_slice(&message),
+                    Step::Wait => {}
+                    Step::Done => return Ok(()),
+                },
+                b'E' => return Err(ServerError::parse(&frame.body).fault(&self.place, &self.user)),
+                tag => return Err(self.fault(&unexpected(tag))),
+            }
+        }
+    }
+
+    /// Reads the parameters, and makes the session what it is to be.
+    async fn settle(&mut self, session: SessionKind) -> Result<(), Fault> {
+        self.until_ready().await.map_err(|error| self.fault(&error))?;
+        if self.parameter("server_encoding") == Some("SQL_ASCII") {
+            // Conversion of a byte that is not UTF-8 would be an error in the decoder, and the slot wedged.
+            self.run("SET client_encoding TO 'SQL_ASCII'").await?;
+        }
+        if session == SessionKind::ReadWrite {
+            let rows = self.run("SHOW transaction_read_only").await?;
+            if rows.first().and_then(|row| row.first()) != Some(&Some("off".to_owned())) {
+                return Err(dial::read_only(&self.place));
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        self.simple_query(sql).await.map_err(|error| self.fault(&error))
+    }
+
+    /// The fault of `error` on this connection.
+    pub fn fault(&self, error: &WireError) -> Fault {
+        error.fault(&self.place, &self.user)
+    }
+
+    /// A parameter that the server reported, e.g. `server_version`, `server_encoding`.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Sets the kernel's receive buffer (SO_RCVBUF).
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.reader.stream.set_receive_buffer(bytes)
+    }
+
+    /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
+    ///
+    /// # Errors
+    /// Where the server refuses it or the stream fails.
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        frontend::query(sql, &mut self.outbound)?;
+        self.until_ready().await
+    }
+
+    /// Runs IDENTIFY_SYSTEM.
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`].
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
+        let rows = self.simple_query("IDENTIFY_SYSTEM").await?;
+        let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
+        let row = rows.into_iter().next().ok_or_else(odd)?;
+        let [Some(system_identifier), Some(timeline), Some(xlogpos), dbname] =
+            <[Option<String>; 4]>::try_from(row).map_err(|_| odd())?
+        else {
+            return Err(odd());
+        };
+        let timeline = timeline.parse().map_err(|_| odd())?;
+        let xlogpos = xlogpos.parse().map_err(|_| odd())?;
+        Ok(SystemIdentity { system_identifier, timeline, xlogpos, dbname })
+    }
+
+    /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
+    /// side are of use: [`Wire::split`].
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`]; the connection can go on after a refusal.
+    pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
+        frontend::query(sql, &mut self.outbound)?;
+        loop {
+            let frame = self.reply(REPLY_MAX).await?;
+            match frame.tag {
+                b'W' => return Ok(()),
+                b'E' => {
+                    let error = ServerError::parse(&frame.body);
+                    if error.severity != "FATAL" {
+                        self.until_ready().await?;
+                    }
+                    return Err(WireError::Server(error));
+                }
+                tag => return Err(unexpected(tag)),
+            }
+        }
+    }
+
+    /// Parts the two directions, so that one can be written while the other is read, or while nobody reads.
+    pub fn split(self) -> (WireReader, WireWriter) {
+        let (read, write) = tokio::io::split(self.reader.stream);
+        let reader = WireReader { stream: read, inbound: self.reader.inbound };
+        (reader, WireWriter { stream: write, outbound: self.outbound })
+    }
+
+    /// Takes leave of the server, within a second.
+    pub async fn close(self) {
+        let (_reader, writer) = self.split();
+        writer.close().await;
+    }
+
+    /// Sends what is queued and gives the next message that is an answer; parameters and notices are taken aside.
+    async fn reply(&mut self, max: usize) -> Result<Frame, WireError> {
+        flush(&mut self.reader.stream, &mut self.outbound).await?;
+        loop {
+            let Some(frame) = next_frame(&mut self.reader.inbound, max)? else {
+                if self.reader.read_more().await? == 0 {
+                    return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
+                continue;
+            };
+            match frame.tag {
+                b'S' => self.take_parameter(&frame.body),
+                b'N' => tracing::debug!(notice = %ServerError::parse(&frame.body), "PostgreSQL says"),
+                // Cancel key, asynchronous notification: of no use here.
+                b'K' | b'A' => {}
+                _ => return Ok(frame),
+            }
+        }
+    }
+
+    fn take_parameter(&mut self, body: &[u8]) {
+        let mut parts = body.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+        if let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            self.parameters.insert(name, value);
+        }
+    }
+
+    async fn until_ready(&mut self) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            let frame = self.reply(REPLY_MAX).await?;
+            match frame.tag {
+                b'D' => rows.push(parse_row(&frame.body)?),
+                // Row description, command complete, empty query.
+                b'T' | b'C' | b'I' => {}
+                b'E' => {
+                    let error = ServerError::parse(&frame.body);
+                    if error.severity == "FATAL" {
+                        return Err(WireError::Server(error));
+                    }
+                    refused.get_or_insert(error);
+                }
+                b'Z' => return refused.map_or(Ok(rows), |error| Err(WireError::Server(error))),
+                tag => return Err(unexpected(tag)),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> WireReader<S> {
+    /// Reads once, up to 256 KiB, and appends; 0 is the end of the stream. A dropped call loses nothing.
+    ///
+    /// # Errors
+    /// Where the stream fails.
+    pub async fn read_more(&mut self) -> io::Result<usize> {
+        if self.inbound.capacity() - self.inbound.len() < READ_MIN {
+            self.inbound.reserve(READ_SIZE);
+        }
+        self.stream.read_buf(&mut self.inbound).await
+    }
+
+    /// What was read and not yet taken: cut it by [`next_frame`].
+    pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.inbound
+    }
+}
+
+impl WireWriter {
+    /// Queues one CopyData message.
+    pub fn queue_copy_data(&mut self, data: &[u8]) {
+        match frontend::CopyData::new(data) {
+            Ok(message) => message.write(&mut self.outbound),
+            // Over 2 GiB: what is sent here is a status update of 34 bytes.
+            Err(error) => tracing::error!(%error, "a CopyData message was too long and was not sent"),
+        }
+    }
+
+    /// Queues one CopyData message and sends all that is queued.
+    ///
+    /// # Errors
+    /// Where the stream fails.
+    pub async fn send_copy_data(&mut self, data: &[u8]) -> io::Result<()> {
+        self.queue_copy_data(data);
+        self.flush().await
+    }
+
+    /// Sends all that is queued. A dropped call leaves the rest queued; the next one goes on with it.
+    ///
+    /// # Errors
+    /// Where the stream fails.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        flush(&mut self.stream, &mut self.outbound).await
+    }
+
+    /// Takes leave of the server, within a second: it may be busy, or have stopped reading.
+    pub async fn close(mut self) {
+        frontend::terminate(&mut self.outbound);
+        let leave = async {
+            flush(&mut self.stream, &mut self.outbound).await?;
+            self.stream.shutdown().await
+        };
+        match tokio::time::timeout(CLOSE_TIMEOUT, leave).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "closing a connection"),
+            Err(_) => tracing::debug!("the server did not take the farewell in time"),
+        }
+    }
+}
+
+async fn flush(stream: &mut (impl AsyncWrite + Unpin), outbound: &mut BytesMut) -> io::Result<()> {
+    while outbound.has_remaining() {
+        if stream.write_buf(outbound).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    stream.flush().await
+}
+
+fn unexpected(tag: u8) -> WireError {
+    WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
+}
+
+fn parse_row(mut body: &[u8]) -> Result<Vec<Option<String>>, WireError> {
+    let mut take = |len: usize| {
+        let (part, rest) = body.split_at_checked(len)?;
+        body = rest;
+        Some(part)
+    };
+    let mut parse = || {
+        let columns = u16::from_be_bytes(take(2)?.try_into().ok()?);
+        let mut row = Vec::new();
+        for _ in 0..columns {
+            let len = i32::from_be_bytes(take(4)?.try_into().ok()?);
+            row.push(match usize::try_from(len) {
+                Ok(len) => Some(String::from_utf8_lossy(take(len)?).into_owned()),
+                Err(_) => None,
+            });
+        }
+        Some(row)
+    };
+    parse().ok_or_else(|| WireError::Protocol("the server sent a row that cannot be read".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, TlsMode};
+    use crate::postgres::fixture::cluster;
+
+    #[tokio::test]
+    async fn the_system_is_identified_over_plain_scram() {
+        let source = Source { tls: TlsMode::Disable, ca: None, ..cluster().source("by_scram_plain") };
+        let mut wire = Wire::connect(&source, "test").await.unwrap();
+        let identity = wire.identify_system().await.unwrap();
+        assert_eq!((identity.timeline, identity.dbname.as_deref()), (1, Some("app")));
+        assert!(identity.system_identifier.parse::<u64>().is_ok());
+        wire.close().await;
+    }
+}
