@@ -34,7 +34,16 @@ pub struct Session {
     user: String,
     server_encoding: String,
     ended: watch::Receiver<Option<Ending>>,
-    driver: JoinHandle<()>,
+    driver: Driver,
+}
+
+/// The task that moves the connection's bytes; it ends with the session.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How a connection ended.
@@ -132,7 +141,7 @@ impl Session {
             .map_err(|error| describe_start(&error, target, endpoint, &place))?;
         let server_encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
         let (tell, ended) = watch::channel(None);
-        let driver = tokio::spawn(drive(connection, tell, place.clone(), target.user.clone()));
+        let driver = Driver(tokio::spawn(drive(connection, tell, place.clone(), target.user.clone())));
         let session = Session { client, place, user: target.user.clone(), server_encoding, ended, driver };
         session.settle(target.session).await?;
         Ok(session)
@@ -158,6 +167,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The bare client; its connection ends when it is dropped.
+    pub fn into_client(self) -> Client {
+        // The driver ends by itself with the client; aborting it here would end the connection.
+        std::mem::forget(self.driver);
+        self.client
     }
 
     /// The fault of `error` on this connection.
@@ -202,12 +218,6 @@ impl Deref for Session {
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut Client {
         &mut self.client
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 

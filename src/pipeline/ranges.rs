@@ -1,0 +1,162 @@
+//! Reading the key ranges: one task a section, beside the stream.
+//!
+//! * In: where a section's range begins (and ends, where its fence has passed already).
+//! * Out: [`RangeNews`], in order.
+//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::config::{Section, Source};
+use crate::fault::{Exit, Fault};
+use crate::lane::Chunk;
+use crate::postgres::range::{self, Selection};
+use crate::postgres::sql::{Session, connect_sql, is_transient};
+use crate::postgres::{fence, setup};
+use crate::row::{Key, KeyType};
+
+/// What a range's task tells the corridor.
+#[derive(Debug)]
+pub enum RangeNews {
+    /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
+    Fenced(usize, Option<(Key, u64)>),
+    /// A chunk was read.
+    Chunk(usize, Chunk),
+    /// It cannot be read until somebody mends something; it is tried again.
+    Failed(usize, Fault),
+    /// It can be read again.
+    Recovered(usize),
+}
+
+/// One section's range.
+#[derive(Debug)]
+pub struct RangeTask {
+    /// Its lane.
+    pub lane: usize,
+    /// The section.
+    pub section: Section,
+    /// What is read.
+    pub selection: Selection,
+    /// How its keys are read.
+    pub key_type: KeyType,
+    /// The key's column among those read.
+    pub key_column: usize,
+    /// Everything up to here is settled.
+    pub cursor: Option<Key>,
+    /// The last key, where the fence has passed already.
+    pub ceiling: Option<Key>,
+}
+
+/// How long it waits before it tries again what a person must mend.
+const RETRY: Duration = Duration::from_secs(15);
+
+impl RangeTask {
+    /// Reads to the end of the range. `turn` bounds how many ranges are read at once, `ahead` how many chunks this one may
+    /// be ahead of their use.
+    pub async fn run(mut self, source: Source, turn: Arc<Semaphore>, ahead: Arc<Semaphore>, news: mpsc::Sender<RangeNews>) {
+        let Ok(_turn) = turn.acquire_owned().await else { return };
+        let mut failed = false;
+        let mut limit = range::next_limit(None);
+        loop {
+            match self.attempt(&source, &ahead, &news, &mut failed, &mut limit).await {
+                Ok(()) => return,
+                Err(fault) => {
+                    let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
+                    tracing::warn!(section = %self.section.name, what = fault.what, remedy = fault.remedy, "the backfill waits");
+                    failed = true;
+                    if news.send(RangeNews::Failed(self.lane, fault)).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        source: &Source,
+        ahead: &Semaphore,
+        news: &mpsc::Sender<RangeNews>,
+        failed: &mut bool,
+        limit: &mut usize,
+    ) -> Result<(), Fault> {
+        let session = connect_sql(source, "backfill").await?;
+        let at = |error: tokio_postgres::Error| self_fault(&session, &error);
+        let ceiling = match &self.ceiling {
+            Some(ceiling) => ceiling.clone(),
+            None => match self.fence(&session).await? {
+                Some((ceiling, estimated)) => {
+                    self.ceiling = Some(ceiling.clone());
+                    let fenced = RangeNews::Fenced(self.lane, Some((ceiling.clone(), estimated)));
+                    if news.send(fenced).await.is_err() {
+                        return Ok(());
+                    }
+                    ceiling
+                }
+                None => {
+                    let _gone = news.send(RangeNews::Fenced(self.lane, None)).await;
+                    return Ok(());
+                }
+            },
+        };
+        session.batch_execute(range::SESSION).await.map_err(at)?;
+        loop {
+            let Ok(permit) = ahead.acquire().await else { return Ok(()) };
+            permit.forget();
+            let piece = match self.selection.read(&session, self.cursor.as_ref(), &ceiling, *limit).await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    ahead.add_permits(1);
+                    return Err(self_fault(&session, &error));
+                }
+            };
+            if std::mem::take(failed) && news.send(RangeNews::Recovered(self.lane)).await.is_err() {
+                return Ok(());
+            }
+            let last_key = piece.rows.iter().last().map(|row| row.get(self.key_column));
+            let last_key = match last_key {
+                Some(crate::row::Value::Text(text)) => Key::parse(text, self.key_type).ok(),
+                Some(crate::row::Value::Null | crate::row::Value::Oversize) | None => None,
+            };
+            let last = piece.rows.len() < *limit || last_key.as_ref().is_none_or(|key| *key >= ceiling);
+            *limit = range::next_limit(Some(&piece.rows));
+            self.cursor = last_key.or(self.cursor.take());
+            let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };
+            if news.send(RangeNews::Chunk(self.lane, chunk)).await.is_err() || last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the fence, then finds the range's end.
+    async fn fence(&self, session: &Session) -> Result<Option<(Key, u64)>, Fault> {
+        let at = |error: tokio_postgres::Error| self_fault(session, &error);
+        let name = &self.section.name;
+        let waiting = |blockers: &[fence::Blocker]| {
+            tracing::warn!(section = %name, waiting_for = %setup::names(blockers),
+                "the backfill begins when transactions that are open now have ended; end them, or wait");
+        };
+        fence::pass(session, waiting).await.map_err(at)?;
+        session.batch_execute("SET row_security = off").await.map_err(at)?;
+        let Some(text) = self.selection.ceiling(session, self.cursor.as_ref()).await.map_err(at)? else {
+            return Ok(None);
+        };
+        let ceiling = Key::parse(text.as_bytes(), self.key_type).map_err(|error| {
+            Fault::usage(
+                format!("section {name}: the greatest key cannot be used: {error}"),
+                "choose a key of a type that DESIGN names, with finite values of at most 32 characters",
+            )
+        })?;
+        let estimated = self.selection.estimate(session, self.cursor.as_ref(), &ceiling).await.map_err(at)?;
+        Ok(Some((ceiling, estimated)))
+    }
+}
+
+/// The fault of a statement of the backfill.
+fn self_fault(session: &Session, error: &tokio_postgres::Error) -> Fault {
+    let fault = session.fault(error);
+    if is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
+}

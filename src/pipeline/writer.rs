@@ -1,0 +1,90 @@
+//! The one writer of the state: lists of operations in order, many in one transaction where many wait.
+//!
+//! * In: numbered lists from the engine.
+//! * Out: the number of the last list that is durable; or why nothing can be written any more.
+//! * Never: two lists out of order; a list given up because a connection broke.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::connect::StateConnector;
+use crate::fault::Fault;
+use crate::state::{Op, StateError, Store, Term};
+
+/// Lists that one transaction takes, at most.
+const GROUP: usize = 64;
+
+/// What the writer tells.
+#[derive(Debug)]
+pub enum Written {
+    /// Everything up to this list is durable.
+    Durable(u64),
+    /// The state cannot be written just now; it is tried again.
+    Waiting(Fault),
+    /// It can be written again.
+    Recovered,
+    /// Another process leads: stop at once.
+    Fenced,
+    /// A person must mend the state; nothing more is written.
+    Unwritable(Fault),
+}
+
+/// Writes until the corridor goes.
+pub async fn run(
+    connector: StateConnector,
+    mut store: Store,
+    mut term: Term,
+    mut lists: mpsc::UnboundedReceiver<(u64, Vec<Op>)>,
+    told: mpsc::UnboundedSender<Written>,
+) {
+    while let Some((mut last, mut ops)) = lists.recv().await {
+        for _ in 1..GROUP {
+            let Ok((number, more)) = lists.try_recv() else { break };
+            last = number;
+            ops.extend(more);
+        }
+        let mut failures = 0;
+        loop {
+            let result = if ops.is_empty() { Ok(()) } else { store.apply(&mut term, &ops).await };
+            let told = match result {
+                Ok(()) => {
+                    if failures > 0 && told.send(Written::Recovered).is_err() {
+                        return;
+                    }
+                    told.send(Written::Durable(last))
+                }
+                Err(StateError::Fenced) => told.send(Written::Fenced),
+                Err(StateError::Unwritable(fault)) => told.send(Written::Unwritable(fault)),
+                Err(StateError::Unavailable(fault)) => {
+                    if told.send(Written::Waiting(fault)).is_err() {
+                        return;
+                    }
+                    failures += 1;
+                    store = reconnect(&connector, store, failures).await;
+                    continue;
+                }
+            };
+            if told.is_err() {
+                return;
+            }
+            break;
+        }
+    }
+}
+
+/// A new connection, as soon as there is one; the old store where none is needed.
+async fn reconnect(connector: &StateConnector, store: Store, failures: u32) -> Store {
+    let delay = crate::planhat::delay(failures.min(6), None, fastrand::f64()).min(Duration::from_secs(10));
+    tokio::time::sleep(delay).await;
+    if !store.is_closed() {
+        return store;
+    }
+    match connector.store().await {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::debug!(%error, "the state's database is still away");
+            store
+        }
+    }
+}
