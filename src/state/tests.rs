@@ -1,5 +1,6 @@
 //! The room on a real PostgreSQL.
 
+use std::future::Future as _;
 use std::time::Duration;
 
 use super::fixture::{cluster, schema, store, store_losing_commit};
@@ -366,7 +367,8 @@ async fn a_dropped_apply_is_rolled_back_or_found_applied() {
     for polls in 1..12 {
         let mut apply = Box::pin(store.apply(&mut term, &ops));
         for _ in 0..polls {
-            if let std::task::Poll::Ready(done) = futures_util::poll!(&mut apply) {
+            let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(apply.as_mut().poll(cx))).await;
+            if let std::task::Poll::Ready(done) = polled {
                 done.unwrap();
                 break;
             }
