@@ -23,6 +23,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in the order in which they are told of.
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Sending,
+        Outcome::Delivered,
+        Outcome::Partial,
+        Outcome::InDoubt,
+        Outcome::Resent,
+        Outcome::Held,
+        Outcome::Quarantined,
+    ];
+
     /// The word in the ledger, in metrics and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,11 +46,16 @@ impl Outcome {
             Outcome::Quarantined => "quarantined",
         }
     }
+
+    /// The outcome of this word.
+    pub fn parse(word: &str) -> Option<Outcome> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == word)
+    }
 }
 
 /// One batch's row of the ledger, when its request is about to be made. `id`s are given by the one writer (the holder
 /// of the epoch), ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
     /// Ledger id.
     pub id: i64,
@@ -60,7 +76,7 @@ pub struct Delivery {
 }
 
 /// One row that cannot be delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quarantined {
     /// Its section.
     pub section: SectionName,
@@ -77,7 +93,7 @@ pub struct Quarantined {
 }
 
 /// How far a section's backfill (or re-sync) is.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct BackfillProgress {
     /// Everything up to this key is settled (text); `None` at the start.
     pub cursor: Option<String>,
@@ -93,7 +109,7 @@ pub struct BackfillProgress {
 }
 
 /// A section's way of getting rows, kept in the state. `paused` and `halted` are not phases: they are laid over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SectionPhase {
     /// Known by name only: not attached yet.
     Waiting,
@@ -105,8 +121,28 @@ pub enum SectionPhase {
     Streaming,
 }
 
+impl SectionPhase {
+    /// The word in the state schema and in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SectionPhase::Waiting => "waiting",
+            SectionPhase::Backfilling(_) => "backfilling",
+            SectionPhase::Resyncing(_) => "resyncing",
+            SectionPhase::Streaming => "streaming",
+        }
+    }
+
+    /// How far it is, where a range is being read.
+    pub fn progress(&self) -> Option<&BackfillProgress> {
+        match self {
+            SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) => Some(progress),
+            SectionPhase::Waiting | SectionPhase::Streaming => None,
+        }
+    }
+}
+
 /// What is added to a section's totals by one operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Totals {
     /// Rows received by the sink.
     pub delivered: u64,
@@ -119,7 +155,7 @@ pub struct Totals {
 }
 
 /// One write. A list of them is applied in one transaction, in order, if the epoch still holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// A request is about to be made: the row `sending`, with `under_way` true; inserted, or updated if the id is there.
     Sending {

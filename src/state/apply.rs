@@ -1,0 +1,171 @@
+//! The one way in which the leader writes: a list of [`Op`]s, all or nothing, once, under its epoch.
+//!
+//! * In: the leader's [`Term`], and a list.
+//! * Out: durable, or an error by fate. Two round trips: everything up to the last statement, then COMMIT.
+//! * Never: half a list; a list twice; a list of a leader whose epoch is past.
+//!
+//! A COMMIT whose answer is lost may have happened. So every list has a number, which the fence writes beside the epoch
+//! in the same transaction, with a digest of the list: applied again, the fence finds its own number there already.
+
+use std::future::{Future, poll_fn};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures_util::future::{MaybeDone, maybe_done};
+use tokio_postgres::Error;
+
+use super::error::StateError;
+use super::model::Op;
+use super::store::{Store, Term};
+use super::writes::{Bound, Under, Write, statements};
+use crate::fault::Fault;
+
+const DOING: &str = "writing";
+
+type Flight<'a> = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send + 'a>>;
+
+impl Store {
+    /// Applies `ops` in order, in one transaction, if the term's epoch still holds.
+    ///
+    /// After [`StateError::Unavailable`], and where this future was dropped, nobody knows whether the list was applied:
+    /// apply **the same list again with the same term** (on a new `Store`, where the connection broke) before any other.
+    /// It is applied once.
+    ///
+    /// # Errors
+    /// By fate. [`StateError::Fenced`] and [`StateError::Unwritable`] wrote nothing.
+    pub async fn apply(&mut self, term: &mut Term, ops: &[Op]) -> Result<(), StateError> {
+        let under = Under { epoch: term.epoch, seq: term.seq + 1, digest: digest(ops) };
+        self.prepare(ops).await?;
+        self.settle().await?;
+        let store: &Store = self;
+        let bound = statements(under, ops, |text| store.text(text));
+        let written: Vec<Write> = bound.iter().map(|bound| bound.write).collect();
+        let open = store.opening();
+        let results = store.bounded(DOING, async { Ok(store.fly(bound).await) }).await?;
+        let checked = store.check(&written, results);
+        match checked {
+            Ok(Fate::Written) => {
+                store.bounded(DOING, store.client.batch_execute("COMMIT")).await?;
+                open.ended();
+            }
+            Ok(Fate::NotOurs) => {
+                store.rollback(open).await;
+                store.why_not_ours(under).await?;
+            }
+            Err(error) => {
+                store.rollback(open).await;
+                return Err(error);
+            }
+        }
+        term.seq = under.seq;
+        Ok(())
+    }
+
+    /// Prepares what the list needs and was not prepared yet.
+    async fn prepare(&mut self, ops: &[Op]) -> Result<(), StateError> {
+        let needed = ops.iter().filter_map(write_of).chain([Write::Fence]);
+        for write in needed {
+            if !self.prepared.contains_key(&write) {
+                self.settle().await?;
+                let sql = self.place.schema.sql(write.sql());
+                let statement = self.bounded("preparing", self.client.prepare(&sql)).await?;
+                self.prepared.insert(write, statement);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends BEGIN and all statements at once, in order, and gathers their answers.
+    async fn fly(&self, bound: Vec<Bound<'_>>) -> Vec<Result<u64, Error>> {
+        let mut flights: Vec<MaybeDone<Flight<'_>>> = Vec::with_capacity(bound.len() + 1);
+        let begin: Flight<'_> = Box::pin(async { self.client.batch_execute("BEGIN").await.map(|()| 0) });
+        flights.push(maybe_done(begin));
+        for Bound { write, params } in bound {
+            let statement = &self.prepared[&write];
+            let flight: Flight<'_> = Box::pin(self.client.execute_raw(statement, params));
+            flights.push(maybe_done(flight));
+        }
+        // The first poll of each is what sends it: in order. The answers come in order too.
+        poll_fn(|cx| {
+            for flight in &mut flights {
+                let _answered: Poll<()> = Pin::new(flight).poll(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut results = Vec::with_capacity(flights.len());
+        for mut flight in flights {
+            Pin::new(&mut flight).await;
+            results.extend(Pin::new(&mut flight).take_output());
+        }
+        results
+    }
+
+    /// What the answers mean. The fence comes first: whatever the statements after it met, a past epoch is the reason.
+    fn check(&self, written: &[Write], results: Vec<Result<u64, Error>>) -> Result<Fate, StateError> {
+        let mut results = results.into_iter().map(|result| result.map_err(|error| self.place.classify(DOING, &error)));
+        results.next().transpose()?;
+        for (write, changed) in written.iter().zip(results) {
+            match (write, changed?) {
+                (Write::Fence, 0) => return Ok(Fate::NotOurs),
+                (Write::Checkpoint | Write::Halted, 0) => return Err(self.place.no_section(DOING)),
+                (Write::Sending, 0) => {
+                    let what = "a ledger row that has ended was to be sent again under its old id";
+                    return Err(StateError::Unwritable(Fault::bug(what)));
+                }
+                // The rows are settled all the same: to stop here would only send them again.
+                (Write::Retrying | Write::Ended, 0) => {
+                    tracing::warn!("a row of the ledger was removed, or ended, while its batch was under way");
+                }
+                (_, _) => {}
+            }
+        }
+        Ok(Fate::Written)
+    }
+
+    /// Why the fence found no row: the list was applied before (fine), or this is no longer the leader's state.
+    async fn why_not_ours(&self, under: Under) -> Result<(), StateError> {
+        let asked = "SELECT epoch, applied_seq, applied_digest FROM {schema}.instance WHERE id = 1";
+        let rows = self.query(DOING, asked, &[]).await?;
+        let row = rows.first().ok_or_else(|| self.place.no_instance())?;
+        let (epoch, seq, digest): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        match (epoch.cmp(&under.epoch), seq.cmp(&under.seq)) {
+            (std::cmp::Ordering::Equal, std::cmp::Ordering::Equal) if digest == under.digest => Ok(()),
+            (std::cmp::Ordering::Equal, std::cmp::Ordering::Equal) => Err(StateError::Unwritable(Fault::bug(
+                "another list of writes than the one whose answer was lost was applied after it",
+            ))),
+            (std::cmp::Ordering::Equal, std::cmp::Ordering::Less) | (std::cmp::Ordering::Less, _) => {
+                Err(self.place.older_copy(seq, under.seq - 1))
+            }
+            // A later epoch, or somebody writes under this one.
+            (std::cmp::Ordering::Equal | std::cmp::Ordering::Greater, _) => Err(StateError::Fenced),
+        }
+    }
+}
+
+/// What the fence said.
+enum Fate {
+    Written,
+    NotOurs,
+}
+
+fn write_of(op: &Op) -> Option<Write> {
+    match op {
+        Op::Sending { .. } => Some(Write::Sending),
+        Op::Retrying { .. } => Some(Write::Retrying),
+        Op::Ended { .. } => Some(Write::Ended),
+        Op::Checkpoint { .. } => Some(Write::Checkpoint),
+        Op::Quarantine(_) => Some(Write::Quarantine),
+        Op::Unquarantine(_) => Some(Write::Unquarantine),
+        Op::Halted { .. } => Some(Write::Halted),
+        Op::Mark { .. } => None,
+    }
+}
+
+/// Tells one list from another. It is compared only by the process that wrote it.
+fn digest(ops: &[Op]) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    ops.hash(&mut hasher);
+    hasher.finish().cast_signed()
+}

@@ -1,0 +1,235 @@
+//! What operators asked for (`event`), and stretches of the log that could not be read (`gap`).
+//!
+//! * In: requests by commands; gaps, by whoever found them.
+//! * Out: the queue through which commands reach the running instance; the record that stays.
+//! * Never: an event handled twice; the same gap opened again at every restart.
+
+use serde::Serialize;
+use tokio_postgres::Row;
+use tokio_postgres::types::PgLsn;
+
+use super::error::StateError;
+use super::sections::lsn;
+use super::store::{Store, Term, rfc3339, signed};
+use crate::row::{Lsn, SectionName};
+
+/// Something that a person asks of the running instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEvent {
+    /// Who: the role or user name, as far as it is known.
+    pub actor: String,
+    /// What: `resync`, `retry`, `drop`, `pause`, …
+    pub action: String,
+    /// To which section.
+    pub section: Option<SectionName>,
+    /// With what; a JSON object.
+    pub args: serde_json::Value,
+}
+
+/// A row of `event`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Event {
+    /// Its id; ascending in the order of asking.
+    pub id: i64,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Who asked.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// To which section.
+    pub section: Option<String>,
+    /// With what.
+    pub args: serde_json::Value,
+    /// RFC 3339, UTC; none while it waits.
+    pub handled_at: Option<String>,
+    /// What came of it, for people.
+    pub result: Option<String>,
+}
+
+/// A stretch of the log that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewGap {
+    /// The section, or all.
+    pub section: Option<SectionName>,
+    /// The reason's word (DESIGN section 6): `slot_missing`, `publication_changed`, …
+    pub reason: String,
+    /// What was seen, for people.
+    pub detail: String,
+    /// Settled up to here.
+    pub from_lsn: Option<Lsn>,
+    /// Read again from here, where it is known.
+    pub to_lsn: Option<Lsn>,
+    /// Every transaction below this 64-bit xid was settled.
+    pub xmin_floor: Option<u64>,
+}
+
+/// A row of `gap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Its id.
+    pub id: i64,
+    /// The section, or all.
+    pub section: Option<String>,
+    /// The reason's word.
+    pub reason: String,
+    /// What was seen.
+    pub detail: String,
+    /// Settled up to here (`16/B374D848`).
+    pub from_lsn: Option<String>,
+    /// Read again from here.
+    pub to_lsn: Option<String>,
+    /// Every transaction below this 64-bit xid was settled.
+    pub xmin_floor: Option<i64>,
+    /// RFC 3339, UTC.
+    pub opened_at: String,
+    /// RFC 3339, UTC; none while it is open.
+    pub closed_at: Option<String>,
+    /// How and by whom it was closed.
+    pub closed_by: Option<String>,
+}
+
+impl Store {
+    /// Asks something of the running instance; the event's id.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn append_event(&self, event: &NewEvent) -> Result<i64, StateError> {
+        let write = "INSERT INTO {schema}.event (actor, action, section, args)
+             VALUES ($1, $2, $3, $4::text::jsonb) RETURNING id";
+        let section = event.section.as_ref().map(SectionName::as_str);
+        let args = event.args.to_string();
+        let params: super::store::Params<'_> =
+            &[&self.text(&event.actor), &self.text(&event.action), &section, &self.text(&args)];
+        Ok(self.one("recording an event", write, params).await?.get(0))
+    }
+
+    /// The events that wait to be handled, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn unhandled_events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
+        self.events_where("handled_at IS NULL AND $1::bigint IS NOT NULL ORDER BY id", 0, limit).await
+    }
+
+    /// The event of this id, for whoever waits for its result.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn event(&self, id: i64) -> Result<Option<Event>, StateError> {
+        Ok(self.events_where("id = $1", id, 1).await?.pop())
+    }
+
+    /// The last events, newest first.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
+        self.events_where("$1::bigint IS NOT NULL ORDER BY id DESC", 0, limit).await
+    }
+
+    async fn events_where(&self, which: &str, id: i64, limit: u32) -> Result<Vec<Event>, StateError> {
+        let sql = format!(
+            "SELECT id, {} AS at, actor, action, section, args::text, {} AS handled_at, result
+             FROM {{schema}}.event WHERE {which} LIMIT $2",
+            rfc3339("at"),
+            rfc3339("handled_at")
+        );
+        Ok(self.query("reading the events", &sql, &[&id, &i64::from(limit)]).await?.iter().map(event_of).collect())
+    }
+
+    /// Marks an event as handled; `false` where it was already.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn mark_handled(&self, term: &Term, id: i64, result: &str) -> Result<bool, StateError> {
+        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
+             UPDATE {schema}.event SET handled_at = now(), result = $3
+             FROM held WHERE id = $2 AND handled_at IS NULL";
+        let changed = self.execute("handling an event", write, &[&term.epoch, &id, &self.text(result)]).await?;
+        if changed == 0 {
+            self.still_leads(term).await?;
+        }
+        Ok(changed > 0)
+    }
+
+    /// Records a gap; its id. Where one of the same section and reason is open, that one's id.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn open_gap(&self, gap: &NewGap) -> Result<i64, StateError> {
+        let write = "WITH open AS (
+                SELECT id FROM {schema}.gap
+                WHERE closed_at IS NULL AND reason = $2 AND section IS NOT DISTINCT FROM $1::text
+                ORDER BY id LIMIT 1),
+             added AS (
+                INSERT INTO {schema}.gap (section, reason, detail, from_lsn, to_lsn, xmin_floor)
+                SELECT $1, $2, $3::text, $4::pg_lsn, $5::pg_lsn, $6::bigint WHERE NOT EXISTS (SELECT FROM open)
+                RETURNING id)
+             SELECT id FROM open UNION ALL SELECT id FROM added";
+        let section = gap.section.as_ref().map(SectionName::as_str);
+        let at = |lsn: Option<Lsn>| lsn.map(|lsn| PgLsn::from(lsn.0));
+        let params: super::store::Params<'_> = &[
+            &section,
+            &gap.reason,
+            &self.text(&gap.detail),
+            &at(gap.from_lsn),
+            &at(gap.to_lsn),
+            &gap.xmin_floor.map(signed),
+        ];
+        Ok(self.one("recording a gap", write, params).await?.get(0))
+    }
+
+    /// Closes a gap: how, and by whom. `false` where it was not open.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn close_gap(&self, id: i64, closed_by: &str) -> Result<bool, StateError> {
+        let write = "UPDATE {schema}.gap SET closed_at = now(), closed_by = $2 WHERE id = $1 AND closed_at IS NULL";
+        Ok(self.execute("closing a gap", write, &[&id, &self.text(closed_by)]).await? > 0)
+    }
+
+    /// All gaps, newest first; with `open_only`, those that nobody closed.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn gaps(&self, open_only: bool) -> Result<Vec<Gap>, StateError> {
+        let sql = format!(
+            "SELECT id, section, reason, detail, from_lsn, to_lsn, xmin_floor, {} AS opened_at, {} AS closed_at,
+                closed_by
+             FROM {{schema}}.gap WHERE closed_at IS NULL OR NOT $1 ORDER BY id DESC",
+            rfc3339("opened_at"),
+            rfc3339("closed_at")
+        );
+        Ok(self.query("reading the gaps", &sql, &[&open_only]).await?.iter().map(gap_of).collect())
+    }
+}
+
+fn event_of(row: &Row) -> Event {
+    Event {
+        id: row.get("id"),
+        at: row.get("at"),
+        actor: row.get("actor"),
+        action: row.get("action"),
+        section: row.get("section"),
+        // It is jsonb: the server wrote it.
+        args: serde_json::from_str(row.get("args")).unwrap_or_default(),
+        handled_at: row.get("handled_at"),
+        result: row.get("result"),
+    }
+}
+
+fn gap_of(row: &Row) -> Gap {
+    Gap {
+        id: row.get("id"),
+        section: row.get("section"),
+        reason: row.get("reason"),
+        detail: row.get("detail"),
+        from_lsn: lsn(row, "from_lsn").map(|lsn| lsn.to_string()),
+        to_lsn: lsn(row, "to_lsn").map(|lsn| lsn.to_string()),
+        xmin_floor: row.get("xmin_floor"),
+        opened_at: row.get("opened_at"),
+        closed_at: row.get("closed_at"),
+        closed_by: row.get("closed_by"),
+    }
+}

@@ -1,0 +1,225 @@
+//! The one row of `instance`: whose state this is, who leads, how far everything is settled.
+//!
+//! * In: what the source says of itself; the process's name.
+//! * Out: the [`Term`] under which a leader writes, and all that it needs to go on.
+//! * Never: an identity replaced without fencing whoever runs by the old one.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::PgLsn;
+
+use super::error::StateError;
+use super::ledger::OpenDelivery;
+use super::sections::{SectionRow, lsn};
+use super::store::{Store, Term, rfc3339, unsigned};
+use crate::row::Lsn;
+
+/// Which server, database, slot and publication the state belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `system_identifier` of `pg_control_system()` or IDENTIFY_SYSTEM.
+    pub system_identifier: String,
+    /// The timeline.
+    pub timeline: i32,
+    /// The source database's OID.
+    pub database_oid: u32,
+    /// The source database's name.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+}
+
+/// The row of `instance`, once an identity was adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Whose state it is.
+    pub identity: Identity,
+    /// The epoch of the last leader.
+    pub epoch: i64,
+    /// Everything before this is settled.
+    pub checkpoint: Lsn,
+    /// Every transaction below this 64-bit xid is settled.
+    pub xmin_floor: Option<u64>,
+    /// The last leader (`host:pid`).
+    pub leader: Option<String>,
+    /// When it began to lead: RFC 3339, UTC.
+    pub started_at: Option<String>,
+    /// Its program's version.
+    pub version: Option<String>,
+    /// What it said of itself last: DESIGN section 6.
+    pub state: Option<String>,
+    /// Why, where it needs a person.
+    pub reason: Option<String>,
+    /// And what to do.
+    pub remedy: Option<String>,
+}
+
+/// All that an instance needs to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// `None` before the first [`Store::adopt`].
+    pub instance: Option<Instance>,
+    /// Every section ever attached, by name; also such as the configuration has no more.
+    pub sections: Vec<SectionRow>,
+    /// The ledger's rows that are `sending` or `in_doubt`, by id.
+    pub open_deliveries: Vec<OpenDelivery>,
+    /// The id of the next batch: larger than any that was ever given.
+    pub next_delivery: i64,
+}
+
+impl Store {
+    /// The row of `instance`; `None` before the first [`Store::adopt`].
+    ///
+    /// # Errors
+    /// As every reading; [`StateError::Unwritable`] also where the schema is not of this version.
+    pub async fn instance(&self) -> Result<Option<Instance>, StateError> {
+        let sql = format!(
+            "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
+                leader, {}, version, state, reason, remedy, schema_version
+             FROM {{schema}}.instance WHERE id = 1",
+            rfc3339("started_at")
+        );
+        let rows = self.query("reading the identity", &sql, &[]).await?;
+        let row = rows.first().ok_or_else(|| self.place.no_instance())?;
+        match row.get::<_, i32>(15).cmp(&super::version()) {
+            std::cmp::Ordering::Less => Err(self.place.not_migrated()),
+            std::cmp::Ordering::Greater => Err(self.place.newer_schema(row.get(15), super::version())),
+            std::cmp::Ordering::Equal => Ok(instance_of(row)),
+        }
+    }
+
+    /// Reads all that a leader goes on with, in one snapshot. After [`Store::take_epoch`] no other process changes it.
+    ///
+    /// # Errors
+    /// As [`Store::instance`].
+    pub async fn open(&mut self) -> Result<Opened, StateError> {
+        self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
+            let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
+                        FROM {schema}.instance WHERE id = 1";
+            Ok(Opened {
+                instance: store.instance().await?,
+                sections: store.sections().await?,
+                open_deliveries: store.open_deliveries().await?,
+                next_delivery: store.one("opening", next, &[]).await?.get(0),
+            })
+        })
+        .await
+    }
+
+    /// Writes the identity: at first use, or when `repair` begins anew with another slot or server. Everything before
+    /// `checkpoint` counts as settled. The epoch moves on, so that whoever runs by the old identity stops. Sections'
+    /// positions beyond `checkpoint` are of a log that this server never wrote, and are forgotten: new transactions
+    /// may come at such positions again.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn adopt(
+        &mut self,
+        identity: &Identity,
+        checkpoint: Lsn,
+        xmin_floor: Option<u64>,
+    ) -> Result<(), StateError> {
+        let doing = "adopting the identity";
+        let (checkpoint, floor) = (PgLsn::from(checkpoint.0), xmin_floor.map(super::store::signed));
+        self.transaction(doing, "BEGIN", async |store| {
+            let write = "UPDATE {schema}.instance SET system_identifier = $1, timeline = $2, database_oid = $3,
+                    database = $4, slot = $5, publication = $6, checkpoint = $7, xmin_floor = $8, epoch = epoch + 1,
+                    state = NULL, reason = NULL, remedy = NULL
+                 WHERE id = 1";
+            let Identity { system_identifier, timeline, database_oid, database, slot, publication } = identity;
+            let changed = store
+                .execute(
+                    doing,
+                    write,
+                    &[
+                        system_identifier,
+                        timeline,
+                        database_oid,
+                        &store.text(database),
+                        slot,
+                        &store.text(publication),
+                        &checkpoint,
+                        &floor,
+                    ],
+                )
+                .await?;
+            if changed == 0 {
+                return Err(store.place.no_instance());
+            }
+            let forget = "UPDATE {schema}.section SET position_lsn = NULL, position_ordinal = NULL
+                 WHERE position_lsn > $1";
+            store.execute(doing, forget, &[&checkpoint]).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Becomes the leader: every older term is past from here on. `leader` is `host:pid`.
+    ///
+    /// # Errors
+    /// By fate. A frozen leader can hold this up for 5 s.
+    pub async fn take_epoch(&mut self, leader: &str) -> Result<Term, StateError> {
+        let take = "UPDATE {schema}.instance SET epoch = epoch + 1, leader = $1, started_at = now(), version = $2
+             WHERE id = 1 RETURNING epoch, applied_seq";
+        let version = env!("CARGO_PKG_VERSION");
+        let rows = self.query("taking the epoch", take, &[&self.text(leader), &version]).await?;
+        let row = rows.first().ok_or_else(|| self.place.no_instance())?;
+        Ok(Term { epoch: row.get(0), seq: row.get(1) })
+    }
+
+    /// Whether the term's epoch is still the last one.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`] where it is not; as every reading.
+    pub async fn still_leads(&self, term: &Term) -> Result<(), StateError> {
+        let asked = "SELECT epoch FROM {schema}.instance WHERE id = 1";
+        let rows = self.query("looking at the epoch", asked, &[]).await?;
+        let row = rows.first().ok_or_else(|| self.place.no_instance())?;
+        match row.get::<_, i64>(0).cmp(&term.epoch) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(StateError::Fenced),
+            std::cmp::Ordering::Less => Err(self.place.older_copy(row.get(0), term.epoch)),
+        }
+    }
+
+    /// What the leader says of itself, for `status` of other processes: state, and reason and remedy where it needs a
+    /// person.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn set_instance_state(
+        &self,
+        term: &Term,
+        state: &str,
+        why: Option<(&str, &str)>,
+    ) -> Result<(), StateError> {
+        let (reason, remedy) = why.unzip();
+        let (reason, remedy) = (reason.map(|text| self.text(text)), remedy.map(|text| self.text(text)));
+        let write = "UPDATE {schema}.instance SET state = $2, reason = $3, remedy = $4 WHERE id = 1 AND epoch = $1";
+        let changed = self.execute("writing the state", write, &[&term.epoch, &state, &reason, &remedy]).await?;
+        if changed == 0 { self.still_leads(term).await } else { Ok(()) }
+    }
+}
+
+fn instance_of(row: &Row) -> Option<Instance> {
+    Some(Instance {
+        identity: Identity {
+            system_identifier: row.get::<_, Option<String>>(0)?,
+            timeline: row.get::<_, Option<i32>>(1)?,
+            database_oid: row.get::<_, Option<u32>>(2)?,
+            database: row.get::<_, Option<String>>(3)?,
+            slot: row.get::<_, Option<String>>(4)?,
+            publication: row.get::<_, Option<String>>(5)?,
+        },
+        epoch: row.get(6),
+        checkpoint: lsn(row, 7).unwrap_or(Lsn::ZERO),
+        xmin_floor: row.get::<_, Option<i64>>(8).map(unsigned),
+        leader: row.get(9),
+        started_at: row.get(10),
+        version: row.get(11),
+        state: row.get(12),
+        reason: row.get(13),
+        remedy: row.get(14),
+    })
+}

@@ -1,0 +1,186 @@
+//! Reading the ledger, for people and after a restart, and pruning it. (It is written by `apply` alone.)
+//!
+//! * In: filters.
+//! * Out: [`DeliveryRow`]s for `logs`; [`OpenDelivery`]s for the leader.
+//! * Never: a row pruned whose batch has not ended.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_postgres::Row;
+
+use super::error::StateError;
+use super::model::{Delivery, Outcome, Phase};
+use super::sections::position;
+use super::store::{Store, rfc3339, unsigned};
+use crate::fault::Fault;
+use crate::row::SectionName;
+
+/// A ledger row that has not ended, as a leader finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenDelivery {
+    /// The batch.
+    pub delivery: Delivery,
+    /// `sending` or `in_doubt`.
+    pub outcome: Outcome,
+    /// Whether its request may have been sent and its answer is not known: after a crash, that is a doubt.
+    pub under_way: bool,
+    /// Requests made.
+    pub attempts: u32,
+    /// The epoch of the leader that wrote it.
+    pub epoch: i64,
+}
+
+/// A ledger row as `logs` shows it (DESIGN section 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryRow {
+    /// Ledger id.
+    pub id: i64,
+    /// Its section.
+    pub section: String,
+    /// `backfill`, `stream`, `resync`, `retry`.
+    pub phase: String,
+    /// Items in the request.
+    pub rows: i32,
+    /// Bytes of the request's body.
+    pub bytes: i64,
+    /// Key of the first row.
+    pub first_key: String,
+    /// Key of the last row.
+    pub last_key: String,
+    /// What became of it.
+    pub outcome: String,
+    /// The last answer's status.
+    pub http_status: Option<i32>,
+    /// Requests made.
+    pub attempts: i32,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC; none while it has not ended.
+    pub finished_at: Option<String>,
+    /// What came back last, for people; empty where all went well.
+    pub error: String,
+    /// Ascends with every write to the ledger: where `--follow` goes on.
+    #[serde(skip)]
+    pub changed: i64,
+}
+
+/// Which ledger rows, and in which order: newest first, unless one of the `after`s is given; then as they come.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryFilter {
+    /// Of this section.
+    pub section: Option<SectionName>,
+    /// With this outcome.
+    pub outcome: Option<Outcome>,
+    /// Begun at this time or later.
+    pub since: Option<jiff::Timestamp>,
+    /// With a larger id than this; in the order of ids.
+    pub after_id: Option<i64>,
+    /// Written after the row whose `changed` is this; in the order of writing. A row that changes comes again.
+    pub changed_after: Option<i64>,
+}
+
+impl Store {
+    /// Ledger rows, at most `limit`.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn deliveries(&self, filter: &DeliveryFilter, limit: u32) -> Result<Vec<DeliveryRow>, StateError> {
+        let order = match (filter.changed_after, filter.after_id) {
+            (Some(_), _) => "changed, id",
+            (None, Some(_)) => "id",
+            (None, None) => "id DESC",
+        };
+        let sql = format!(
+            "SELECT id, section, phase, rows, bytes, first_key, last_key, outcome, http_status, attempts,
+                {} AS started_at, {} AS finished_at, error, changed
+             FROM {{schema}}.delivery
+             WHERE ($1::text IS NULL OR section = $1) AND ($2::text IS NULL OR outcome = $2)
+                AND ($3::text IS NULL OR started_at >= $3::text::timestamptz) AND ($4::bigint IS NULL OR id > $4)
+                AND ($5::bigint IS NULL OR changed > $5)
+             ORDER BY {order} LIMIT $6",
+            rfc3339("started_at"),
+            rfc3339("finished_at")
+        );
+        let section = filter.section.as_ref().map(SectionName::as_str);
+        let (outcome, since) = (filter.outcome.map(Outcome::as_str), filter.since.map(|at| at.to_string()));
+        let limit = i64::from(limit);
+        let params: super::store::Params<'_> =
+            &[&section, &outcome, &since, &filter.after_id, &filter.changed_after, &limit];
+        Ok(self.query("reading the ledger", &sql, params).await?.iter().map(row_of).collect())
+    }
+
+    /// The number of the ledger's last write: where a `--follow` begins that shows only what is new.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn last_change(&self) -> Result<i64, StateError> {
+        let asked = "SELECT coalesce(max(changed), 0) FROM {schema}.delivery";
+        Ok(self.one("reading the ledger", asked, &[]).await?.get(0))
+    }
+
+    /// The rows that are `sending` or `in_doubt`, by id.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
+        let sql = "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_ordinal, last_lsn,
+                last_ordinal, outcome, under_way, attempts, epoch
+             FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') ORDER BY id";
+        self.query("reading the open batches", sql, &[]).await?.iter().map(open_of).collect()
+    }
+
+    /// Removes up to `limit` rows that have ended and are older than `keep`; how many it removed. Called again while it
+    /// removes `limit`, it does the whole work in small bites.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
+        let write = "DELETE FROM {schema}.delivery WHERE id IN (
+                SELECT id FROM {schema}.delivery
+                WHERE outcome NOT IN ('sending', 'in_doubt') AND started_at < now() - make_interval(secs => $1)
+                ORDER BY started_at LIMIT $2)";
+        self.execute("pruning the ledger", write, &[&keep.as_secs_f64(), &i64::from(limit)]).await
+    }
+}
+
+fn row_of(row: &Row) -> DeliveryRow {
+    DeliveryRow {
+        id: row.get("id"),
+        section: row.get("section"),
+        phase: row.get("phase"),
+        rows: row.get("rows"),
+        bytes: row.get("bytes"),
+        first_key: row.get("first_key"),
+        last_key: row.get("last_key"),
+        outcome: row.get("outcome"),
+        http_status: row.get("http_status"),
+        attempts: row.get("attempts"),
+        started_at: row.get("started_at"),
+        finished_at: row.get("finished_at"),
+        error: row.get("error"),
+        changed: row.get("changed"),
+    }
+}
+
+fn open_of(row: &Row) -> Result<OpenDelivery, StateError> {
+    // The table's CHECKs let no other words in.
+    let unknown = || StateError::Unwritable(Fault::bug("a word in the ledger that this program does not know"));
+    let count = |column: &str| u32::try_from(row.get::<_, i32>(column)).unwrap_or(0);
+    Ok(OpenDelivery {
+        delivery: Delivery {
+            id: row.get("id"),
+            section: SectionName::from(row.get::<_, &str>("section")),
+            phase: Phase::parse(row.get("phase")).ok_or_else(unknown)?,
+            rows: count("rows"),
+            bytes: unsigned(row.get("bytes")),
+            first_key: row.get("first_key"),
+            last_key: row.get("last_key"),
+            span: position(row, "first_lsn", "first_ordinal").zip(position(row, "last_lsn", "last_ordinal")),
+        },
+        outcome: Outcome::parse(row.get("outcome")).ok_or_else(unknown)?,
+        under_way: row.get("under_way"),
+        attempts: count("attempts"),
+        epoch: row.get("epoch"),
+    })
+}

@@ -1,0 +1,142 @@
+//! Reading the quarantine, and dropping from it. (Rows go in by `apply` alone, and out by it when a retry delivered them.)
+//!
+//! * In: filters and ids.
+//! * Out: rows for `quarantine list` and `show`, items for `quarantine retry`.
+//! * Never: a row that leaves without somebody naming its id.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+
+use super::error::StateError;
+use super::sections::position;
+use super::store::{Params, Store, rfc3339, unsigned};
+use crate::row::{Position, SectionName};
+
+/// A row of `quarantine list` (DESIGN section 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuarantineRow {
+    /// Its id.
+    pub id: i64,
+    /// Its section.
+    pub section: String,
+    /// The row's key; empty where it could not be read.
+    pub key: String,
+    /// A word, a colon, and the reason for people.
+    pub reason: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+}
+
+/// A row of the quarantine with its item: `quarantine show`, and what a retry sends.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuarantineItem {
+    /// What the list shows.
+    #[serde(flatten)]
+    pub row: QuarantineRow,
+    /// The item as JSON, byte for byte as it was sent or refused.
+    pub item: Box<RawValue>,
+    /// Where it stood in the stream.
+    #[serde(skip)]
+    pub position: Option<Position>,
+    /// The ledger row of the batch it was in.
+    pub delivery: Option<i64>,
+}
+
+/// Which rows of the quarantine; in the order of ids.
+#[derive(Clone, Debug, Default)]
+pub struct QuarantineFilter {
+    /// Of this section.
+    pub section: Option<SectionName>,
+    /// Whose reason begins with this word.
+    pub reason: Option<String>,
+    /// With a larger id than this.
+    pub after_id: Option<i64>,
+}
+
+const COLUMNS: &str = "id, section, key, reason, item, lsn, ordinal, delivery";
+
+impl Store {
+    /// Rows of the quarantine without their items, at most `limit`.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn quarantine_list(
+        &self,
+        filter: &QuarantineFilter,
+        limit: u32,
+    ) -> Result<Vec<QuarantineRow>, StateError> {
+        let sql = format!(
+            "SELECT id, section, key, reason, {} AS created_at FROM {{schema}}.quarantine
+             WHERE ($1::text IS NULL OR section = $1) AND ($2::text IS NULL OR starts_with(reason, $2))
+                AND id > $3 ORDER BY id LIMIT $4",
+            rfc3339("created_at")
+        );
+        let section = filter.section.as_ref().map(SectionName::as_str);
+        let params: Params<'_> = &[&section, &filter.reason, &filter.after_id.unwrap_or(i64::MIN), &i64::from(limit)];
+        Ok(self.query("reading the quarantine", &sql, params).await?.iter().map(row_of).collect())
+    }
+
+    /// One row with its item.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn quarantine_show(&self, id: i64) -> Result<Option<QuarantineItem>, StateError> {
+        Ok(self.quarantine_items(&[id]).await?.pop())
+    }
+
+    /// These rows with their items, by id; ids that are not there are left out. The caller bounds the list: the items
+    /// are all in memory.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn quarantine_items(&self, ids: &[i64]) -> Result<Vec<QuarantineItem>, StateError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, {} AS created_at FROM {{schema}}.quarantine WHERE id = ANY ($1) ORDER BY id",
+            rfc3339("created_at")
+        );
+        Ok(self.query("reading the quarantine", &sql, &[&ids]).await?.iter().map(item_of).collect())
+    }
+
+    /// Drops these rows, on a person's behalf; how many were there.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn quarantine_drop(&self, ids: &[i64]) -> Result<u64, StateError> {
+        let write = "DELETE FROM {schema}.quarantine WHERE id = ANY ($1)";
+        self.execute("dropping from quarantine", write, &[&ids]).await
+    }
+
+    /// How many rows each section has in quarantine; sections without any are left out.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn quarantine_counts(&self) -> Result<Vec<(SectionName, u64)>, StateError> {
+        let sql = "SELECT section, count(*) FROM {schema}.quarantine GROUP BY section ORDER BY section";
+        let rows = self.query("counting the quarantine", sql, &[]).await?;
+        Ok(rows.iter().map(|row| (SectionName::from(row.get::<_, &str>(0)), unsigned(row.get(1)))).collect())
+    }
+}
+
+fn row_of(row: &Row) -> QuarantineRow {
+    QuarantineRow {
+        id: row.get("id"),
+        section: row.get("section"),
+        key: row.get("key"),
+        reason: row.get("reason"),
+        created_at: row.get("created_at"),
+    }
+}
+
+fn item_of(row: &Row) -> QuarantineItem {
+    let item: String = row.get("item");
+    QuarantineItem {
+        row: row_of(row),
+        // What is no JSON is shown as a string: it is still the evidence.
+        item: RawValue::from_string(item.clone())
+            .or_else(|_| RawValue::from_string(serde_json::Value::from(item).to_string()))
+            .unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        position: position(row, "lsn", "ordinal"),
+        delivery: row.get("delivery"),
+    }
+}

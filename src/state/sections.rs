@@ -1,0 +1,262 @@
+//! The rows of `section`: what each section is attached to, how far it is, and what people asked of it.
+//!
+//! * In: attachments and re-syncs, under the leader's epoch; pauses, by anybody.
+//! * Out: [`SectionRow`]s.
+//! * Never: totals set back; an attachment written by a process whose epoch is past.
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
+use tokio_postgres::types::PgLsn;
+
+use super::error::StateError;
+use super::model::{BackfillProgress, SectionPhase, Totals};
+use super::store::{Store, Term, rfc3339, signed, unsigned};
+use crate::row::{Lsn, Position, SectionName};
+
+/// A mapped column as it was when the section attached: what drift is measured against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedColumn {
+    /// Its name, as the catalog has it.
+    pub name: String,
+    /// Its type, as `format_type` shows it.
+    #[serde(rename = "type")]
+    pub ty: String,
+}
+
+/// What a section is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The table's OID: it follows the table through renames.
+    pub table_oid: u32,
+    /// The table's name, as people write it.
+    pub table_name: String,
+    /// `user_activity` or `custom_metric`.
+    pub kind: String,
+    /// The moment from which the stream carries the section's inserts; `None` while it waits.
+    pub attach_lsn: Option<Lsn>,
+    /// The mapped columns.
+    pub columns: Vec<MappedColumn>,
+}
+
+/// A row of `section`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectionRow {
+    /// The section.
+    pub name: SectionName,
+    /// What it is attached to.
+    pub attachment: Attachment,
+    /// When it was attached: RFC 3339, UTC.
+    pub attached_at: Option<String>,
+    /// How it gets its rows.
+    pub phase: SectionPhase,
+    /// Streamed rows up to here are settled.
+    pub position: Option<Position>,
+    /// Rows settled by the last backfill or re-sync; also after it has ended.
+    pub backfill_rows: u64,
+    /// Rows in its range, estimated when it began.
+    pub backfill_estimated: u64,
+    /// When it began.
+    pub backfill_started_at: Option<String>,
+    /// Totals since the section was first attached.
+    pub totals: Totals,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// Why it is halted, and the remedy.
+    pub halted: Option<(String, String)>,
+    /// When rows of it were last received.
+    pub last_delivered_at: Option<String>,
+}
+
+impl Store {
+    /// All sections, by name.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
+        let sql = format!(
+            "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
+                ceiling, streamed, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
+                position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
+                halted_remedy, {} AS last_delivered_at
+             FROM {{schema}}.section ORDER BY name",
+            rfc3339("attached_at"),
+            rfc3339("backfill_started_at"),
+            rfc3339("last_delivered_at")
+        );
+        Ok(self.query("reading the sections", &sql, &[]).await?.iter().map(section_of).collect())
+    }
+
+    /// Attaches a section, for the first time or anew: phase and attachment are replaced, its position is forgotten (it
+    /// was of another attachment), and it is not halted. Totals and a pause stay.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn attach_section(
+        &self,
+        term: &Term,
+        name: &SectionName,
+        to: &Attachment,
+        phase: &SectionPhase,
+    ) -> Result<(), StateError> {
+        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
+             INSERT INTO {schema}.section (name, table_oid, table_name, kind, attach_lsn, attached_at, columns, phase,
+                cursor, ceiling, streamed, backfill_rows, backfill_estimated, backfill_started_at)
+             SELECT $2, $3::oid, $4::text, $5::text, $6::pg_lsn, CASE WHEN $6 IS NOT NULL THEN now() END,
+                $7::text::jsonb, $8::text, $9::text, $10::text, $11::text, $12::bigint, $13::bigint,
+                CASE WHEN $8 IN ('backfilling', 'resyncing') THEN now() END
+             FROM held
+             ON CONFLICT (name) DO UPDATE SET table_oid = excluded.table_oid, table_name = excluded.table_name,
+                kind = excluded.kind, attach_lsn = excluded.attach_lsn, attached_at = excluded.attached_at,
+                columns = excluded.columns, phase = excluded.phase, cursor = excluded.cursor,
+                ceiling = excluded.ceiling, streamed = excluded.streamed, backfill_rows = excluded.backfill_rows,
+                backfill_estimated = excluded.backfill_estimated, backfill_started_at = excluded.backfill_started_at,
+                position_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
+        let nothing = BackfillProgress::default();
+        let progress = phase.progress().unwrap_or(&nothing);
+        let changed = self
+            .execute(
+                "attaching a section",
+                write,
+                &[
+                    &term.epoch,
+                    &name.as_str(),
+                    &to.table_oid,
+                    &self.text(&to.table_name),
+                    &to.kind,
+                    &to.attach_lsn.map(|lsn| PgLsn::from(lsn.0)),
+                    &self.text(&columns_json(&to.columns)),
+                    &phase.as_str(),
+                    &progress.cursor,
+                    &progress.ceiling,
+                    &progress.streamed,
+                    &signed(progress.rows),
+                    &signed(progress.estimated),
+                ],
+            )
+            .await?;
+        if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
+    }
+
+    /// Notes what the section's table is called and looks like now (a rename is followed), and nothing else.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn note_table(&self, term: &Term, name: &SectionName, now: &Attachment) -> Result<(), StateError> {
+        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
+             UPDATE {schema}.section SET table_oid = $3, table_name = $4, columns = $5::text::jsonb
+             FROM held WHERE name = $2";
+        let (table, columns) = (self.text(&now.table_name), columns_json(&now.columns));
+        let changed = self
+            .execute(
+                "noting a table",
+                write,
+                &[&term.epoch, &name.as_str(), &now.table_oid, &table, &self.text(&columns)],
+            )
+            .await?;
+        if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
+    }
+
+    /// Sends the section back to `from`; where an event asked for it, that event is handled in the same write, so that
+    /// a crash cannot make it be done twice.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn reset_section_for_resync(
+        &self,
+        term: &Term,
+        name: &SectionName,
+        from: &BackfillProgress,
+        event: Option<i64>,
+    ) -> Result<(), StateError> {
+        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE),
+             handled AS (UPDATE {schema}.event SET handled_at = now(), result = 'begun'
+                FROM held WHERE id = $3 AND handled_at IS NULL)
+             UPDATE {schema}.section SET phase = 'resyncing', cursor = $4, ceiling = $5, streamed = $6,
+                backfill_rows = $7, backfill_estimated = $8, backfill_started_at = now()
+             FROM held WHERE name = $2";
+        let (rows, estimated) = (signed(from.rows), signed(from.estimated));
+        let changed = self
+            .execute(
+                "beginning a re-sync",
+                write,
+                &[&term.epoch, &name.as_str(), &event, &from.cursor, &from.ceiling, &from.streamed, &rows, &estimated],
+            )
+            .await?;
+        if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
+    }
+
+    /// Pauses or resumes a section, on a person's behalf. `false` where no section of this name was ever attached.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn set_paused(&self, name: &SectionName, paused: bool) -> Result<bool, StateError> {
+        let write = "UPDATE {schema}.section SET paused = $2 WHERE name = $1";
+        Ok(self.execute("pausing a section", write, &[&name.as_str(), &paused]).await? > 0)
+    }
+
+    /// Why a write under this term changed nothing.
+    async fn past(&self, term: &Term) -> StateError {
+        match self.still_leads(term).await {
+            Ok(()) => self.place.no_section("writing a section"),
+            Err(error) => error,
+        }
+    }
+}
+
+fn columns_json(columns: &[MappedColumn]) -> String {
+    serde_json::json!(columns).to_string()
+}
+
+fn section_of(row: &Row) -> SectionRow {
+    let (rows, estimated) = (unsigned(row.get("backfill_rows")), unsigned(row.get("backfill_estimated")));
+    let progress = || BackfillProgress {
+        cursor: row.get("cursor"),
+        ceiling: row.get("ceiling"),
+        streamed: row.get("streamed"),
+        rows,
+        estimated,
+    };
+    SectionRow {
+        name: SectionName::from(row.get::<_, &str>("name")),
+        attachment: Attachment {
+            table_oid: row.get::<_, Option<u32>>("table_oid").unwrap_or(0),
+            table_name: row.get::<_, Option<String>>("table_name").unwrap_or_default(),
+            kind: row.get::<_, Option<String>>("kind").unwrap_or_default(),
+            attach_lsn: lsn(row, "attach_lsn"),
+            // Written by `columns_json`; what somebody else wrote there is no known column, that is: drift.
+            columns: serde_json::from_str(row.get("columns")).unwrap_or_default(),
+        },
+        attached_at: row.get("attached_at"),
+        phase: match row.get::<_, &str>("phase") {
+            "backfilling" => SectionPhase::Backfilling(progress()),
+            "resyncing" => SectionPhase::Resyncing(progress()),
+            "streaming" => SectionPhase::Streaming,
+            // The table's CHECK lets nothing else in.
+            _ => SectionPhase::Waiting,
+        },
+        position: position(row, "position_lsn", "position_ordinal"),
+        backfill_rows: rows,
+        backfill_estimated: estimated,
+        backfill_started_at: row.get("backfill_started_at"),
+        totals: Totals {
+            delivered: unsigned(row.get("rows_delivered")),
+            quarantined: unsigned(row.get("rows_quarantined")),
+            in_doubt: unsigned(row.get("rows_in_doubt")),
+            resent: unsigned(row.get("rows_resent")),
+        },
+        paused: row.get("paused"),
+        halted: row.get::<_, Option<String>>("halted_reason").zip(row.get("halted_remedy")),
+        last_delivered_at: row.get("last_delivered_at"),
+    }
+}
+
+/// A column that holds an LSN.
+pub(super) fn lsn(row: &Row, column: impl tokio_postgres::row::RowIndex + std::fmt::Display) -> Option<Lsn> {
+    row.get::<_, Option<PgLsn>>(column).map(|lsn| Lsn(lsn.into()))
+}
+
+/// Two columns that hold a position.
+pub(super) fn position(row: &Row, lsn_column: &str, ordinal: &str) -> Option<Position> {
+    let ordinal: Option<i64> = row.get(ordinal);
+    lsn(row, lsn_column).zip(ordinal).map(|(final_lsn, ordinal)| Position { final_lsn, ordinal: unsigned(ordinal) })
+}

@@ -1,0 +1,328 @@
+//! One session with the state schema: its settings, its bounds, its transactions, its migrations.
+//!
+//! * In: a connected client, whose connection the caller drives.
+//! * Out: a [`Store`], on which the other files of this room put their statements.
+//! * Never: a wait without bound, for a lock, a statement, an answer, or a client that froze inside a transaction.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::error::{Place, StateError};
+use super::schema::{self, MIGRATIONS, Schema};
+use super::writes::Write;
+
+/// How long an answer may take, whatever the server does.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Settings of the session. A process that freezes inside a transaction holds the row of `instance` locked: the server
+/// ends its session before the standby's wait for that lock is over (5 s < 10 s), so that a takeover is never stuck.
+const SETTINGS: &str = "SET synchronous_commit = local; SET statement_timeout = '15s'; SET lock_timeout = '10s'; \
+     SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed'; \
+     SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off";
+
+/// Parameters of a statement.
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// The right to write, and how far it was used. Kept by the leader across reconnects: it is what makes the same list,
+/// applied again after a lost answer, be applied once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    pub(super) epoch: i64,
+    /// The number of the last list known to be applied; ascends over all epochs.
+    pub(super) seq: i64,
+}
+
+impl Term {
+    /// The epoch.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+/// One session with the state schema.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) client: Client,
+    pub(super) place: Place,
+    pub(super) prepared: HashMap<Write, Statement>,
+    /// Only ASCII can surely be stored: the database's encoding is not UTF-8.
+    ascii_only: bool,
+    /// A transaction was begun and its end was not seen (the future was dropped): it is rolled back first.
+    abandoned: AtomicBool,
+}
+
+impl Store {
+    /// Sets the session up. The schema need not exist.
+    ///
+    /// # Errors
+    /// [`StateError::Unavailable`] where the connection breaks.
+    pub async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
+        let place = Place { schema, user: String::new(), database: String::new() };
+        let mut store =
+            Store { client, place, prepared: HashMap::new(), ascii_only: false, abandoned: AtomicBool::new(false) };
+        let doing = "setting the session up";
+        let settings = format!("{SETTINGS}; SET application_name = '{}'", super::APPLICATION_NAME);
+        store.bounded(doing, store.client.batch_execute(&settings)).await?;
+        let asked = "SELECT current_user::text, current_database()::text, current_setting('server_encoding')";
+        let row = store.one(doing, asked, &[]).await?;
+        (store.place.user, store.place.database) = (row.get(0), row.get(1));
+        store.ascii_only = !matches!(row.get::<_, &str>(2), "UTF8" | "SQL_ASCII");
+        Ok(store)
+    }
+
+    /// The schema's name.
+    pub fn schema(&self) -> &Schema {
+        &self.place.schema
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// The schema's version; `None` where its tables are not there.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn schema_version(&self) -> Result<Option<i32>, StateError> {
+        let doing = "looking for the tables";
+        let there = "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname::text = $1 AND c.relname = 'instance' AND c.relkind IN ('r', 'p')";
+        if self.query(doing, there, &[&self.place.schema.name()]).await?.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.query(doing, "SELECT schema_version FROM {schema}.instance WHERE id = 1", &[]).await?;
+        rows.first().map(|row| Some(row.get(0))).ok_or_else(|| self.place.no_instance())
+    }
+
+    /// Whether the schema is there, in the version that this program reads and writes.
+    ///
+    /// # Errors
+    /// As every reading; [`StateError::Unwritable`] also where the schema is of a later version.
+    pub async fn is_there(&self) -> Result<bool, StateError> {
+        match self.schema_version().await? {
+            Some(held) if held > schema::version() => Err(self.place.newer_schema(held, schema::version())),
+            held => Ok(held == Some(schema::version())),
+        }
+    }
+
+    /// Makes the schema, or brings it to this program's version: one transaction, one process at a time.
+    ///
+    /// # Errors
+    /// [`StateError::Unwritable`] where rights are missing or the schema is of a later version.
+    pub async fn migrate(&mut self) -> Result<(), StateError> {
+        if self.is_there().await? {
+            return Ok(());
+        }
+        self.transaction("migrating", "BEGIN", async |store| {
+            let doing = "migrating";
+            let name = store.place.schema.name();
+            let lock = "SELECT pg_advisory_xact_lock(hashtextextended('pg2planhat state ' || $1, 0))";
+            store.query(doing, lock, &[&name]).await?;
+            // Not IF NOT EXISTS: that asks for the right to create even where the schema exists.
+            let exists = "SELECT 1 FROM pg_namespace WHERE nspname::text = $1";
+            if store.query(doing, exists, &[&name]).await?.is_empty() {
+                store.script(doing, "CREATE SCHEMA {schema}").await?;
+            }
+            let held = match store.schema_version().await? {
+                Some(held) if held > schema::version() => {
+                    return Err(store.place.newer_schema(held, schema::version()));
+                }
+                held => usize::try_from(held.unwrap_or(0)).unwrap_or(0),
+            };
+            for migration in MIGRATIONS.iter().skip(held) {
+                store.script(doing, migration).await?;
+            }
+            store.script(doing, &schema::record_version()).await
+        })
+        .await
+    }
+
+    /// Drops the tables and the schema. Whatever else somebody put into the schema stays, and is an error.
+    ///
+    /// # Errors
+    /// [`StateError::Unwritable`] where rights are missing or the schema holds other objects.
+    pub async fn drop_schema(&mut self) -> Result<(), StateError> {
+        self.prepared.clear();
+        self.transaction("dropping the schema", "BEGIN", async |store| {
+            let tables = ["event", "gap", "quarantine", "delivery", "section", "instance"];
+            for table in tables {
+                let drop = format!("DROP TABLE IF EXISTS {{schema}}.{table}");
+                store.script("dropping the schema", &drop).await?;
+            }
+            store.script("dropping the schema", "DROP SCHEMA IF EXISTS {schema}").await
+        })
+        .await
+    }
+}
+
+/// What the other files of this room stand on. `{schema}` in SQL is replaced.
+impl Store {
+    /// Waits for an answer, within bounds, and says what an error means.
+    pub(super) async fn bounded<T>(
+        &self,
+        doing: &str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StateError> {
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.place.classify(doing, &error)),
+            Err(_) => Err(self.place.unreachable(doing, "no answer within 30 s")),
+        }
+    }
+
+    /// The rows of one statement.
+    pub(super) async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StateError> {
+        self.settle().await?;
+        self.bounded(doing, self.client.query(&self.place.schema.sql(sql), params)).await
+    }
+
+    /// The one row of a statement that always has one.
+    pub(super) async fn one(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Row, StateError> {
+        self.settle().await?;
+        self.bounded(doing, self.client.query_one(&self.place.schema.sql(sql), params)).await
+    }
+
+    /// One statement; how many rows it changed.
+    pub(super) async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64, StateError> {
+        self.settle().await?;
+        self.bounded(doing, self.client.execute(&self.place.schema.sql(sql), params)).await
+    }
+
+    async fn script(&self, doing: &str, sql: &str) -> Result<(), StateError> {
+        self.bounded(doing, self.client.batch_execute(&self.place.schema.sql(sql))).await
+    }
+
+    /// Does `work` between `begin` and COMMIT, or ROLLBACK where it fails. `&mut`: nothing else can slip into it.
+    pub(super) async fn transaction<T>(
+        &mut self,
+        doing: &str,
+        begin: &str,
+        work: impl AsyncFnOnce(&Store) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        self.settle().await?;
+        let store: &Store = self;
+        let open = OpenTransaction::new(&store.abandoned);
+        store.bounded(doing, store.client.batch_execute(begin)).await?;
+        match work(store).await {
+            Ok(value) => {
+                store.bounded(doing, store.client.batch_execute("COMMIT")).await?;
+                open.ended();
+                Ok(value)
+            }
+            Err(error) => {
+                store.rollback(open).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a transaction that failed. Where this fails too, the next statement does it, or finds the connection gone.
+    pub(super) async fn rollback(&self, open: OpenTransaction<'_>) {
+        if self.bounded("rolling back", self.client.batch_execute("ROLLBACK")).await.is_ok() {
+            open.ended();
+        }
+    }
+
+    /// Rolls back what a dropped future left open.
+    pub(super) async fn settle(&self) -> Result<(), StateError> {
+        if !self.abandoned.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let open = OpenTransaction::new(&self.abandoned);
+        self.bounded("rolling back", self.client.batch_execute("ROLLBACK")).await?;
+        open.ended();
+        Ok(())
+    }
+
+    /// Marks that a transaction is open from here until [`OpenTransaction::ended`].
+    pub(super) fn opening(&self) -> OpenTransaction<'_> {
+        OpenTransaction::new(&self.abandoned)
+    }
+
+    /// Text that the database can hold: no NUL; where its encoding is not UTF-8, other characters than ASCII as JSON
+    /// escapes, which leaves an item the same JSON.
+    pub(super) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        storable(text, self.ascii_only)
+    }
+}
+
+/// A transaction that is open. Dropped before its end, it leaves word that it is to be rolled back.
+pub(super) struct OpenTransaction<'a> {
+    abandoned: &'a AtomicBool,
+    ended: bool,
+}
+
+impl<'a> OpenTransaction<'a> {
+    fn new(abandoned: &'a AtomicBool) -> Self {
+        OpenTransaction { abandoned, ended: false }
+    }
+
+    /// Its end was seen.
+    pub(super) fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for OpenTransaction<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.abandoned.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn storable(text: &str, ascii_only: bool) -> Cow<'_, str> {
+    let kept = |c: char| c != '\0' && (c.is_ascii() || !ascii_only);
+    if text.chars().all(kept) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if kept(c) {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// SQL that shows a timestamp as RFC 3339 in UTC.
+pub(super) fn rfc3339(column: &str) -> String {
+    format!(r#"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"#)
+}
+
+/// PostgreSQL's integers are signed; no count of ours comes near the end.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// And back.
+pub(super) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn text_is_made_storable_and_stays_the_same_json() {
+        assert!(matches!(storable("naïve 🙂", false), Cow::Borrowed(_)));
+        assert_eq!(storable("a\0b", false), "a\\u0000b");
+        let item = r#"{"a":"naïve 🙂"}"#;
+        let stored = storable(item, true);
+        assert!(stored.is_ascii());
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&stored), parse(item));
+    }
+}

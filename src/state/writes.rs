@@ -1,0 +1,249 @@
+//! The writes of the leader, as statements: which SQL an [`Op`] is, and with which parameters. Pure.
+//!
+//! * In: a list of [`Op`]s.
+//! * Out: a list of [`Bound`] statements in the same order; rows that go into quarantine one after the other are one.
+//! * Never: a position, a checkpoint or a ledger row moved back: the statements themselves refuse it.
+
+use std::borrow::Cow;
+
+use tokio_postgres::types::{PgLsn, ToSql};
+
+use super::model::{Delivery, Op, Quarantined, SectionPhase, Totals};
+use super::store::signed;
+use crate::row::{Position, SectionName};
+
+/// A prepared statement of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Write {
+    /// Takes the row of `instance` for this transaction, if the epoch and the number are the next ones.
+    Fence,
+    Sending,
+    Retrying,
+    Ended,
+    Checkpoint,
+    Quarantine,
+    Unquarantine,
+    Halted,
+}
+
+impl Write {
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Write::Fence => {
+                "UPDATE {schema}.instance SET applied_seq = $2, applied_digest = $3,
+                    checkpoint = greatest(checkpoint, $4::pg_lsn), xmin_floor = greatest(xmin_floor, $5::bigint),
+                    last_delivery = greatest(last_delivery, $6::bigint)
+                 WHERE id = 1 AND epoch = $1 AND applied_seq = $2::bigint - 1"
+            }
+            // What an earlier attempt brought back stays to be seen while the next one is under way. A row that has
+            // ended never becomes `sending` again.
+            Write::Sending => {
+                "INSERT INTO {schema}.delivery AS d (id, section, phase, rows, bytes, first_key, last_key, first_lsn,
+                    first_ordinal, last_lsn, last_ordinal, outcome, under_way, attempts, epoch, changed)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'sending', true, $12, $13, $14)
+                 ON CONFLICT (id) DO UPDATE SET section = excluded.section, phase = excluded.phase,
+                    rows = excluded.rows, bytes = excluded.bytes, first_key = excluded.first_key,
+                    last_key = excluded.last_key, first_lsn = excluded.first_lsn,
+                    first_ordinal = excluded.first_ordinal, last_lsn = excluded.last_lsn,
+                    last_ordinal = excluded.last_ordinal, outcome = 'sending', under_way = true,
+                    attempts = excluded.attempts, finished_at = NULL, epoch = excluded.epoch,
+                    changed = excluded.changed
+                 WHERE d.outcome IN ('sending', 'in_doubt')"
+            }
+            Write::Retrying => {
+                "UPDATE {schema}.delivery SET under_way = false, http_status = $2, error = $3, epoch = $4, changed = $5
+                 WHERE id = $1 AND outcome = 'sending'"
+            }
+            Write::Ended => {
+                "UPDATE {schema}.delivery SET outcome = $2, under_way = false, http_status = $3, error = $4,
+                    finished_at = now(), epoch = $5, changed = $6
+                 WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
+            }
+            // The counts of a backfill that has ended stay, to be shown.
+            Write::Checkpoint => {
+                "UPDATE {schema}.section SET
+                    position_lsn = CASE WHEN $2::pg_lsn IS NOT NULL AND (position_lsn IS NULL
+                        OR (position_lsn, position_ordinal) < ($2, $3::bigint)) THEN $2 ELSE position_lsn END,
+                    position_ordinal = CASE WHEN $2 IS NOT NULL AND (position_lsn IS NULL
+                        OR (position_lsn, position_ordinal) < ($2, $3)) THEN $3 ELSE position_ordinal END,
+                    phase = coalesce($4::text, phase),
+                    cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
+                    ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
+                    streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
+                    backfill_rows = coalesce($8::bigint, backfill_rows),
+                    backfill_estimated = coalesce($9::bigint, backfill_estimated),
+                    backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
+                        ELSE backfill_started_at END,
+                    rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
+                    rows_in_doubt = rows_in_doubt + $12, rows_resent = rows_resent + $13,
+                    last_delivered_at = CASE WHEN $10 > 0 THEN now() ELSE last_delivered_at END
+                 WHERE name = $1"
+            }
+            Write::Quarantine => {
+                "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, ordinal, delivery)
+                 SELECT section, key, reason, item, lsn, ordinal, delivery
+                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::pg_lsn[], $6::bigint[], $7::bigint[])
+                    WITH ORDINALITY AS q (section, key, reason, item, lsn, ordinal, delivery, n)
+                 ORDER BY n"
+            }
+            Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
+            Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
+        }
+    }
+}
+
+/// A parameter, owned or borrowed from the list of writes.
+pub(super) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
+/// A statement with its parameters.
+pub(super) struct Bound<'a> {
+    pub(super) write: Write,
+    pub(super) params: Vec<Param<'a>>,
+}
+
+macro_rules! bound {
+    ($write:expr, $($param:expr),* $(,)?) => {
+        Bound { write: $write, params: vec![$(Box::new($param) as Param<'_>),*] }
+    };
+}
+
+/// What every statement of one list shares.
+#[derive(Clone, Copy)]
+pub(super) struct Under {
+    pub(super) epoch: i64,
+    pub(super) seq: i64,
+    pub(super) digest: i64,
+}
+
+/// The statements of one list; the first is the fence, which carries the list's marks.
+pub(super) fn statements<'a>(
+    under: Under,
+    ops: &'a [Op],
+    text: impl Fn(&'a str) -> Cow<'a, str> + Copy,
+) -> Vec<Bound<'a>> {
+    let mut all = vec![fence(under, ops)];
+    let mut rest = ops;
+    while let Some((op, after)) = rest.split_first() {
+        rest = after;
+        match op {
+            Op::Sending { delivery, attempt } => all.push(sending(under, delivery, *attempt, text)),
+            Op::Retrying { id, http_status, error } => {
+                let status = http_status.map(i32::from);
+                all.push(bound!(Write::Retrying, *id, status, text(error), under.epoch, under.seq));
+            }
+            Op::Ended { id, outcome, http_status, error } => {
+                let (word, status) = (outcome.as_str(), http_status.map(i32::from));
+                all.push(bound!(Write::Ended, *id, word, status, text(error), under.epoch, under.seq));
+            }
+            Op::Checkpoint { section, position, phase, add } => {
+                all.push(checkpoint(section, *position, phase.as_ref(), *add));
+            }
+            Op::Quarantine(first) => {
+                let others = after.iter().map_while(|op| if let Op::Quarantine(row) = op { Some(row) } else { None });
+                let rows: Vec<&Quarantined> = std::iter::once(first).chain(others).collect();
+                rest = &after[rows.len() - 1..];
+                all.push(quarantine(&rows, text));
+            }
+            Op::Unquarantine(ids) => all.push(bound!(Write::Unquarantine, ids.as_slice())),
+            Op::Halted { section, why } => {
+                let (reason, remedy) = why.as_ref().map(|(reason, remedy)| (text(reason), text(remedy))).unzip();
+                all.push(bound!(Write::Halted, section.as_str(), reason, remedy));
+            }
+            // In the fence.
+            Op::Mark { .. } => {}
+        }
+    }
+    all
+}
+
+fn fence(under: Under, ops: &[Op]) -> Bound<'static> {
+    let (mut checkpoint, mut floor, mut last) = (None, None, None);
+    for op in ops {
+        match op {
+            Op::Mark { checkpoint: at, xmin_floor } => {
+                checkpoint = checkpoint.max(Some(*at));
+                floor = floor.max(*xmin_floor);
+            }
+            Op::Sending { delivery, .. } => last = last.max(Some(delivery.id)),
+            Op::Retrying { .. } | Op::Ended { .. } | Op::Checkpoint { .. } | Op::Quarantine(_) => {}
+            Op::Unquarantine(_) | Op::Halted { .. } => {}
+        }
+    }
+    let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));
+    bound!(Write::Fence, under.epoch, under.seq, under.digest, checkpoint, floor, last)
+}
+
+fn sending<'a>(
+    under: Under,
+    delivery: &'a Delivery,
+    attempt: u32,
+    text: impl Fn(&'a str) -> Cow<'a, str>,
+) -> Bound<'a> {
+    let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let (first, last) = delivery.span.unzip();
+    let ((first_lsn, first_ordinal), (last_lsn, last_ordinal)) = (columns(first), columns(last));
+    bound!(
+        Write::Sending,
+        delivery.id,
+        delivery.section.as_str(),
+        delivery.phase.as_str(),
+        int(delivery.rows),
+        signed(delivery.bytes),
+        text(&delivery.first_key),
+        text(&delivery.last_key),
+        first_lsn,
+        first_ordinal,
+        last_lsn,
+        last_ordinal,
+        int(attempt),
+        under.epoch,
+        under.seq,
+    )
+}
+
+fn checkpoint<'a>(
+    section: &'a SectionName,
+    position: Option<Position>,
+    phase: Option<&'a SectionPhase>,
+    add: Totals,
+) -> Bound<'a> {
+    let (lsn, ordinal) = columns(position);
+    let progress = phase.and_then(SectionPhase::progress);
+    bound!(
+        Write::Checkpoint,
+        section.as_str(),
+        lsn,
+        ordinal,
+        phase.map(SectionPhase::as_str),
+        progress.and_then(|p| p.cursor.as_deref()),
+        progress.and_then(|p| p.ceiling.as_deref()),
+        progress.map(|p| p.streamed.as_str()),
+        progress.map(|p| signed(p.rows)),
+        progress.map(|p| signed(p.estimated)),
+        signed(add.delivered),
+        signed(add.quarantined),
+        signed(add.in_doubt),
+        signed(add.resent),
+    )
+}
+
+fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, str>) -> Bound<'a> {
+    fn each<'a, T>(rows: &[&'a Quarantined], of: impl Fn(&'a Quarantined) -> T) -> Vec<T> {
+        rows.iter().map(|row| of(row)).collect()
+    }
+    bound!(
+        Write::Quarantine,
+        each(rows, |row| row.section.as_str()),
+        each(rows, |row| text(&row.key)),
+        each(rows, |row| text(&row.reason)),
+        each(rows, |row| text(&row.item)),
+        each(rows, |row| columns(row.position).0),
+        each(rows, |row| columns(row.position).1),
+        each(rows, |row| row.delivery),
+    )
+}
+
+/// A position as its two columns.
+pub(super) fn columns(position: Option<Position>) -> (Option<PgLsn>, Option<i64>) {
+    position.map(|at| (PgLsn::from(at.final_lsn.0), signed(at.ordinal))).unzip()
+}
