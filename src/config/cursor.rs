@@ -118,6 +118,11 @@ impl<'a> Map<'a> {
         self.entry(name).map(|(_, node)| node).filter(|node| !node.is_null())
     }
 
+    /// Whether no key was unknown.
+    pub(super) fn names_are_known(&self) -> bool {
+        self.entries.iter().all(|(name, _)| self.keys.iter().any(|key| key.name == name.text))
+    }
+
     /// Where the key itself is written.
     pub(super) fn key_mark(&self, name: &str) -> Option<Mark> {
         self.entry(name).map(|(name, _)| name.at)

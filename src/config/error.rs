@@ -130,9 +130,16 @@ pub(super) fn shown(text: &str) -> String {
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: String = name.chars().take(128).collect::<String>().to_lowercase();
     let limit = (wanted.chars().count() / 3).max(1);
+    let distance = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        // A beginning is near, too: `dimension` for `dimensionId`.
+        let begins = wanted.len() >= 3 && candidate.starts_with(&wanted);
+        let distance = strsim::damerau_levenshtein(&wanted, &candidate);
+        if begins { distance.min(limit) } else { distance }
+    };
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (distance(candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -152,13 +159,14 @@ mod tests {
 
     #[test]
     fn near_misses_are_suggested_and_far_ones_are_not() {
-        let known = ["table", "timezone", "batch", "externalId", "EndUser"];
+        let known = ["table", "timezone", "batch", "externalId", "EndUser", "after_key"];
         for (name, expected) in [
             ("tabel", Some("table")),
             ("Table", Some("table")),
             ("externalID", Some("externalId")),
             ("external_id", Some("externalId")),
             ("Enduser", Some("EndUser")),
+            ("after", Some("after_key")),
             ("colour", None),
             ("", None),
         ] {

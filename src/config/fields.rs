@@ -220,7 +220,10 @@ impl Decoder<'_, '_> {
                 None
             }
             (None, None) => {
-                self.complain(node.at, path, "neither a column nor a constant", FORMS);
+                // With an unknown key, that one is reported already.
+                if map.names_are_known() {
+                    self.complain(node.at, path, "neither a column nor a constant", FORMS);
+                }
                 None
             }
         }

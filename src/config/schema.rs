@@ -2,7 +2,8 @@
 //!
 //! * In: the tables of [`super::keys`].
 //! * Out: one JSON document (draft 2020-12), committed as `deploy/pg2planhat.schema.json`.
-//! * Never: a rule that the decoder does not have. Looser than the decoder it may be.
+//! * Never: a key, a word or a default that the decoder does not have. It is looser than the decoder in most rules, and
+//!   stricter in one: text that looks like a number or a boolean is to be quoted.
 
 use serde_json::{Map, Value, json};
 
@@ -62,15 +63,15 @@ fn one_key(keys: &[Key]) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut schema = shape(key.shape);
+    // A null is an absent key; see the cursor.
+    if !key.required {
+        schema = json!({"anyOf": [schema, {"type": "null"}]});
+    }
     schema["description"] = json!(key.about);
     if let Some(default) = key.default {
         let bare = matches!(key.shape, Shape::Bool | Shape::Count | Shape::Port);
         let parsed = if bare { serde_json::from_str(default).ok() } else { None };
         schema["default"] = parsed.unwrap_or_else(|| json!(default));
-    }
-    // A null is an absent key; see the cursor.
-    if !key.required {
-        schema = json!({"description": key.about, "anyOf": [schema, {"type": "null"}]});
     }
     schema
 }

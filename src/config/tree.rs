@@ -255,7 +255,7 @@ mod tests {
             .iter()
             .map(|item| match &item.value {
                 Value::Scalar(text, plain) => (text.clone(), *plain),
-                other => panic!("{other:?}"),
+                Value::List(_) | Value::Map(_) => panic!("not a scalar: {item:?}"),
             })
             .collect();
         let expected = [("off", true), ("007", true), ("1.50", true), ("off", false), ("5", false), ("~", true)];
@@ -293,7 +293,8 @@ mod tests {
 
     #[test]
     fn depth_and_aliases_are_bounded() {
-        assert_eq!(error(&"[".repeat(5000)).2, "collections nested too deep");
+        assert_eq!(error(&"[".repeat(100)).2, "collections nested too deep");
+        assert_eq!(error(&"[".repeat(5000)).2, "this is not YAML: recursion limit exceeded");
         assert_eq!(error(&"- ".repeat(100_000)).2, "collections nested too deep");
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for n in 1..9 {
