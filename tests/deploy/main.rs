@@ -1,0 +1,10 @@
+//! What operators are given, checked with the tools that they use: promtool, a real Prometheus, kubectl, a schema validator,
+//! hadolint, systemd-analyze. `.ci/tools` brings them; what is missing is skipped loudly, or fails with `DEPLOY_TOOLS=required`.
+
+mod dashboard;
+mod image;
+mod kubernetes;
+mod names;
+mod rules;
+mod runbook;
+mod tools;
