@@ -35,7 +35,7 @@ fn every_alert_has_a_section_that_says_four_things() {
 #[test]
 fn links_within_the_runbook_lead_somewhere() {
     let runbook = text("deploy/RUNBOOK.md");
-    let headings = runbook.lines().filter_map(|line| line.starts_with('#').then(|| line.trim_start_matches('#')));
+    let headings = runbook.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#'));
     let anchors: BTreeSet<String> = headings.map(anchor).collect();
     for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         assert!(anchors.contains(link), "#{link}");
