@@ -261,29 +261,24 @@ async fn a_configuration_is_rendered() {
     assert_eq!(config.render(), expected);
 }
 
-/// What the two tests below start: says where its cluster lives, and then ends badly.
+/// What the last test starts: says where its cluster lives, and then never ends.
 #[tokio::test]
-#[ignore = "a child process of the tests below"]
-async fn child_that_ends_badly() {
+#[ignore = "a child process of another test"]
+async fn child_that_hangs() {
     let cluster = Cluster::start().await;
-    eprintln!("CLUSTER {}", cluster.data().parent().unwrap().display());
-    match std::env::var("PG2PLANHAT_TEST_CHILD").as_deref() {
-        Ok("panic") => panic!("as asked"),
-        Ok("hang") => std::future::pending().await,
-        _ => {}
-    }
+    eprintln!("CLUSTER {}", cluster.socket_directory().display());
+    std::future::pending().await
 }
 
 /// Starts that child; it, and where its cluster lives.
-async fn child(ending: &str) -> (tokio::process::Child, PathBuf) {
+async fn hanging_child() -> (tokio::process::Child, PathBuf) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "harness_works::child_that_ends_badly", "--ignored", "--nocapture"]);
-    command.env("PG2PLANHAT_TEST_CHILD", ending).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = tokio::process::Command::from(command).spawn().unwrap();
+    command.args(["--exact", "harness_works::child_that_hangs", "--ignored", "--nocapture"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         if let Some(place) = line.strip_prefix("CLUSTER ") {
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return (child, PathBuf::from(place));
         }
     }
@@ -299,14 +294,20 @@ async fn nothing_left(place: &std::path::Path) {
 
 #[tokio::test]
 async fn a_panic_leaves_nothing_behind() {
-    let (mut child, place) = child("panic").await;
-    assert!(!child.wait().await.unwrap().success());
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let panicking = tokio::spawn(async move {
+        let cluster = Cluster::start().await;
+        tell.send(cluster.socket_directory().to_owned()).unwrap();
+        panic!("as asked");
+    });
+    let place = told.await.unwrap();
+    assert!(panicking.await.unwrap_err().is_panic());
     nothing_left(&place).await;
 }
 
 #[tokio::test]
 async fn a_kill_leaves_nothing_behind() {
-    let (mut child, place) = child("hang").await;
+    let (mut child, place) = hanging_child().await;
     assert!(inhabitants(&place).len() > 3, "a server is running there");
     child.kill().await.unwrap();
     nothing_left(&place).await;
