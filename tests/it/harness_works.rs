@@ -108,7 +108,7 @@ async fn a_standby_streams_holds_commits_and_takes_over() {
     let standby = primary.standby().await;
     primary.set("synchronous_standby_names", "standby").await;
     let synchronous =
-        async || (primary.text("SELECT sync_state FROM pg_stat_replication").await == "sync").then_some(());
+        || async { (primary.text("SELECT sync_state FROM pg_stat_replication").await == "sync").then_some(()) };
     eventually(Duration::from_secs(10), "a synchronous standby", synchronous).await;
     standby.freeze();
     let mut insert = Box::pin(primary.sql("INSERT INTO t VALUES (2)"));
@@ -225,11 +225,11 @@ async fn the_proxy_refuses_delays_and_throttles() {
     let mut open = connect(&proxy).await;
     round(&mut open, 1).await;
     proxy.refuse();
-    let refused = async || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await.is_err().then_some(());
+    let refused = || async { TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await.is_err().then_some(()) };
     eventually(Duration::from_secs(5), "a refusal", refused).await;
     round(&mut open, 1).await;
     proxy.pass();
-    let taken = async || TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await.ok();
+    let taken = || async { TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).await.ok() };
     let mut stream = eventually(Duration::from_secs(5), "a connection again", taken).await;
     proxy.delay(Duration::from_millis(50));
     assert!(round(&mut stream, 10).await >= Duration::from_millis(100));
@@ -288,7 +288,7 @@ async fn hanging_child() -> (tokio::process::Child, PathBuf) {
 /// Nothing is left: no directory, no process.
 async fn nothing_left(place: &std::path::Path) {
     assert!(place.starts_with(base()));
-    let gone = async || (!place.exists() && inhabitants(place).is_empty()).then_some(());
+    let gone = || async { (!place.exists() && inhabitants(place).is_empty()).then_some(()) };
     eventually(Duration::from_secs(20), "the cluster to be cleaned up", gone).await;
 }
 

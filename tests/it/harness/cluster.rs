@@ -183,7 +183,7 @@ impl Cluster {
 
     /// Waits until the server's log holds `text`.
     pub async fn wait_log(&self, text: &str) {
-        let seen = async || self.log().contains(text).then_some(());
+        let seen = || async { self.log().contains(text).then_some(()) };
         eventually(Duration::from_secs(30), &format!("{text:?} in the server's log"), seen).await;
     }
 
@@ -207,7 +207,7 @@ impl Cluster {
     /// Waits until the server has ended; how long that took.
     pub async fn stopped(&self, limit: Duration) -> Duration {
         let begun = Instant::now();
-        let ended = async || (!self.is_running()).then_some(());
+        let ended = || async { (!self.is_running()).then_some(()) };
         eventually(limit, "the server to stop", ended).await;
         begun.elapsed()
     }
@@ -228,7 +228,7 @@ impl Cluster {
         signal_all(&inhabitants(&self.data()), Signal::KILL);
         self.stopped(Duration::from_secs(10)).await;
         // The backends are not our children: gone from /proc once init has reaped them.
-        let gone = async || inhabitants(&self.data()).is_empty().then_some(());
+        let gone = || async { inhabitants(&self.data()).is_empty().then_some(()) };
         eventually(Duration::from_secs(10), "the backends to be gone", gone).await;
     }
 
@@ -247,7 +247,7 @@ impl Cluster {
     /// Starts the stopped server again, on its port, and waits until it takes connections.
     pub async fn start_again(&self) {
         self.start_unready();
-        let ready = async || {
+        let ready = || async {
             assert!(self.is_running(), "the server did not start:\n{}", self.log());
             self.is_ready().then_some(())
         };
@@ -284,7 +284,7 @@ impl Cluster {
         standby.start_again().await;
         let streaming =
             "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby' AND state = 'streaming'";
-        let attached = async || (self.number(streaming).await > 0).then_some(());
+        let attached = || async { (self.number(streaming).await > 0).then_some(()) };
         eventually(Duration::from_secs(30), "the standby to stream", attached).await;
         standby
     }

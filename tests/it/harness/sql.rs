@@ -66,7 +66,7 @@ impl Cluster {
         let value = value.replace('\'', "''");
         client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.unwrap();
         client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-        let reloaded = async || (self.text("SELECT pg_conf_load_time()").await != before).then_some(());
+        let reloaded = || async { (self.text("SELECT pg_conf_load_time()").await != before).then_some(()) };
         eventually(Duration::from_secs(10), "the configuration to be reloaded", reloaded).await;
     }
 }
