@@ -324,6 +324,15 @@ impl Cluster {
         server_user().own(&path);
     }
 
+    /// A killed server could not free its System V segment (56 bytes, but there are only 4,096 on a machine). Its pid file,
+    /// which is left behind too, names the segment: line 7, key and id.
+    fn free_shared_memory(&self) {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        if let Some(id) = file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            drop(Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status());
+        }
+    }
+
     fn postmaster(&self) -> Option<Pid> {
         self.server.lock().unwrap().as_ref().map(Pid::from_child)
     }
@@ -349,5 +358,6 @@ impl Drop for Cluster {
         if let Some(mut child) = self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
             drop(child.wait());
         }
+        self.free_shared_memory();
     }
 }
