@@ -9,6 +9,7 @@ use pg2planhat::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
 const ITEMS: [&str; 2] =
     [r#"{"dimensionId":"d","value":1.50,"externalId":"a"}"#, r#"{"dimensionId":"d","value":2,"externalId":"b"}"#];
 
+#[allow(clippy::unwrap_used, reason = "the lint spares test functions, not their helpers")]
 async fn send(sim: &SimHandle, kind: Kind, timeout: Duration) -> Answer {
     let planhat = Planhat {
         tenant: Secret::Inline("7f2c8e0a-1b1d-4c57-9a3e-0d7c5b1f2a33".into()),

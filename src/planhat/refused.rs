@@ -340,6 +340,8 @@ mod tests {
         assert_eq!(matched(&items, &[json!({"id": 2})]), (vec![1], 0));
         assert_eq!(matched(&items, &[json!({"id": 1, "date": "x", "_id": "f"})]), (vec![0], 0));
         assert_eq!(matched(&items, &[json!({"date": "x"})]), (vec![], 1), "two items fit");
+        let other = [json!({"id": 1, "date": "x"}), json!({"id": 1, "name": "x"})];
+        assert_eq!(matched(&other, &[json!({"id": 1})]), (vec![], 1), "two items of other fields fit");
         assert_eq!(matched(&items, &[json!({})]), (vec![], 1), "says nothing");
         assert_eq!(matched(&items, &[json!({"id": 1, "date": "y"})]), (vec![], 1), "contradicts");
         assert_eq!(matched(&items, &[json!("id")]), (vec![], 1), "is no object");
