@@ -26,4 +26,6 @@ pub mod keys;
 pub mod progress;
 pub mod lane;
 pub mod engine;
+pub mod pipeline;
+pub mod shutdown;
 pub mod admin;
