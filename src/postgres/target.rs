@@ -418,3 +418,130 @@ fn parse_timeout(value: &str) -> Result<Option<Duration>, Fault> {
     // libpq reads 0 as "for ever", which would let one dead address hold a reconnect up.
     Ok(Some(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Exit;
+
+    fn nothing() -> Source {
+        Source {
+            url: None,
+            host: None,
+            port: None,
+            database: None,
+            user: None,
+            password: None,
+            tls: TlsMode::VerifyFull,
+            ca: None,
+            cert: None,
+            key: None,
+            schema: "public".into(),
+            slot: "s".into(),
+            publication: "p".into(),
+            manage: true,
+            failover_slot: false,
+            query_role: None,
+        }
+    }
+
+    fn resolve(source: &Source, env: &[(&str, &str)]) -> Result<Target, Fault> {
+        Target::resolve_with(source, &|name| {
+            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn secret(text: &str) -> Option<Secret> {
+        Some(Secret::Inline(text.into()))
+    }
+
+    #[test]
+    fn the_file_counts_before_the_url_and_the_url_before_the_environment() {
+        let source = Source {
+            url: secret("postgres://u:url@h/d?sslmode=require&application_name=mine"),
+            password: secret("file"),
+            ..nothing()
+        };
+        let env = [("PGHOST", "e"), ("PGPORT", "6000"), ("PGUSER", "e"), ("PGPASSWORD", "e"), ("PGOPTIONS", "-c a=b")];
+        let target = resolve(&source, &env).unwrap();
+        assert_eq!(target.to_string(), "postgres://u@h:6000/d");
+        assert_eq!(target.endpoints[0].password, Some(Password("file".into())));
+        assert_eq!(target.tls.mode, TlsMode::Require);
+        assert_eq!(target.options.as_deref(), Some("-c a=b"));
+        assert_eq!(target.application_name.as_deref(), Some("mine"));
+        let written = Source { tls: TlsMode::VerifyCa, ..source };
+        assert_eq!(resolve(&written, &env).unwrap().tls.mode, TlsMode::VerifyCa);
+    }
+
+    #[test]
+    fn defaults_fill_the_rest() {
+        let target = resolve(&nothing(), &[("USER", "me"), ("PGHOST", "")]).unwrap();
+        assert_eq!(target.to_string(), "postgres://me@localhost:5432/me");
+        assert_eq!((target.tls.mode, target.session), (TlsMode::VerifyFull, SessionKind::Any));
+        assert_eq!(target.connect_timeout, Duration::from_secs(10));
+        assert_eq!(resolve(&nothing(), &[]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn several_hosts_mean_the_primary() {
+        let env = [("PGHOST", "a,/run/pg,::1"), ("PGPORT", "1,,3"), ("PGUSER", "u")];
+        let target = resolve(&nothing(), &env).unwrap();
+        assert_eq!(target.to_string(), "postgres://u@a:1,/run/pg:5432,[::1]:3/u");
+        assert_eq!(target.endpoints[1].host, Host::Unix("/run/pg".into()));
+        assert_eq!(target.session, SessionKind::ReadWrite);
+        let any = [&env[..], &[("PGTARGETSESSIONATTRS", "any")]].concat();
+        assert_eq!(resolve(&nothing(), &any).unwrap().session, SessionKind::Any);
+        let odd = [("PGHOST", "a,b,c"), ("PGPORT", "1,2"), ("PGUSER", "u")];
+        assert!(resolve(&nothing(), &odd).unwrap_err().what.contains("2 ports are given for 3 hosts"));
+    }
+
+    #[test]
+    fn every_variable_is_read_and_named_when_wrong() {
+        let env = [
+            ("PGUSER", "u"),
+            ("PGSSLMODE", "require"),
+            ("PGSSLROOTCERT", "/ca"),
+            ("PGSSLCERT", "/cert"),
+            ("PGSSLKEY", "/key"),
+            ("PGSSLNEGOTIATION", "direct"),
+            ("PGCHANNELBINDING", "require"),
+            ("PGCONNECT_TIMEOUT", "3"),
+            ("PGAPPNAME", "mine"),
+        ];
+        let target = resolve(&nothing(), &env).unwrap();
+        let tls = TlsSetup {
+            // An authority that is given is there to be checked.
+            mode: TlsMode::VerifyCa,
+            ca: Some("/ca".into()),
+            cert: Some("/cert".into()),
+            key: Some("/key".into()),
+            negotiation: Negotiation::Direct,
+        };
+        assert_eq!(target.tls, tls);
+        assert_eq!((target.channel_binding, target.connect_timeout), (Binding::Require, Duration::from_secs(3)));
+        let fault = resolve(&nothing(), &[("PGSSLMODE", "prefer")]).unwrap_err();
+        assert!(fault.what.contains("PGSSLMODE") && fault.remedy.contains("verify-full"), "{fault}");
+    }
+
+    #[test]
+    fn a_password_file_fills_each_host_and_is_read_anew() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let env = [("PGHOST", "a,b"), ("PGUSER", "u"), ("PGPASSFILE", path)];
+        for password in ["first", "second"] {
+            std::fs::write(path, format!("a:*:*:u:{password}\n")).unwrap();
+            let target = resolve(&nothing(), &env).unwrap();
+            assert_eq!(target.endpoints[0].password, Some(Password(password.into())));
+            assert_eq!(target.endpoints[1].password, None);
+        }
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(resolve(&nothing(), &env).unwrap().passfile_note.unwrap().contains("chmod 0600"));
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        let source = Source { url: secret("postgres://u:hush@h/d"), ..nothing() };
+        let target = resolve(&source, &[]).unwrap();
+        assert!(!format!("{target} {target:?}").contains("hush"));
+    }
+}
