@@ -186,6 +186,7 @@ pub(super) async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: 
 }
 
 /// The fault of a stream that failed, by its cause.
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 pub(super) fn describe_io(place: &str, error: &io::Error) -> Fault {
     if let Some(error) = tls::cause(error) {
         return tls::describe(place, error);
@@ -206,6 +207,7 @@ pub(super) fn describe_io(place: &str, error: &io::Error) -> Fault {
     Fault::unavailable(format!("{place}: {error}"), remedy)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 fn describe_unix(place: &str, path: &std::path::Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {

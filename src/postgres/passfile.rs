@@ -15,9 +15,9 @@ use super::target::{Endpoint, Host};
 /// `None` where there is none, else why it is passed over.
 pub(super) fn read(path: &Path) -> Result<String, Option<String>> {
     let shown = path.display();
-    let about = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => None,
-        _ => Some(format!("the password file {shown} cannot be read: {error}")),
+    let about = std::fs::metadata(path).map_err(|error| {
+        let there = error.kind() != std::io::ErrorKind::NotFound;
+        there.then(|| format!("the password file {shown} cannot be read: {error}"))
     })?;
     if !about.is_file() {
         return Err(Some(format!("the password file {shown} is not a plain file and was passed over")));

@@ -159,10 +159,8 @@ impl Session {
         if wanted == SessionKind::ReadWrite {
             let answer =
                 self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
-            let writable = answer.iter().any(|message| match message {
-                SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
-                _ => false,
-            });
+            let is_off = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"));
+            let writable = answer.iter().any(is_off);
             if !writable {
                 return Err(dial::read_only(&self.place));
             }
@@ -330,7 +328,7 @@ mod tests {
             (lost, Exit::Usage, "3D000", "source.database"),
             (source("not_in_hba"), Exit::Usage, "28000", "pg_hba.conf"),
             (source("by_cert"), Exit::Usage, "certificate", "source.cert"),
-            (unix("nobody_at_all"), Exit::Usage, "28000", "pg_hba.conf"),
+            (unix("nobody_at_all"), Exit::Usage, "28000", "local DATABASE"),
             (unix("by_peer"), Exit::Usage, "eer authentication failed", "system user"),
             (Source { port: Some(1), ..source("by_scram") }, Exit::Unavailable, "refused", "listen_addresses"),
             (Source { port: Some(1), ..unix("admin") }, Exit::Unavailable, ".s.PGSQL.1", "unix_socket_directories"),

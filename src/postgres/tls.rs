@@ -247,10 +247,8 @@ impl ServerCertVerifier for Verifier {
 
 /// webpki's own error is not reachable by type through rustls. A new wording fails closed.
 fn is_authority_as_server(error: &Error) -> bool {
-    match error {
-        Error::InvalidCertificate(CertificateError::Other(other)) => format!("{other:?}").contains("CaUsedAsEndEntity"),
-        _ => false,
-    }
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    format!("{other:?}").contains("CaUsedAsEndEntity")
 }
 
 /// The TLS error in an I/O error, where that is its cause.
@@ -259,6 +257,7 @@ pub(super) fn cause(error: &io::Error) -> Option<&Error> {
 }
 
 /// The fault of a TLS error.
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 pub(super) fn describe(place: &str, error: &Error) -> Fault {
     let (what, remedy) = match error {
         Error::InvalidCertificate(error) => describe_certificate(error),
@@ -271,6 +270,7 @@ pub(super) fn describe(place: &str, error: &Error) -> Fault {
     Fault::usage(format!("{place}: {what}"), remedy)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 fn describe_certificate(error: &CertificateError) -> (String, String) {
     let trust = "set source.ca to the PEM file of the authority that signed it";
     match error {
@@ -324,6 +324,7 @@ fn presented_names(presented: &[String]) -> String {
     format!("it is for {}", presented.iter().map(plain).collect::<Vec<_>>().join(", "))
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 fn describe_alert(alert: AlertDescription) -> (String, String) {
     let what = format!("the server ended TLS with the alert {alert:?}");
     let remedy = match alert {

@@ -278,19 +278,17 @@ impl Wire {
     /// As [`Wire::simple_query`]; the connection can go on after a refusal.
     pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
         frontend::query(sql, &mut self.outbound)?;
-        loop {
-            let frame = self.reply(REPLY_MAX).await?;
-            match frame.tag {
-                b'W' => return Ok(()),
-                b'E' => {
-                    let error = ServerError::parse(&frame.body);
-                    if error.severity != "FATAL" {
-                        self.until_ready().await?;
-                    }
-                    return Err(WireError::Server(error));
+        let frame = self.reply(REPLY_MAX).await?;
+        match frame.tag {
+            b'W' => Ok(()),
+            b'E' => {
+                let error = ServerError::parse(&frame.body);
+                if error.severity != "FATAL" {
+                    self.until_ready().await?;
                 }
-                tag => return Err(unexpected(tag)),
+                Err(WireError::Server(error))
             }
+            tag => Err(unexpected(tag)),
         }
     }
 
