@@ -9,6 +9,8 @@ mod dial;
 #[cfg(test)]
 mod fixture;
 pub mod frames;
+mod given;
+mod halves;
 mod handover;
 mod passfile;
 pub mod server_error;

@@ -10,7 +10,8 @@ use std::net::Ipv6Addr;
 
 use crate::fault::Fault;
 
-use super::target::{Given, Password};
+use super::given::Given;
+use super::target::Password;
 
 /// One of the hosts of a list, with its own port where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]

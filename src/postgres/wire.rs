@@ -8,11 +8,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::config::Source;
 use crate::fault::Fault;
@@ -21,16 +19,16 @@ use crate::row::Lsn;
 use super::auth::{Authenticator, State, Step};
 use super::dial::{self, Link, Stream};
 use super::frames::{Frame, FrameError, next_frame};
+use super::halves::flush;
 use super::server_error::ServerError;
 use super::target::{Endpoint, SessionKind, Target};
+
+pub use super::halves::{WireReader, WireWriter};
 
 /// The longest message taken outside a copy.
 const REPLY_MAX: usize = 16 << 20;
 /// Before the server is authenticated it gets far less room.
 const START_MAX: usize = 64 << 10;
-const READ_SIZE: usize = 256 << 10;
-const READ_MIN: usize = 32 << 10;
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
 const PINNED: [(&str, &str); 8] = [
@@ -51,18 +49,6 @@ pub struct Wire {
     parameters: HashMap<String, String>,
     place: String,
     user: String,
-}
-
-/// The receiving side of a connection.
-pub struct WireReader<S = ReadHalf<Stream>> {
-    stream: S,
-    inbound: BytesMut,
-}
-
-/// The sending side of a connection.
-pub struct WireWriter {
-    stream: WriteHalf<Stream>,
-    outbound: BytesMut,
 }
 
 /// Why a command on the wire failed.
@@ -355,75 +341,6 @@ impl Wire {
     }
 }
 
-impl<S: AsyncRead + Unpin> WireReader<S> {
-    /// Reads once, up to 256 KiB, and appends; 0 is the end of the stream. A dropped call loses nothing.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn read_more(&mut self) -> io::Result<usize> {
-        if self.inbound.capacity() - self.inbound.len() < READ_MIN {
-            self.inbound.reserve(READ_SIZE);
-        }
-        self.stream.read_buf(&mut self.inbound).await
-    }
-
-    /// What was read and not yet taken: cut it by [`next_frame`].
-    pub fn buffer_mut(&mut self) -> &mut BytesMut {
-        &mut self.inbound
-    }
-}
-
-impl WireWriter {
-    /// Queues one CopyData message.
-    pub fn queue_copy_data(&mut self, data: &[u8]) {
-        match frontend::CopyData::new(data) {
-            Ok(message) => message.write(&mut self.outbound),
-            // Over 2 GiB: what is sent here is a status update of 34 bytes.
-            Err(error) => tracing::error!(%error, "a CopyData message was too long and was not sent"),
-        }
-    }
-
-    /// Queues one CopyData message and sends all that is queued.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn send_copy_data(&mut self, data: &[u8]) -> io::Result<()> {
-        self.queue_copy_data(data);
-        self.flush().await
-    }
-
-    /// Sends all that is queued. A dropped call leaves the rest queued; the next one goes on with it.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        flush(&mut self.stream, &mut self.outbound).await
-    }
-
-    /// Takes leave of the server, within a second: it may be busy, or have stopped reading.
-    pub async fn close(mut self) {
-        frontend::terminate(&mut self.outbound);
-        let leave = async {
-            flush(&mut self.stream, &mut self.outbound).await?;
-            self.stream.shutdown().await
-        };
-        match tokio::time::timeout(CLOSE_TIMEOUT, leave).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "closing a connection"),
-            Err(_) => tracing::debug!("the server did not take the farewell in time"),
-        }
-    }
-}
-
-async fn flush(stream: &mut (impl AsyncWrite + Unpin), outbound: &mut BytesMut) -> io::Result<()> {
-    while outbound.has_remaining() {
-        if stream.write_buf(outbound).await? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    stream.flush().await
-}
-
 fn unexpected(tag: u8) -> WireError {
     WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
 }
@@ -458,8 +375,12 @@ mod tests {
     use crate::postgres::fixture::cluster;
     use crate::postgres::sql::connect_sql;
 
-    const SLOT: &str = "CREATE_REPLICATION_SLOT wire_test TEMPORARY LOGICAL pgoutput";
-    const START: &str = "START_REPLICATION SLOT wire_test LOGICAL 0/0 (proto_version '1', publication_names 'p')";
+    /// Begins a copy from a slot of its own: they are shared by all databases of the cluster.
+    async fn start(wire: &mut Wire, slot: &str) {
+        wire.simple_query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput")).await.unwrap();
+        let options = "(proto_version '1', publication_names 'p')";
+        wire.start_copy_both(&format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 {options}")).await.unwrap();
+    }
 
     fn source(user: &str, database: &str) -> Source {
         Source { database: Some(database.to_owned()), ..cluster().source(user) }
@@ -535,8 +456,7 @@ mod tests {
     #[tokio::test]
     async fn a_status_is_sent_while_a_read_waits() {
         let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
-        wire.simple_query(SLOT).await.unwrap();
-        wire.start_copy_both(START).await.unwrap();
+        start(&mut wire, "wire_status").await;
         let (mut reader, mut writer) = wire.split();
         let reading = tokio::spawn(async move {
             until(&mut reader, b'k').await;
@@ -557,8 +477,7 @@ mod tests {
     async fn bytes_of_a_database_without_encoding_come_as_they_are() {
         let mut wire = Wire::connect(&source("by_scram", "ascii"), "test").await.unwrap();
         assert_eq!(value(&mut wire, "SHOW client_encoding").await, "SQL_ASCII");
-        wire.simple_query(SLOT).await.unwrap();
-        wire.start_copy_both(START).await.unwrap();
+        start(&mut wire, "wire_ascii").await;
         let unix = Some(cluster().directory.display().to_string());
         let admin = Source { host: unix, password: None, ..source("admin", "ascii") };
         let admin = connect_sql(&admin, "test").await.unwrap();
