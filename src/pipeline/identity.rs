@@ -61,8 +61,12 @@ impl Found {
                  or lost its newest WAL",
                 self.system.xlogpos
             );
-            return Err(needs(Reason::RestoredBackup, what, "pg2planhat repair --gap (re-reads rows written since the \
-                 checkpoint's xmin floor; rows delivered before the restore may be delivered again)"));
+            return Err(needs(
+                Reason::RestoredBackup,
+                what,
+                "pg2planhat repair --gap (re-reads rows written since the \
+                 checkpoint's xmin floor; rows delivered before the restore may be delivered again)",
+            ));
         }
         let Some(there) = &self.slot else {
             let what = format!("the slot {slot} is gone: rows committed after {checkpoint} are not kept for us");
@@ -90,11 +94,13 @@ impl Found {
             return Err(needs(Reason::SlotMoved, what, REPAIR));
         }
         let Some(there) = &self.publication else {
-            let what = format!("the publication {publication} is gone: the server cannot decode what was written since");
+            let what =
+                format!("the publication {publication} is gone: the server cannot decode what was written since");
             return Err(needs(Reason::PublicationChanged, what, REPAIR));
         };
         if !there.insert {
-            let what = format!("the publication {publication} does not publish inserts any more: rows are skipped silently");
+            let what =
+                format!("the publication {publication} does not publish inserts any more: rows are skipped silently");
             let remedy = format!("ALTER PUBLICATION {publication} SET (publish = 'insert'); then {REPAIR}");
             return Err(needs(Reason::PublicationChanged, what, &remedy));
         }
@@ -113,8 +119,13 @@ impl Found {
             return Err(needs(Reason::OtherServer, what, remedy));
         }
         if recorded.database_oid != self.server.database.0 {
-            let what = format!("this is another database ({}), recorded was {}", self.server.database.1, recorded.database);
-            return Err(needs(Reason::OtherServer, what, "mend `source.database`, or give this instance a state schema of its own"));
+            let what =
+                format!("this is another database ({}), recorded was {}", self.server.database.1, recorded.database);
+            return Err(needs(
+                Reason::OtherServer,
+                what,
+                "mend `source.database`, or give this instance a state schema of its own",
+            ));
         }
         let timeline = i64::from(self.system.timeline);
         let resumable = self.slot.as_ref().is_some_and(|slot| slot.failover == Some(true));
@@ -130,7 +141,8 @@ impl Found {
     }
 }
 
-const REPAIR: &str = "pg2planhat repair --gap (re-reads the rows written since the checkpoint), --backfill, or --accept-loss";
+const REPAIR: &str =
+    "pg2planhat repair --gap (re-reads the rows written since the checkpoint), --backfill, or --accept-loss";
 
 fn needs(reason: Reason, what: String, remedy: &str) -> Needs {
     Needs { reason, fault: Fault::needs_person(what, remedy) }

@@ -48,13 +48,15 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
         status: board.subscribe(),
         metrics: Arc::clone(&board.metrics),
         heartbeat: Arc::clone(&board.heartbeat),
-        hosts: Hosts::new(&config.admin.listen, &[]),
+        hosts: Hosts::new::<&str>(&config.admin.listen, &[]),
     };
     // Told to end when this function is left, however it is.
     let (_ends, ended) = tokio::sync::oneshot::channel::<()>();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
-        let stopped = async { if ended.await.is_err() { /* the corridor has gone: that is the end */ } };
+        let stopped = async {
+            if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+        };
         if let Err(error) = admin::serve(listener, admin, stopped).await {
             tracing::error!(%error, "the admin port has failed");
         }
@@ -91,14 +93,20 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
 /// Records and shows a state that needs a person; gives the fault to end with.
 async fn person(config: &Arc<Config>, board: &Board, needs: Needs) -> Fault {
     board.needs_person(&needs);
-    tracing::error!(reason = needs.reason.as_str(), what = needs.fault.what, remedy = needs.fault.remedy, "stopped: a person must decide");
+    tracing::error!(
+        reason = needs.reason.as_str(),
+        what = needs.fault.what,
+        remedy = needs.fault.remedy,
+        "stopped: a person must decide"
+    );
     let recorded = async {
         let store = StateConnector::new(Arc::clone(config)).store().await?;
-        let (reason, remedy) = (needs.reason.as_str(), format!("{}; {}", needs.fault.what, needs.fault.remedy));
-        let state = InstanceState::NeedsPerson.as_str();
-        store.set_instance_state(state, Some(reason), Some(&remedy)).await.map_err(|error| error.fault())
+        let Some(instance) = store.instance().await.map_err(|error| error.fault())? else { return Ok(()) };
+        let remedy = format!("{}; {}", needs.fault.what, needs.fault.remedy);
+        store.note_hindrance(instance.epoch, needs.reason.as_str(), &remedy).await.map_err(|error| error.fault())
     };
-    if let Err(fault) = recorded.await {
+    let recorded: Result<(), Fault> = recorded.await;
+    if let Err(fault) = recorded {
         tracing::debug!(what = fault.what, "the state could not be told");
     }
     needs.fault
@@ -109,7 +117,8 @@ async fn lead(config: &Arc<Config>, board: &Board, stop: &Stop) -> Result<Ending
     board.is(InstanceState::Starting);
     let prepared = start::prepare(config).await?;
     let begin = stream_start(config, &prepared);
-    let mut stream = Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
+    let mut stream =
+        Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
     match stream.events.recv().await {
         Some(Event::Started) => {}
         Some(Event::Ended(ended)) if ended.fate == Fate::SlotActive => {

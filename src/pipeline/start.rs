@@ -81,13 +81,13 @@ pub struct Prepared {
 pub async fn prepare(config: &Arc<Config>) -> Result<Prepared, Hindrance> {
     let control = connect_sql(&config.source, "control").await?;
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
-    let lock = format!("SELECT pg_catalog.pg_advisory_lock(hashtext({}))", crate::postgres::quote::literal(&format!("pg2planhat {}", config.source.slot)));
+    let lock = format!(
+        "SELECT pg_catalog.pg_advisory_lock(hashtext({}))",
+        crate::postgres::quote::literal(&format!("pg2planhat {}", config.source.slot))
+    );
     control.batch_execute(&lock).await.map_err(|error| control.fault(&error))?;
     let prepared = prepare_locked(config, &control, &mut store).await;
-    control
-        .batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()")
-        .await
-        .map_err(|error| control.fault(&error))?;
+    control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
     let (checkpoint, identity, server, timeline_moved) = prepared?;
     Ok(Prepared { control, store, checkpoint, identity, server, timeline_moved })
 }
@@ -101,12 +101,18 @@ async fn prepare_locked(
     let server = slot::server(control).await.map_err(fault)?;
     if server.in_recovery {
         let what = format!("{} is a standby: it cannot hold the slot", control.place());
-        return Err(Hindrance::Later(Fault::unavailable(what, "point `source` at the primary (several hosts are tried in turn)")));
+        return Err(Hindrance::Later(Fault::unavailable(
+            what,
+            "point `source` at the primary (several hosts are tried in turn)",
+        )));
     }
     if !store.is_there().await? {
         if !config.source.manage {
             let what = format!("there is no state schema {}, and `source.manage` is false", config.state.schema);
-            return Err(Hindrance::Wrong(Fault::needs_person(what, "let a DBA run what `pg2planhat setup --print-sql` prints")));
+            return Err(Hindrance::Wrong(Fault::needs_person(
+                what,
+                "let a DBA run what `pg2planhat setup --print-sql` prints",
+            )));
         }
         store.migrate().await?;
     }
@@ -207,7 +213,10 @@ pub async fn attach(
     let mut attached = Vec::new();
     for section in wanted {
         let row = known(section).cloned();
-        let fit = match describe(config, control, types, section, row.as_ref()).await.map_err(|error| control.fault(&error))? {
+        let fit = match describe(config, control, types, section, row.as_ref())
+            .await
+            .map_err(|error| control.fault(&error))?
+        {
             Ok(fit) => fit,
             Err(fault) => {
                 attached.push(Err(Unfit { section: section.clone(), fault, row }));
@@ -215,7 +224,8 @@ pub async fn attach(
             }
         };
         let (table, columns, mapping, key_type) = fit;
-        let same = row.as_ref().is_some_and(|row| row.attachment.table_oid == table.oid && row.phase != SectionPhase::Waiting);
+        let same =
+            row.as_ref().is_some_and(|row| row.attachment.table_oid == table.oid && row.phase != SectionPhase::Waiting);
         let row = match row {
             Some(row) if same => row,
             Some(_) | None => attach_new(control, store, term, opened, section, &table, !published.is_empty()).await?,
@@ -247,7 +257,8 @@ async fn describe(
     };
     let all = table.row_columns(types);
     let columns = section.columns();
-    let chosen: Vec<_> = columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
+    let chosen: Vec<_> =
+        columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
     let names = config.planhat.bulk_activity_names;
     // Compiled against all columns for its faults (a near miss is one of them), against those read for its use.
     let mapping = match Mapping::compile(section, names, &all).and_then(|_| Mapping::compile(section, names, &chosen)) {
@@ -287,7 +298,10 @@ async fn follow(
             Ok(table)
         }
         (Some(_), Some(_)) | (None, Some(_)) => Err(Fault::needs_person(
-            format!("section {}: {configured} is another table than the one attached (it was swapped or remade)", section.name),
+            format!(
+                "section {}: {configured} is another table than the one attached (it was swapped or remade)",
+                section.name
+            ),
             "pg2planhat repair --gap, or give the section a new name to attach it anew",
         )),
         (None, None) => Err(Fault::needs_person(

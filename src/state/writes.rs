@@ -60,9 +60,7 @@ impl Write {
                     finished_at = now(), epoch = $5, changed = $6
                  WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
             }
-            Write::Withdrawn => {
-                "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way"
-            }
+            Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
             // The counts of a backfill that has ended stay, to be shown.
             Write::Checkpoint => {
                 "UPDATE {schema}.section SET
@@ -170,7 +168,11 @@ fn fence(under: Under, ops: &[Op]) -> Bound<'static> {
                 floor = floor.max(*xmin_floor);
             }
             Op::Sending { delivery, .. } => last = last.max(Some(delivery.id)),
-            Op::Retrying { .. } | Op::Ended { .. } | Op::Withdrawn { .. } | Op::Checkpoint { .. } | Op::Quarantine(_) => {}
+            Op::Retrying { .. }
+            | Op::Ended { .. }
+            | Op::Withdrawn { .. }
+            | Op::Checkpoint { .. }
+            | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Halted { .. } => {}
         }
     }
