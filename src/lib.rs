@@ -27,3 +27,4 @@ pub mod progress;
 pub mod lane;
 pub mod engine;
 pub mod admin;
+pub mod commands;
