@@ -1,3 +1,61 @@
 //! The binary: wiring only.
+//!
+//! * In: arguments.
+//! * Out: an exit code (DESIGN section 6), and for an error two lines on stderr: what happened, what to do.
+//! * Never: a panic without a word; noise about a reader that went away.
 
-fn main() {}
+use std::io::{IsTerminal as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use pg2planhat::commands::{self, Cli};
+use pg2planhat::fault::{Exit, Fault};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage(&error).code()),
+    };
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("(no text)");
+        say(&Fault::bug(format!("internal error{place}: {text}")));
+    }));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Fault::bug(format!("no runtime: {error}")))?;
+        runtime.block_on(commands::run(cli))
+    }));
+    let exit = match ended {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(fault)) => {
+            say(&fault);
+            fault.exit
+        }
+        Err(_) => Exit::Bug,
+    };
+    ExitCode::from(exit.code())
+}
+
+/// What clap has to say: help and version are no errors.
+fn usage(error: &clap::Error) -> Exit {
+    // Where nobody reads it, there is nobody to tell.
+    error.print().ok();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
+        _ => Exit::Usage,
+    }
+}
+
+/// Two lines on stderr; nothing where the reader of stdout went away, which is no fault.
+fn say(fault: &Fault) {
+    if fault.exit == Exit::Done {
+        return;
+    }
+    let mut stderr = std::io::stderr().lock();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (red, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    writeln!(stderr, "{red}error:{end} {}\n  remedy: {}", fault.what, fault.remedy).ok();
+}
