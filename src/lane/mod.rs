@@ -300,7 +300,7 @@ impl Lane {
 
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
-        let wake = match &self.stage {
+        match &self.stage {
             Stage::Waiting { until, .. } => Some(*until),
             Stage::Idle if !self.paused => match &self.flush {
                 Flush::Every(age) => {
@@ -309,8 +309,7 @@ impl Lane {
                 Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
             },
             Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) => None,
-        };
-        wake
+        }
     }
 
     /// Bytes held, the batch under way included.

@@ -67,45 +67,7 @@ impl Corridor {
         tracing::info!(epoch, leader, %checkpoint, "leading");
 
         let client = Client::new(&config.planhat)?;
-        let (mut sections, mut lanes, mut runs, mut mappings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut tables, mut first_ops): (HashMap<u32, Vec<usize>>, Vec<Op>) = (HashMap::new(), Vec::new());
-        let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
-        for section in &config.sections {
-            let Some(metrics) = board.section(section.name.as_str()) else { continue };
-            let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-            let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
-            match attached.remove(&section.name) {
-                Some(Ok(one)) => {
-                    let laned = laned(&config, one, sections.len(), &opened)?;
-                    let index = lanes.len();
-                    tables.entry(laned.run.oid).or_default().push(index);
-                    run.lane = Some(index);
-                    run.book = SectionBook::new(Some(laned.row));
-                    run.book.since.in_doubt += laned.doubted;
-                    run.metrics.in_doubt(laned.doubted);
-                    first_ops.extend(laned.ops);
-                    lanes.push(laned.lane);
-                    runs.push(laned.run);
-                    mappings.push(Some(laned.mapping));
-                }
-                Some(Err(unfit)) => {
-                    tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                    run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
-                    if let Some(row) = unfit.row {
-                        first_ops.push(halted(&run));
-                        // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
-                        let (lane, laned) = shut(&config, section, &row, &run, sections.len())?;
-                        tables.entry(laned.oid).or_default().push(lanes.len());
-                        run.lane = Some(lanes.len());
-                        lanes.push(lane);
-                        runs.push(laned);
-                        mappings.push(None);
-                    }
-                }
-                None => {}
-            }
-            sections.push(run);
-        }
+        let Parts { sections, lanes, runs, mappings, tables, first_ops } = parts(&config, &board, attached, &opened)?;
         let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
         let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
         let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
@@ -187,6 +149,65 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
     }
+}
+
+/// All sections, and the lanes of those that have one.
+#[derive(Default)]
+struct Parts {
+    sections: Vec<SectionRun>,
+    lanes: Vec<Lane>,
+    runs: Vec<LaneRun>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    tables: HashMap<u32, Vec<usize>>,
+    first_ops: Vec<Op>,
+}
+
+impl Parts {
+    fn add(&mut self, run: &mut SectionRun, lane: Lane, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+        self.tables.entry(laned.oid).or_default().push(self.lanes.len());
+        run.lane = Some(self.lanes.len());
+        self.lanes.push(lane);
+        self.runs.push(laned);
+        self.mappings.push(mapping);
+    }
+}
+
+fn parts(
+    config: &Config,
+    board: &Board,
+    attached: Vec<Result<Attached, Unfit>>,
+    opened: &Opened,
+) -> Result<Parts, Hindrance> {
+    let mut parts = Parts::default();
+    let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
+    for section in &config.sections {
+        let Some(metrics) = board.section(section.name.as_str()) else { continue };
+        let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
+        let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
+        match attached.remove(&section.name) {
+            Some(Ok(one)) => {
+                let laned = laned(config, one, parts.sections.len(), opened)?;
+                run.book = SectionBook::new(Some(laned.row));
+                run.book.since.in_doubt += laned.doubted;
+                run.metrics.in_doubt(laned.doubted);
+                parts.first_ops.extend(laned.ops);
+                parts.add(&mut run, laned.lane, laned.run, Some(laned.mapping));
+            }
+            Some(Err(unfit)) => {
+                tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
+                run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
+                if let Some(row) = unfit.row {
+                    parts.first_ops.push(halted(&run));
+                    // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
+                    let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
+                    parts.add(&mut run, lane, laned, None);
+                }
+            }
+            None => {}
+        }
+        parts.sections.push(run);
+    }
+    Ok(parts)
 }
 
 fn name_of(one: &Result<Attached, Unfit>) -> &crate::row::SectionName {

@@ -62,7 +62,7 @@ impl Corridor {
     fn read_until_table(&mut self) -> Result<Halt, Fault> {
         let now = self.clock.elapsed();
         loop {
-            let item = self.decoder.next().map_err(|error| {
+            let item = self.decoder.next_item().map_err(|error| {
                 Fault::needs_person(
                     format!("the replication stream cannot be read: {error}"),
                     "report it with the server's version",
