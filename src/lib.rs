@@ -12,19 +12,19 @@
 //! Imports run one way, held by `tests/tidy.rs`:
 //! `row, fault ← config ← {postgres, mapping, batch, planhat, state} ← progress/pipeline ← commands ← main`.
 
-pub mod row;
-pub mod fault;
-pub mod config;
-pub mod postgres;
-pub mod mapping;
+pub mod admin;
 pub mod batch;
+pub mod commands;
+pub mod config;
+pub mod engine;
+pub mod fault;
+pub mod keys;
+pub mod lane;
+pub mod mapping;
 pub mod planhat;
+pub mod postgres;
+pub mod progress;
+pub mod row;
+pub mod sim;
 pub mod state;
 pub mod telemetry;
-pub mod sim;
-pub mod keys;
-pub mod progress;
-pub mod lane;
-pub mod engine;
-pub mod admin;
-pub mod commands;

@@ -217,9 +217,7 @@ impl Lane {
                 let until = now + delay(self.failures, None, random);
                 self.wait(sending, answer, until, &mut step);
             }
-            Verdict::Unknown => {
-                self.doubt(sending, answer, now + delay(self.failures, None, random), &mut step)
-            }
+            Verdict::Unknown => self.doubt(sending, answer, now + delay(self.failures, None, random), &mut step),
         }
         step
     }

@@ -76,7 +76,13 @@ impl Selection {
     ///
     /// # Errors
     /// Where a statement fails.
-    pub async fn read(&self, client: &Client, after: Option<&Key>, through: &Key, limit: usize) -> Result<Piece, Error> {
+    pub async fn read(
+        &self,
+        client: &Client,
+        after: Option<&Key>,
+        through: &Key,
+        limit: usize,
+    ) -> Result<Piece, Error> {
         let rows = self.copy(client, &self.sql(after, through, limit)).await?;
         Ok(Piece { rows, wait_for: fence::insert_lsn(client).await? })
     }
@@ -87,8 +93,13 @@ impl Selection {
     /// Where the statement fails.
     pub async fn read_keys(&self, client: &Client, keys: &[String]) -> Result<Rows, Error> {
         let list: Vec<String> = keys.iter().map(|key| quote::literal(key)).collect();
-        let sql =
-            format!("COPY (SELECT {} FROM {} WHERE {} IN ({})) TO STDOUT", self.list, self.from, self.key, list.join(", "));
+        let sql = format!(
+            "COPY (SELECT {} FROM {} WHERE {} IN ({})) TO STDOUT",
+            self.list,
+            self.from,
+            self.key,
+            list.join(", ")
+        );
         self.copy(client, &sql).await
     }
 

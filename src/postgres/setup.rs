@@ -145,7 +145,9 @@ pub async fn ensure_slot(session: &Session, config: &Config) -> Result<Option<Ls
     let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
     let server = slot::server(session).await.map_err(|error| session.fault(&error))?;
     match there {
-        Some(slot) if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) => {
+        Some(slot)
+            if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) =>
+        {
             return Err(Fault::needs_person(
                 format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
                 "give this instance a name of its own: `source.slot`",

@@ -39,7 +39,11 @@ impl Cluster {
     ///
     /// # Errors
     /// Where it cannot be made or does not start, with the end of its log.
-    pub async fn start(server: &Server, place: &mut Place, source: impl Fn(u16, &str) -> Source) -> Result<Cluster, Fault> {
+    pub async fn start(
+        server: &Server,
+        place: &mut Place,
+        source: impl Fn(u16, &str) -> Result<Source, Fault>,
+    ) -> Result<Cluster, Fault> {
         let password = password()?;
         let data = initdb(server, place, &password).await?;
         let socket = place.server_directory("socket")?;
@@ -48,7 +52,7 @@ impl Cluster {
             let port = free_port()?;
             let process = postgres(server, place, &data, &socket, port)?;
             let mut cluster = Cluster { port, password: password.clone(), process };
-            match cluster.ready(place, &source(port, &password)).await {
+            match cluster.ready(place, &source(port, &password)?).await {
                 Ok(()) => return Ok(cluster),
                 // Someone was faster with this port.
                 Err(_) if tries < 3 && place.log_tail(LOG).contains("could not bind") => tries += 1,
@@ -118,7 +122,8 @@ pub fn free_port() -> Result<u16, Fault> {
 async fn initdb(server: &Server, place: &mut Place, password: &str) -> Result<PathBuf, Fault> {
     let data = place.server_directory("data")?;
     let file = place.secret_file("password", password)?;
-    let unusable = |error: std::io::Error| Fault::unavailable(format!("initdb: {error}"), "reinstall PostgreSQL's server");
+    let unusable =
+        |error: std::io::Error| Fault::unavailable(format!("initdb: {error}"), "reinstall PostgreSQL's server");
     place.user().own(&file).map_err(unusable)?;
     let mut command = Command::new(server.directory.join("initdb"));
     place.user().apply(&mut command);

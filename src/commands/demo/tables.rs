@@ -214,7 +214,9 @@ mod tests {
         let (_, config) = configuration(5432, "secret", "http://127.0.0.1:1", 9187).unwrap();
         let sections: Vec<&str> = config.sections.iter().map(|section| section.name.as_str()).collect();
         assert_eq!(sections, Table::ALL.map(Table::section));
-        assert!(Table::ALL.into_iter().zip(&config.sections).all(|(table, section)| section.table.name == table.name()));
+        assert!(
+            Table::ALL.into_iter().zip(&config.sections).all(|(table, section)| section.table.name == table.name())
+        );
     }
 
     #[test]
