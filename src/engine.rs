@@ -37,7 +37,7 @@ pub enum Action {
     /// A batch is settled, durably.
     Settled(usize, Settled),
     /// A request must be repeated, or an item was halved: for metrics (`retries_total`).
-    Retry(usize, &'static str),
+    Retry(usize, Verdict),
     /// Rows of a batch are in doubt.
     InDoubt(usize, u64),
     /// The stream must be read again from the checkpoint: rows were shed.
@@ -90,6 +90,7 @@ pub struct Engine {
     settled_since_mark: bool,
     last_mark: Duration,
     draining: bool,
+    floors: VecDeque<(Lsn, u64)>,
 }
 
 /// A move of the checkpoint smaller than this is not worth a write of its own: it is the size of our own last write,
@@ -118,6 +119,7 @@ impl Engine {
             settled_since_mark: false,
             last_mark: Duration::ZERO,
             draining: false,
+            floors: VecDeque::new(),
         }
     }
 
@@ -204,8 +206,8 @@ impl Engine {
             return;
         }
         let step = self.lanes[lane].verdict(answer, now, self.settings.halt_probe, random);
-        if let Some(word) = retry_word(answer) {
-            self.actions.push_back(Action::Retry(lane, word));
+        if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
+            self.actions.push_back(Action::Retry(lane, answer.verdict.clone()));
         }
         if matches!(answer.verdict, Verdict::Unknown) {
             let rows = self.lanes[lane].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
@@ -335,7 +337,11 @@ impl Engine {
             self.written = mark;
             self.last_mark = now;
             self.settled_since_mark = !self.progress.is_idle();
-            ops.push(Op::Mark { checkpoint: mark, xmin_floor: None });
+            let mut floor = None;
+            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= mark) {
+                floor = Some(xmin);
+            }
+            ops.push(Op::Mark { checkpoint: mark, xmin_floor: floor });
             effects.push(Effect::Confirm(mark));
         }
     }
@@ -427,6 +433,18 @@ impl Engine {
         self.progress.received()
     }
 
+    /// Nothing waits, and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.progress.is_idle()
+    }
+
+    /// Every transaction below `xmin` had ended when the WAL ended at `at`: once that is settled, it is the floor.
+    pub fn set_floor(&mut self, at: Lsn, xmin: u64) {
+        if self.floors.len() < 64 {
+            self.floors.push_back((at, xmin));
+        }
+    }
+
     /// When the oldest row that waits was taken in.
     pub fn oldest(&self) -> Option<Duration> {
         self.lanes.iter().filter_map(Lane::oldest).min()
@@ -466,17 +484,5 @@ impl Engine {
         if any {
             self.actions.push_back(Action::Rewind);
         }
-    }
-}
-
-fn retry_word(answer: &Answer) -> Option<&'static str> {
-    match &answer.verdict {
-        Verdict::Received | Verdict::Partial(_) => None,
-        Verdict::BadItem => Some("bad_item"),
-        Verdict::TooLarge => Some("too_large"),
-        Verdict::Environment { .. } => Some("environment"),
-        Verdict::Later { .. } => Some("later"),
-        Verdict::NotSent => Some("not_sent"),
-        Verdict::Unknown => Some("unknown"),
     }
 }

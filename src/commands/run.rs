@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::fault::{Exit, Fault};
+use crate::{pipeline, shutdown};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -10,7 +11,9 @@ pub struct Args {}
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`run` is not made yet"))
+/// As [`pipeline::run`].
+pub async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
+    let config = context.config()?.clone();
+    let stop = shutdown::on_signals()?;
+    pipeline::run(config, stop).await
 }

@@ -205,6 +205,16 @@ pub enum Kind {
     CustomMetric(Model),
 }
 
+impl Kind {
+    /// The word in the configuration, the state and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::UserActivity => "user_activity",
+            Kind::CustomMetric(_) => "custom_metric",
+        }
+    }
+}
+
 /// Whose metric it is; spelt so in the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Model {

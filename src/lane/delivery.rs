@@ -210,14 +210,14 @@ impl Lane {
                 self.halt(sending, answer, &answer.message, &remedy, now + halt_probe, &mut step);
             }
             Verdict::Later { retry_after } => {
-                let until = now + delay(self.failures, *retry_after, random);
+                let until = now + delay(self.failures + 1, *retry_after, random);
                 self.wait(sending, answer, until, &mut step);
             }
             Verdict::NotSent => {
-                let until = now + delay(self.failures, None, random);
+                let until = now + delay(self.failures + 1, None, random);
                 self.wait(sending, answer, until, &mut step);
             }
-            Verdict::Unknown => self.doubt(sending, answer, now + delay(self.failures, None, random), &mut step),
+            Verdict::Unknown => self.doubt(sending, answer, now + delay(self.failures + 1, None, random), &mut step),
         }
         step
     }

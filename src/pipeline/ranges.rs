@@ -55,7 +55,13 @@ const RETRY: Duration = Duration::from_secs(15);
 impl RangeTask {
     /// Reads to the end of the range. `turn` bounds how many ranges are read at once, `ahead` how many chunks this one may
     /// be ahead of their use.
-    pub async fn run(mut self, source: Source, turn: Arc<Semaphore>, ahead: Arc<Semaphore>, news: mpsc::Sender<RangeNews>) {
+    pub async fn run(
+        mut self,
+        source: Source,
+        turn: Arc<Semaphore>,
+        ahead: Arc<Semaphore>,
+        news: mpsc::Sender<RangeNews>,
+    ) {
         let Ok(_turn) = turn.acquire_owned().await else { return };
         let mut failed = false;
         let mut limit = range::next_limit(None);

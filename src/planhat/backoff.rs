@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn ceilings_double_up_to_five_minutes() {
-        let ceilings: Vec<u64> = (1..=12).map(|attempt| delay(attempt, None, 1.0).as_millis() as u64).collect();
+        let ceilings: Vec<u128> = (1..=12).map(|attempt| delay(attempt, None, 1.0).as_millis()).collect();
         assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]);
         assert_eq!(delay(0, None, 0.5), delay(1, None, 0.5));
         assert_eq!(delay(u32::MAX, None, 1.0), CEILING);

@@ -73,7 +73,8 @@ impl Client {
         Ok(Client { http, tenant: planhat.tenant.clone(), timeout: planhat.timeout })
     }
 
-    /// Sends one body (a JSON array), once, and reads what comes back. Takes at most the configured time-out.
+    /// Sends one body (a JSON array), once, and reads what comes back. Takes at most the configured time-out. Who drops
+    /// the future before its end must take the request as in doubt.
     pub async fn send(&self, endpoint: &Endpoint, body: Bytes) -> Answer {
         // Read each time: a mounted secret that a person has mended must heal a halted section by itself.
         let tenant = self.tenant.reveal().map(|tenant| tenant.trim().to_owned());

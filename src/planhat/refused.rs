@@ -152,11 +152,19 @@ fn includes(large: &[&str], small: &[&str]) -> bool {
     small.iter().all(|field| large.binary_search(field).is_ok())
 }
 
-/// The items that each echo could mean: buckets of items, and for every echo the buckets that fit it.
+/// Items and echoes that are equal in their common fields.
+#[derive(Default)]
+struct Bucket {
+    /// Item indexes, with each item's whole form.
+    items: Vec<(usize, String)>,
+    /// Numbers of refusals.
+    echoes: Vec<usize>,
+}
+
+/// The items that each echo could mean.
 #[derive(Default)]
 struct Claims {
-    /// Item indexes, with each item's form; and the echoes that fit them.
-    buckets: Vec<(Vec<(usize, String)>, Vec<usize>)>,
+    buckets: Vec<Bucket>,
     /// How many buckets fit an echo.
     fits: HashMap<usize, usize>,
     /// How many buckets hold an item.
@@ -173,26 +181,26 @@ impl Claims {
             }
             form
         };
-        let mut by_form: HashMap<String, (Vec<(usize, String)>, Vec<usize>)> = HashMap::new();
+        let mut by_form: HashMap<String, Bucket> = HashMap::new();
         for (n, echo) in echoes {
-            by_form.entry(project(echo)).or_default().1.push(*n);
+            by_form.entry(project(echo)).or_default().echoes.push(*n);
         }
         for (index, item) in items {
-            if let Some((items, _)) = by_form.get_mut(&project(item)) {
-                items.push((*index, canonical_object(item)));
+            if let Some(bucket) = by_form.get_mut(&project(item)) {
+                bucket.items.push((*index, canonical_object(item)));
             }
         }
-        for (items, echoes) in by_form.into_values().filter(|(items, _)| !items.is_empty()) {
-            echoes.iter().for_each(|n| *self.fits.entry(*n).or_default() += 1);
-            items.iter().for_each(|(index, _)| *self.held.entry(*index).or_default() += 1);
-            self.buckets.push((items, echoes));
+        for bucket in by_form.into_values().filter(|bucket| !bucket.items.is_empty()) {
+            bucket.echoes.iter().for_each(|n| *self.fits.entry(*n).or_default() += 1);
+            bucket.items.iter().for_each(|(index, _)| *self.held.entry(*index).or_default() += 1);
+            self.buckets.push(bucket);
         }
     }
 
     /// A bucket is sure where its echoes fit nowhere else, its items are claimed by nobody else, and either all its items
     /// are refused or they are all the same.
     fn settle(self, pairs: &mut Vec<(usize, usize)>) {
-        for (items, echoes) in &self.buckets {
+        for Bucket { items, echoes } in &self.buckets {
             let alone =
                 echoes.iter().all(|n| self.fits[n] == 1) && items.iter().all(|(index, _)| self.held[index] == 1);
             let sure = echoes.len() >= items.len() || items.windows(2).all(|pair| pair[0].1 == pair[1].1);
@@ -332,6 +340,8 @@ mod tests {
         assert_eq!(matched(&items, &[json!({"id": 2})]), (vec![1], 0));
         assert_eq!(matched(&items, &[json!({"id": 1, "date": "x", "_id": "f"})]), (vec![0], 0));
         assert_eq!(matched(&items, &[json!({"date": "x"})]), (vec![], 1), "two items fit");
+        let other = [json!({"id": 1, "date": "x"}), json!({"id": 1, "name": "x"})];
+        assert_eq!(matched(&other, &[json!({"id": 1})]), (vec![], 1), "two items of other fields fit");
         assert_eq!(matched(&items, &[json!({})]), (vec![], 1), "says nothing");
         assert_eq!(matched(&items, &[json!({"id": 1, "date": "y"})]), (vec![], 1), "contradicts");
         assert_eq!(matched(&items, &[json!("id")]), (vec![], 1), "is no object");

@@ -53,12 +53,21 @@ pub(super) struct Link {
     pub private: bool,
 }
 
-/// Tries every address of every server in order until `begin` has made something of one. A fault that waiting cannot
+/// What is made of a [`Link`]. A trait, for the future of an async closure is not known to be `Send`.
+pub(super) trait Opening: Sync {
+    type Made: Send;
+
+    fn begin(
+        &self,
+        target: &Target,
+        endpoint: &Endpoint,
+        link: Link,
+    ) -> impl Future<Output = Result<Self::Made, Fault>> + Send;
+}
+
+/// Tries every address of every server in order until something was made of one. A fault that waiting cannot
 /// mend ends the search: the next server would only hide it.
-pub(super) async fn first_that_fits<T>(
-    target: &Target,
-    begin: impl AsyncFn(&Endpoint, Link) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+pub(super) async fn first_that_fits<O: Opening>(target: &Target, opening: &O) -> Result<O::Made, Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     for endpoint in &target.endpoints {
         let addresses = match addresses(target, endpoint).await {
@@ -69,7 +78,7 @@ pub(super) async fn first_that_fits<T>(
             }
         };
         for address in addresses {
-            let attempt = async { begin(endpoint, open(target, endpoint, &address).await?).await };
+            let attempt = async { opening.begin(target, endpoint, open(target, endpoint, &address).await?).await };
             match tokio::time::timeout(target.connect_timeout, attempt).await {
                 Ok(Ok(made)) => return Ok(made),
                 Ok(Err(fault)) if fault.exit != Exit::Unavailable => return Err(fault),
@@ -151,7 +160,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// Asks in PostgreSQL's protocol for TLS. Exactly one byte is read: anything that came with it in plaintext would
 /// fail as TLS, and is never taken for the server's (CVE-2021-23222).
-async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: &str) -> Result<TcpStream, Fault> {
+pub(super) async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: &str) -> Result<TcpStream, Fault> {
     if how == Negotiation::Direct {
         return Ok(stream);
     }
@@ -177,6 +186,7 @@ async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: &str) -> Re
 }
 
 /// The fault of a stream that failed, by its cause.
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 pub(super) fn describe_io(place: &str, error: &io::Error) -> Fault {
     if let Some(error) = tls::cause(error) {
         return tls::describe(place, error);
@@ -197,6 +207,7 @@ pub(super) fn describe_io(place: &str, error: &io::Error) -> Fault {
     Fault::unavailable(format!("{place}: {error}"), remedy)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 fn describe_unix(place: &str, path: &std::path::Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {

@@ -7,11 +7,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{Secret, Source, TlsMode};
+
+use super::target::{Negotiation, TlsSetup};
+use super::{dial, tls};
 
 pub(super) const PASSWORD: &str = "pass word:\\'%";
 
@@ -129,6 +136,44 @@ impl Cluster {
     }
 }
 
+/// Somebody in between: ends TLS with a certificate of its own, and goes on to the cluster in plaintext or by TLS.
+pub(super) async fn front((certificate, key): (String, String), tls_behind: bool) -> u16 {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let behind = cluster().port;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            stream.write_all(b"S").await.unwrap();
+            // The client breaks off here where it does not trust the certificate.
+            let Ok(mut ours) = acceptor.accept(stream).await else { continue };
+            let mut theirs = TcpStream::connect(("127.0.0.1", behind)).await.unwrap();
+            tokio::spawn(async move {
+                if tls_behind {
+                    let negotiation = Negotiation::Request;
+                    let setup = TlsSetup { mode: TlsMode::Require, ca: None, cert: None, key: None, negotiation };
+                    let stream = dial::ask_for_tls(theirs, negotiation, "behind").await.unwrap();
+                    let (mut theirs, _) = tls::begin(stream, &setup, "localhost", "behind").await.unwrap();
+                    copy_bidirectional(&mut ours, &mut theirs).await.ok();
+                } else {
+                    copy_bidirectional(&mut ours, &mut theirs).await.ok();
+                }
+            });
+        }
+    });
+    port
+}
+
 fn bin() -> PathBuf {
     if let Some(given) = std::env::var_os("PGBIN") {
         return given.into();
@@ -159,7 +204,12 @@ fn setup_sql() -> String {
     // Settings of a role that must not come through.
     sql += "ALTER ROLE by_scram SET datestyle = 'German'; ALTER ROLE by_scram SET timezone = 'Asia/Tokyo';\n";
     sql += "CREATE DATABASE app ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0;\n";
-    sql + "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0;\n"
+    sql += "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0;\n";
+    for database in ["app", "ascii"] {
+        sql += &format!("\\connect {database}\n");
+        sql += "CREATE TABLE t (x text); CREATE PUBLICATION p FOR TABLE t WITH (publish = 'insert');\n";
+    }
+    sql
 }
 
 const START: &str = r#"set -e

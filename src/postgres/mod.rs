@@ -12,6 +12,8 @@ pub mod fence;
 #[cfg(test)]
 mod fixture;
 pub mod frames;
+mod given;
+mod halves;
 mod handover;
 mod passfile;
 pub mod pgoutput;

@@ -15,9 +15,9 @@ use super::target::{Endpoint, Host};
 /// `None` where there is none, else why it is passed over.
 pub(super) fn read(path: &Path) -> Result<String, Option<String>> {
     let shown = path.display();
-    let about = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => None,
-        _ => Some(format!("the password file {shown} cannot be read: {error}")),
+    let about = std::fs::metadata(path).map_err(|error| {
+        let there = error.kind() != std::io::ErrorKind::NotFound;
+        there.then(|| format!("the password file {shown} cannot be read: {error}"))
     })?;
     if !about.is_file() {
         return Err(Some(format!("the password file {shown} is not a plain file and was passed over")));
@@ -82,4 +82,58 @@ fn unescape(field: &str) -> String {
         plain.push(if letter == '\\' { letters.next().unwrap_or('\\') } else { letter });
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(host: Host) -> Endpoint {
+        Endpoint { host, port: 5432, password: None }
+    }
+
+    fn password(text: &str, host: &str) -> Option<String> {
+        find(text, &at(Host::Tcp(host.into())), "app", "me")
+    }
+
+    #[test]
+    fn the_first_line_that_matches_counts() {
+        let text = "# a:5432:app:me:comment\nnonsense\na:1:app:me:port\na:5432:b:me:database\n*:*:*:you:user\na:*:*:me:right\n*:*:*:*:later\r\n";
+        assert_eq!(password(text, "a").as_deref(), Some("right"));
+        assert_eq!(password(text, "b").as_deref(), Some("later"));
+        assert_eq!(password("", "a"), None);
+    }
+
+    #[test]
+    fn colons_and_backslashes_are_escaped() {
+        assert_eq!(password(r"\:\:1:*:*:*:p\:a\\ss", "::1").as_deref(), Some(r"p:a\ss"));
+        assert_eq!(password(r"\*:*:*:*:p", "a"), None, "an escaped star is a star");
+    }
+
+    #[test]
+    fn a_socket_goes_by_localhost_or_its_directory() {
+        let here = at(Host::Unix("/run/pg".into()));
+        assert_eq!(find("localhost:*:*:*:p", &here, "app", "me").as_deref(), Some("p"));
+        assert_eq!(find("/run/pg:*:*:*:p", &here, "app", "me").as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_passed_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let allow = |mode| std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        allow(0o640);
+        assert!(read(file.path()).unwrap_err().unwrap().contains("chmod 0600"));
+        allow(0o600);
+        assert_eq!(read(file.path()), Ok(String::new()));
+        assert_eq!(read(Path::new("/nowhere/at/all")), Err(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_without_a_panic(text: String) {
+            password(&text, "a");
+        }
+    }
 }

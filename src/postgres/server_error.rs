@@ -101,7 +101,9 @@ impl ServerError {
 
     fn authorization_remedy(&self, role: &str) -> String {
         let message = &self.message;
-        if message.contains("pg_hba.conf") {
+        if message.contains("pg_hba.conf") && message.contains("[local]") {
+            format!("add to pg_hba.conf on the server: `local DATABASE {role} peer`, then SELECT pg_reload_conf()")
+        } else if message.contains("pg_hba.conf") {
             let line = if message.contains("no encryption") || message.contains("SSL off") {
                 "the server wants TLS for it: set source.tls to verify-full; or"
             } else {

@@ -77,7 +77,17 @@ pub async fn connect_url(url: &Secret, purpose: &str) -> Result<Session, Fault> 
 /// # Errors
 /// As [`connect_sql`].
 pub async fn connect_to(target: &Target, purpose: &str) -> Result<Session, Fault> {
-    dial::first_that_fits(target, async |endpoint, link| Session::begin(target, endpoint, link, purpose).await).await
+    dial::first_that_fits(target, &Purpose(purpose)).await
+}
+
+struct Purpose<'a>(&'a str);
+
+impl dial::Opening for Purpose<'_> {
+    type Made = Session;
+
+    async fn begin(&self, target: &Target, endpoint: &Endpoint, link: Link) -> Result<Session, Fault> {
+        Session::begin(target, endpoint, link, self.0).await
+    }
 }
 
 /// Whether the same may succeed later with nobody doing anything.
@@ -158,10 +168,8 @@ impl Session {
         if wanted == SessionKind::ReadWrite {
             let answer =
                 self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
-            let writable = answer.iter().any(|message| match message {
-                SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
-                _ => false,
-            });
+            let is_off = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"));
+            let writable = answer.iter().any(is_off);
             if !writable {
                 return Err(dial::read_only(&self.place));
             }
@@ -276,18 +284,141 @@ mod tests {
     use super::*;
     use crate::config::TlsMode;
     use crate::fault::Exit;
-    use crate::postgres::fixture::cluster;
+    use crate::postgres::fixture::{PASSWORD, cluster};
+    use crate::postgres::target::Endpoint;
+
+    fn unix(user: &str) -> Source {
+        let host = Some(cluster().directory.display().to_string());
+        Source { host, password: None, ..cluster().source(user) }
+    }
 
     async fn text(session: &Session, sql: &str) -> String {
         session.query_one(sql, &[]).await.unwrap().get(0)
     }
 
+    async fn fault(source: &Source) -> Fault {
+        let fault = connect_sql(source, "test").await.err().expect("refused");
+        assert!(!fault.to_string().contains(PASSWORD));
+        fault
+    }
+
     #[tokio::test]
-    async fn a_session_is_bound_pinned_and_named() {
+    async fn a_session_is_encrypted_pinned_and_named() {
         let session = connect_sql(&cluster().source("by_scram"), "test").await.unwrap();
         assert_eq!(text(&session, "SHOW datestyle").await, "ISO, MDY");
         assert_eq!(text(&session, "SHOW timezone").await, "UTC");
         assert_eq!(text(&session, "SHOW application_name").await, "pg2planhat test");
         assert_eq!(text(&session, "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, "true");
+    }
+
+    #[tokio::test]
+    async fn every_way_in_is_taken() {
+        for user in ["by_scram", "by_md5", "by_clear"] {
+            assert!(connect_sql(&cluster().source(user), "test").await.is_ok(), "{user}");
+        }
+        let plain = |user| Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+        for user in ["by_scram_plain", "by_md5", "by_clear"] {
+            assert!(connect_sql(&plain(user), "test").await.is_ok(), "{user} by the loopback interface");
+        }
+        let (cert, key) = (Some(cluster().path("client.crt")), Some(cluster().path("client.key")));
+        let by_cert = Source { cert, key, password: None, ..cluster().source("by_cert") };
+        assert!(connect_sql(&by_cert, "test").await.is_ok());
+        assert!(connect_sql(&unix("admin"), "test").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn refusals_come_with_their_remedy() {
+        let source = |user| cluster().source(user);
+        let wrong = Source { password: Some(Secret::Inline("wrong".into())), ..source("by_scram") };
+        let none = Source { password: None, ..source("by_scram") };
+        let lost = Source { database: Some("lost".into()), ..source("by_scram") };
+        let cases = [
+            (wrong, Exit::Usage, "28P01", "ALTER ROLE \"by_scram\" PASSWORD"),
+            (none, Exit::Usage, "none is given", "source.password"),
+            (lost, Exit::Usage, "3D000", "source.database"),
+            (source("not_in_hba"), Exit::Usage, "28000", "pg_hba.conf"),
+            (source("by_cert"), Exit::Usage, "certificate", "source.cert"),
+            (unix("nobody_at_all"), Exit::Usage, "28000", "local DATABASE"),
+            (unix("by_peer"), Exit::Usage, "eer authentication failed", "system user"),
+            (Source { port: Some(1), ..source("by_scram") }, Exit::Unavailable, "refused", "listen_addresses"),
+            (Source { port: Some(1), ..unix("admin") }, Exit::Unavailable, ".s.PGSQL.1", "unix_socket_directories"),
+            (
+                Source { host: Some("no.such.invalid".into()), ..source("by_scram") },
+                Exit::Unavailable,
+                "cannot be resolved",
+                "source.host",
+            ),
+        ];
+        for (source, exit, what, remedy) in cases {
+            let fault = fault(&source).await;
+            assert_eq!(fault.exit, exit, "{fault}");
+            assert!(fault.what.contains(what) && fault.remedy.contains(remedy), "{what}: {fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_readable_password_is_not_sent_over_a_network() {
+        for (user, how) in [("by_clear", "cleartext"), ("by_md5", "MD5")] {
+            let source = Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+            let target = Target::resolve(&source).unwrap();
+            let endpoint: &Endpoint = &target.endpoints[0];
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", cluster().port)).await.unwrap();
+            let link = Link { stream: Stream::Tcp(stream), end_point: None, private: false };
+            let fault = Session::begin(&target, endpoint, link, "test").await.err().expect("refused");
+            assert!(fault.what.contains(how) && fault.what.contains("not sent"), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_host_is_tried_and_a_url_will_do() {
+        let hosts = Some("localhost:1,localhost".to_owned());
+        let session = connect_sql(&Source { host: hosts, ..cluster().source("by_scram") }, "test").await.unwrap();
+        assert!(session.place().contains(&cluster().port.to_string()));
+        let password = "pass%20word%3A%5C%27%25";
+        let (port, ca) = (cluster().port, cluster().path("ca.crt"));
+        let url = format!("postgres://by_scram:{password}@localhost:{port}/app?sslrootcert={}", ca.display());
+        let session = connect_url(&Secret::Inline(url), "state").await.unwrap();
+        assert_eq!(text(&session, "SHOW application_name").await, "pg2planhat state");
+    }
+
+    #[tokio::test]
+    async fn a_session_tells_of_its_end() {
+        let session = connect_sql(&unix("admin"), "test").await.unwrap();
+        let admin = connect_sql(&unix("admin"), "test").await.unwrap();
+        let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        admin.query_one("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        let ending = session.closed().await;
+        assert!(ending.shutdown && ending.fault.what.contains("57P01"), "{}", ending.fault);
+        let error = session.query_one("SELECT 1", &[]).await.unwrap_err();
+        assert!(is_transient(&error), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_session_is_gone_from_the_server() {
+        let admin = connect_sql(&unix("admin"), "test").await.unwrap();
+        let session = connect_sql(&unix("admin"), "to be dropped").await.unwrap();
+        drop(session);
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg2planhat to be dropped'";
+        while admin.query_one(left, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_standby_is_refused_where_writes_are_wanted() {
+        let mut target = Target::resolve(&unix("admin")).unwrap();
+        target.session = SessionKind::ReadWrite;
+        assert!(connect_to(&target, "test").await.is_ok());
+        target.options = Some("-c default_transaction_read_only=on".to_owned());
+        let fault = connect_to(&target, "test").await.err().expect("refused");
+        assert!(fault.exit == Exit::Unavailable && fault.what.contains("accepts no writes"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_database_without_encoding_is_not_converted() {
+        let source = Source { database: Some("ascii".into()), ..cluster().source("by_scram") };
+        let session = connect_sql(&source, "test").await.unwrap();
+        assert!(session.is_sql_ascii());
+        assert_eq!(text(&session, "SHOW client_encoding").await, "SQL_ASCII");
     }
 }

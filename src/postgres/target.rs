@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::config::{Secret, Source, TlsMode};
 use crate::fault::Fault;
 
+use super::given::{FILLS, FILLS_ANY, Given, from_env};
 use super::passfile;
 use super::url::{self, HostPort};
 
-const DEFAULT_PORT: u16 = 5432;
+pub(super) const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const SETTINGS: &str = "see `source` in the configuration";
 
 /// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -121,90 +121,6 @@ pub enum Binding {
     Prefer,
     /// Or no connection.
     Require,
-}
-
-/// What one source of settings says; `None` is "nothing". Filled from stronger to weaker by [`Given::or`].
-#[derive(Default)]
-pub(super) struct Given {
-    pub hosts: Option<Vec<HostPort>>,
-    pub ports: Option<Vec<u16>>,
-    pub database: Option<String>,
-    pub user: Option<String>,
-    pub password: Option<Password>,
-    pub passfile: Option<PathBuf>,
-    pub tls: Option<TlsMode>,
-    pub ca: Option<PathBuf>,
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    pub negotiation: Option<Negotiation>,
-    pub options: Option<String>,
-    pub application_name: Option<String>,
-    pub session: Option<SessionKind>,
-    pub channel_binding: Option<Binding>,
-    pub connect_timeout: Option<Duration>,
-}
-
-impl Given {
-    fn or(self, weaker: Given) -> Given {
-        Given {
-            hosts: self.hosts.or(weaker.hosts),
-            ports: self.ports.or(weaker.ports),
-            database: self.database.or(weaker.database),
-            user: self.user.or(weaker.user),
-            password: self.password.or(weaker.password),
-            passfile: self.passfile.or(weaker.passfile),
-            tls: self.tls.or(weaker.tls),
-            ca: self.ca.or(weaker.ca),
-            cert: self.cert.or(weaker.cert),
-            key: self.key.or(weaker.key),
-            negotiation: self.negotiation.or(weaker.negotiation),
-            options: self.options.or(weaker.options),
-            application_name: self.application_name.or(weaker.application_name),
-            session: self.session.or(weaker.session),
-            channel_binding: self.channel_binding.or(weaker.channel_binding),
-            connect_timeout: self.connect_timeout.or(weaker.connect_timeout),
-        }
-    }
-
-    /// Takes one setting by libpq's keyword. `Ok(false)`: no such keyword.
-    pub(super) fn set(&mut self, keyword: &str, value: &str) -> Result<bool, Fault> {
-        let text = || Some(value.to_owned());
-        let path = || Some(PathBuf::from(value));
-        match keyword {
-            "host" => self.hosts = Some(url::parse_hosts(value)?),
-            "port" => self.ports = Some(parse_ports(value)?),
-            "dbname" => self.database = text(),
-            "user" => self.user = text(),
-            "password" => self.password = Some(Password(value.to_owned())),
-            "passfile" => self.passfile = path(),
-            "sslmode" => self.tls = Some(parse_mode(value)?),
-            // `system` is libpq's word for what is the default here.
-            "sslrootcert" => self.ca = path().filter(|_| value != "system"),
-            "sslcert" => self.cert = path(),
-            "sslkey" => self.key = path(),
-            "options" => self.options = text(),
-            "application_name" => self.application_name = text(),
-            "sslnegotiation" => {
-                let words = [("postgres", Negotiation::Request), ("direct", Negotiation::Direct)];
-                self.negotiation = Some(choose(keyword, value, &words)?);
-            }
-            "target_session_attrs" => {
-                let words = [
-                    ("any", SessionKind::Any),
-                    ("read-write", SessionKind::ReadWrite),
-                    ("primary", SessionKind::ReadWrite),
-                ];
-                self.session = Some(choose(keyword, value, &words)?);
-            }
-            "channel_binding" => {
-                let words = [("disable", Binding::Disable), ("prefer", Binding::Prefer), ("require", Binding::Require)];
-                self.channel_binding = Some(choose(keyword, value, &words)?);
-            }
-            "connect_timeout" => self.connect_timeout = parse_timeout(value)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
 }
 
 impl Target {
@@ -320,49 +236,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-const FILLS: &[(&str, &str)] = &[
-    ("PGHOST", "host"),
-    ("PGPORT", "port"),
-    ("PGDATABASE", "dbname"),
-    ("PGUSER", "user"),
-    ("PGPASSWORD", "password"),
-    ("PGPASSFILE", "passfile"),
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGSSLCERT", "sslcert"),
-    ("PGSSLKEY", "sslkey"),
-    ("PGSSLNEGOTIATION", "sslnegotiation"),
-    ("PGOPTIONS", "options"),
-    ("PGAPPNAME", "application_name"),
-    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
-    ("PGCHANNELBINDING", "channel_binding"),
-    ("PGCONNECT_TIMEOUT", "connect_timeout"),
-];
-
-/// What may fill a URL that stands alone.
-const FILLS_ANY: &[(&str, &str)] = &[
-    ("PGPASSFILE", "passfile"),
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGCONNECT_TIMEOUT", "connect_timeout"),
-];
-
 fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-fn from_env(env: Env<'_>, fills: &[(&str, &str)]) -> Result<Given, Fault> {
-    let mut given = Given::default();
-    for (variable, keyword) in fills {
-        // libpq takes an empty variable as not set.
-        if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
-            given.set(keyword, &value).map_err(|fault| Fault {
-                what: format!("the environment variable {variable}: {}", fault.what),
-                ..fault
-            })?;
-        }
-    }
-    Ok(given)
 }
 
 fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<Endpoint>, Fault> {
@@ -381,40 +256,129 @@ fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<Endpoint>, Fault> {
     Ok(hosts.into_iter().enumerate().map(endpoint).collect())
 }
 
-fn choose<T: Copy>(keyword: &str, value: &str, words: &[(&str, T)]) -> Result<T, Fault> {
-    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        Fault::usage(format!("{keyword} cannot be {value:?}"), format!("set it to one of: {}", known.join(", ")))
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Exit;
 
-fn parse_mode(value: &str) -> Result<TlsMode, Fault> {
-    let words = [
-        ("verify-full", TlsMode::VerifyFull),
-        ("verify-ca", TlsMode::VerifyCa),
-        ("require", TlsMode::Require),
-        ("disable", TlsMode::Disable),
-    ];
-    if matches!(value, "prefer" | "allow") {
-        return Err(Fault::usage(
-            format!("sslmode={value} lets the server, or anyone in between, choose plaintext, and is not offered"),
-            "set it to verify-full, verify-ca or require; or to disable where plaintext is meant",
-        ));
+    fn nothing() -> Source {
+        Source {
+            url: None,
+            host: None,
+            port: None,
+            database: None,
+            user: None,
+            password: None,
+            tls: TlsMode::VerifyFull,
+            ca: None,
+            cert: None,
+            key: None,
+            schema: "public".into(),
+            slot: "s".into(),
+            publication: "p".into(),
+            manage: true,
+            failover_slot: false,
+            query_role: None,
+        }
     }
-    choose("sslmode", value, &words)
-}
 
-fn parse_ports(value: &str) -> Result<Vec<u16>, Fault> {
-    let port = |text: &str| if text.is_empty() { Some(DEFAULT_PORT) } else { text.parse().ok().filter(|p| *p > 0) };
-    let ports: Option<Vec<u16>> = value.split(',').map(|text| port(text.trim())).collect();
-    ports.ok_or_else(|| Fault::usage(format!("{value:?} is not a port"), format!("give 1 to 65535; {SETTINGS}")))
-}
+    fn resolve(source: &Source, env: &[(&str, &str)]) -> Result<Target, Fault> {
+        Target::resolve_with(source, &|name| {
+            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
 
-fn parse_timeout(value: &str) -> Result<Option<Duration>, Fault> {
-    let seconds: u64 = value
-        .trim()
-        .parse()
-        .map_err(|_| Fault::usage(format!("connect_timeout cannot be {value:?}"), "give whole seconds"))?;
-    // libpq reads 0 as "for ever", which would let one dead address hold a reconnect up.
-    Ok(Some(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs))
+    fn secret(text: &str) -> Option<Secret> {
+        Some(Secret::Inline(text.into()))
+    }
+
+    #[test]
+    fn the_file_counts_before_the_url_and_the_url_before_the_environment() {
+        let source = Source {
+            url: secret("postgres://u:url@h/d?sslmode=require&application_name=mine"),
+            password: secret("file"),
+            ..nothing()
+        };
+        let env = [("PGHOST", "e"), ("PGPORT", "6000"), ("PGUSER", "e"), ("PGPASSWORD", "e"), ("PGOPTIONS", "-c a=b")];
+        let target = resolve(&source, &env).unwrap();
+        assert_eq!(target.to_string(), "postgres://u@h:6000/d");
+        assert_eq!(target.endpoints[0].password, Some(Password("file".into())));
+        assert_eq!(target.tls.mode, TlsMode::Require);
+        assert_eq!(target.options.as_deref(), Some("-c a=b"));
+        assert_eq!(target.application_name.as_deref(), Some("mine"));
+        let written = Source { tls: TlsMode::VerifyCa, ..source };
+        assert_eq!(resolve(&written, &env).unwrap().tls.mode, TlsMode::VerifyCa);
+    }
+
+    #[test]
+    fn defaults_fill_the_rest() {
+        let target = resolve(&nothing(), &[("USER", "me"), ("PGHOST", "")]).unwrap();
+        assert_eq!(target.to_string(), "postgres://me@localhost:5432/me");
+        assert_eq!((target.tls.mode, target.session), (TlsMode::VerifyFull, SessionKind::Any));
+        assert_eq!(target.connect_timeout, Duration::from_secs(10));
+        assert_eq!(resolve(&nothing(), &[]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn several_hosts_mean_the_primary() {
+        let env = [("PGHOST", "a,/run/pg,::1"), ("PGPORT", "1,,3"), ("PGUSER", "u")];
+        let target = resolve(&nothing(), &env).unwrap();
+        assert_eq!(target.to_string(), "postgres://u@a:1,/run/pg:5432,[::1]:3/u");
+        assert_eq!(target.endpoints[1].host, Host::Unix("/run/pg".into()));
+        assert_eq!(target.session, SessionKind::ReadWrite);
+        let any = [&env[..], &[("PGTARGETSESSIONATTRS", "any")]].concat();
+        assert_eq!(resolve(&nothing(), &any).unwrap().session, SessionKind::Any);
+        let odd = [("PGHOST", "a,b,c"), ("PGPORT", "1,2"), ("PGUSER", "u")];
+        assert!(resolve(&nothing(), &odd).unwrap_err().what.contains("2 ports are given for 3 hosts"));
+    }
+
+    #[test]
+    fn every_variable_is_read_and_named_when_wrong() {
+        let env = [
+            ("PGUSER", "u"),
+            ("PGSSLMODE", "require"),
+            ("PGSSLROOTCERT", "/ca"),
+            ("PGSSLCERT", "/cert"),
+            ("PGSSLKEY", "/key"),
+            ("PGSSLNEGOTIATION", "direct"),
+            ("PGCHANNELBINDING", "require"),
+            ("PGCONNECT_TIMEOUT", "3"),
+            ("PGAPPNAME", "mine"),
+        ];
+        let target = resolve(&nothing(), &env).unwrap();
+        let tls = TlsSetup {
+            // An authority that is given is there to be checked.
+            mode: TlsMode::VerifyCa,
+            ca: Some("/ca".into()),
+            cert: Some("/cert".into()),
+            key: Some("/key".into()),
+            negotiation: Negotiation::Direct,
+        };
+        assert_eq!(target.tls, tls);
+        assert_eq!((target.channel_binding, target.connect_timeout), (Binding::Require, Duration::from_secs(3)));
+        let fault = resolve(&nothing(), &[("PGSSLMODE", "prefer")]).unwrap_err();
+        assert!(fault.what.contains("PGSSLMODE") && fault.remedy.contains("verify-full"), "{fault}");
+    }
+
+    #[test]
+    fn a_password_file_fills_each_host_and_is_read_anew() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let env = [("PGHOST", "a,b"), ("PGUSER", "u"), ("PGPASSFILE", path)];
+        for password in ["first", "second"] {
+            std::fs::write(path, format!("a:*:*:u:{password}\n")).unwrap();
+            let target = resolve(&nothing(), &env).unwrap();
+            assert_eq!(target.endpoints[0].password, Some(Password(password.into())));
+            assert_eq!(target.endpoints[1].password, None);
+        }
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(resolve(&nothing(), &env).unwrap().passfile_note.unwrap().contains("chmod 0600"));
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        let source = Source { url: secret("postgres://u:hush@h/d"), ..nothing() };
+        let target = resolve(&source, &[]).unwrap();
+        assert!(!format!("{target} {target:?}").contains("hush"));
+    }
 }

@@ -10,7 +10,8 @@ use std::net::Ipv6Addr;
 
 use crate::fault::Fault;
 
-use super::target::{Given, Password};
+use super::given::Given;
+use super::target::Password;
 
 /// One of the hosts of a list, with its own port where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,4 +138,70 @@ fn decode(text: &str) -> Result<String, Fault> {
         rest = tail.get(2..).unwrap_or_default();
     }
     String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::TlsMode;
+
+    fn hosts(text: &str) -> Vec<(String, Option<u16>)> {
+        parse_hosts(text).unwrap().into_iter().map(|host| (host.name, host.port)).collect()
+    }
+
+    #[test]
+    fn hosts_of_every_form_are_read() {
+        let expected = [("a", None), ("b", Some(1)), ("::1", None), ("::2", Some(2)), ("::3", None), ("/run/pg", None)];
+        let expected = expected.map(|(name, port)| (name.to_owned(), port));
+        assert_eq!(hosts("a,b:1,::1,[::2]:2,[::3],/run/pg"), expected);
+        for wrong in ["a:b", "a:0", "[::1", "[::1]x", "a:70000"] {
+            assert!(parse_hosts(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_gives_all_that_it_says() {
+        let given =
+            parse("postgresql://u%40x:p@:%2F@%2Frun%2Fpg,b:1/d%20b?sslmode=verify-ca&options=-c%20a%3Db").unwrap();
+        let host = HostPort { name: "b".into(), port: Some(1) };
+        assert_eq!(given.hosts, Some(vec![HostPort::named("/run/pg"), host]));
+        assert_eq!(given.user.as_deref(), Some("u@x"));
+        assert_eq!(given.password, Some(Password("p@:/".into())));
+        assert_eq!(given.database.as_deref(), Some("d b"));
+        assert_eq!(given.tls, Some(TlsMode::VerifyCa));
+        assert_eq!(given.options.as_deref(), Some("-c a=b"));
+    }
+
+    #[test]
+    fn an_empty_url_says_nothing() {
+        let given = parse("postgres://").unwrap();
+        assert!(given.hosts.is_none() && given.user.is_none() && given.database.is_none() && given.password.is_none());
+    }
+
+    #[test]
+    fn no_error_shows_the_password() {
+        let urls = [
+            "host=a password=hush",
+            "postgres://u:hush@a:port/d",
+            "postgres://u:hu,sh:hush@a/d?x=y",
+            "postgres://u:hush/x@a/d",
+            "postgres://u:hush%2@a/d",
+            "postgres://u:hush@a/d?sslmode=prefer",
+            "postgres://u:hush@a/d?ssl",
+        ];
+        for url in urls {
+            let fault = parse(url).err().unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!fault.to_string().contains("hush"), "{fault}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_without_a_panic(text: String) {
+            parse(&format!("postgres://{text}")).ok();
+            parse_hosts(&text).ok();
+        }
+    }
 }

@@ -8,11 +8,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::config::Source;
 use crate::fault::Fault;
@@ -21,16 +19,16 @@ use crate::row::Lsn;
 use super::auth::{Authenticator, State, Step};
 use super::dial::{self, Link, Stream};
 use super::frames::{Frame, FrameError, next_frame};
+use super::halves::flush;
 use super::server_error::ServerError;
 use super::target::{Endpoint, SessionKind, Target};
+
+pub use super::halves::{WireReader, WireWriter};
 
 /// The longest message taken outside a copy.
 const REPLY_MAX: usize = 16 << 20;
 /// Before the server is authenticated it gets far less room.
 const START_MAX: usize = 64 << 10;
-const READ_SIZE: usize = 256 << 10;
-const READ_MIN: usize = 32 << 10;
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
 const PINNED: [(&str, &str); 8] = [
@@ -51,18 +49,6 @@ pub struct Wire {
     parameters: HashMap<String, String>,
     place: String,
     user: String,
-}
-
-/// The receiving side of a connection.
-pub struct WireReader<S = ReadHalf<Stream>> {
-    stream: S,
-    inbound: BytesMut,
-}
-
-/// The sending side of a connection.
-pub struct WireWriter {
-    stream: WriteHalf<Stream>,
-    outbound: BytesMut,
 }
 
 /// Why a command on the wire failed.
@@ -129,6 +115,16 @@ pub struct SystemIdentity {
     pub dbname: Option<String>,
 }
 
+struct ApplicationName<'a>(&'a str);
+
+impl dial::Opening for ApplicationName<'_> {
+    type Made = Wire;
+
+    async fn begin(&self, target: &Target, endpoint: &Endpoint, link: Link) -> Result<Wire, Fault> {
+        Wire::begin(target, endpoint, link, self.0).await
+    }
+}
+
 impl Wire {
     /// Connects to the first server of `source` that fits, with passwords read anew.
     ///
@@ -143,10 +139,7 @@ impl Wire {
     /// # Errors
     /// As [`Wire::connect`].
     pub async fn connect_to(target: &Target, application_name: &str) -> Result<Wire, Fault> {
-        dial::first_that_fits(target, async |endpoint, link| {
-            Wire::begin(target, endpoint, link, application_name).await
-        })
-        .await
+        dial::first_that_fits(target, &ApplicationName(application_name)).await
     }
 
     async fn begin(target: &Target, endpoint: &Endpoint, link: Link, name: &str) -> Result<Wire, Fault> {
@@ -271,19 +264,17 @@ impl Wire {
     /// As [`Wire::simple_query`]; the connection can go on after a refusal.
     pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
         frontend::query(sql, &mut self.outbound)?;
-        loop {
-            let frame = self.reply(REPLY_MAX).await?;
-            match frame.tag {
-                b'W' => return Ok(()),
-                b'E' => {
-                    let error = ServerError::parse(&frame.body);
-                    if error.severity != "FATAL" {
-                        self.until_ready().await?;
-                    }
-                    return Err(WireError::Server(error));
+        let frame = self.reply(REPLY_MAX).await?;
+        match frame.tag {
+            b'W' => Ok(()),
+            b'E' => {
+                let error = ServerError::parse(&frame.body);
+                if error.severity != "FATAL" {
+                    self.until_ready().await?;
                 }
-                tag => return Err(unexpected(tag)),
+                Err(WireError::Server(error))
             }
+            tag => Err(unexpected(tag)),
         }
     }
 
@@ -350,75 +341,6 @@ impl Wire {
     }
 }
 
-impl<S: AsyncRead + Unpin> WireReader<S> {
-    /// Reads once, up to 256 KiB, and appends; 0 is the end of the stream. A dropped call loses nothing.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn read_more(&mut self) -> io::Result<usize> {
-        if self.inbound.capacity() - self.inbound.len() < READ_MIN {
-            self.inbound.reserve(READ_SIZE);
-        }
-        self.stream.read_buf(&mut self.inbound).await
-    }
-
-    /// What was read and not yet taken: cut it by [`next_frame`].
-    pub fn buffer_mut(&mut self) -> &mut BytesMut {
-        &mut self.inbound
-    }
-}
-
-impl WireWriter {
-    /// Queues one CopyData message.
-    pub fn queue_copy_data(&mut self, data: &[u8]) {
-        match frontend::CopyData::new(data) {
-            Ok(message) => message.write(&mut self.outbound),
-            // Over 2 GiB: what is sent here is a status update of 34 bytes.
-            Err(error) => tracing::error!(%error, "a CopyData message was too long and was not sent"),
-        }
-    }
-
-    /// Queues one CopyData message and sends all that is queued.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn send_copy_data(&mut self, data: &[u8]) -> io::Result<()> {
-        self.queue_copy_data(data);
-        self.flush().await
-    }
-
-    /// Sends all that is queued. A dropped call leaves the rest queued; the next one goes on with it.
-    ///
-    /// # Errors
-    /// Where the stream fails.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        flush(&mut self.stream, &mut self.outbound).await
-    }
-
-    /// Takes leave of the server, within a second: it may be busy, or have stopped reading.
-    pub async fn close(mut self) {
-        frontend::terminate(&mut self.outbound);
-        let leave = async {
-            flush(&mut self.stream, &mut self.outbound).await?;
-            self.stream.shutdown().await
-        };
-        match tokio::time::timeout(CLOSE_TIMEOUT, leave).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "closing a connection"),
-            Err(_) => tracing::debug!("the server did not take the farewell in time"),
-        }
-    }
-}
-
-async fn flush(stream: &mut (impl AsyncWrite + Unpin), outbound: &mut BytesMut) -> io::Result<()> {
-    while outbound.has_remaining() {
-        if stream.write_buf(outbound).await? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    stream.flush().await
-}
-
 fn unexpected(tag: u8) -> WireError {
     WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
 }
@@ -446,17 +368,144 @@ fn parse_row(mut body: &[u8]) -> Result<Vec<Option<String>>, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::config::{Secret, TlsMode};
+    use crate::config::TlsMode;
     use crate::postgres::fixture::cluster;
+    use crate::postgres::sql::connect_sql;
+
+    /// Begins a copy from a slot of its own: they are shared by all databases of the cluster.
+    async fn start(wire: &mut Wire, slot: &str) {
+        wire.simple_query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput")).await.unwrap();
+        let options = "(proto_version '1', publication_names 'p')";
+        wire.start_copy_both(&format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 {options}")).await.unwrap();
+    }
+
+    fn source(user: &str, database: &str) -> Source {
+        Source { database: Some(database.to_owned()), ..cluster().source(user) }
+    }
+
+    async fn value(wire: &mut Wire, sql: &str) -> String {
+        wire.simple_query(sql).await.unwrap().remove(0).remove(0).unwrap()
+    }
+
+    /// Reads until a CopyData message begins with `kind`.
+    async fn until(reader: &mut WireReader, kind: u8) -> Frame {
+        loop {
+            while let Some(frame) = next_frame(reader.buffer_mut(), 1 << 20).unwrap() {
+                assert_eq!(frame.tag, b'd');
+                if frame.body[0] == kind {
+                    return frame;
+                }
+            }
+            assert_ne!(reader.read_more().await.unwrap(), 0, "the server has closed");
+        }
+    }
 
     #[tokio::test]
-    async fn the_system_is_identified_over_plain_scram() {
-        let source = Source { tls: TlsMode::Disable, ca: None, ..cluster().source("by_scram_plain") };
-        let mut wire = Wire::connect(&source, "test").await.unwrap();
-        let identity = wire.identify_system().await.unwrap();
-        assert_eq!((identity.timeline, identity.dbname.as_deref()), (1, Some("app")));
-        assert!(identity.system_identifier.parse::<u64>().is_ok());
-        wire.close().await;
+    async fn the_system_is_identified_by_every_way_in() {
+        let plain = |user| Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+        let (cert, key) = (Some(cluster().path("client.crt")), Some(cluster().path("client.key")));
+        let by_cert = Source { cert, key, password: None, ..cluster().source("by_cert") };
+        let unix = Some(cluster().directory.display().to_string());
+        let unix = Source { host: unix, password: None, ..cluster().source("admin") };
+        let tls = ["by_scram", "by_md5", "by_clear"].map(|user| cluster().source(user));
+        let ways = ["by_scram_plain", "by_md5", "by_clear"].map(plain).into_iter().chain(tls).chain([by_cert, unix]);
+        for source in ways {
+            let mut wire = Wire::connect(&source, "test").await.unwrap();
+            let identity = wire.identify_system().await.unwrap();
+            assert_eq!((identity.timeline, identity.dbname.as_deref()), (1, Some("app")));
+            assert!(identity.system_identifier.parse::<u64>().is_ok() && identity.xlogpos > Lsn::ZERO);
+            wire.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn binding_can_be_required() {
+        let mut target = Target::resolve(&cluster().source("by_scram")).unwrap();
+        target.channel_binding = super::super::target::Binding::Require;
+        assert!(Wire::connect_to(&target, "test").await.is_ok());
+        target.tls.mode = TlsMode::Disable;
+        target.user = "by_scram_plain".to_owned();
+        let fault = Wire::connect_to(&target, "test").await.err().expect("refused");
+        assert!(fault.what.contains("channel binding"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_roles_settings_do_not_come_through() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "wire test").await.unwrap();
+        assert_eq!(value(&mut wire, "SHOW datestyle").await, "ISO, MDY");
+        assert_eq!(value(&mut wire, "SHOW timezone").await, "UTC");
+        assert_eq!(value(&mut wire, "SHOW statement_timeout").await, "0");
+        assert_eq!(value(&mut wire, "SHOW client_encoding").await, "UTF8");
+        assert_eq!(value(&mut wire, "SHOW application_name").await, "wire test");
+        wire.set_receive_buffer(1 << 20).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_leaves_the_connection_of_use() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        let error = wire.start_copy_both("START_REPLICATION SLOT not_there LOGICAL 0/0").await.unwrap_err();
+        assert_eq!(error.server().unwrap().code, "42704");
+        let error = wire.simple_query("SELECT 1/0").await.unwrap_err();
+        assert!(!error.is_transient() && wire.fault(&error).what.contains("22012"));
+        assert_eq!(wire.simple_query("SELECT NULL, 'b'").await.unwrap(), [[None, Some("b".to_owned())]]);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_sent_while_a_read_waits() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        start(&mut wire, "wire_status").await;
+        let (mut reader, mut writer) = wire.split();
+        let reading = tokio::spawn(async move {
+            until(&mut reader, b'k').await;
+            until(&mut reader, b'k').await
+        });
+        // Written, flushed and applied up to nothing, at no time, reply requested.
+        let mut status = [0; 34];
+        (status[0], status[33]) = (b'r', 1);
+        while !reading.is_finished() {
+            writer.send_copy_data(&status).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reading.await.unwrap().body.len(), 18);
+        writer.close().await;
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_database_without_encoding_come_as_they_are() {
+        let mut wire = Wire::connect(&source("by_scram", "ascii"), "test").await.unwrap();
+        assert_eq!(value(&mut wire, "SHOW client_encoding").await, "SQL_ASCII");
+        start(&mut wire, "wire_ascii").await;
+        let unix = Some(cluster().directory.display().to_string());
+        let admin = Source { host: unix, password: None, ..source("admin", "ascii") };
+        let admin = connect_sql(&admin, "test").await.unwrap();
+        admin.batch_execute("INSERT INTO t VALUES (E'a\\xffz')").await.unwrap();
+        let (mut reader, writer) = wire.split();
+        loop {
+            let frame = until(&mut reader, b'w').await;
+            if frame.body[25] == b'I' {
+                assert!(frame.body.ends_with(b"a\xffz"));
+                break;
+            }
+        }
+        writer.close().await;
+    }
+
+    #[tokio::test]
+    async fn connecting_may_be_spawned() {
+        let source = cluster().source("by_scram");
+        let wire = tokio::spawn(async move { Wire::connect(&source, "test").await.map(|_| ()) });
+        wire.await.unwrap().unwrap();
+        let source = cluster().source("by_scram");
+        tokio::spawn(async move { connect_sql(&source, "test").await.map(|_| ()) }).await.unwrap().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_is_taken_without_a_panic(body: Vec<u8>) {
+            parse_row(&body).ok();
+        }
     }
 }

@@ -86,3 +86,71 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (content, rest) = rest.split_at_checked(len)?;
     Some((tag, content, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::postgres::fixture::authority;
+
+    fn made_by(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_signature() {
+        let der = made_by(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(end_point(&der), Some(Sha256::digest(&der).to_vec()));
+        let der = made_by(&rcgen::PKCS_ECDSA_P384_SHA384);
+        assert_eq!(end_point(&der), Some(Sha384::digest(&der).to_vec()));
+        assert_eq!(end_point(&made_by(&rcgen::PKCS_ED25519)), None);
+    }
+
+    /// The skeleton of a certificate with this algorithm.
+    fn signed_by(algorithm: &[u8]) -> Vec<u8> {
+        let sequence = |content: &[u8]| [&[SEQUENCE, u8::try_from(content.len()).unwrap()], content].concat();
+        sequence(&[sequence(b""), sequence(algorithm)].concat())
+    }
+
+    #[test]
+    fn every_algorithm_of_rsa_has_its_hash() {
+        let oid = |id: &[u8]| [&[OID, u8::try_from(id.len()).unwrap()], id].concat();
+        let rsa = |last: u8| oid(&[RSA, &[last]].concat());
+        for (last, len) in [(4, 32), (5, 32), (11, 32), (12, 48), (13, 64)] {
+            assert_eq!(end_point(&signed_by(&rsa(last))).unwrap().len(), len, "{last}");
+        }
+        let sha512 = oid(&[SHA2, &[3]].concat());
+        let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap();
+        let hash = [&[SEQUENCE, len(&sha512)], &*sha512].concat();
+        let hash = [&[0xa0, len(&hash)], &*hash].concat();
+        let parameters = [&[SEQUENCE, len(&hash)], &*hash].concat();
+        assert_eq!(end_point(&signed_by(&[rsa(10), parameters].concat())).unwrap().len(), 64);
+        assert_eq!(end_point(&signed_by(&oid(&[1, 2, 3]))), None);
+    }
+
+    #[test]
+    fn a_certificate_that_names_itself_is_told() {
+        assert!(is_self_issued(&made_by(&rcgen::PKCS_ECDSA_P256_SHA256)));
+        let (pem, _) = authority().sign(&crate::postgres::fixture::leaf(&["a"]));
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        assert!(!is_self_issued(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_without_a_panic(bytes: Vec<u8>, at in 0usize..400, byte: u8) {
+            end_point(&bytes);
+            is_self_issued(&bytes);
+            static DER: std::sync::LazyLock<Vec<u8>> =
+                std::sync::LazyLock::new(|| made_by(&rcgen::PKCS_ECDSA_P256_SHA256));
+            let mut der = DER.clone();
+            let at = at % der.len();
+            der[at] = byte;
+            end_point(&der);
+            is_self_issued(&der);
+        }
+    }
+}

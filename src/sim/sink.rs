@@ -80,11 +80,9 @@ async fn receive(sim: &Shared, route: Route, tenant: &str, wire: Wire, body: Bod
 /// A body, read.
 struct Batch {
     bytes: u64,
-    /// The bytes themselves, where items are kept.
-    whole: Option<Bytes>,
     /// The items counted, where they are not kept.
     counted: u64,
-    /// Parsed once, when a fault or the judge first wants them.
+    /// The items themselves, or why they are none, where they are kept.
     items: Option<Result<Vec<Item>, String>>,
 }
 
@@ -102,9 +100,8 @@ async fn read(sim: &Shared, body: Body) -> Option<Batch> {
         }
     }
     let kept = sim.options.keep == Keep::Items && bytes <= sim.options.max_body;
-    let whole = kept.then(|| whole.freeze());
-    let items = whole.as_ref().map(judge::items);
-    Some(Batch { bytes, whole, counted: counter.items(), items })
+    let items = kept.then(|| judge::items(&whole.freeze()));
+    Some(Batch { bytes, counted: counter.items(), items })
 }
 
 /// What of a batch is taken.
@@ -151,7 +148,7 @@ impl Batch {
     ) -> Result<Judged, String> {
         let mut brought = Brought { items: self.counted, bytes: self.bytes, ..Brought::default() };
         let mut refused = Vec::new();
-        if let (Some(_), Some(items)) = (self.whole.take(), self.items.take()) {
+        if let Some(items) = self.items.take() {
             for (n, item) in items?.into_iter().enumerate() {
                 match judge::refusal(kind, sim.options.names, &item).or_else(|| more(n, &item)) {
                     Some(error) => refused.push((item.raw, error)),
@@ -192,11 +189,18 @@ impl Request<'_> {
 
     async fn commit(&self, fault: SimFault, batch: &mut Batch) -> Response {
         let stores = fault.stores();
-        let first = if let SimFault::RefuseFirst { count, .. } = &fault { *count } else { 0 };
-        let refuse = |n: usize, item: &Item| match &fault {
-            SimFault::Refuse { field, equals, error } if has(item, field, equals) => Some(error.clone()),
-            SimFault::RefuseFirst { error, .. } if n < first => Some(error.clone()),
-            _ => None,
+        let refuse = |n: usize, item: &Item| {
+            if let SimFault::Refuse { field, equals, error } = &fault
+                && has(item, field, equals)
+            {
+                return Some(error.clone());
+            }
+            if let SimFault::RefuseFirst { count, error } = &fault
+                && n < *count
+            {
+                return Some(error.clone());
+            }
+            None
         };
         let (mut normal, mut accepted) = (None, 0);
         if stores {

@@ -155,6 +155,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Sending { .. } => Some(Write::Sending),
         Op::Retrying { .. } => Some(Write::Retrying),
         Op::Ended { .. } => Some(Write::Ended),
+        Op::Withdrawn { .. } => Some(Write::Withdrawn),
         Op::Checkpoint { .. } => Some(Write::Checkpoint),
         Op::Quarantine(_) => Some(Write::Quarantine),
         Op::Unquarantine(_) => Some(Write::Unquarantine),

@@ -202,6 +202,21 @@ impl Store {
     }
 }
 
+impl Store {
+    /// What stands in the way, noted by a process that does not lead, for `status` of other processes; not where a leader
+    /// of a later epoch than `epoch` (the one seen) has begun meanwhile.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn note_hindrance(&self, epoch: i64, reason: &str, remedy: &str) -> Result<(), StateError> {
+        let (reason, remedy) = (self.text(reason), self.text(remedy));
+        let write = "UPDATE {schema}.instance SET state = 'needs_person', reason = $2, remedy = $3
+             WHERE id = 1 AND epoch = $1";
+        self.execute("writing the state", write, &[&epoch, &reason, &remedy]).await?;
+        Ok(())
+    }
+}
+
 fn instance_of(row: &Row) -> Option<Instance> {
     Some(Instance {
         identity: Identity {

@@ -185,6 +185,11 @@ pub enum Op {
         /// What came back, for people; empty where all went well.
         error: String,
     },
+    /// The batch of this row was never received, and its rows come again under another id: the row goes.
+    Withdrawn {
+        /// Ledger id.
+        id: i64,
+    },
     /// A section's checkpoint: replaces position and phase, adds to the totals. Sets `last_delivered_at` where rows were
     /// delivered.
     Checkpoint {

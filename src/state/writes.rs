@@ -20,6 +20,7 @@ pub(super) enum Write {
     Sending,
     Retrying,
     Ended,
+    Withdrawn,
     Checkpoint,
     Quarantine,
     Unquarantine,
@@ -59,6 +60,7 @@ impl Write {
                     finished_at = now(), epoch = $5, changed = $6
                  WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
             }
+            Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
             // The counts of a backfill that has ended stay, to be shown.
             Write::Checkpoint => {
                 "UPDATE {schema}.section SET
@@ -135,6 +137,7 @@ pub(super) fn statements<'a>(
                 let (word, status) = (outcome.as_str(), http_status.map(i32::from));
                 all.push(bound!(Write::Ended, *id, word, status, text(error), under.epoch, under.seq));
             }
+            Op::Withdrawn { id } => all.push(bound!(Write::Withdrawn, *id)),
             Op::Checkpoint { section, position, phase, add } => {
                 all.push(checkpoint(section, *position, phase.as_ref(), *add));
             }
@@ -165,7 +168,11 @@ fn fence(under: Under, ops: &[Op]) -> Bound<'static> {
                 floor = floor.max(*xmin_floor);
             }
             Op::Sending { delivery, .. } => last = last.max(Some(delivery.id)),
-            Op::Retrying { .. } | Op::Ended { .. } | Op::Checkpoint { .. } | Op::Quarantine(_) => {}
+            Op::Retrying { .. }
+            | Op::Ended { .. }
+            | Op::Withdrawn { .. }
+            | Op::Checkpoint { .. }
+            | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Halted { .. } => {}
         }
     }

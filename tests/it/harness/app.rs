@@ -66,7 +66,7 @@ impl Launch {
     pub async fn output(self) -> Output {
         let app = self.start();
         let code = app.wait_exit(Duration::from_secs(60)).await;
-        let all_read = async || (app.stdout.ended() && app.stderr.ended()).then_some(());
+        let all_read = || async { (app.stdout.ended() && app.stderr.ended()).then_some(()) };
         eventually(PATIENCE, "the end of the program's output", all_read).await;
         Output { code, stdout: app.stdout.text(), stderr: app.stderr.text() }
     }
@@ -139,7 +139,7 @@ impl App {
 
     /// Waits for its end; the exit code, or 128 + the signal that ended it.
     pub async fn wait_exit(&self, limit: Duration) -> i32 {
-        let ended = async || self.child.lock().unwrap().try_wait().unwrap();
+        let ended = || async { self.child.lock().unwrap().try_wait().unwrap() };
         let status = eventually(limit, "the program to end", ended).await;
         status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap()
     }
@@ -199,7 +199,7 @@ impl App {
 
     /// Waits until `/status` shows what is wished, and brings what `look` found there.
     pub async fn wait_status<T>(&self, what: &str, look: impl Fn(&serde_json::Value) -> Option<T>) -> T {
-        let shown = async || {
+        let shown = || async {
             assert!(self.is_running(), "the program has ended while waiting for {what}:\n{}", self.log());
             let answer = self.get("/status").await.ok()?;
             look(&serde_json::from_str(&answer.body).ok()?)
@@ -209,7 +209,7 @@ impl App {
 
     /// Waits until `/readyz` answers 200.
     pub async fn wait_ready(&self) {
-        let ready = async || {
+        let ready = || async {
             assert!(self.is_running(), "the program has ended before it was ready:\n{}", self.log());
             self.get("/readyz").await.is_ok_and(|answer| answer.status == 200).then_some(())
         };

@@ -183,7 +183,7 @@ impl Cluster {
 
     /// Waits until the server's log holds `text`.
     pub async fn wait_log(&self, text: &str) {
-        let seen = async || self.log().contains(text).then_some(());
+        let seen = || async { self.log().contains(text).then_some(()) };
         eventually(Duration::from_secs(30), &format!("{text:?} in the server's log"), seen).await;
     }
 
@@ -207,7 +207,7 @@ impl Cluster {
     /// Waits until the server has ended; how long that took.
     pub async fn stopped(&self, limit: Duration) -> Duration {
         let begun = Instant::now();
-        let ended = async || (!self.is_running()).then_some(());
+        let ended = || async { (!self.is_running()).then_some(()) };
         eventually(limit, "the server to stop", ended).await;
         begun.elapsed()
     }
@@ -228,7 +228,7 @@ impl Cluster {
         signal_all(&inhabitants(&self.data()), Signal::KILL);
         self.stopped(Duration::from_secs(10)).await;
         // The backends are not our children: gone from /proc once init has reaped them.
-        let gone = async || inhabitants(&self.data()).is_empty().then_some(());
+        let gone = || async { inhabitants(&self.data()).is_empty().then_some(()) };
         eventually(Duration::from_secs(10), "the backends to be gone", gone).await;
     }
 
@@ -247,7 +247,7 @@ impl Cluster {
     /// Starts the stopped server again, on its port, and waits until it takes connections.
     pub async fn start_again(&self) {
         self.start_unready();
-        let ready = async || {
+        let ready = || async {
             assert!(self.is_running(), "the server did not start:\n{}", self.log());
             self.is_ready().then_some(())
         };
@@ -284,7 +284,7 @@ impl Cluster {
         standby.start_again().await;
         let streaming =
             "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby' AND state = 'streaming'";
-        let attached = async || (self.number(streaming).await > 0).then_some(());
+        let attached = || async { (self.number(streaming).await > 0).then_some(()) };
         eventually(Duration::from_secs(30), "the standby to stream", attached).await;
         standby
     }
@@ -324,6 +324,15 @@ impl Cluster {
         server_user().own(&path);
     }
 
+    /// A killed server could not free its System V segment (56 bytes, but there are only 4,096 on a machine). Its pid file,
+    /// which is left behind too, names the segment: line 7, key and id.
+    fn free_shared_memory(&self) {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        if let Some(id) = file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            drop(Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status());
+        }
+    }
+
     fn postmaster(&self) -> Option<Pid> {
         self.server.lock().unwrap().as_ref().map(Pid::from_child)
     }
@@ -349,5 +358,6 @@ impl Drop for Cluster {
         if let Some(mut child) = self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
             drop(child.wait());
         }
+        self.free_shared_memory();
     }
 }

@@ -28,7 +28,10 @@ use std::time::{Duration, Instant};
 /// Asks `look` again and again until it brings something; panics after `limit`, naming `what` was waited for.
 ///
 /// Only for state that has no event to wait for: a catalog row, a file, a metric.
-pub async fn eventually<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T, F>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
     let begun = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {

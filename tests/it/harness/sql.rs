@@ -39,9 +39,9 @@ impl Cluster {
     pub async fn rows(&self, query: &str) -> Vec<Vec<Option<String>>> {
         let client = self.client().await;
         let messages = client.simple_query(query).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
+        let rows = messages.into_iter().filter_map(|message| {
+            let SimpleQueryMessage::Row(row) = message else { return None };
+            Some(row)
         });
         rows.map(|row| (0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()).collect()
     }
@@ -66,7 +66,7 @@ impl Cluster {
         let value = value.replace('\'', "''");
         client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).await.unwrap();
         client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-        let reloaded = async || (self.text("SELECT pg_conf_load_time()").await != before).then_some(());
+        let reloaded = || async { (self.text("SELECT pg_conf_load_time()").await != before).then_some(()) };
         eventually(Duration::from_secs(10), "the configuration to be reloaded", reloaded).await;
     }
 }

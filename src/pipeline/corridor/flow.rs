@@ -1,0 +1,181 @@
+//! What comes by the stream, and what the end of a stream means.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{Corridor, Ending};
+use crate::engine::Route;
+use crate::fault::Fault;
+use crate::lane::Shut;
+use crate::mapping::Mapping;
+use crate::pipeline::identity::Needs;
+use crate::postgres::decode::{Item, Table};
+use crate::postgres::stream::{Ended, Event, Fate, Stream};
+use crate::postgres::types::Types;
+use crate::telemetry::status::Reason;
+
+/// What interrupts the reading of a run.
+enum Halt {
+    Table(Table),
+    End,
+}
+
+impl Corridor {
+    pub(super) async fn on_event(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Started) => {
+                self.reconnect.failures = 0;
+                self.down = None;
+            }
+            Some(Event::Run(run)) => {
+                self.board.wire.touch();
+                self.reconnect.failures = 0;
+                self.down = None;
+                if let Some(stream) = &self.stream {
+                    stream.control.beat();
+                }
+                self.decoder.feed(run);
+                self.read_run().await;
+            }
+            Some(Event::Ended(ended)) => self.on_ended(ended),
+            None => {
+                let fault = Fault::bug("the stream's thread ended without a word");
+                self.on_ended(Ended { fate: Fate::Transient, fault });
+            }
+        }
+    }
+
+    /// Reads a run to its end. A table's description may need the catalog; nothing else waits.
+    async fn read_run(&mut self) {
+        loop {
+            match self.read_until_table() {
+                Ok(Halt::Table(table)) => self.on_table(table).await,
+                Ok(Halt::End) => return,
+                Err(fault) => {
+                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault }));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_until_table(&mut self) -> Result<Halt, Fault> {
+        let now = self.clock.elapsed();
+        loop {
+            let item = self.decoder.next().map_err(|error| {
+                Fault::needs_person(
+                    format!("the replication stream cannot be read: {error}"),
+                    "report it with the server's version",
+                )
+            })?;
+            match item {
+                None => return Ok(Halt::End),
+                Some(Item::Insert(oid, row)) => self.engine.insert(oid, &row, now),
+                Some(Item::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
+                Some(Item::Commit(end_lsn)) => self.engine.commit(end_lsn),
+                Some(Item::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
+                Some(Item::Ignored(kind)) => self.board.metrics.ignored(kind),
+                Some(Item::Table(table)) => return Ok(Halt::Table(table)),
+            }
+        }
+    }
+
+    /// A table's columns, from here on: its sections' mappings are compiled anew.
+    async fn on_table(&mut self, table: Table) {
+        let Some(lanes) = self.tables.get(&table.oid).cloned() else { return };
+        if table.columns.iter().any(|(_, oid)| !self.types.knows(*oid)) {
+            match Types::load(&self.control).await {
+                Ok(types) => self.types = types,
+                Err(error) => {
+                    tracing::warn!(%error, "the database's types could not be read: domains are taken as text")
+                }
+            }
+        }
+        let columns = self.types.columns(&table.columns);
+        let names = self.config.planhat.bulk_activity_names;
+        let mut routes = Vec::new();
+        for lane in lanes {
+            let run = &self.lanes[lane];
+            let section = &self.sections[run.section].section;
+            let mapping = match Mapping::compile(section, names, &columns) {
+                Ok(mapping) => Some(Rc::new(mapping)),
+                Err(faults) => {
+                    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    let remedy = faults.first().map(crate::mapping::MappingFault::remedy).unwrap_or_default();
+                    tracing::error!(section = %section.name, what, remedy, "halted: the table no longer fits the mapping; \
+                        the slot waits for it");
+                    self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
+                    None
+                }
+            };
+            routes.push(Route { lane, mapping });
+        }
+        self.engine.set_routes(table.oid, routes);
+    }
+
+    fn on_ended(&mut self, ended: Ended) {
+        self.stream = None;
+        let needs = |reason| Some(Ending::Needs(Needs { reason, fault: ended.fault.clone() }));
+        match ended.fate {
+            Fate::Stopped => {}
+            Fate::SlotMissing => self.ending = needs(Reason::SlotMissing),
+            Fate::SlotLost => self.ending = needs(Reason::SlotLost),
+            Fate::SlotActive
+                if self.down.as_ref().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(60)) =>
+            {
+                tracing::warn!("another process holds the slot: beginning again as standby");
+                self.ending = Some(Ending::Again);
+            }
+            Fate::Wedged if self.reconnect.failures >= 3 => self.ending = needs(Reason::Wedged),
+            Fate::Transient | Fate::SlotActive | Fate::Shutdown | Fate::Wedged | Fate::Refused => {}
+        }
+        if ended.fate == Fate::Stopped && self.down.is_none() {
+            // Ended by us, to begin again: at once.
+            self.reconnect.at = Instant::now();
+            return;
+        }
+        self.reconnect.failures += 1;
+        let delay =
+            crate::planhat::delay(self.reconnect.failures.min(6), None, fastrand::f64()).min(Duration::from_secs(10));
+        self.reconnect.at = Instant::now() + delay;
+        self.board.metrics.reconnects_total.inc();
+        if self.reconnect.failures <= 3 || self.reconnect.failures.is_multiple_of(10) {
+            tracing::warn!(
+                what = ended.fault.what,
+                remedy = ended.fault.remedy,
+                again_in_ms = delay.as_millis(),
+                "the stream has ended"
+            );
+        }
+        let since = self.down.take().map_or_else(Instant::now, |(since, _)| since);
+        self.down = Some((since, ended.fault));
+    }
+
+    /// Opens the stream again, from the durable checkpoint, when its time has come.
+    pub(super) fn reopen(&mut self) {
+        if self.stream.is_some() || Instant::now() < self.reconnect.at || self.ending.is_some() {
+            return;
+        }
+        self.begin.from = self.engine.confirmed();
+        match Stream::open(self.config.source.clone(), self.begin.clone()) {
+            Ok(stream) => {
+                self.engine.stream_restarts();
+                self.stream = Some(stream);
+            }
+            Err(error) => {
+                tracing::error!(%error, "no thread for the stream");
+                self.reconnect.at = Instant::now() + Duration::from_secs(5);
+            }
+        }
+    }
+
+    /// The stream is read again from the checkpoint: rows were left out that can be taken now.
+    pub(super) fn rewind(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            tracing::info!(from = %self.engine.confirmed(), "reading the stream again from the checkpoint");
+            stream.control.stop();
+            self.tasks.spawn(stream.close(Duration::from_secs(5)));
+        }
+        self.reconnect.at = Instant::now();
+    }
+}

@@ -1,0 +1,252 @@
+//! The loop: one place where everything that happens is taken in, in a fixed order of urgency.
+//!
+//! * In: the stream, the ranges, answers of the sink, durable writes, the watch, time.
+//! * Out: what the engine asks for, done.
+//! * Never: a wait inside the loop but the loop's own; a row read while the budget is full.
+
+mod acts;
+mod build;
+mod flow;
+mod news;
+mod show;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::identity::Needs;
+use super::ranges::RangeNews;
+use super::report::{Board, SectionBook, WalRate};
+use super::start::Hindrance;
+use super::watch::Seen;
+use super::writer::Written;
+use crate::config::{Config, Section};
+use crate::engine::Engine;
+use crate::fault::Fault;
+use crate::planhat::{Answer, Client, Endpoint};
+use crate::postgres::decode::Decoder;
+use crate::postgres::range::Selection;
+use crate::postgres::sql::Session;
+use crate::postgres::stream::{Start, Stream};
+use crate::postgres::types::Types;
+use crate::row::Lsn;
+use crate::shutdown::Stop;
+use crate::state::{Identity, Op};
+use crate::telemetry::SectionMetrics;
+
+/// How a corridor ends.
+#[derive(Debug)]
+pub enum Ending {
+    /// Told to end, and drained.
+    Drained,
+    /// A named state.
+    Needs(Needs),
+    /// Another process leads.
+    Fenced(Fault),
+    /// Begin again from the start: the slot went to another process.
+    Again,
+}
+
+/// One section, on or off.
+struct SectionRun {
+    section: Section,
+    lane: Option<usize>,
+    book: SectionBook,
+    metrics: SectionMetrics,
+}
+
+/// One lane's way out and its range's reader.
+struct LaneRun {
+    section: usize,
+    endpoint: Endpoint,
+    oid: u32,
+    /// What its ranges read; `None` where its table does not fit.
+    selection: Option<Selection>,
+    key_column: usize,
+    /// Chunks that may be read ahead.
+    ahead: Arc<Semaphore>,
+    /// Chunks read and not yet used.
+    chunks: usize,
+    /// The WAL's end and the xmin when the publication was last seen to carry its table as it should.
+    sound: Option<(Lsn, u64)>,
+}
+
+/// A request that has ended.
+struct Requested {
+    lane: usize,
+    id: i64,
+    answer: Answer,
+    took: Duration,
+}
+
+/// When the stream is opened again.
+#[derive(Debug)]
+struct Reconnect {
+    at: Instant,
+    failures: u32,
+}
+
+/// The running corridor.
+pub struct Corridor {
+    config: Arc<Config>,
+    board: Board,
+    engine: Engine,
+    decoder: Decoder,
+    stream: Option<Stream>,
+    begin: Start,
+    reconnect: Reconnect,
+    /// Since when the stream is down, or nothing is heard.
+    down: Option<(Instant, Fault)>,
+    blind: Option<(Instant, Fault)>,
+    unwritten: Option<Fault>,
+    control: Session,
+    identity: Identity,
+    epoch: i64,
+    types: Types,
+    sections: Vec<SectionRun>,
+    lanes: Vec<LaneRun>,
+    tables: HashMap<u32, Vec<usize>>,
+    client: Client,
+    clock: Instant,
+    lists: mpsc::UnboundedSender<(u64, Vec<Op>)>,
+    written: mpsc::UnboundedReceiver<Written>,
+    ranges: mpsc::Receiver<RangeNews>,
+    ranges_in: mpsc::Sender<RangeNews>,
+    turns: Arc<Semaphore>,
+    seen: mpsc::Receiver<Seen>,
+    requests: JoinSet<Requested>,
+    tasks: JoinSet<()>,
+    wal: WalRate,
+    flushed: Lsn,
+    slot_confirmed: Option<Lsn>,
+    shown: Option<Instant>,
+    ending: Option<Ending>,
+    pinged: Instant,
+}
+
+/// The longest that the loop sleeps.
+const TICK: Duration = Duration::from_millis(200);
+
+impl Corridor {
+    /// Carries rows until told to stop, or until something ends it.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn run(mut self, stop: &Stop) -> Result<Ending, Hindrance> {
+        let beat = self.board.heartbeat.task("corridor", Duration::from_secs(30));
+        let mut deadline: Option<Instant> = None;
+        loop {
+            beat.beat();
+            self.act();
+            self.show();
+            if let Some(ending) = self.ending.take() {
+                beat.finish();
+                self.let_go(Duration::from_secs(2)).await;
+                return Ok(ending);
+            }
+            if let Some(deadline) = deadline
+                && (self.engine.is_drained() || Instant::now() >= deadline)
+            {
+                beat.finish();
+                return Ok(self.drained().await);
+            }
+            let wake = self.wake(deadline);
+            let reading = deadline.is_none() && self.engine.wants_rows() && self.stream.is_some();
+            tokio::select! {
+                biased;
+                // 1. The end: nothing may delay a drain.
+                () = stop.asked(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.config.shutdown_grace);
+                    self.begin_drain();
+                }
+                // 2. Durable writes: requests and confirmations wait for them.
+                Some(written) = self.written.recv() => self.on_written(written),
+                // 3. Answers: a lane waits for each.
+                Some(requested) = self.requests.join_next() => self.on_requested(requested),
+                // 4. The watch: the server may be going down, a person may want something.
+                Some(seen) = self.seen.recv() => self.on_seen(seen).await,
+                // 5. Time: batches that are due, waits that are over, connections to make again.
+                () = tokio::time::sleep(wake) => self.on_time(),
+                // 6. Ranges: they yield to nothing below but the stream itself, and are bounded by their permits.
+                Some(news) = self.ranges.recv() => self.on_range(news),
+                // 7. The stream, while there is room.
+                event = next_event(&mut self.stream), if reading => self.on_event(event).await,
+            }
+            self.engine.pump(self.clock.elapsed());
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn wake(&self, deadline: Option<Instant>) -> Duration {
+        let now = self.clock.elapsed();
+        let due = self.engine.next_wake().map_or(TICK, |due| due.saturating_sub(now));
+        let end = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let ping = if self.engine.waits_for().is_some() { PING } else { TICK };
+        due.min(end).min(ping).min(TICK).max(Duration::from_millis(1))
+    }
+
+    fn on_time(&mut self) {
+        self.set_daily();
+        if self.engine.waits_for().is_some() {
+            self.ping();
+        }
+        if !self.engine.wants_rows() && self.engine.shed() {
+            tracing::warn!(
+                "sections that cannot send gave their memory to the others; their rows are read again later"
+            );
+        }
+        self.engine.unshed();
+        self.reopen();
+    }
+
+    /// Asks the server how far it has read, at most once per [`PING`].
+    fn ping(&mut self) {
+        if self.pinged.elapsed() >= PING
+            && let Some(stream) = &self.stream
+        {
+            self.pinged = Instant::now();
+            stream.control.ping();
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        tracing::info!(grace_seconds = self.config.shutdown_grace.as_secs(), "draining");
+        self.board.modify(|status| {
+            status.state = crate::telemetry::status::InstanceState::Draining;
+            status.ready = false;
+        });
+        self.engine.drain();
+    }
+
+    /// The end of a drain: the last checkpoint is durable, the slot is told, everything is let go.
+    async fn drained(mut self) -> Ending {
+        let under_way = self.requests.len();
+        if under_way > 0 {
+            tracing::warn!(requests = under_way, "the grace is over with requests under way: they will be in doubt");
+        }
+        self.let_go(Duration::from_secs(2)).await;
+        tracing::info!(confirmed = %self.engine.confirmed(), "drained");
+        Ending::Drained
+    }
+
+    async fn let_go(&mut self, bound: Duration) {
+        self.requests.abort_all();
+        if let Some(stream) = self.stream.take() {
+            stream.close(bound).await;
+        }
+        self.tasks.abort_all();
+    }
+}
+
+/// How often the server is asked how far it has read, while a chunk waits for it.
+const PING: Duration = Duration::from_millis(5);
+
+async fn next_event(stream: &mut Option<Stream>) -> Option<crate::postgres::stream::Event> {
+    match stream {
+        Some(stream) => stream.events.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,209 @@
+//! What the ranges and the watch tell.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Corridor, Ending};
+use crate::fault::Fault;
+use crate::lane::Shut;
+use crate::pipeline::connect::StateConnector;
+use crate::pipeline::identity::Needs;
+use crate::pipeline::ranges::RangeNews;
+use crate::pipeline::watch::{Look, Seen, Thorough};
+use crate::state::{NewGap, Op, SectionPhase};
+use crate::telemetry::status::Reason;
+
+impl Corridor {
+    pub(super) fn on_range(&mut self, news: RangeNews) {
+        match news {
+            RangeNews::Fenced(lane, Some((ceiling, estimated))) => {
+                let lane = &mut self.engine.lanes[lane];
+                tracing::info!(section = %lane.name, %ceiling, estimated, "the fence has passed: reading older rows");
+                if let Some(range) = &mut lane.range {
+                    range.fenced(ceiling, estimated);
+                }
+                let op = lane.phase_op();
+                self.engine.record(vec![op]);
+            }
+            RangeNews::Fenced(lane, None) => {
+                tracing::info!(section = %self.engine.lanes[lane].name, "there are no older rows");
+                self.engine.lanes[lane].range = None;
+                let op = self.engine.lanes[lane].phase_op();
+                debug_assert_eq!(self.engine.lanes[lane].phase(), SectionPhase::Streaming);
+                self.engine.record(vec![op]);
+            }
+            RangeNews::Chunk(lane, chunk) => {
+                self.lanes[lane].chunks += 1;
+                self.engine.chunk(lane, chunk);
+                if self.engine.waits_for().is_some() {
+                    self.ping();
+                }
+            }
+            RangeNews::Failed(lane, fault) => {
+                let run = self.lanes[lane].section;
+                self.sections[run].book.trouble = Some((fault.what, fault.remedy));
+            }
+            RangeNews::Recovered(lane) => {
+                let run = self.lanes[lane].section;
+                self.sections[run].book.trouble = None;
+            }
+        }
+    }
+
+    pub(super) async fn on_seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::Look(look) => {
+                self.blind = None;
+                self.on_look(&look);
+            }
+            Seen::Shutdown(fault) => {
+                tracing::warn!("the server goes down: letting go of the slot");
+                self.let_stream_go();
+                self.blind.get_or_insert((Instant::now(), fault));
+            }
+            Seen::Blind(fault) => {
+                self.blind.get_or_insert((Instant::now(), fault));
+            }
+            Seen::Paused(paused) => {
+                for (name, paused) in paused {
+                    let Some(lane) = self.engine.lanes.iter_mut().find(|lane| lane.name == name) else { continue };
+                    if lane.paused != paused {
+                        lane.paused = paused;
+                        lane.hurry(self.clock.elapsed());
+                        tracing::info!(section = %name, paused, "an operator's wish");
+                    }
+                }
+            }
+            Seen::Quarantine(counts) => {
+                for run in &self.sections {
+                    let rows = counts.iter().find(|(name, _)| *name == run.section.name).map_or(0, |(_, rows)| *rows);
+                    run.metrics.quarantine_rows(rows);
+                }
+            }
+            Seen::Asked(event) => tracing::debug!(id = event.id, action = event.action, "asked"),
+        }
+    }
+
+    /// The walsender is let go at once: a server's fast shutdown waits for it.
+    fn let_stream_go(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.control.stop();
+            self.tasks.spawn(stream.close(std::time::Duration::from_secs(2)));
+            self.reconnect.failures = self.reconnect.failures.max(2);
+            self.reconnect.at = Instant::now() + std::time::Duration::from_millis(500);
+            let fault = Fault::unavailable("the server is shutting down", "it is connected to again by itself");
+            self.down.get_or_insert((Instant::now(), fault));
+        }
+    }
+
+    fn on_look(&mut self, look: &Look) {
+        self.flushed = look.flushed;
+        self.engine.set_floor(look.floor_at, look.xmin);
+        let rate = self.wal.look(look.flushed, Instant::now());
+        self.board.metrics.wal_bytes_per_second.set(rate.unwrap_or(0.0));
+        match &look.slot {
+            None => {
+                let what = format!("the slot {} is gone", self.config.source.slot);
+                self.needs(Reason::SlotMissing, what);
+            }
+            Some(slot) if slot.is_lost() => {
+                let what =
+                    format!("the slot {} is lost: the server removed WAL that it needed", self.config.source.slot);
+                self.needs(Reason::SlotLost, what);
+            }
+            Some(slot) => {
+                self.slot_confirmed = slot.confirmed();
+                let moved = slot.confirmed().filter(|confirmed| *confirmed > self.engine.written());
+                if let Some(confirmed) = moved {
+                    let what = format!(
+                        "someone else moved the slot {} to {confirmed}, past the checkpoint {}",
+                        self.config.source.slot,
+                        self.engine.written()
+                    );
+                    self.needs(Reason::SlotMoved, what);
+                }
+                let restart = slot.restart_lsn.as_ref().and_then(|lsn| lsn.parse().ok());
+                let retained = restart.map(|restart| look.flushed.bytes_since(restart));
+                let safe = slot.safe_wal_size;
+                self.board.modify(|status| {
+                    status.slot.confirmed_flush_lsn = slot.confirmed_flush_lsn.clone();
+                    status.slot.retained_bytes = retained;
+                    status.slot.safe_wal_bytes = safe;
+                    status.slot.seconds_until_lost =
+                        safe.zip(rate.filter(|rate| *rate > 1.0)).map(|(safe, rate)| safe.max(0) as f64 / rate);
+                });
+            }
+        }
+        if let Some(thorough) = &look.thorough {
+            self.on_thorough(look, thorough);
+        }
+    }
+
+    fn needs(&mut self, reason: Reason, what: String) {
+        let remedy = "pg2planhat repair --gap, --backfill or --accept-loss";
+        self.ending = Some(Ending::Needs(Needs { reason, fault: Fault::needs_person(what, remedy) }));
+    }
+
+    /// The publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
+    fn on_thorough(&mut self, look: &Look, thorough: &Thorough) {
+        let name = self.config.source.publication.clone();
+        let Some(publication) = &thorough.publication else {
+            let what = format!("the publication {name} is gone");
+            return self.needs(Reason::PublicationChanged, what);
+        };
+        if !publication.insert {
+            let what = format!("the publication {name} does not publish inserts any more: rows are skipped in silence");
+            return self.needs(Reason::PublicationChanged, what);
+        }
+        for lane in 0..self.lanes.len() {
+            if self.engine.lanes[lane].shut.is_some() {
+                continue;
+            }
+            let run = &self.lanes[lane];
+            let table = publication.tables.iter().find(|table| table.oid == run.oid);
+            let configured = crate::pipeline::start::written(&self.sections[run.section].section.table);
+            let now = thorough.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
+            let drift = match table {
+                _ if now.is_some_and(|oid| oid != run.oid) => {
+                    Some(format!("{configured} is another table than the one attached (swapped or remade)"))
+                }
+                None => Some(format!("{configured} is no longer in the publication {name}")),
+                Some(table) if table.filter => Some(format!("the publication {name} has a row filter on {configured}")),
+                Some(table) if table.column_list => {
+                    Some(format!("the publication {name} has a column list on {configured}"))
+                }
+                Some(_) => None,
+            };
+            match drift {
+                Some(what) => self.halt_for_drift(lane, what),
+                None => self.lanes[lane].sound = Some((look.floor_at, look.xmin)),
+            }
+        }
+    }
+
+    /// Rows may have been skipped since the last look that found everything in order: the section stops, and the gap is
+    /// recorded. The slot does not wait for it: what the server skipped it will skip again.
+    fn halt_for_drift(&mut self, lane: usize, what: String) {
+        let remedy = "put it back as it was, then `pg2planhat repair --gap` re-reads what was skipped".to_owned();
+        let name = self.engine.lanes[lane].name.clone();
+        tracing::error!(section = %name, what, remedy, "halted: rows may have been skipped since");
+        let (from, floor) = self.lanes[lane].sound.unwrap_or((self.engine.written(), 0));
+        let gap = NewGap {
+            section: Some(name.clone()),
+            reason: Reason::PublicationChanged.as_str().to_owned(),
+            detail: what.clone(),
+            from_lsn: Some(from),
+            to_lsn: None,
+            xmin_floor: (floor > 0).then_some(floor),
+        };
+        self.engine.record(vec![Op::Halted { section: name, why: Some((what.clone(), remedy.clone())) }]);
+        self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
+        let connector = StateConnector::new(Arc::clone(&self.config));
+        self.tasks.spawn(async move {
+            let opened = async { connector.store().await?.open_gap(&gap).await.map_err(|error| error.fault()) };
+            if let Err(fault) = opened.await {
+                tracing::error!(what = fault.what, "the gap could not be recorded; it stands in this log");
+            }
+        });
+    }
+}

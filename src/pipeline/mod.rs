@@ -1,0 +1,162 @@
+//! THE CORRIDOR: the only place where rows, answers, writes and time meet, and the only one that spawns.
+//!
+//! * In: a configuration, and the wish to end.
+//! * Out: rows delivered, a status that is true, an exit.
+//! * Never: a lock held across a wait; a task that outlives the corridor; anything streamed in a state that needs a person.
+
+mod connect;
+mod corridor;
+mod doubts;
+mod identity;
+mod ranges;
+mod report;
+mod start;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use connect::StateConnector;
+pub use identity::{Found, Needs};
+pub use report::Board;
+pub use start::find;
+
+use corridor::{Corridor, Ending};
+use start::{Hindrance, Prepared};
+
+use crate::admin::{self, AdminState, Hosts};
+use crate::config::Config;
+use crate::fault::{Exit, Fault};
+use crate::postgres::stream::{self, Ended, Event, Fate, Stream};
+use crate::shutdown::Stop;
+use crate::telemetry::status::InstanceState;
+
+/// How long a standby waits between two looks at the slot.
+const STANDBY_LOOK: Duration = Duration::from_secs(2);
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
+/// for, for ever.
+pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
+    let config = Arc::new(config);
+    let board = Board::new(&config)?;
+    let listener = admin::bind(&config.admin.listen).await?;
+    let admin = AdminState {
+        status: board.subscribe(),
+        metrics: Arc::clone(&board.metrics),
+        heartbeat: Arc::clone(&board.heartbeat),
+        hosts: Hosts::new::<&str>(&config.admin.listen, &[]),
+    };
+    // Told to end when this function is left, however it is.
+    let (_ends, ended) = tokio::sync::oneshot::channel::<()>();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let stopped = async {
+            if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+        };
+        if let Err(error) = admin::serve(listener, admin, stopped).await {
+            tracing::error!(%error, "the admin port has failed");
+        }
+    });
+    let mut failures = 0;
+    loop {
+        let led = tokio::select! {
+            biased;
+            () = stop.asked(), if !board.is_leading() => return Ok(Exit::Done),
+            led = lead(&config, &board, &stop) => led,
+        };
+        let fault = match led {
+            Ok(Ending::Drained) => return Ok(Exit::Done),
+            Ok(Ending::Needs(needs)) | Err(Hindrance::Needs(needs)) => return Err(person(&config, &board, needs).await),
+            Ok(Ending::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
+            Ok(Ending::Again) => {
+                failures = 0;
+                continue;
+            }
+            Err(Hindrance::Wrong(fault)) => return Err(fault),
+            Err(Hindrance::Later(fault)) => fault,
+        };
+        failures += 1;
+        board.stalled(&fault);
+        tracing::warn!(what = fault.what, remedy = fault.remedy, "cannot begin yet; it is tried again");
+        let delay = crate::planhat::delay(failures.min(7), None, fastrand::f64()).min(Duration::from_secs(15));
+        tokio::select! {
+            () = stop.asked() => return Ok(Exit::Done),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Records and shows a state that needs a person; gives the fault to end with.
+async fn person(config: &Arc<Config>, board: &Board, needs: Needs) -> Fault {
+    board.needs_person(&needs);
+    tracing::error!(
+        reason = needs.reason.as_str(),
+        what = needs.fault.what,
+        remedy = needs.fault.remedy,
+        "stopped: a person must decide"
+    );
+    let recorded = async {
+        let store = StateConnector::new(Arc::clone(config)).store().await?;
+        let Some(instance) = store.instance().await.map_err(|error| error.fault())? else { return Ok(()) };
+        let remedy = format!("{}; {}", needs.fault.what, needs.fault.remedy);
+        store.note_hindrance(instance.epoch, needs.reason.as_str(), &remedy).await.map_err(|error| error.fault())
+    };
+    let recorded: Result<(), Fault> = recorded.await;
+    if let Err(fault) = recorded {
+        tracing::debug!(what = fault.what, "the state could not be told");
+    }
+    needs.fault
+}
+
+/// Begins, waits for the slot, and carries rows until something ends it.
+async fn lead(config: &Arc<Config>, board: &Board, stop: &Stop) -> Result<Ending, Hindrance> {
+    board.is(InstanceState::Starting);
+    let prepared = start::prepare(config).await?;
+    let begin = stream_start(config, &prepared);
+    let mut stream =
+        Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
+    match stream.events.recv().await {
+        Some(Event::Started) => {}
+        Some(Event::Ended(ended)) if ended.fate == Fate::SlotActive => {
+            drop(stream);
+            if board.is(InstanceState::Standby) {
+                tracing::info!(slot = config.source.slot, "another process holds the slot: waiting as standby");
+            }
+            watch::standby(config, &prepared, STANDBY_LOOK).await?;
+            return Ok(Ending::Again);
+        }
+        Some(Event::Ended(ended)) => return Err(hindrance(&ended)),
+        Some(Event::Run(_)) | None => return Err(Hindrance::Later(Fault::bug("the stream ended before it began"))),
+    }
+    let corridor = Corridor::build(Arc::clone(config), board.clone(), prepared, stream, begin).await?;
+    corridor.run(stop).await
+}
+
+fn stream_start(config: &Config, prepared: &Prepared) -> stream::Start {
+    let third = u64::try_from(prepared.server.wal_sender_timeout).unwrap_or(0) / 3;
+    let interval = if third == 0 { 10_000 } else { third.clamp(200, 10_000) };
+    stream::Start {
+        slot: config.source.slot.clone(),
+        publication: config.source.publication.clone(),
+        from: prepared.checkpoint,
+        max_message: usize::try_from(config.memory / 2).unwrap_or(usize::MAX).min(64 << 20),
+        status_interval: Duration::from_millis(interval),
+    }
+}
+
+/// What a stream's end means for a start.
+fn hindrance(ended: &Ended) -> Hindrance {
+    use crate::telemetry::status::Reason;
+    let needs = |reason| Hindrance::Needs(Needs { reason, fault: ended.fault.clone() });
+    match ended.fate {
+        Fate::Stopped | Fate::Transient | Fate::SlotActive | Fate::Shutdown => Hindrance::Later(ended.fault.clone()),
+        Fate::SlotMissing => needs(Reason::SlotMissing),
+        Fate::SlotLost => needs(Reason::SlotLost),
+        Fate::Wedged => needs(Reason::Wedged),
+        Fate::Refused => Hindrance::Wrong(ended.fault.clone()),
+    }
+}

@@ -1,0 +1,226 @@
+//! The watch: what the server says of the slot, the publication and the tables, and what operators ask for.
+//!
+//! * In: a control connection of its own, looked through at least every 5 s.
+//! * Out: [`Seen`], and the news that the server goes down, at once.
+//! * Never: anything changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::connect::StateConnector;
+use super::start::{Hindrance, Prepared};
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::postgres::slot::{self, Publication, Slot};
+use crate::postgres::sql::{Session, connect_sql};
+use crate::row::{Lsn, SectionName};
+use crate::state::{Event, Store};
+
+/// How often it looks.
+pub const LOOK: Duration = Duration::from_secs(3);
+/// Every so many looks the publication and the tables are looked at as well.
+const THOROUGH: u32 = 3;
+
+/// One look.
+#[derive(Debug)]
+pub struct Look {
+    /// The slot; `None` where it is gone.
+    pub slot: Option<Slot>,
+    /// The server's flushed end of WAL.
+    pub flushed: Lsn,
+    /// Every transaction below this 64-bit xid had ended at `floor_at`.
+    pub xmin: u64,
+    /// The WAL's end when `xmin` was taken.
+    pub floor_at: Lsn,
+    /// The publication and where each watched table is now; only at every third look.
+    pub thorough: Option<Thorough>,
+}
+
+/// What is looked at less often.
+#[derive(Debug)]
+pub struct Thorough {
+    /// The publication; `None` where it is gone.
+    pub publication: Option<Publication>,
+    /// Which OID each configured name has now.
+    pub names: Vec<(String, Option<u32>)>,
+}
+
+/// What the watch tells.
+#[derive(Debug)]
+pub enum Seen {
+    /// What the server says.
+    Look(Box<Look>),
+    /// The server goes down: let go of the slot at once, or its fast shutdown hangs.
+    Shutdown(Fault),
+    /// It cannot look.
+    Blind(Fault),
+    /// Paused sections, as people want them.
+    Paused(Vec<(SectionName, bool)>),
+    /// Rows in quarantine now.
+    Quarantine(Vec<(SectionName, u64)>),
+    /// What an operator asks for.
+    Asked(Event),
+}
+
+/// Watches the server until nobody listens.
+pub async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
+    let mut round = 0u32;
+    loop {
+        let session = match connect_sql(&config.source, &purpose(&config)).await {
+            Ok(session) => session,
+            Err(fault) => {
+                if seen.send(Seen::Blind(fault)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        if !look_on(&config, &session, &seen, &mut round).await {
+            return;
+        }
+    }
+}
+
+/// Looks until the connection ends. Returns whether anybody still listens.
+async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, round: &mut u32) -> bool {
+    loop {
+        let looking = look(config, session, round.is_multiple_of(THOROUGH));
+        let looked = tokio::time::timeout(Duration::from_secs(10), looking).await;
+        *round = round.wrapping_add(1);
+        let news = match looked {
+            Ok(Ok(look)) => Seen::Look(Box::new(look)),
+            Ok(Err(error)) => Seen::Blind(session.fault(&error)),
+            Err(_) => Seen::Blind(Fault::unavailable(
+                "the server does not answer the watch",
+                "check the server and the network",
+            )),
+        };
+        let blind = matches!(news, Seen::Blind(_));
+        if seen.send(news).await.is_err() {
+            return false;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK), if !blind => {}
+            ending = session.closed() => {
+                let news = if ending.shutdown { Seen::Shutdown(ending.fault) } else { Seen::Blind(ending.fault) };
+                return seen.send(news).await.is_ok();
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)), if blind => return true,
+        }
+    }
+}
+
+async fn look(config: &Config, session: &Session, thorough: bool) -> Result<Look, tokio_postgres::Error> {
+    // The position first: what had ended by the snapshot's xmin was committed before it.
+    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
+        pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
+    let row = session.query_one(sql, &[]).await?;
+    let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
+    let thorough = if thorough {
+        let mut names = Vec::new();
+        for section in config.sections.iter().filter(|section| section.is_on()) {
+            let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $1 AND c.relname = $2";
+            let found = session.query_opt(sql, &[&section.table.schema, &section.table.name]).await?;
+            names.push((super::start::written(&section.table), found.map(|row| row.get(0))));
+        }
+        Some(Thorough { publication: slot::publication(session, &config.source.publication).await?, names })
+    } else {
+        None
+    };
+    Ok(Look {
+        slot: slot::slot(session, &config.source.slot).await?,
+        flushed: lsn(2),
+        xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
+        floor_at: lsn(1),
+        thorough,
+    })
+}
+
+/// How often the operators' wishes are looked for: they are obeyed within 5 s.
+const WISHES: Duration = Duration::from_secs(2);
+
+/// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
+pub async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<Seen>) {
+    let mut store: Option<Store> = None;
+    let mut pruned: Option<Instant> = None;
+    loop {
+        let current = match store.take() {
+            Some(store) if !store.is_closed() => Ok(store),
+            Some(_) | None => connector.store().await,
+        };
+        if let Ok(current) = current {
+            match wishes(&current, &seen).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "the operators' wishes could not be read"),
+            }
+            if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
+                match current.prune(keep, 5000).await {
+                    Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
+                    Err(error) => tracing::debug!(%error, "the ledger could not be pruned"),
+                }
+                pruned = Some(Instant::now());
+            }
+            store = Some(current);
+        }
+        tokio::time::sleep(WISHES).await;
+        if seen.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn wishes(store: &Store, seen: &mpsc::Sender<Seen>) -> Result<bool, crate::state::StateError> {
+    let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
+    let quarantine = store.quarantine_counts().await?;
+    let mut news = vec![Seen::Paused(paused), Seen::Quarantine(quarantine)];
+    news.extend(store.unhandled_events(100).await?.into_iter().map(Seen::Asked));
+    for news in news {
+        if seen.send(news).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Waits as standby until the slot seems free, or a look shows that its holder is frozen.
+///
+/// # Errors
+/// Where the server cannot be looked at.
+pub async fn standby(config: &Config, prepared: &Prepared, every: Duration) -> Result<(), Hindrance> {
+    let control = &prepared.control;
+    let fault = |error: tokio_postgres::Error| control.fault(&error);
+    let mut frozen = 0;
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(slot) = slot::slot(control, &config.source.slot).await.map_err(fault)? else { return Ok(()) };
+        let Some(holder) = slot.active_pid.filter(|_| slot.active) else { return Ok(()) };
+        // The holder's watch looks every few seconds under a name of its own; a process that does not is frozen, even
+        // where its connections still stand.
+        let sql = "SELECT COALESCE(min(extract(epoch FROM clock_timestamp() - query_start)), 1e9)::float8
+            FROM pg_catalog.pg_stat_activity
+            WHERE datname = current_database() AND usename = current_user AND query_start IS NOT NULL
+              AND right(application_name, length($1)) = $1";
+        let silent: f64 = control.query_one(sql, &[&purpose(config)]).await.map_err(fault)?.get(0);
+        frozen = if silent > FROZEN.as_secs_f64() { frozen + 1 } else { 0 };
+        if frozen >= 2 {
+            tracing::warn!(pid = holder, silent_seconds = silent, "the holder of the slot is frozen: taking over");
+            control.execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&holder]).await.map_err(fault)?;
+            return Ok(());
+        }
+    }
+}
+
+/// What the watch's connection of the slot's holder is for, as its `application_name` ends.
+pub fn purpose(config: &Config) -> String {
+    let name = format!("watch {}", config.source.slot);
+    // PostgreSQL cuts an application_name after 63 bytes, and the product's name stands before this.
+    name.chars().take(40).collect()
+}
+
+/// A holder whose watch has not looked for so long is frozen.
+const FROZEN: Duration = Duration::from_secs(10);

@@ -1,0 +1,68 @@
+//! The end of the process, asked for by a signal: the first one drains, the second one ends at once.
+
+use tokio::sync::watch;
+
+use crate::fault::Fault;
+
+/// Says when to end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// The hand that asks for the end.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+impl Stopper {
+    /// Asks for the end.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// A pair that no signal is tied to.
+pub fn pair() -> (Stopper, Stop) {
+    let (sender, receiver) = watch::channel(false);
+    (Stopper(sender), Stop(receiver))
+}
+
+impl Stop {
+    /// Resolves once the end was asked for; never where the asking side is gone.
+    pub async fn asked(&self) {
+        if self.0.clone().wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// Follows SIGTERM and SIGINT. The second one ends the process at once: what is under way then is in doubt at the next
+/// start, as after any crash.
+///
+/// # Errors
+/// Where the operating system gives no signal handler.
+pub fn on_signals() -> Result<Stop, Fault> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handler = |kind| signal(kind).map_err(|error| Fault::bug(format!("no signal handler: {error}")));
+    let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let (stopper, stop) = pair();
+    tokio::spawn(async move {
+        for asked in 1.. {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if asked == 1 {
+                tracing::info!("asked to end: draining; a second signal ends at once");
+                stopper.stop();
+            } else {
+                tracing::warn!("asked twice: ending at once; what is under way will be in doubt");
+                std::process::exit(i32::from(crate::fault::Exit::Unavailable.code()));
+            }
+        }
+    });
+    Ok(stop)
+}
