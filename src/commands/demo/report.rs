@@ -115,7 +115,7 @@ impl Report {
         ));
         lines.push(format!("  batches      {} · rows in quarantine {}", count(self.batches), count(self.quarantined)));
         let confirmed = self.slot.confirmed.as_deref().unwrap_or("nowhere");
-        let stands = if self.slot.reached { "behind" } else { "NOT behind" };
+        let stands = if self.slot.reached { "at or past" } else { "NOT YET at" };
         lines.push(format!("  slot         confirmed {confirmed}, {stands} the last row's end {}", self.end));
         lines.extend(self.not_drained.iter().map(|why| format!("  streamer     {why}")));
         lines.push(if self.kept() {
