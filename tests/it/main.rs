@@ -8,4 +8,5 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod demo;
 mod harness_works;
