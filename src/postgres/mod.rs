@@ -5,6 +5,7 @@
 //! * Never: an HTTP type; a snapshot held longer than one chunk; a position confirmed that was not received.
 
 mod auth;
+pub mod catalog;
 pub mod console;
 pub mod copy;
 pub mod decode;

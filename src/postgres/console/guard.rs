@@ -3,11 +3,9 @@
 //! Names are looked for outside of string literals and comments, quoted or not. A name that is spelt by `U&"…"` escapes is
 //! refused as such. False alarms are possible for columns of such names; a hole is worse.
 
-use std::borrow::Cow;
-
 use crate::fault::Fault;
 
-/// Functions by name. What ends in `*` stands for all names that begin so.
+/// Functions, by name, where they are called. What ends in `*` stands for all names that begin so.
 const FORBIDDEN: &[&str] = &[
     // settings, roles
     "set_config",
@@ -68,7 +66,10 @@ const FORBIDDEN: &[&str] = &[
     "pg_replication_*",
     "pg_logical_*",
     "pg_sync_replication_*",
-    // secrets
+];
+
+/// Relations that hold secrets, or show files of the server.
+const SECRET: &[&str] = &[
     "pg_authid",
     "pg_shadow",
     "pg_user_mapping*",
@@ -97,17 +98,15 @@ pub(super) fn plan(line: &str) -> Result<(), Fault> {
     names(&words(line))
 }
 
-fn names(words: &Words<'_>) -> Result<(), Fault> {
-    let forbidden = |word: &str| {
-        FORBIDDEN.iter().any(|name| match name.strip_suffix('*') {
+fn names(words: &Words) -> Result<(), Fault> {
+    let among = |list: &[&str], word: &str| {
+        list.iter().any(|name| match name.strip_suffix('*') {
             Some(beginning) => word.starts_with(beginning),
             None => word == *name,
         })
     };
-    // The words of EXPLAIN's own output are not functions; these two views of slots are harmless to read.
-    let harmless = |word: &str| matches!(word, "pg_replication_slots" | "pg_replication_origin_status" | "pg_log_level");
-    match words.list.iter().find(|word| forbidden(word) && !harmless(word)) {
-        Some(word) => Err(refusal(word)),
+    match words.list.iter().find(|word| word.called && among(FORBIDDEN, &word.text) || among(SECRET, &word.text)) {
+        Some(word) => Err(refusal(&word.text)),
         None => Ok(()),
     }
 }
@@ -121,46 +120,63 @@ fn refusal(what: &str) -> Fault {
 
 /// The first word, in lower case; comments before it are passed over.
 pub(super) fn first_word(sql: &str) -> String {
-    words(sql).list.into_iter().next().map(Cow::into_owned).unwrap_or_default()
+    words(sql).list.into_iter().next().map(|word| word.text).unwrap_or_default()
 }
 
-struct Words<'a> {
-    /// Keywords and names: unquoted ones in lower case, quoted ones as they are.
-    list: Vec<Cow<'a, str>>,
+/// A keyword or a name: in lower case where it is not quoted.
+struct Word {
+    text: String,
+    /// An opening parenthesis follows it.
+    called: bool,
+}
+
+struct Words {
+    list: Vec<Word>,
     /// There was a `U&"` or `U&'`.
     escaped: bool,
 }
 
 /// The words of a statement, without string literals and comments (documentation, "Lexical Structure").
-fn words(sql: &str) -> Words<'_> {
+fn words(sql: &str) -> Words {
     let mut words = Words { list: Vec::new(), escaped: false };
     let mut rest = sql;
+    // Whether nothing but space and comments came since the last word.
+    let mut just_named = false;
+    let word = |text: String| Word { text, called: false };
     while let Some(c) = rest.chars().next() {
         if let Some(comment) = rest.strip_prefix("--") {
             rest = comment.find('\n').map_or("", |end| &comment[end..]);
         } else if rest.starts_with("/*") {
             rest = behind_comment(rest);
         } else if c == '\'' {
+            just_named = false;
             rest = behind_quote(&rest[1..], '\'', false).1;
         } else if c == '"' {
             let (name, behind) = behind_quote(&rest[1..], '"', false);
-            words.list.push(Cow::Owned(name.replace("\"\"", "\"")));
+            words.list.push(word(name.replace("\"\"", "\"")));
+            just_named = true;
             rest = behind;
         } else if let Some(behind) = behind_dollar(rest) {
+            just_named = false;
             rest = behind;
         } else if is_start(c) {
             let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-            let (word, behind) = rest.split_at(end);
+            let (name, behind) = rest.split_at(end);
             rest = behind;
-            let word = word.to_lowercase();
-            if word == "e" && behind.starts_with('\'') {
+            let name = name.to_lowercase();
+            just_named = true;
+            if name == "e" && behind.starts_with('\'') {
                 rest = behind_quote(&behind[1..], '\'', true).1;
-            } else if word == "u" && (behind.starts_with("&\"") || behind.starts_with("&'")) {
+            } else if name == "u" && (behind.starts_with("&\"") || behind.starts_with("&'")) {
                 words.escaped = true;
             } else {
-                words.list.push(Cow::Owned(word));
+                words.list.push(word(name));
             }
         } else {
+            if let (true, '(', Some(last)) = (just_named, c, words.list.last_mut()) {
+                last.called = true;
+            }
+            just_named &= c.is_whitespace();
             rest = &rest[c.len_utf8()..];
         }
     }
@@ -245,6 +261,8 @@ mod tests {
             "SELECT lo_import('/etc/passwd')",
             "SELECT * FROM dblink('host=x', 'select 1') AS t (a int)",
             "SELECT a$b, pg_ls_dir('.')",
+            "SELECT set_config -- hidden\n ('role', 'none', true)",
+            "TABLE pg_authid",
         ] {
             assert!(text(sql).is_err(), "{sql}");
         }
@@ -258,6 +276,7 @@ mod tests {
             "SELECT 1 /* pg_read_file */",
             "SELECT $$set_config$$",
             "SELECT slot_name FROM pg_replication_slots",
+            "SELECT status, dblink FROM http_requests",
             "WITH x AS (SELECT 1) SELECT * FROM x",
         ] {
             assert!(text(sql).is_ok(), "{sql}");

@@ -23,6 +23,7 @@ use crate::fault::{Fault, Finding};
 use crate::row::Column;
 
 pub use provider::Provider;
+pub use table::nearest as nearest_table;
 use server::Facts;
 
 /// What was found.
