@@ -21,11 +21,13 @@
 mod compile;
 mod encode;
 mod fault;
+mod guess;
 mod json;
 mod refusal;
 mod time;
 mod value;
 
+pub use guess::{Guess, guess};
 pub use fault::{MappingFault, Problem};
 pub use refusal::{Reason, Refusal};
 

@@ -104,6 +104,18 @@ impl Selection {
         self.copy(client, &sql).await
     }
 
+    /// Reads the rows at one end of the table: the newest, or the oldest.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
+        let (list, from, key, order) = (&self.list, &self.from, &self.key, if newest { "DESC" } else { "ASC" });
+        let sql = format!(
+            "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
+        );
+        self.copy(client, &sql).await
+    }
+
     async fn copy(&self, client: &Client, sql: &str) -> Result<Rows, Error> {
         let mut rows = Rows::new(self.width);
         let mut lines = pin!(client.copy_out(sql).await?);
