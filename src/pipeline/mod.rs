@@ -63,10 +63,16 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
     });
     let mut failures = 0;
     loop {
-        let led = tokio::select! {
+        let begun = tokio::select! {
             biased;
-            () = stop.asked(), if !board.is_leading() => return Ok(Exit::Done),
-            led = lead(&config, &board, &stop) => led,
+            () = stop.asked() => return Ok(Exit::Done),
+            begun = begin(&config, &board) => begun,
+        };
+        // From here on the corridor itself hears of the end: it drains.
+        let led = match begun {
+            Ok(Some(corridor)) => corridor.run(&stop).await,
+            Ok(None) => Ok(Ending::Again),
+            Err(hindrance) => Err(hindrance),
         };
         let fault = match led {
             Ok(Ending::Drained) => return Ok(Exit::Done),
@@ -112,8 +118,8 @@ async fn person(config: &Arc<Config>, board: &Board, needs: Needs) -> Fault {
     needs.fault
 }
 
-/// Begins, waits for the slot, and carries rows until something ends it.
-async fn lead(config: &Arc<Config>, board: &Board, stop: &Stop) -> Result<Ending, Hindrance> {
+/// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
+async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, Hindrance> {
     board.is(InstanceState::Starting);
     let prepared = start::prepare(config).await?;
     let begin = stream_start(config, &prepared);
@@ -127,13 +133,12 @@ async fn lead(config: &Arc<Config>, board: &Board, stop: &Stop) -> Result<Ending
                 tracing::info!(slot = config.source.slot, "another process holds the slot: waiting as standby");
             }
             watch::standby(config, &prepared, STANDBY_LOOK).await?;
-            return Ok(Ending::Again);
+            return Ok(None);
         }
         Some(Event::Ended(ended)) => return Err(hindrance(&ended)),
         Some(Event::Run(_)) | None => return Err(Hindrance::Later(Fault::bug("the stream ended before it began"))),
     }
-    let corridor = Corridor::build(Arc::clone(config), board.clone(), prepared, stream, begin).await?;
-    corridor.run(stop).await
+    Corridor::build(Arc::clone(config), board.clone(), prepared, stream, begin).await.map(Some)
 }
 
 fn stream_start(config: &Config, prepared: &Prepared) -> stream::Start {

@@ -165,7 +165,11 @@ impl Selection {
     /// Where the statement fails.
     pub async fn ceiling(&self, client: &Client, after: Option<&Key>) -> Result<Option<String>, Error> {
         let (key, from, after) = (&self.key, &self.from, self.after(after));
-        let sql = format!("SELECT {key}::text FROM {from} WHERE {after}{key} IS NOT NULL ORDER BY {key} DESC LIMIT 1");
+        // Ordered in a query of its own: beside `key::text`, ORDER BY would take the output column, and order as text.
+        let sql = format!(
+            "SELECT greatest.key::text FROM (
+                SELECT {key} AS key FROM {from} WHERE {after}{key} IS NOT NULL ORDER BY {key} DESC LIMIT 1) greatest"
+        );
         Ok(client.query_opt(&sql, &[]).await?.map(|row| row.get(0)))
     }
 
