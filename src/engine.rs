@@ -184,6 +184,11 @@ impl Engine {
         self.range_mappings[lane] = Some(mapping);
     }
 
+    /// How a lane's chunks become items.
+    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
+        self.range_mappings[lane].clone()
+    }
+
     /// A chunk of a lane's range was read.
     pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
         if let Some(range) = &mut self.lanes[lane].range {

@@ -87,6 +87,8 @@ pub struct Settled {
     pub bytes: u64,
     /// Commit times (µs since 2000-01-01 UTC) and the items that have each.
     pub commits: Vec<(i64, usize)>,
+    /// Rows of the quarantine that were retried, and have left it.
+    pub retried: Vec<i64>,
 }
 
 /// How a batch ended, for the ledger.
@@ -275,7 +277,7 @@ impl Lane {
         let resent = if self.in_doubt == InDoubt::Hold { 0 } else { resent };
         let retried = batch.retried();
         if !retried.is_empty() {
-            step.ops.push(Op::Unquarantine(retried));
+            step.ops.push(Op::Unquarantine(retried.clone()));
         }
         let outcome = end.as_ref().map(|end| end.outcome);
         let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
@@ -300,6 +302,7 @@ impl Lane {
             outcome,
             bytes: batch.body().len() as u64,
             commits: batch.commits().collect(),
+            retried,
         });
     }
 
@@ -432,6 +435,9 @@ impl Lane {
 
     /// Rows are counted as settled: the recording is durable.
     pub fn count(&mut self, settled: &Settled) {
+        for id in &settled.retried {
+            self.retrying.remove(id);
+        }
         let counts = &mut self.counts[phase_index(settled.phase)];
         counts.delivered += settled.delivered;
         counts.quarantined += settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();

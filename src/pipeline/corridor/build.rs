@@ -85,7 +85,7 @@ impl Corridor {
         let mut tasks = JoinSet::new();
         tasks.spawn(writer::run(connector.clone(), store, term, lists_out, told));
         tasks.spawn(watch::server(Arc::clone(&config), seen_in.clone()));
-        tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in));
+        tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in.clone()));
         let turns = usize::try_from(config.memory / 4 / RANGE_SHARE).unwrap_or(1).clamp(1, 8);
         let now = Instant::now();
         let mut corridor = Corridor {
@@ -121,6 +121,7 @@ impl Corridor {
             shown: None,
             ending: None,
             pinged: now,
+            wishes: super::wishes::Wishes::new(seen_in),
             config,
         };
         for lane in 0..corridor.lanes.len() {
@@ -134,6 +135,10 @@ impl Corridor {
         let run = &mut self.lanes[lane];
         let Some(range) = &self.engine.lanes[lane].range else { return };
         let Some(selection) = run.selection.clone() else { return };
+        let selection = match range.xmin_floor {
+            Some(floor) => selection.since(floor),
+            None => selection,
+        };
         self.sections[run.section].book.range_began = Some((Instant::now(), range.rows));
         run.ahead = Arc::new(Semaphore::new(AHEAD));
         run.chunks = 0;

@@ -9,6 +9,9 @@ mod build;
 mod flow;
 mod news;
 mod show;
+mod wishes;
+
+pub use wishes::{RESYNC, RETRY, Reread};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -125,6 +128,7 @@ pub struct Corridor {
     shown: Option<Instant>,
     ending: Option<Ending>,
     pinged: Instant,
+    wishes: wishes::Wishes,
 }
 
 /// The longest that the loop sleeps.
