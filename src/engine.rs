@@ -157,9 +157,13 @@ impl Engine {
                         self.progress.admit(route.lane, position);
                     }
                 }
-                Some(_) | None => {
+                mapping => {
                     if position > lane.admitted() {
                         self.progress.pin(route.lane, position);
+                        // It will come again by the stream: the range must leave it out meanwhile.
+                        if let Some(mapping) = mapping {
+                            lane.note_streamed(mapping, row);
+                        }
                     }
                 }
             }
