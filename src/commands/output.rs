@@ -124,7 +124,6 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Bytes for people: `12.3 MiB`.
-#[allow(dead_code, reason = "for commands that show sizes")]
 pub(super) fn bytes(count: u64) -> String {
     let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter();
     let (mut tenths, mut unit) = (u128::from(count) * 10, "B");
@@ -136,7 +135,6 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// A count for people: `1,234,567`.
-#[allow(dead_code, reason = "for commands that show counts")]
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
