@@ -77,9 +77,11 @@ impl Output {
     /// Where stdout cannot be written. A reader that went away ends the command quietly: [`Exit::Done`].
     pub fn raw(self, text: &str) -> Result<(), Fault> {
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Fault::new(Exit::Done, "", ""),
-            _ => Fault::unavailable(format!("stdout cannot be written: {error}"), "free space, or write elsewhere"),
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return Fault::new(Exit::Done, "", "");
+            }
+            Fault::unavailable(format!("stdout cannot be written: {error}"), "free space, or write elsewhere")
         })
     }
 
