@@ -10,3 +10,8 @@ mod harness;
 
 mod demo;
 mod harness_works;
+mod cli_basics;
+mod cli_check;
+mod cli_discover;
+mod cli_query;
+mod cli_setup;
