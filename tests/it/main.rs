@@ -8,10 +8,10 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
-mod demo;
-mod harness_works;
 mod cli_basics;
 mod cli_check;
 mod cli_discover;
 mod cli_query;
 mod cli_setup;
+mod demo;
+mod harness_works;

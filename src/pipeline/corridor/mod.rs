@@ -11,7 +11,7 @@ mod news;
 mod show;
 mod wishes;
 
-pub use wishes::Reread;
+pub use wishes::{RESYNC, RETRY, Reread};
 
 use std::collections::HashMap;
 use std::sync::Arc;
