@@ -9,3 +9,7 @@
 mod harness;
 
 mod harness_works;
+
+mod cli_ops_again;
+mod cli_ops_look;
+mod cli_ops_mend;
