@@ -15,3 +15,7 @@ mod cli_query;
 mod cli_setup;
 mod demo;
 mod harness_works;
+
+mod cli_ops_again;
+mod cli_ops_look;
+mod cli_ops_mend;
