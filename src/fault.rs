@@ -137,17 +137,32 @@ impl Finding {
     }
 
     /// It will not work.
-    pub fn error(code: &'static str, subject: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub fn error(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
         Finding::new(Severity::Error, code, subject, message, remedy)
     }
 
     /// It works, until something else happens.
-    pub fn warning(code: &'static str, subject: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub fn warning(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
         Finding::new(Severity::Warning, code, subject, message, remedy)
     }
 
     /// Worth knowing.
-    pub fn info(code: &'static str, subject: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub fn info(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
         Finding::new(Severity::Info, code, subject, message, remedy)
     }
 

@@ -264,7 +264,8 @@ fn root() -> &'static Path {
 /// Tests and their fixtures that stand in files of their own beside the code: no part of the program.
 fn is_test_code(path: &Path) -> bool {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    path.components().any(|part| part.as_os_str() == "src") && (stem == "tests" || stem == "fixture" || stem.ends_with("_tests"))
+    path.components().any(|part| part.as_os_str() == "src")
+        && (stem == "tests" || stem == "fixture" || stem.ends_with("_tests"))
 }
 
 /// The Rust files below `directory`.

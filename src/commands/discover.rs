@@ -107,7 +107,10 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
 fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) -> Result<(), Fault> {
     let output = context.output;
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
-    dim(format!("# {}, guessed from its columns: check each line, then `pg2planhat preview`", printable(&quote::qualified(&info.name))))?;
+    dim(format!(
+        "# {}, guessed from its columns: check each line, then `pg2planhat preview`",
+        printable(&quote::qualified(&info.name))
+    ))?;
     let width = info.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
     for column in &info.columns {
         let mut notes = vec![printable(&column.type_name)];

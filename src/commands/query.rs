@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::output::printable;
 use super::Context;
+use super::output::printable;
 use crate::config;
 use crate::fault::{Exit, Fault};
 use crate::postgres::console::{self, Answer, Bounds};
@@ -87,7 +87,9 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 fn table(context: &Context, answer: &Answer) -> Result<(), Fault> {
     let rows = answer.rows.iter().map(|row| {
-        row.iter().map(|value| value.as_ref().map_or_else(|| "NULL".to_owned(), |value| printable(value))).collect::<Vec<_>>()
+        row.iter()
+            .map(|value| value.as_ref().map_or_else(|| "NULL".to_owned(), |value| printable(value)))
+            .collect::<Vec<_>>()
     });
     let headers: Vec<&str> = answer.columns.iter().map(String::as_str).collect();
     context.output.table(&headers, rows)?;
@@ -98,7 +100,9 @@ fn table(context: &Context, answer: &Answer) -> Result<(), Fault> {
 fn csv<'a>(values: impl Iterator<Item = Option<&'a str>>) -> String {
     let field = |value: Option<&str>| match value {
         None => String::new(),
-        Some(text) if text.is_empty() || text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Some(text) if text.is_empty() || text.contains([',', '"', '\n', '\r']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
         Some(text) => text.to_owned(),
     };
     format!("{}\r\n", values.map(field).collect::<Vec<_>>().join(","))

@@ -36,7 +36,11 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = context.config()?;
     if args.print_sql {
         let schema = Schema::new(&config.state.schema)?;
-        let state = script::StateScript { apart: config.state.url.is_some(), ddl: &|role| state::ddl(&schema, role), schema: schema.quoted() };
+        let state = script::StateScript {
+            apart: config.state.url.is_some(),
+            ddl: &|role| state::ddl(&schema, role),
+            schema: schema.quoted(),
+        };
         let text = script::dba(config, &state).await;
         if context.json() {
             context.output.document(&serde_json::json!({ "sql": text }))?;

@@ -43,7 +43,9 @@ fn about(section: &Section, findings: &mut Vec<Finding>) {
             "it maps no action: Planhat shows no event without it",
             "under fields, map `action: COLUMN` or `action: { value: Name of the event }`",
         )),
-        Kind::UserActivity if field("email").is_none() && field("companyExternalId").is_none() && field("companyId").is_none() => {
+        Kind::UserActivity
+            if field("email").is_none() && field("companyExternalId").is_none() && field("companyId").is_none() =>
+        {
             findings.push(Finding::info(
                 "company_unmapped",
                 &subject,
@@ -57,7 +59,8 @@ fn about(section: &Section, findings: &mut Vec<Finding>) {
 }
 
 fn dimension(subject: &str, field: Option<&Field>, findings: &mut Vec<Finding>) {
-    let (Some(Field::Constant(Constant::Text(text))) | Some(Field::Column { default: Some(Constant::Text(text)), .. })) = field
+    let (Some(Field::Constant(Constant::Text(text))) | Some(Field::Column { default: Some(Constant::Text(text)), .. })) =
+        field
     else {
         return;
     };
@@ -81,13 +84,16 @@ fn is_local(url: &str) -> bool {
 
 /// What the protection of a connection to a host that is not this machine lacks.
 pub fn tls_advice(mode: TlsMode, host: &str) -> Option<Finding> {
-    let remedy = "set `tls: verify-full` in source, and `ca:` to the authority's certificate where the system does not have it";
+    let remedy =
+        "set `tls: verify-full` in source, and `ca:` to the authority's certificate where the system does not have it";
     match mode {
         TlsMode::VerifyFull => None,
         TlsMode::VerifyCa => Some(Finding::info(
             "tls_name_unverified",
             "source",
-            format!("the host name {host} is not verified: any server with a certificate of that authority passes for it"),
+            format!(
+                "the host name {host} is not verified: any server with a certificate of that authority passes for it"
+            ),
             remedy,
         )),
         TlsMode::Require => Some(Finding::warning(
@@ -119,7 +125,9 @@ mod tests {
     fn each_advice_is_given_where_it_fits_and_only_there() {
         let activity = |more: &str| format!("  - {{name: a, kind: user_activity, table: t, key: id, {more}}}\n");
         let metric = |id: &str| {
-            format!("  - {{name: m, kind: custom_metric, table: t, key: id, fields: {{dimensionId: {{value: {id}}}, value: v, externalId: e, date: d}}}}\n")
+            format!(
+                "  - {{name: m, kind: custom_metric, table: t, key: id, fields: {{dimensionId: {{value: {id}}}, value: v, externalId: e, date: d}}}}\n"
+            )
         };
         for (section, expected) in [
             (activity("fields: {email: e, action: a, date: d}"), vec![]),

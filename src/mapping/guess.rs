@@ -38,17 +38,68 @@ enum From {
 }
 
 const EMAIL: &[&str] = &["email", "useremail", "emailaddress", "mail", "contactemail"];
-const USER: &[&str] =
-    &["userid", "enduserid", "endusers", "uid", "userexternalid", "contactid", "personid", "memberid", "loginid", "user"];
-const COMPANY: &[&str] = &[
-    "accountid", "companyid", "companyexternalid", "orgid", "organizationid", "organisationid", "tenantid", "customerid",
-    "workspaceid", "clientid", "teamid", "externalid", "account", "company", "tenant", "customer",
+const USER: &[&str] = &[
+    "userid",
+    "enduserid",
+    "endusers",
+    "uid",
+    "userexternalid",
+    "contactid",
+    "personid",
+    "memberid",
+    "loginid",
+    "user",
 ];
-const ACTION: &[&str] =
-    &["action", "event", "eventname", "eventtype", "activity", "activityname", "activitytype", "actionname", "type", "kind"];
+const COMPANY: &[&str] = &[
+    "accountid",
+    "companyid",
+    "companyexternalid",
+    "orgid",
+    "organizationid",
+    "organisationid",
+    "tenantid",
+    "customerid",
+    "workspaceid",
+    "clientid",
+    "teamid",
+    "externalid",
+    "account",
+    "company",
+    "tenant",
+    "customer",
+];
+const ACTION: &[&str] = &[
+    "action",
+    "event",
+    "eventname",
+    "eventtype",
+    "activity",
+    "activityname",
+    "activitytype",
+    "actionname",
+    "type",
+    "kind",
+];
 const DATE: &[&str] = &[
-    "occurredat", "happenedat", "eventtime", "eventat", "createdat", "created", "timestamp", "loggedat", "insertedat",
-    "receivedat", "recordedat", "measuredat", "day", "date", "at", "ts", "time", "createdon", "period",
+    "occurredat",
+    "happenedat",
+    "eventtime",
+    "eventat",
+    "createdat",
+    "created",
+    "timestamp",
+    "loggedat",
+    "insertedat",
+    "receivedat",
+    "recordedat",
+    "measuredat",
+    "day",
+    "date",
+    "at",
+    "ts",
+    "time",
+    "createdon",
+    "period",
 ];
 const WEIGHT: &[&str] = &["weight", "amount", "count", "quantity", "qty", "number", "cnt"];
 const VALUE: &[&str] = &[
@@ -56,7 +107,8 @@ const VALUE: &[&str] = &[
     "balance", "size",
 ];
 const DIMENSION: &[&str] = &["dimensionid", "dimension", "metric", "metricname", "metricid", "measure"];
-const INFO: &[&str] = &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
+const INFO: &[&str] =
+    &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
 
 /// Guesses a section. `keys`: the columns that an index holds unique, the best first.
 pub fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> Guess {
@@ -84,14 +136,22 @@ struct Guesser<'a> {
 
 impl Guesser<'_> {
     fn key(&mut self, keys: &[String]) -> (String, String) {
-        let fits = |column: &&Column| matches!(column.ty, Type::Int | Type::Numeric | Type::Timestamp | Type::TimestampTz | Type::Date);
+        let fits = |column: &&Column| {
+            matches!(column.ty, Type::Int | Type::Numeric | Type::Timestamp | Type::TimestampTz | Type::Date)
+        };
         let (name, why) = match keys.first() {
             Some(key) => (key.clone(), "an index holds it unique; its values must ascend".to_owned()),
             None => match self.columns.iter().find(fits) {
-                Some(column) => (column.name.clone(), "NOT UNIQUE by any index: choose another, or make one".to_owned()),
+                Some(column) => {
+                    (column.name.clone(), "NOT UNIQUE by any index: choose another, or make one".to_owned())
+                }
                 None => {
                     let first = self.columns.first().map_or_else(|| "id".to_owned(), |column| column.name.clone());
-                    (first, "NO column of this table can be a key: add one (bigint GENERATED ALWAYS AS IDENTITY)".to_owned())
+                    (
+                        first,
+                        "NO column of this table can be a key: add one (bigint GENERATED ALWAYS AS IDENTITY)"
+                            .to_owned(),
+                    )
                 }
             },
         };
@@ -142,7 +202,11 @@ impl Guesser<'_> {
     /// Whose metric it is.
     fn metric(&mut self, table: &TableName) -> &'static str {
         if !self.take("dimensionId", DIMENSION, is_text) {
-            self.constant("dimensionId", dimension(&table.name), "the table's name: as the metric is to be called in Planhat");
+            self.constant(
+                "dimensionId",
+                dimension(&table.name),
+                "the table's name: as the metric is to be called in Planhat",
+            );
         }
         if !self.take("value", VALUE, is_number) {
             self.any("value", is_number, "A GUESS for want of better: the metric's value");
@@ -333,7 +397,8 @@ mod tests {
 
     #[test]
     fn a_table_of_numbers_is_a_metric() {
-        let columns = columns(&[("id", Type::Int), ("account_id", Type::Int), ("day", Type::Date), ("seats", Type::Int)]);
+        let columns =
+            columns(&[("id", Type::Int), ("account_id", Type::Int), ("day", Type::Date), ("seats", Type::Int)]);
         let guess = guess(&table("usage daily"), &columns, &["id".into()]);
         let expected = json!({"name": "usage_daily", "kind": "custom_metric", "model": "Company",
             "table": "public.\"usage daily\"", "key": "id", "fields": {"dimensionId": {"value": "usage_daily"},
@@ -344,15 +409,33 @@ mod tests {
 
     fn any_type() -> impl Strategy<Value = Type> {
         prop::sample::select(vec![
-            Type::Bool, Type::Int, Type::Float, Type::Numeric, Type::Timestamp, Type::TimestampTz, Type::Date, Type::Json, Type::Text,
+            Type::Bool,
+            Type::Int,
+            Type::Float,
+            Type::Numeric,
+            Type::Timestamp,
+            Type::TimestampTz,
+            Type::Date,
+            Type::Json,
+            Type::Text,
         ])
     }
 
     fn any_name() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-zA-Z_\"'. é#:{}-]{1,20}",
-            prop::sample::select(vec!["id", "email", "user_id", "value", "account_id", "created_at", "no", "null", "event"])
-                .prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "id",
+                "email",
+                "user_id",
+                "value",
+                "account_id",
+                "created_at",
+                "no",
+                "null",
+                "event"
+            ])
+            .prop_map(str::to_owned),
         ]
     }
 

@@ -27,8 +27,8 @@ mod refusal;
 mod time;
 mod value;
 
-pub use guess::{Guess, guess};
 pub use fault::{MappingFault, Problem};
+pub use guess::{Guess, guess};
 pub use refusal::{Reason, Refusal};
 
 use std::sync::Arc;

@@ -95,7 +95,8 @@ impl Client {
             Ok(Err(error)) => return Err(causes(&error)),
             Err(_) => return Err("no answer in time".to_owned()),
         };
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let text =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let (status, content_type, location) =
             (response.status().as_u16(), text(header::CONTENT_TYPE), text(header::LOCATION));
         Ok(Looked { status, content_type, location, body: keep(response, KEPT, deadline).await.body })

@@ -37,17 +37,22 @@ fn judge(url: &str, looked: Result<Looked, String>) -> Finding {
     let looked = match looked {
         Ok(looked) => looked,
         Err(why) => {
-            let remedy = "check planhat.url, DNS, the firewall and the proxy variables; rows wait in PostgreSQL meanwhile";
+            let remedy =
+                "check planhat.url, DNS, the firewall and the proxy variables; rows wait in PostgreSQL meanwhile";
             return Finding::error("sink_unreachable", SUBJECT, format!("{url} cannot be reached: {why}"), remedy);
         }
     };
-    let page = looked.content_type.to_ascii_lowercase().contains("html") || looked.body.trim_ascii_start().starts_with(b"<");
+    let page =
+        looked.content_type.to_ascii_lowercase().contains("html") || looked.body.trim_ascii_start().starts_with(b"<");
     let status = looked.status;
     match status {
         300..=399 => Finding::error(
             "sink_redirect",
             SUBJECT,
-            format!("{url} answers {status} and sends on to {:?}: redirects are never followed", host_of(&looked.location)),
+            format!(
+                "{url} answers {status} and sends on to {:?}: redirects are never followed",
+                host_of(&looked.location)
+            ),
             "set planhat.url to where the sink is; or let this machine past the page that stands between",
         ),
         407 => Finding::error(

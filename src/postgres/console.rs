@@ -70,7 +70,10 @@ async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer,
     let statement = session.prepare(sql).await.map_err(refused)?;
     let columns: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     if columns.is_empty() {
-        return Err(Fault::usage("only statements that give rows are run here", "ask by SELECT, VALUES, TABLE, SHOW or EXPLAIN"));
+        return Err(Fault::usage(
+            "only statements that give rows are run here",
+            "ask by SELECT, VALUES, TABLE, SHOW or EXPLAIN",
+        ));
     }
     let word = guard::first_word(sql);
     if matches!(&*word, "show" | "explain") {
@@ -102,7 +105,11 @@ async fn begin(session: &Session, bounds: &Bounds) -> Result<(), Fault> {
             Some(role) => Fault::new(
                 fault.exit,
                 format!("the role {role} (source.query_role) cannot be taken: {}", fault.what),
-                format!("CREATE ROLE {0} NOLOGIN; GRANT {0} TO {1}; and grant SELECT to {0}", quote::ident(role), quote::ident(session.user())),
+                format!(
+                    "CREATE ROLE {0} NOLOGIN; GRANT {0} TO {1}; and grant SELECT to {0}",
+                    quote::ident(role),
+                    quote::ident(session.user())
+                ),
             ),
             None => fault,
         }

@@ -84,7 +84,9 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
     writeln!(sql, "-- 1. The role. Set its password yourself (psql: \\password), it is not part of this script.").ok();
     let replication = match provider {
         Provider::Rds => String::new(),
-        Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => " REPLICATION".to_owned(),
+        Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => {
+            " REPLICATION".to_owned()
+        }
     };
     writeln!(
         sql,

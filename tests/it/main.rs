@@ -10,3 +10,9 @@ mod harness;
 
 mod demo;
 mod harness_works;
+mod main_job;
+mod main_job_backfill;
+mod main_job_flush;
+mod main_job_oracle;
+mod main_job_schema;
+mod main_job_values;

@@ -69,14 +69,8 @@ const FORBIDDEN: &[&str] = &[
 ];
 
 /// Relations that hold secrets, or show files of the server.
-const SECRET: &[&str] = &[
-    "pg_authid",
-    "pg_shadow",
-    "pg_user_mapping*",
-    "pg_hba_file_rules",
-    "pg_ident_file_mappings",
-    "pg_file_settings",
-];
+const SECRET: &[&str] =
+    &["pg_authid", "pg_shadow", "pg_user_mapping*", "pg_hba_file_rules", "pg_ident_file_mappings", "pg_file_settings"];
 
 /// Refuses a statement by its text.
 ///

@@ -30,7 +30,9 @@ pub(super) async fn examine(
         findings.push(Finding::error(
             "key_nullable",
             subject(section),
-            format!("the key {key} of {table} may be NULL: such rows have no place in any range, and are never backfilled"),
+            format!(
+                "the key {key} of {table} may be NULL: such rows have no place in any range, and are never backfilled"
+            ),
             format!("ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL;"),
         ));
     }
@@ -43,7 +45,12 @@ pub(super) async fn examine(
     Ok(())
 }
 
-async fn unique(session: &Session, section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
+async fn unique(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
     let sql = "SELECT count(*) FILTER (WHERE indisvalid), count(*) FROM pg_catalog.pg_index i
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
         WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -75,7 +82,12 @@ async fn unique(session: &Session, section: &Section, info: &TableInfo, findings
 }
 
 /// Asks the planner for the backfill's own query, with all that it could do instead made dear.
-async fn range(session: &Session, section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
+async fn range(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
     let (table, key) = (quote::qualified(&info.name), quote::ident(&section.key));
     let sql = format!(
         "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; \
@@ -106,7 +118,12 @@ async fn range(session: &Session, section: &Section, info: &TableInfo, findings:
 }
 
 /// Looks at both ends of the key only: the whole table would take too long.
-async fn length(session: &Session, section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
+async fn length(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
     let (key, from) = (quote::ident(&section.key), info.from_clause());
     let end = |order: &str| {
         format!("(SELECT {key}::text FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT 1)")

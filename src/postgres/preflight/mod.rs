@@ -23,8 +23,8 @@ use crate::fault::{Fault, Finding};
 use crate::row::Column;
 
 pub use provider::Provider;
-pub use table::nearest as nearest_table;
 use server::Facts;
+pub use table::nearest as nearest_table;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -80,11 +80,15 @@ async fn replication(config: &Config, session: &Session, findings: &mut Vec<Find
         Ok(system) => findings.push(Finding::ok(
             "replication",
             "server",
-            format!("a replication connection works: system {}, timeline {}", system.system_identifier, system.timeline),
+            format!(
+                "a replication connection works: system {}, timeline {}",
+                system.system_identifier, system.timeline
+            ),
         )),
         Err(fault) if is_pooler(&fault) => findings.push(pooler(fault)),
         Err(fault) => {
-            let what = format!("no replication connection, while ordinary ones to {} work: {}", session.place(), fault.what);
+            let what =
+                format!("no replication connection, while ordinary ones to {} work: {}", session.place(), fault.what);
             findings.push(Finding::error("replication", "server", what, fault.remedy));
         }
     }

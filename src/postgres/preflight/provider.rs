@@ -70,7 +70,9 @@ impl Provider {
                  --database-flags=cloudsql.logical_decoding=on; name the other flags, too); the instance restarts"
             }
             Provider::Azure => "set wal_level to LOGICAL under Server parameters, save, and restart the server",
-            Provider::Neon => "enable it in the project's Settings, Logical Replication (it cannot be turned off again)",
+            Provider::Neon => {
+                "enable it in the project's Settings, Logical Replication (it cannot be turned off again)"
+            }
             Provider::Supabase => {
                 "it is logical there by default: set wal_level back (supabase postgres-config update --config \
                  wal_level=logical), then restart the project"
@@ -85,7 +87,9 @@ impl Provider {
         match self {
             Provider::Own => format!("ALTER SYSTEM SET {name} = {}; {then}", quote::literal(value)),
             Provider::Rds => format!("set {name} = {value} in the (cluster's) parameter group{reboot}"),
-            Provider::CloudSql => format!("set the flag {name} = {value} (gcloud sql instances patch INSTANCE --database-flags=…)"),
+            Provider::CloudSql => {
+                format!("set the flag {name} = {value} (gcloud sql instances patch INSTANCE --database-flags=…)")
+            }
             Provider::Azure => format!("set {name} = {value} under Server parameters{reboot}"),
             Provider::Neon => format!("{name} is Neon's to set: ask its support for {value}"),
             Provider::Supabase => format!("supabase postgres-config update --config {name}={value}"),

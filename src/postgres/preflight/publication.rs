@@ -108,7 +108,9 @@ fn form(publication: &Publication, name: &str, subject: &str, findings: &mut Vec
         let message = format!(
             "it has {kind} on {qualified}: {what}, and the application's DROP COLUMN and ALTER TYPE fail on its columns"
         );
-        let remedy = format!("ALTER PUBLICATION {quoted} DROP TABLE {qualified}; ALTER PUBLICATION {quoted} ADD TABLE {qualified};");
+        let remedy = format!(
+            "ALTER PUBLICATION {quoted} DROP TABLE {qualified}; ALTER PUBLICATION {quoted} ADD TABLE {qualified};"
+        );
         findings.push(Finding::error(code, subject, message, remedy));
     }
 }

@@ -129,7 +129,10 @@ fn senders(facts: &Facts, findings: &mut Vec<Finding>) {
             let message = format!("all {max} walsenders (max_wal_senders) are in use");
             findings.push(Finding::error("wal_senders", SUBJECT, message, set("max_wal_senders", max + 5)));
         } else if facts.senders + 1 >= max {
-            let message = format!("{} of {max} walsenders are in use: a hand-over between two instances may have to wait", facts.senders);
+            let message = format!(
+                "{} of {max} walsenders are in use: a hand-over between two instances may have to wait",
+                facts.senders
+            );
             findings.push(Finding::info("wal_senders", SUBJECT, message, set("max_wal_senders", max + 5)));
         }
     }
@@ -143,7 +146,10 @@ fn senders(facts: &Facts, findings: &mut Vec<Finding>) {
         1..5_000 => findings.push(Finding::warning(
             "wal_sender_timeout",
             SUBJECT,
-            format!("wal_sender_timeout is {} ms: short pauses of the network end the stream", facts.server.wal_sender_timeout),
+            format!(
+                "wal_sender_timeout is {} ms: short pauses of the network end the stream",
+                facts.server.wal_sender_timeout
+            ),
             facts.provider.set("wal_sender_timeout", "60s", false),
         )),
         _ => {}
@@ -178,7 +184,9 @@ fn kept_wal(facts: &Facts, findings: &mut Vec<Finding>) {
         findings.push(Finding::warning(
             "idle_slot_timeout",
             SUBJECT,
-            format!("idle_replication_slot_timeout is {seconds} s: the slot is lost when this program is down for longer"),
+            format!(
+                "idle_replication_slot_timeout is {seconds} s: the slot is lost when this program is down for longer"
+            ),
             facts.provider.set("idle_replication_slot_timeout", "0", false),
         ));
     }
@@ -190,7 +198,8 @@ mod tests {
     use crate::fault::Severity;
 
     fn facts() -> Facts {
-        let settings = [("max_wal_senders", "10"), ("max_slot_wal_keep_size", "51200"), ("max_replication_slots", "10")];
+        let settings =
+            [("max_wal_senders", "10"), ("max_slot_wal_keep_size", "51200"), ("max_replication_slots", "10")];
         Facts {
             server: slot::Server {
                 version: 150_018,

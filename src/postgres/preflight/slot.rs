@@ -30,7 +30,8 @@ fn missing(config: &Config, facts: &Facts, subject: &str, findings: &mut Vec<Fin
     if let Some(max) = facts.number("max_replication_slots").filter(|max| facts.slots >= *max) {
         let message = format!("there is no slot, and all {max} (max_replication_slots) are in use");
         let raise = facts.provider.set("max_replication_slots", &(max + 5).to_string(), true);
-        let remedy = format!("{raise}; or drop one that nobody uses: SELECT slot_name, active FROM pg_replication_slots");
+        let remedy =
+            format!("{raise}; or drop one that nobody uses: SELECT slot_name, active FROM pg_replication_slots");
         findings.push(Finding::error("replication_slots", "server", message, remedy));
     }
     let failover = config.source.failover_slot && facts.server.version >= 170_000;
@@ -58,7 +59,10 @@ fn judge(slot: &Slot, name: &str, database: &str, subject: &str, findings: &mut 
     }
     if slot.is_lost() {
         let why = slot.invalidation_reason.as_deref().unwrap_or("its WAL is gone");
-        let message = format!("it is lost ({why}): rows since {} cannot be streamed", slot.confirmed_flush_lsn.as_deref().unwrap_or("?"));
+        let message = format!(
+            "it is lost ({why}): rows since {} cannot be streamed",
+            slot.confirmed_flush_lsn.as_deref().unwrap_or("?")
+        );
         findings.push(Finding::error("slot_lost", subject, message, "pg2planhat repair --gap"));
         return;
     }

@@ -90,13 +90,17 @@ pub async fn nearest(session: &Session, name: &TableName) -> Result<Option<Table
 async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
     let qualified = quote::qualified(&info.name);
     let subject = format!("table {}.{}", info.name.schema, info.name.name);
-    let mut refuse = |code, message: String, remedy: String| findings.push(Finding::error(code, &subject, message, remedy));
+    let mut refuse =
+        |code, message: String, remedy: String| findings.push(Finding::error(code, &subject, message, remedy));
     match info.kind {
         'r' | 'p' => {}
         'v' | 'm' => refuse(
             "table_view",
             "it is a view: nothing is inserted into it, so nothing is streamed".into(),
-            format!("map the table that it reads: SELECT pg_get_viewdef('{}'::regclass);", qualified.replace('\'', "''")),
+            format!(
+                "map the table that it reads: SELECT pg_get_viewdef('{}'::regclass);",
+                qualified.replace('\'', "''")
+            ),
         ),
         'f' => refuse(
             "table_foreign",
@@ -111,15 +115,24 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
             "it is UNLOGGED: its inserts are not in the WAL, so they are never streamed".into(),
             format!("ALTER TABLE {qualified} SET LOGGED; (it is rewritten under a lock)"),
         ),
-        't' => refuse("table_temporary", "it is temporary: it is not in the WAL".into(), "map a permanent table".into()),
+        't' => {
+            refuse("table_temporary", "it is temporary: it is not in the WAL".into(), "map a permanent table".into())
+        }
         _ => {}
     }
     if info.kind == 'r' {
         let sql = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = $1";
         let children: i64 = session.query_one(sql, &[&info.oid]).await?.get(0);
         if children > 0 {
-            let message = format!("{children} tables inherit from it: rows inserted into those are not its own, and are left out");
-            findings.push(Finding::warning("table_inherited", &subject, message, "map each child in a section of its own"));
+            let message = format!(
+                "{children} tables inherit from it: rows inserted into those are not its own, and are left out"
+            );
+            findings.push(Finding::warning(
+                "table_inherited",
+                &subject,
+                message,
+                "map each child in a section of its own",
+            ));
         }
         let sql = "SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = $1 AND indisprimary";
         if session.query_one(sql, &[&info.oid]).await?.get::<_, i64>(0) == 0 {
