@@ -4,7 +4,7 @@
 //! * Out: findings for `check`.
 //! * Never: what a server would have to be asked for.
 
-use super::{Config, Constant, Field, Kind, Section, Start, TlsMode};
+use super::{Config, Kind, Section, Start, TlsMode};
 use crate::fault::Finding;
 
 /// Everything that the configuration alone gives away.
@@ -53,28 +53,8 @@ fn about(section: &Section, findings: &mut Vec<Finding>) {
                 "map companyExternalId (or companyId), so that unknown end users can be created",
             ));
         }
-        Kind::UserActivity => {}
-        Kind::CustomMetric(_) => dimension(&subject, field("dimensionId"), findings),
+        Kind::UserActivity | Kind::CustomMetric(_) => {}
     }
-}
-
-fn dimension(subject: &str, field: Option<&Field>, findings: &mut Vec<Finding>) {
-    let (Some(Field::Constant(Constant::Text(text))) | Some(Field::Column { default: Some(Constant::Text(text)), .. })) =
-        field
-    else {
-        return;
-    };
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if text.chars().all(fine) {
-        return;
-    }
-    let better: String = text.chars().map(|c| if fine(c) { c } else { '_' }).collect();
-    findings.push(Finding::error(
-        "dimension_name",
-        subject,
-        format!("the dimensionId {text:?} holds spaces or special characters, which Planhat does not take"),
-        format!("write `dimensionId: {{ value: {better} }}`, as the metric is named in Planhat"),
-    ));
 }
 
 fn is_local(url: &str) -> bool {
@@ -138,7 +118,6 @@ mod tests {
             (activity("fields: {externalId: e, action: a, date: d}"), vec!["company_unmapped"]),
             (activity("sync: off, fields: {email: e}"), vec!["no_section_on"]),
             (metric("seats_used"), vec![]),
-            (metric("seats used"), vec!["dimension_name"]),
         ] {
             assert_eq!(codes(&section), expected, "{section}");
         }

@@ -238,7 +238,7 @@ pub async fn attach(
 type Fit = (TableInfo, Vec<String>, Mapping, KeyType);
 
 /// Looks at a section's table, by its OID where it was attached before.
-async fn describe(
+pub(super) async fn describe(
     config: &Config,
     control: &Session,
     types: &Types,

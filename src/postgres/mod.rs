@@ -30,6 +30,7 @@ pub mod sql;
 pub mod stream;
 pub mod table;
 pub mod target;
+pub mod timeline;
 mod tls;
 pub mod types;
 mod url;

@@ -62,8 +62,8 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&Seen>) -> Strin
          -- Run it in database {} as a superuser, or as the owner of the tables who may also create roles:\n\
          --   psql -v ON_ERROR_STOP=1 --dbname {} --file setup.sql\n\
          -- It may be run again. It needs wal_level = logical: {}.\n\n",
-        quote::ident(&database),
-        quote::literal(&database).trim_start(),
+        line(&quote::ident(&database)),
+        line(quote::literal(&database).trim_start()),
         provider.logical()
     );
     role(&mut sql, config, &user, &database, provider);
@@ -82,16 +82,22 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&Seen>) -> Strin
 fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider: Provider) {
     let role = quote::ident(user);
     writeln!(sql, "-- 1. The role. Set its password yourself (psql: \\password), it is not part of this script.").ok();
-    let replication = match provider {
-        Provider::Rds => String::new(),
-        Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => {
-            " REPLICATION".to_owned()
-        }
+    let literal = quote::literal(user).replace("$$", "$'||'$");
+    // Managed servers keep REPLICATION to themselves in ways of their own.
+    let (with, mend) = match provider {
+        Provider::Rds => (String::new(), String::new()),
+        Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => (
+            " REPLICATION".to_owned(),
+            format!(
+                "  ELSIF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal} AND (rolreplication OR rolsuper)) THEN\n    \
+                 ALTER ROLE {role} REPLICATION;\n"
+            ),
+        ),
     };
     writeln!(
         sql,
-        "DO $$ BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN\n    CREATE ROLE {role} LOGIN{replication};\n  END IF;\nEND $$;",
-        quote::literal(user).replace("$$", "$'||'$")
+        "DO $$ BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN\n    \
+         CREATE ROLE {role} LOGIN{with};\n{mend}  END IF;\nEND $$;"
     )
     .ok();
     if provider == Provider::Rds {
@@ -162,4 +168,9 @@ fn slot(sql: &mut String, config: &Config, seen: Option<&Seen>) {
         quote::literal(name)
     )
     .ok();
+}
+
+/// For a comment: a name with a line break in it would end it.
+fn line(name: &str) -> String {
+    name.replace(char::is_control, " ")
 }

@@ -8,6 +8,11 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod cli_basics;
+mod cli_check;
+mod cli_discover;
+mod cli_query;
+mod cli_setup;
 mod demo;
 mod harness_works;
 mod main_job;

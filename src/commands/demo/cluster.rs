@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -146,7 +146,7 @@ async fn initdb(server: &Server, place: &mut Place, password: &str) -> Result<Pa
     ))
 }
 
-fn postgres(server: &Server, place: &mut Place, data: &PathBuf, socket: &PathBuf, port: u16) -> Result<Child, Fault> {
+fn postgres(server: &Server, place: &mut Place, data: &Path, socket: &Path, port: u16) -> Result<Child, Fault> {
     let unusable =
         |error: std::io::Error| Fault::unavailable(format!("postgres: {error}"), "reinstall PostgreSQL's server");
     let settings = format!(

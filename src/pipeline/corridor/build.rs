@@ -24,7 +24,7 @@ use crate::postgres::range::Selection;
 use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
-use crate::state::{Op, Opened, SectionPhase, SectionRow};
+use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -64,6 +64,7 @@ impl Corridor {
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
+        note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader, %checkpoint, "leading");
 
         let client = Client::new(&config.planhat)?;
@@ -154,6 +155,35 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
     }
+}
+
+/// The reason's word of the gap of a section that was switched off.
+const SWITCHED_OFF: &str = "switched_off";
+
+/// A section that was attached and is off now (or no longer configured) does not hold the slot: rows committed from here
+/// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
+async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), Hindrance> {
+    let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
+    for row in opened.sections.iter().filter(|row| row.phase != SectionPhase::Waiting && !is_on(row)) {
+        tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");
+        let gap = NewGap {
+            section: Some(row.name.clone()),
+            reason: SWITCHED_OFF.to_owned(),
+            detail: "the section was switched off, or taken out of the configuration".to_owned(),
+            from_lsn: opened.instance.as_ref().map(|instance| instance.checkpoint),
+            to_lsn: None,
+            xmin_floor: opened.instance.as_ref().and_then(|instance| instance.xmin_floor),
+        };
+        store.open_gap(&gap).await?;
+    }
+    let open = store.gaps(true).await?;
+    for row in opened.sections.iter().filter(|row| is_on(row)) {
+        for gap in open.iter().filter(|gap| gap.section.as_deref() == Some(row.name.as_str())) {
+            tracing::warn!(section = %row.name, gap = gap.id, reason = gap.reason, detail = gap.detail,
+                "rows of this section were not delivered while the gap lasted: `pg2planhat repair --gap`, or `resync`");
+        }
+    }
+    Ok(())
 }
 
 /// All sections, and the lanes of those that have one.

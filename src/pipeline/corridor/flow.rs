@@ -31,9 +31,6 @@ impl Corridor {
                 self.board.wire.touch();
                 self.reconnect.failures = 0;
                 self.down = None;
-                if let Some(stream) = &self.stream {
-                    stream.control.beat();
-                }
                 self.decoder.feed(run);
                 self.read_run().await;
             }

@@ -102,9 +102,8 @@ async fn range(
             return Ok(());
         }
     };
-    let sorts = messages.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).is_some_and(|line| line.contains("Sort Key:")),
-        _ => false,
+    let sorts = messages.iter().any(|message| {
+        matches!(message, SimpleQueryMessage::Row(row) if row.get(0).is_some_and(|line| line.contains("Sort Key:")))
     });
     if sorts {
         findings.push(Finding::warning(
