@@ -205,7 +205,8 @@ impl Process {
             reader.done = last;
             let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
             let chunk = Chunk { rows: chunk_of(&rows), wait_for: Lsn(server.end), last };
-            let told = format!("lane {lane}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
+            let told =
+                format!("lane {lane}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
             self.engine.chunk(lane, chunk);
             return Some(told);
         }

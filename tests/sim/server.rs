@@ -117,9 +117,8 @@ impl Server {
     /// What a snapshot shows of a table, in key order, within the range.
     pub fn select(&self, table: usize, after: Option<i64>, through: i64, limit: usize) -> Vec<TableRow> {
         let rows = self.log.iter().filter(|committed| committed.visible).flat_map(|committed| &committed.rows);
-        let within = |row: &&TableRow| {
-            row.table == table && row.key <= through && after.is_none_or(|after| row.key > after)
-        };
+        let within =
+            |row: &&TableRow| row.table == table && row.key <= through && after.is_none_or(|after| row.key > after);
         let mut rows: Vec<TableRow> = rows.filter(within).copied().collect();
         rows.sort_by_key(|row| row.key);
         rows.truncate(limit);

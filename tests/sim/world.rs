@@ -192,7 +192,9 @@ impl World {
     pub fn run(mut self) -> Tally {
         self.tell(|| format!("{:?}, budget {}", self.moods, self.budget));
         for setting in &self.settings {
-            self.tell(|| format!("section {}: {:?} {:?}", setting.section.name, setting.section.batch, setting.section.in_doubt));
+            self.tell(|| {
+                format!("section {}: {:?} {:?}", setting.section.name, setting.section.batch, setting.section.in_doubt)
+            });
         }
         for _ in 0..self.dice.usize(50..400) {
             self.step();
@@ -210,10 +212,17 @@ impl World {
         let process = &self.process;
         assert!(process.engine.confirmed() <= self.state.checkpoint, "I2: confirmed past the durable checkpoint");
         assert!(self.server.confirmed <= self.state.checkpoint, "I2: the slot is past the durable checkpoint");
-        assert!(process.engine.written() <= process.engine.settled_lsn(), "I2: the checkpoint is past the settled frontier");
+        assert!(
+            process.engine.written() <= process.engine.settled_lsn(),
+            "I2: the checkpoint is past the settled frontier"
+        );
         for lane in &process.engine.lanes {
             let unsettled = lane.unsettled();
-            assert!(unsettled.iter().all(|rows| *rows < 1 << 40), "lane {}: accounts do not add up: {unsettled:?}", lane.name);
+            assert!(
+                unsettled.iter().all(|rows| *rows < 1 << 40),
+                "lane {}: accounts do not add up: {unsettled:?}",
+                lane.name
+            );
             if lane.is_empty() && process.lists.is_empty() && process.acks.is_empty() {
                 assert_eq!(unsettled, [0; 4], "lane {} is empty, and its accounts say otherwise", lane.name);
             }
@@ -402,7 +411,8 @@ impl World {
         // Everything that is committed now may be counted twice; also where a crash forgets the wish, for then it is
         // not fulfilled at all.
         for committed in &self.server.log {
-            for row in committed.rows.iter().filter(|row| row.table == table && from.is_none_or(|from| row.key > from)) {
+            for row in committed.rows.iter().filter(|row| row.table == table && from.is_none_or(|from| row.key > from))
+            {
                 *self.resynced.entry((section, row.key)).or_default() += 1;
             }
         }
@@ -415,7 +425,9 @@ impl World {
         let at = self.dice.usize(0..self.state.quarantine.len());
         let (id, held) = self.state.quarantine.iter().nth(at).map(|(id, held)| (*id, held.clone())).unwrap();
         let name = held.section.as_str();
-        let Some(section) = self.settings.iter().position(|setting| setting.section.name.as_str() == name) else { return };
+        let Some(section) = self.settings.iter().position(|setting| setting.section.name.as_str() == name) else {
+            return;
+        };
         let Some(lane) = self.process.sections.iter().position(|of| *of == section) else { return };
         if !self.process.retrying.insert(id) {
             return;
@@ -512,7 +524,11 @@ impl World {
                 }
                 Action::Confirm(lsn) => {
                     self.tell(|| format!("confirm {lsn}"));
-                    assert!(lsn <= self.state.checkpoint, "I2: {lsn} is confirmed, the checkpoint is {}", self.state.checkpoint);
+                    assert!(
+                        lsn <= self.state.checkpoint,
+                        "I2: {lsn} is confirmed, the checkpoint is {}",
+                        self.state.checkpoint
+                    );
                     if self.process.stream.is_some() {
                         self.process.confirms.push_back(lsn);
                     }
@@ -639,7 +655,10 @@ impl World {
                 for (position, row) in committed.streamed().filter(|(_, row)| row.table == setting.table) {
                     if passed || position <= is {
                         let settled = self.settled(index, row.key) > 0;
-                        assert!(settled, "I2: {name} {row:?} at {position}: the state is past it, and it is not settled");
+                        assert!(
+                            settled,
+                            "I2: {name} {row:?} at {position}: the state is past it, and it is not settled"
+                        );
                     }
                 }
             }
@@ -735,7 +754,9 @@ impl World {
             Outcome::InDoubt => row.delivery.phase != Phase::Retry,
             Outcome::Delivered | Outcome::Partial | Outcome::Resent | Outcome::Held | Outcome::Quarantined => false,
         });
-        assert!(open.next().is_none(), "the ledger has rows that have not ended: {:?}", open.next());
+        if let Some(open) = open.next() {
+            panic!("the ledger has a row that has not ended: {open:?}");
+        }
         for (index, setting) in self.settings.iter().enumerate() {
             let hold = setting.section.in_doubt == InDoubt::Hold;
             for row in self.server.log.iter().flat_map(|committed| &committed.rows) {
@@ -788,4 +809,3 @@ fn keys_of(body: &[u8]) -> Vec<i64> {
     let key = |item: &serde_json::Value| item["externalId"].as_str().unwrap().parse().unwrap();
     items.iter().map(key).collect()
 }
-
