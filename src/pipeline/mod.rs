@@ -6,7 +6,7 @@
 
 mod connect;
 mod corridor;
-mod doubts;
+pub mod doubts;
 mod identity;
 pub mod operate;
 mod ranges;
@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use connect::StateConnector;
 pub use identity::{Found, Needs};
 pub use report::Board;
-pub use start::find;
+pub use start::{find, position};
 
 use corridor::{Corridor, Ending};
 use start::{Hindrance, Prepared};
