@@ -8,4 +8,8 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod delivery_scene;
+mod faults_planhat;
+mod faults_process;
 mod harness_works;
+mod memory;

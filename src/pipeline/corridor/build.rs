@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
 use crate::state::{Op, Opened, SectionPhase, SectionRow};
+use crate::telemetry::logs::Throttle;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -107,6 +108,7 @@ impl Corridor {
             sections.push(run);
         }
         let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
+        limit(&mut lanes, budget);
         let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
         let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
         for (index, mapping) in mappings.into_iter().enumerate() {
@@ -159,6 +161,8 @@ impl Corridor {
             shown: None,
             ending: None,
             pinged: now,
+            timed: now,
+            brake: Throttle::new(3, Duration::from_secs(60)),
             config,
         };
         for lane in 0..corridor.lanes.len() {
@@ -186,6 +190,16 @@ impl Corridor {
         };
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
+    }
+}
+
+/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
+/// key range as much again waits behind it.
+fn limit(lanes: &mut [Lane], budget: usize) {
+    // An item weighs some more than its bytes.
+    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
+    for lane in lanes {
+        lane.limits.bytes = lane.limits.bytes.min(share as u64);
     }
 }
 
