@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
 use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
+use crate::telemetry::logs::Throttle;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -68,8 +69,10 @@ impl Corridor {
         tracing::info!(epoch, leader, %checkpoint, "leading");
 
         let client = Client::new(&config.planhat)?;
-        let Parts { sections, lanes, runs, mappings, tables, first_ops } = parts(&config, &board, attached, &opened)?;
+        let Parts { sections, mut lanes, runs, mappings, tables, first_ops } =
+            parts(&config, &board, attached, &opened)?;
         let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
+        limit(&mut lanes, budget);
         let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
         let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
         for (index, mapping) in mappings.into_iter().enumerate() {
@@ -123,6 +126,8 @@ impl Corridor {
             ending: None,
             pinged: now,
             wishes: super::wishes::Wishes::new(seen_in),
+            timed: now,
+            brake: Throttle::new(3, Duration::from_secs(60)),
             config,
         };
         for lane in 0..corridor.lanes.len() {
@@ -243,6 +248,16 @@ fn parts(
         parts.sections.push(run);
     }
     Ok(parts)
+}
+
+/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
+/// key range as much again waits behind it.
+fn limit(lanes: &mut [Lane], budget: usize) {
+    // An item weighs some more than its bytes.
+    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
+    for lane in lanes {
+        lane.limits.bytes = lane.limits.bytes.min(share as u64);
+    }
 }
 
 fn name_of(one: &Result<Attached, Unfit>) -> &crate::row::SectionName {
