@@ -11,15 +11,13 @@ mod harness;
 mod cli_basics;
 mod cli_check;
 mod cli_discover;
-mod cli_query;
-mod cli_setup;
-mod demo;
-mod harness_works;
-
 mod cli_ops_again;
 mod cli_ops_look;
 mod cli_ops_mend;
+mod cli_query;
+mod cli_setup;
 mod delivery_scene;
+mod demo;
 mod faults_planhat;
 mod faults_process;
 mod harness_works;
