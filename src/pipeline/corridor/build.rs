@@ -55,20 +55,18 @@ impl Corridor {
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
         let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
-        let leader = format!("{}:{}", hostname(), std::process::id());
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
-        let term = store.take_epoch(&leader).await?;
+        let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
         note_switched_off(&config, &store, &opened).await?;
-        tracing::info!(epoch, leader, %checkpoint, "leading");
+        tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let client = Client::new(&config.planhat)?;
         let (parts, lanes) = parts(&config, &board, attached, &opened)?;
         let Parts { sections, runs, mappings, tables, first_ops } = parts;
         let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
@@ -101,7 +99,7 @@ impl Corridor {
             sections,
             lanes: runs,
             tables,
-            client,
+            client: Client::new(&config.planhat)?,
             clock: now,
             lists,
             written,
@@ -350,8 +348,10 @@ fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> 
     Ok(Some(range))
 }
 
-fn hostname() -> String {
+/// Who leads: `host:pid`.
+fn leader_name() -> String {
     let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+    let host = name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}:{}", std::process::id())
 }
