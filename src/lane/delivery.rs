@@ -131,7 +131,7 @@ impl Lane {
                 self.stage = Stage::Requesting(sending);
                 Some(body)
             }
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -151,7 +151,7 @@ impl Lane {
                 };
                 Some((self.announce(sending.batch, id, attempt), id))
             }
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -169,7 +169,7 @@ impl Lane {
     pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> Step {
         let sending = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Requesting(sending) => sending,
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 return Step::default();
             }

@@ -191,6 +191,13 @@ impl Lane {
         true
     }
 
+    /// A row that the stream has brought and that is not taken now.
+    pub fn note_streamed(&mut self, mapping: &Mapping, row: &Row<'_>) {
+        if let Some(range) = &mut self.range {
+            range.streamed(key_text(mapping, row), self.key_type);
+        }
+    }
+
     /// Seals the open batch with the doubts that it has wholly repeated.
     fn pass_doubt(&mut self, passed: impl Fn(&Doubt) -> bool, phase: Phase) {
         let queue = if phase == Phase::Stream { &mut self.stream } else { &mut self.keyed };
@@ -318,7 +325,7 @@ impl Lane {
 
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
-        let wake = match &self.stage {
+        match &self.stage {
             Stage::Waiting { until, .. } => Some(*until),
             Stage::Idle if !self.paused => match &self.flush {
                 Flush::Every(age) => {
@@ -327,8 +334,7 @@ impl Lane {
                 Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
             },
             Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) => None,
-        };
-        wake
+        }
     }
 
     /// Bytes held, the batch under way included.
@@ -370,7 +376,9 @@ impl Lane {
     /// Whether chunks of its range may become batches: not too far ahead of the sink.
     pub fn takes_chunks(&self) -> bool {
         let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
-        !self.paused && self.keyed.weight() < ahead
+        // With a mapping that does not fit, the stream's keys cannot be read, and the range could not leave them out.
+        let blind = matches!(self.shut, Some(Shut::Mapping(..)));
+        !self.paused && !blind && self.keyed.weight() < ahead
     }
 
     /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.

@@ -9,6 +9,7 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
+use super::sql::first_value;
 use super::table::TableInfo;
 use super::{copy, fence, quote};
 use crate::config::Section;
@@ -149,6 +150,18 @@ impl Selection {
         self.copy(client, &sql).await
     }
 
+    /// Reads the rows at one end of the table: the newest, or the oldest.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
+        let (list, from, key, order) = (&self.list, &self.from, &self.key, if newest { "DESC" } else { "ASC" });
+        let sql = format!(
+            "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
+        );
+        self.copy(client, &sql).await
+    }
+
     async fn copy(&self, client: &Client, sql: &str) -> Result<Rows, Error> {
         let mut rows = Rows::new(self.width);
         let mut lines = pin!(client.copy_out(sql).await?);
@@ -181,11 +194,7 @@ impl Selection {
         let (key, from, after) = (&self.key, &self.from, self.after(after));
         let through = quote::literal(&through.to_string());
         let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {from} WHERE {after}{key} <= {through}");
-        let mut rows = client.simple_query(&sql).await?.into_iter();
-        let text = rows.find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
-            _ => None,
-        });
+        let text = first_value(&client.simple_query(&sql).await?);
         let plan: serde_json::Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_u64).unwrap_or_default())
     }

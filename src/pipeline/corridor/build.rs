@@ -24,7 +24,7 @@ use crate::postgres::range::Selection;
 use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
-use crate::state::{Op, Opened, SectionPhase, SectionRow};
+use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -64,48 +64,11 @@ impl Corridor {
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
+        note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader, %checkpoint, "leading");
 
         let client = Client::new(&config.planhat)?;
-        let (mut sections, mut lanes, mut runs, mut mappings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut tables, mut first_ops): (HashMap<u32, Vec<usize>>, Vec<Op>) = (HashMap::new(), Vec::new());
-        let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
-        for section in &config.sections {
-            let Some(metrics) = board.section(section.name.as_str()) else { continue };
-            let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-            let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
-            match attached.remove(&section.name) {
-                Some(Ok(one)) => {
-                    let laned = laned(&config, one, sections.len(), &opened)?;
-                    let index = lanes.len();
-                    tables.entry(laned.run.oid).or_default().push(index);
-                    run.lane = Some(index);
-                    run.book = SectionBook::new(Some(laned.row));
-                    run.book.since.in_doubt += laned.doubted;
-                    run.metrics.in_doubt(laned.doubted);
-                    first_ops.extend(laned.ops);
-                    lanes.push(laned.lane);
-                    runs.push(laned.run);
-                    mappings.push(Some(laned.mapping));
-                }
-                Some(Err(unfit)) => {
-                    tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                    run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
-                    if let Some(row) = unfit.row {
-                        first_ops.push(halted(&run));
-                        // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
-                        let (lane, laned) = shut(&config, section, &row, &run, sections.len())?;
-                        tables.entry(laned.oid).or_default().push(lanes.len());
-                        run.lane = Some(lanes.len());
-                        lanes.push(lane);
-                        runs.push(laned);
-                        mappings.push(None);
-                    }
-                }
-                None => {}
-            }
-            sections.push(run);
-        }
+        let Parts { sections, lanes, runs, mappings, tables, first_ops } = parts(&config, &board, attached, &opened)?;
         let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
         let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
         let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
@@ -192,6 +155,94 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
     }
+}
+
+/// The reason's word of the gap of a section that was switched off.
+const SWITCHED_OFF: &str = "switched_off";
+
+/// A section that was attached and is off now (or no longer configured) does not hold the slot: rows committed from here
+/// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
+async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), Hindrance> {
+    let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
+    for row in opened.sections.iter().filter(|row| row.phase != SectionPhase::Waiting && !is_on(row)) {
+        tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");
+        let gap = NewGap {
+            section: Some(row.name.clone()),
+            reason: SWITCHED_OFF.to_owned(),
+            detail: "the section was switched off, or taken out of the configuration".to_owned(),
+            from_lsn: opened.instance.as_ref().map(|instance| instance.checkpoint),
+            to_lsn: None,
+            xmin_floor: opened.instance.as_ref().and_then(|instance| instance.xmin_floor),
+        };
+        store.open_gap(&gap).await?;
+    }
+    let open = store.gaps(true).await?;
+    for row in opened.sections.iter().filter(|row| is_on(row)) {
+        for gap in open.iter().filter(|gap| gap.section.as_deref() == Some(row.name.as_str())) {
+            tracing::warn!(section = %row.name, gap = gap.id, reason = gap.reason, detail = gap.detail,
+                "rows of this section were not delivered while the gap lasted: `pg2planhat repair --gap`, or `resync`");
+        }
+    }
+    Ok(())
+}
+
+/// All sections, and the lanes of those that have one.
+#[derive(Default)]
+struct Parts {
+    sections: Vec<SectionRun>,
+    lanes: Vec<Lane>,
+    runs: Vec<LaneRun>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    tables: HashMap<u32, Vec<usize>>,
+    first_ops: Vec<Op>,
+}
+
+impl Parts {
+    fn add(&mut self, run: &mut SectionRun, lane: Lane, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+        self.tables.entry(laned.oid).or_default().push(self.lanes.len());
+        run.lane = Some(self.lanes.len());
+        self.lanes.push(lane);
+        self.runs.push(laned);
+        self.mappings.push(mapping);
+    }
+}
+
+fn parts(
+    config: &Config,
+    board: &Board,
+    attached: Vec<Result<Attached, Unfit>>,
+    opened: &Opened,
+) -> Result<Parts, Hindrance> {
+    let mut parts = Parts::default();
+    let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
+    for section in &config.sections {
+        let Some(metrics) = board.section(section.name.as_str()) else { continue };
+        let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
+        let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
+        match attached.remove(&section.name) {
+            Some(Ok(one)) => {
+                let laned = laned(config, one, parts.sections.len(), opened)?;
+                run.book = SectionBook::new(Some(laned.row));
+                run.book.since.in_doubt += laned.doubted;
+                run.metrics.in_doubt(laned.doubted);
+                parts.first_ops.extend(laned.ops);
+                parts.add(&mut run, laned.lane, laned.run, Some(laned.mapping));
+            }
+            Some(Err(unfit)) => {
+                tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
+                run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
+                if let Some(row) = unfit.row {
+                    parts.first_ops.push(halted(&run));
+                    // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
+                    let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
+                    parts.add(&mut run, lane, laned, None);
+                }
+            }
+            None => {}
+        }
+        parts.sections.push(run);
+    }
+    Ok(parts)
 }
 
 fn name_of(one: &Result<Attached, Unfit>) -> &crate::row::SectionName {

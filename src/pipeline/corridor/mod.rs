@@ -144,6 +144,9 @@ impl Corridor {
         let mut deadline: Option<Instant> = None;
         loop {
             beat.beat();
+            if let Some(stream) = &self.stream {
+                stream.control.beat();
+            }
             self.act();
             self.show();
             if let Some(ending) = self.ending.take() {
