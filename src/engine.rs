@@ -490,13 +490,13 @@ impl Engine {
         any
     }
 
-    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint.
+    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint. Their pins stay
+    /// until the rows have come: the mark must not pass them in between.
     pub fn unshed(&mut self) {
         let mut any = false;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        for lane in &mut self.lanes {
             if matches!(lane.shut, Some(Shut::Shed)) && !lane.paused && matches!(lane.stage(), Stage::Idle) {
                 lane.shut = None;
-                self.progress.unpin(index);
                 any = true;
             }
         }

@@ -73,14 +73,17 @@ impl Progress {
 
     /// A row of the open transaction waits in `lane`.
     pub fn admit(&mut self, lane: usize, position: Position) {
-        let transactions = &mut self.lanes[lane].transactions;
+        let Outstanding { transactions, pinned } = &mut self.lanes[lane];
         match transactions.back_mut() {
             Some(last) if last.final_lsn == position.final_lsn => last.ordinal = last.ordinal.max(position.ordinal),
             Some(_) | None => transactions.push_back(position),
         }
+        // What was left out has come again: from here on it is the row itself that holds the mark.
+        pinned.take_if(|pinned| *pinned <= position);
     }
 
-    /// From `position` on `lane` takes nothing: the mark stays before it until [`Progress::unpin`].
+    /// From `position` on `lane` takes nothing: the mark stays before it until a row from there on is admitted again (the
+    /// stream is read anew from the mark, so that this is the first one left out).
     pub fn pin(&mut self, lane: usize, position: Position) {
         let pinned = &mut self.lanes[lane].pinned;
         *pinned = Some(pinned.map_or(position, |earlier| earlier.min(position)));
@@ -97,11 +100,6 @@ impl Progress {
         {
             last.ordinal = last.ordinal.min(position.ordinal);
         }
-    }
-
-    /// `lane` takes rows again (the stream will bring those left out once more).
-    pub fn unpin(&mut self, lane: usize) {
-        self.lanes[lane].pinned = None;
     }
 
     /// The open transaction ends at `end_lsn`.
@@ -225,7 +223,13 @@ mod tests {
         }
         progress.settle(0, at(300, 0));
         assert_eq!(progress.advance(), Lsn(110));
-        progress.unpin(1);
+        progress.restart();
+        progress.begin(Lsn(200));
+        assert_eq!(progress.advance(), Lsn(110), "the lane takes rows again, and they have yet to come");
+        progress.admit(1, at(200, 0));
+        progress.commit(Lsn(210));
+        assert_eq!(progress.advance(), Lsn(110));
+        progress.settle(1, at(200, 0));
         assert_eq!(progress.advance(), Lsn(310));
     }
 
