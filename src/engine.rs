@@ -100,6 +100,8 @@ pub struct Engine {
     pending_weight: usize,
     actions: VecDeque<Action>,
     transaction: Option<(Lsn, i64, u64)>,
+    /// The stream that is being read is given up: nothing of it counts any more.
+    stale: bool,
     written: Lsn,
     confirmed: Lsn,
     /// The last mark written may lie before rows that are settled since.
@@ -131,6 +133,7 @@ impl Engine {
             pending_weight: 0,
             actions: VecDeque::new(),
             transaction: None,
+            stale: false,
             written: checkpoint,
             confirmed: checkpoint,
             settled_since_mark: false,
@@ -144,6 +147,7 @@ impl Engine {
 
     /// A new connection: the stream begins again at the checkpoint.
     pub fn stream_restarts(&mut self) {
+        self.stale = false;
         self.transaction = None;
         self.progress.restart();
     }
@@ -155,6 +159,9 @@ impl Engine {
 
     /// A transaction begins.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
+        if self.stale {
+            return;
+        }
         self.transaction = Some((final_lsn, commit_micros, 0));
         self.progress.begin(final_lsn);
     }
@@ -191,7 +198,9 @@ impl Engine {
 
     /// The server says how far it has read.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        self.progress.keepalive(wal_end);
+        if !self.stale {
+            self.progress.keepalive(wal_end);
+        }
     }
 
     // ---- key ranges ----
@@ -199,6 +208,11 @@ impl Engine {
     /// How a lane's chunks become items.
     pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
         self.range_mappings[lane] = Some(mapping);
+    }
+
+    /// How a lane's chunks become items.
+    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
+        self.range_mappings[lane].clone()
     }
 
     /// A chunk of a lane's range was read.
@@ -283,7 +297,7 @@ impl Engine {
     }
 
     fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
-        let Some(mapping) = self.range_mappings[index].clone() else { return };
+        let Some(mapping) = self.range_mappings[index].clone().filter(|_| !self.draining) else { return };
         let lane = &mut self.lanes[index];
         while lane.takes_chunks()
             && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
@@ -313,38 +327,38 @@ impl Engine {
     }
 
     /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
-    fn follow(&mut self, index: usize, step: Step, now: Duration) {
-        let Step { mut ops, settled, again, again_id } = step;
-        let mut effects = Vec::new();
-        if let Some(settled) = settled {
-            if let Through::Stream(position) = settled.through {
-                self.progress.settle(index, position);
-                self.settled_since_mark = true;
-            }
-            effects.push(Effect::Settled(index, settled));
-        }
-        if let (Some(batch), Some(id)) = (again, again_id) {
-            ops.push(self.lanes[index].announce(batch, id, 1));
-            effects.push(Effect::Request(index, id));
-        } else {
-            let force = self.draining || self.buffered() >= self.settings.budget;
-            match self.lanes[index].next_batch(now, force) {
-                Some(batch) if batch.is_empty() => {
-                    self.mark(&mut ops, &mut effects, now);
-                    self.write(ops, effects);
-                    let step = self.lanes[index].settle_unsent(batch);
-                    return self.follow(index, step, now);
+    fn follow(&mut self, index: usize, mut step: Step, now: Duration) {
+        loop {
+            let Step { mut ops, settled, again, again_id } = step;
+            let mut effects = Vec::new();
+            if let Some(settled) = settled {
+                if let Through::Stream(position) = settled.through {
+                    self.progress.settle(index, position);
+                    self.settled_since_mark = true;
                 }
-                Some(batch) => {
-                    let (op, id) = self.announce(index, batch);
-                    ops.push(op);
-                    effects.push(Effect::Request(index, id));
-                }
-                None => {}
+                effects.push(Effect::Settled(index, settled));
             }
+            let mut unsent = None;
+            if let (Some(batch), Some(id)) = (again, again_id) {
+                ops.push(self.lanes[index].announce(batch, id, 1));
+                effects.push(Effect::Request(index, id));
+            } else {
+                let force = self.draining || self.buffered() >= self.settings.budget;
+                match self.lanes[index].next_batch(now, force) {
+                    Some(batch) if batch.is_empty() => unsent = Some(batch),
+                    Some(batch) => {
+                        let (op, id) = self.announce(index, batch);
+                        ops.push(op);
+                        effects.push(Effect::Request(index, id));
+                    }
+                    None => {}
+                }
+            }
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+            let Some(batch) = unsent else { return };
+            step = self.lanes[index].settle_unsent(batch);
         }
-        self.mark(&mut ops, &mut effects, now);
-        self.write(ops, effects);
     }
 
     /// Adds the checkpoint to a write that is made anyway.
@@ -490,17 +504,22 @@ impl Engine {
         any
     }
 
-    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint. Their pins stay
-    /// until the rows have come: the mark must not pass them in between.
+    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint.
     pub fn unshed(&mut self) {
         let mut any = false;
-        for lane in &mut self.lanes {
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
             if matches!(lane.shut, Some(Shut::Shed)) && !lane.paused && matches!(lane.stage(), Stage::Idle) {
                 lane.shut = None;
+                self.progress.unpin(index);
                 any = true;
             }
         }
         if any {
+            // From this moment on, not from the new connection's: in between the mark must not pass what was left out, and no
+            // chunk may rely on keys that nobody noted.
+            self.stale = true;
+            self.transaction = None;
+            self.progress.restart();
             self.actions.push_back(Action::Rewind);
         }
     }

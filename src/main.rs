@@ -50,10 +50,7 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> Exit {
     // Where nobody reads it, there is nobody to tell.
     error.print().ok();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
-        _ => Exit::Usage,
-    }
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) { Exit::Done } else { Exit::Usage }
 }
 
 /// Two lines on stderr; nothing where the reader of stdout went away, which is no fault.

@@ -61,9 +61,13 @@ impl Progress {
         self.lanes.len() - 1
     }
 
-    /// The stream starts over at the mark (a new connection). What was admitted stays admitted.
+    /// The stream starts over at the mark, or before it (a new connection). What was admitted stays admitted; but what was
+    /// received beyond the mark counts as such only when it has come again: lanes may have left rows of it out.
     pub fn restart(&mut self) {
         self.open = None;
+        self.boundaries.clear();
+        self.last = Lsn::ZERO;
+        self.received = self.mark;
     }
 
     /// A transaction begins.
@@ -73,17 +77,14 @@ impl Progress {
 
     /// A row of the open transaction waits in `lane`.
     pub fn admit(&mut self, lane: usize, position: Position) {
-        let Outstanding { transactions, pinned } = &mut self.lanes[lane];
+        let transactions = &mut self.lanes[lane].transactions;
         match transactions.back_mut() {
             Some(last) if last.final_lsn == position.final_lsn => last.ordinal = last.ordinal.max(position.ordinal),
             Some(_) | None => transactions.push_back(position),
         }
-        // What was left out has come again: from here on it is the row itself that holds the mark.
-        pinned.take_if(|pinned| *pinned <= position);
     }
 
-    /// From `position` on `lane` takes nothing: the mark stays before it until a row from there on is admitted again (the
-    /// stream is read anew from the mark, so that this is the first one left out).
+    /// From `position` on `lane` takes nothing: the mark stays before it until [`Progress::unpin`].
     pub fn pin(&mut self, lane: usize, position: Position) {
         let pinned = &mut self.lanes[lane].pinned;
         *pinned = Some(pinned.map_or(position, |earlier| earlier.min(position)));
@@ -100,6 +101,12 @@ impl Progress {
         {
             last.ordinal = last.ordinal.min(position.ordinal);
         }
+    }
+
+    /// `lane` takes rows again. The stream must bring those left out once more, from the mark on: [`Progress::restart`]
+    /// belongs to it.
+    pub fn unpin(&mut self, lane: usize) {
+        self.lanes[lane].pinned = None;
     }
 
     /// The open transaction ends at `end_lsn`.
@@ -223,11 +230,18 @@ mod tests {
         }
         progress.settle(0, at(300, 0));
         assert_eq!(progress.advance(), Lsn(110));
+        progress.unpin(1);
         progress.restart();
+        assert_eq!(
+            (progress.advance(), progress.received()),
+            (Lsn(110), Lsn(110)),
+            "the row left out has not come yet"
+        );
         progress.begin(Lsn(200));
-        assert_eq!(progress.advance(), Lsn(110), "the lane takes rows again, and they have yet to come");
         progress.admit(1, at(200, 0));
         progress.commit(Lsn(210));
+        progress.begin(Lsn(300));
+        progress.commit(Lsn(310));
         assert_eq!(progress.advance(), Lsn(110));
         progress.settle(1, at(200, 0));
         assert_eq!(progress.advance(), Lsn(310));
@@ -339,7 +353,7 @@ mod tests {
                     }
                 }
             }
-            for lane in 0..3 { world.settle(lane, usize::MAX.min(10_000)); }
+            for lane in 0..3 { world.settle(lane, 10_000); }
             world.progress.keepalive(Lsn(world.end));
             prop_assert_eq!(world.progress.advance(), Lsn(world.end));
             prop_assert!(world.progress.is_idle());

@@ -6,8 +6,9 @@
 
 mod connect;
 mod corridor;
-mod doubts;
+pub mod doubts;
 mod identity;
+pub mod operate;
 mod ranges;
 mod report;
 mod start;
@@ -20,7 +21,7 @@ use std::time::Duration;
 pub use connect::StateConnector;
 pub use identity::{Found, Needs};
 pub use report::Board;
-pub use start::find;
+pub use start::{find, position};
 
 use corridor::{Corridor, Ending};
 use start::{Hindrance, Prepared};

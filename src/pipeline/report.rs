@@ -107,7 +107,7 @@ impl Board {
 }
 
 /// A section before anything is known of it.
-fn unknown(section: &Section) -> SectionStatus {
+pub(super) fn unknown(section: &Section) -> SectionStatus {
     SectionStatus {
         name: section.name.to_string(),
         kind: section.kind.as_str().to_owned(),

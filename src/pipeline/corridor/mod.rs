@@ -9,6 +9,9 @@ mod build;
 mod flow;
 mod news;
 mod show;
+mod wishes;
+
+pub use wishes::{RESYNC, RETRY, Reread};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -126,6 +129,7 @@ pub struct Corridor {
     shown: Option<Instant>,
     ending: Option<Ending>,
     pinged: Instant,
+    wishes: wishes::Wishes,
     /// When time was last given its turn.
     timed: Instant,
     /// Keeps a sink's outage out of the log, but for its beginning.
@@ -145,6 +149,9 @@ impl Corridor {
         let mut deadline: Option<Instant> = None;
         loop {
             beat.beat();
+            if let Some(stream) = &self.stream {
+                stream.control.beat();
+            }
             self.act();
             self.show();
             if let Some(ending) = self.ending.take() {
