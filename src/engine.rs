@@ -52,6 +52,21 @@ enum Effect {
     Settled(usize, Settled),
 }
 
+/// A write that is not known to be durable.
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    weight: usize,
+    effects: Vec<Effect>,
+}
+
+/// What an operation holds in memory until it is durable: a quarantined row goes with its item, and rows that the mapping
+/// refuses wait for no sink, only for the state.
+fn weight(op: &Op) -> usize {
+    let row = if let Op::Quarantine(row) = op { row.key.len() + row.reason.len() + row.item.len() } else { 0 };
+    size_of::<Op>() + row
+}
+
 /// Settings of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -81,7 +96,8 @@ pub struct Engine {
     settings: Settings,
     next_delivery: i64,
     next_write: u64,
-    pending: VecDeque<(u64, Vec<Effect>)>,
+    pending: VecDeque<Pending>,
+    pending_weight: usize,
     actions: VecDeque<Action>,
     transaction: Option<(Lsn, i64, u64)>,
     /// The stream that is being read is given up: nothing of it counts any more.
@@ -114,6 +130,7 @@ impl Engine {
             next_delivery,
             next_write: 1,
             pending: VecDeque::new(),
+            pending_weight: 0,
             actions: VecDeque::new(),
             transaction: None,
             stale: false,
@@ -193,6 +210,11 @@ impl Engine {
         self.range_mappings[lane] = Some(mapping);
     }
 
+    /// How a lane's chunks become items.
+    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
+        self.range_mappings[lane].clone()
+    }
+
     /// A chunk of a lane's range was read.
     pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
         if let Some(range) = &mut self.lanes[lane].range {
@@ -228,9 +250,9 @@ impl Engine {
 
     /// A write is durable, and all before it.
     pub fn durable(&mut self, write: u64) {
-        while self.pending.front().is_some_and(|(id, _)| *id <= write) {
-            let Some((_, effects)) = self.pending.pop_front() else { break };
-            for effect in effects {
+        while let Some(written) = self.pending.pop_front_if(|pending| pending.id <= write) {
+            self.pending_weight -= written.weight;
+            for effect in written.effects {
                 self.effect(effect);
             }
         }
@@ -379,7 +401,9 @@ impl Engine {
         }
         let id = self.next_write;
         self.next_write += 1;
-        self.pending.push_back((id, effects));
+        let weight = ops.iter().map(weight).sum();
+        self.pending_weight += weight;
+        self.pending.push_back(Pending { id, weight, effects });
         self.actions.push_back(Action::Write(id, ops));
     }
 
@@ -395,10 +419,10 @@ impl Engine {
 
     // ---- what it holds ----
 
-    /// Bytes held by all lanes, chunks that wait for the stream not counted: those have a share of their own, or a full
-    /// budget would stop the stream that they wait for.
+    /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a
+    /// share of their own, or a full budget would stop the stream that they wait for.
     pub fn buffered(&self) -> usize {
-        self.lanes.iter().map(Lane::weight).sum()
+        self.lanes.iter().map(Lane::weight).sum::<usize>() + self.pending_weight
     }
 
     /// Whether more of the stream may be read: lanes hold less than the budget.
@@ -462,7 +486,7 @@ impl Engine {
     /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
     /// again. Returns whether anything was shed.
     pub fn shed(&mut self) -> bool {
-        if self.lanes.iter().all(Lane::is_stuck) {
+        if self.draining || self.lanes.iter().all(Lane::is_stuck) {
             return false;
         }
         let mut any = false;

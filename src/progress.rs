@@ -353,7 +353,7 @@ mod tests {
                     }
                 }
             }
-            for lane in 0..3 { world.settle(lane, usize::MAX.min(10_000)); }
+            for lane in 0..3 { world.settle(lane, 10_000); }
             world.progress.keepalive(Lsn(world.end));
             prop_assert_eq!(world.progress.advance(), Lsn(world.end));
             prop_assert!(world.progress.is_idle());

@@ -87,6 +87,8 @@ pub struct Settled {
     pub bytes: u64,
     /// Commit times (µs since 2000-01-01 UTC) and the items that have each.
     pub commits: Vec<(i64, usize)>,
+    /// Rows of the quarantine that were retried, and have left it.
+    pub retried: Vec<i64>,
 }
 
 /// How a batch ended, for the ledger.
@@ -129,7 +131,7 @@ impl Lane {
                 self.stage = Stage::Requesting(sending);
                 Some(body)
             }
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -149,7 +151,7 @@ impl Lane {
                 };
                 Some((self.announce(sending.batch, id, attempt), id))
             }
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -167,7 +169,7 @@ impl Lane {
     pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> Step {
         let sending = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Requesting(sending) => sending,
-            other => {
+            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Waiting { .. }) => {
                 self.stage = other;
                 return Step::default();
             }
@@ -270,7 +272,7 @@ impl Lane {
         let resent = self.end_doubts(&batch, step);
         let retried = batch.retried();
         if !retried.is_empty() {
-            step.ops.push(Op::Unquarantine(retried));
+            step.ops.push(Op::Unquarantine(retried.clone()));
         }
         let outcome = end.as_ref().map(|end| end.outcome);
         let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
@@ -295,6 +297,7 @@ impl Lane {
             outcome,
             bytes: batch.body().len() as u64,
             commits: batch.commits().collect(),
+            retried,
         });
     }
 
@@ -456,6 +459,9 @@ impl Lane {
 
     /// Rows are counted as settled: the recording is durable.
     pub fn count(&mut self, settled: &Settled) {
+        for id in &settled.retried {
+            self.retrying.remove(id);
+        }
         let counts = &mut self.counts[phase_index(settled.phase)];
         counts.delivered += settled.delivered;
         counts.quarantined += settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();

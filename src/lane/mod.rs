@@ -8,6 +8,7 @@ mod delivery;
 mod queue;
 mod range;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 pub use delivery::{Sending, Settled, Stage, Step};
@@ -106,6 +107,7 @@ pub struct Lane {
     stream: Queue,
     keyed: Queue,
     retry: Queue,
+    retrying: HashSet<i64>,
     keyed_turn: bool,
     stage: Stage,
     admitted: Position,
@@ -145,6 +147,7 @@ impl Lane {
             stream: Queue::default(),
             keyed: Queue::default(),
             retry: Queue::default(),
+            retrying: HashSet::new(),
             keyed_turn: false,
             stage: Stage::Idle,
             admitted: position,
@@ -242,6 +245,21 @@ impl Lane {
         } else {
             self.keyed.push(self.limits, phase, now, text, Origin::Range, encode, describe);
         }
+    }
+
+    /// A retry of this quarantined row begins; `false` where one is under way, until it is durably settled.
+    pub fn begin_retry(&mut self, id: i64) -> bool {
+        self.retrying.insert(id)
+    }
+
+    /// The retry of this quarantined row comes to nothing: it stays where it is.
+    pub fn give_up_retry(&mut self, id: i64) {
+        self.retrying.remove(&id);
+    }
+
+    /// Whether quarantined rows are being retried.
+    pub fn is_retrying(&self) -> bool {
+        !self.retrying.is_empty()
     }
 
     /// Takes a row out of quarantine, to be sent again.

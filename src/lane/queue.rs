@@ -56,7 +56,7 @@ impl Queue {
                 Ok(())
             };
             // Cannot be refused: it is encoded already.
-            let _: Result<(), E> = self.open(phase, now).push(key, origin, again);
+            self.open(phase, now).push(key, origin, again).ok();
         }
         if self.open.as_ref().is_some_and(|open| open.is_full(limits)) {
             self.seal_after_reach();

@@ -8,6 +8,7 @@ mod connect;
 mod corridor;
 pub mod doubts;
 mod identity;
+pub mod operate;
 mod ranges;
 mod report;
 mod start;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::connect::StateConnector;
 use super::identity::{Found, Needs};
 use crate::config::{Config, Section, Start, TableName};
-use crate::fault::Fault;
+use crate::fault::{Exit, Fault};
 use crate::mapping::Mapping;
 use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::{self, TableInfo};
@@ -36,8 +36,8 @@ pub enum Hindrance {
 impl From<Fault> for Hindrance {
     fn from(fault: Fault) -> Hindrance {
         match fault.exit {
-            crate::fault::Exit::Unavailable => Hindrance::Later(fault),
-            _ => Hindrance::Wrong(fault),
+            Exit::Unavailable => Hindrance::Later(fault),
+            Exit::Done | Exit::Findings | Exit::Usage | Exit::Bug | Exit::NeedsPerson => Hindrance::Wrong(fault),
         }
     }
 }
@@ -238,7 +238,7 @@ pub async fn attach(
 type Fit = (TableInfo, Vec<String>, Mapping, KeyType);
 
 /// Looks at a section's table, by its OID where it was attached before.
-async fn describe(
+pub(super) async fn describe(
     config: &Config,
     control: &Session,
     types: &Types,

@@ -9,6 +9,7 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
+use super::sql::first_value;
 use super::table::TableInfo;
 use super::{copy, fence, quote};
 use crate::config::Section;
@@ -23,6 +24,8 @@ pub struct Selection {
     from: String,
     key: String,
     width: usize,
+    /// `… AND `, or nothing: which rows count at all.
+    only: String,
 }
 
 /// A chunk as read.
@@ -52,7 +55,21 @@ impl Selection {
             from: table.from_clause(),
             key: quote::ident(&section.key),
             width: columns.len(),
+            only: String::new(),
         }
+    }
+
+    /// Only rows written by the transaction `floor` (a 64-bit xid) or a later one.
+    ///
+    /// A row shows the lower 32 bits of its xid, frozen or not. So it counts where it lies between the floor and the
+    /// snapshot's end, less than 2^32 apart, modulo 2^32: a row that was frozen whole ages ago may be taken for a new
+    /// one, a new one never for an old one. Xids below 3 are no transactions.
+    pub fn since(mut self, floor: u64) -> Selection {
+        self.only = format!(
+            "xmin::text::bigint >= 3 AND ((xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
+             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
+        );
+        self
     }
 
     fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
@@ -67,9 +84,39 @@ impl Selection {
         )
     }
 
-    /// `key > … AND `, or nothing.
+    /// `key > … AND `, or nothing; and which rows count at all.
     fn after(&self, key: Option<&Key>) -> String {
-        key.map_or(String::new(), |key| format!("{} > {} AND ", self.key, quote::literal(&key.to_string())))
+        let after =
+            key.map_or(String::new(), |key| format!("{} > {} AND ", self.key, quote::literal(&key.to_string())));
+        format!("{after}{}", self.only)
+    }
+
+    /// Counts the rows behind `after`.
+    ///
+    /// # Errors
+    /// Where the statement fails, or takes longer than the session allows.
+    pub async fn count(&self, client: &Client, after: Option<&Key>) -> Result<u64, Error> {
+        let (key, from, after) = (&self.key, &self.from, self.after(after));
+        let sql = format!("SELECT count(*) FROM {from} WHERE {after}{key} IS NOT NULL");
+        let rows: i64 = client.query_one(&sql, &[]).await?.get(0);
+        Ok(u64::try_from(rows).unwrap_or_default())
+    }
+
+    /// The smallest key of a row that `condition` (SQL) holds for, and the key before it, as texts.
+    ///
+    /// # Errors
+    /// Where the statement fails, or takes longer than the session allows.
+    pub async fn first_where(
+        &self,
+        client: &Client,
+        condition: &str,
+    ) -> Result<Option<(String, Option<String>)>, Error> {
+        let (key, from) = (&self.key, &self.from);
+        let sql = format!(
+            "SELECT first::text, (SELECT {key}::text FROM {from} WHERE {key} < first ORDER BY {key} DESC LIMIT 1)
+             FROM (SELECT min({key}) AS first FROM {from} WHERE {condition}) AS found WHERE first IS NOT NULL"
+        );
+        Ok(client.query_opt(&sql, &[]).await?.map(|row| (row.get(0), row.get(1))))
     }
 
     /// Reads the next chunk.
@@ -99,6 +146,18 @@ impl Selection {
             self.from,
             self.key,
             list.join(", ")
+        );
+        self.copy(client, &sql).await
+    }
+
+    /// Reads the rows at one end of the table: the newest, or the oldest.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
+        let (list, from, key, order) = (&self.list, &self.from, &self.key, if newest { "DESC" } else { "ASC" });
+        let sql = format!(
+            "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
         );
         self.copy(client, &sql).await
     }
@@ -135,11 +194,7 @@ impl Selection {
         let (key, from, after) = (&self.key, &self.from, self.after(after));
         let through = quote::literal(&through.to_string());
         let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {from} WHERE {after}{key} <= {through}");
-        let mut rows = client.simple_query(&sql).await?.into_iter();
-        let text = rows.find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
-            _ => None,
-        });
+        let text = first_value(&client.simple_query(&sql).await?);
         let plan: serde_json::Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_u64).unwrap_or_default())
     }

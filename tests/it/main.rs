@@ -8,4 +8,25 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod cli_basics;
+mod cli_check;
+mod cli_discover;
+mod cli_query;
+mod cli_setup;
+mod demo;
 mod harness_works;
+
+mod cli_ops_again;
+mod cli_ops_look;
+mod cli_ops_mend;
+mod delivery_scene;
+mod faults_planhat;
+mod faults_process;
+mod harness_works;
+mod main_job;
+mod main_job_backfill;
+mod main_job_flush;
+mod main_job_oracle;
+mod main_job_schema;
+mod main_job_values;
+mod memory;

@@ -31,9 +31,6 @@ impl Corridor {
                 self.board.wire.touch();
                 self.reconnect.failures = 0;
                 self.down = None;
-                if let Some(stream) = &self.stream {
-                    stream.control.beat();
-                }
                 self.decoder.feed(run);
                 self.read_run().await;
             }
@@ -62,7 +59,7 @@ impl Corridor {
     fn read_until_table(&mut self) -> Result<Halt, Fault> {
         let now = self.clock.elapsed();
         loop {
-            let item = self.decoder.next().map_err(|error| {
+            let item = self.decoder.next_item().map_err(|error| {
                 Fault::needs_person(
                     format!("the replication stream cannot be read: {error}"),
                     "report it with the server's version",

@@ -9,6 +9,9 @@ mod build;
 mod flow;
 mod news;
 mod show;
+mod wishes;
+
+pub use wishes::{RESYNC, RETRY, Reread};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use crate::row::Lsn;
 use crate::shutdown::Stop;
 use crate::state::{Identity, Op};
 use crate::telemetry::SectionMetrics;
+use crate::telemetry::logs::Throttle;
 
 /// How a corridor ends.
 #[derive(Debug)]
@@ -125,6 +129,11 @@ pub struct Corridor {
     shown: Option<Instant>,
     ending: Option<Ending>,
     pinged: Instant,
+    wishes: wishes::Wishes,
+    /// When time was last given its turn.
+    timed: Instant,
+    /// Keeps a sink's outage out of the log, but for its beginning.
+    brake: Throttle<(usize, &'static str)>,
 }
 
 /// The longest that the loop sleeps.
@@ -140,6 +149,9 @@ impl Corridor {
         let mut deadline: Option<Instant> = None;
         loop {
             beat.beat();
+            if let Some(stream) = &self.stream {
+                stream.control.beat();
+            }
             self.act();
             self.show();
             if let Some(ending) = self.ending.take() {
@@ -175,6 +187,10 @@ impl Corridor {
                 // 7. The stream, while there is room.
                 event = next_event(&mut self.stream), if reading => self.on_event(event).await,
             }
+            // A stream that never pauses leaves no turn to the clock: it takes one.
+            if self.timed.elapsed() >= TICK {
+                self.on_time();
+            }
             self.engine.pump(self.clock.elapsed());
         }
     }
@@ -189,7 +205,9 @@ impl Corridor {
     }
 
     fn on_time(&mut self) {
+        self.timed = Instant::now();
         self.set_daily();
+        self.say_held_back();
         if self.engine.waits_for().is_some() {
             self.ping();
         }

@@ -80,7 +80,8 @@ impl Corridor {
                     run.metrics.quarantine_rows(rows);
                 }
             }
-            Seen::Asked(event) => tracing::debug!(id = event.id, action = event.action, "asked"),
+            Seen::Asked(event) => self.on_asked(&event),
+            Seen::Reread(reread) => self.on_reread(*reread),
         }
     }
 
