@@ -136,6 +136,8 @@ pub struct SectionBook {
     pub last_delivered: Option<String>,
     /// Why it cannot be attached or its range not be read.
     pub trouble: Option<(String, String)>,
+    /// What did not fit when the process began, though rows still flow.
+    pub warning: Option<(String, String)>,
     /// When its range began here, and how many rows were settled then.
     pub range_began: Option<(Instant, u64)>,
     /// What the counters showed last.
@@ -151,6 +153,7 @@ impl SectionBook {
             since: Totals::default(),
             last_delivered,
             trouble: None,
+            warning: None,
             range_began: None,
             shown: Default::default(),
         }
@@ -217,6 +220,8 @@ impl SectionBook {
                 status.state = SectionState::Halted;
             }
             (status.reason, status.remedy) = (Some(reason), Some(remedy));
+        } else if let Some((reason, remedy)) = &self.warning {
+            (status.reason, status.remedy) = (Some(reason.clone()), Some(remedy.clone()));
         }
         status
     }
