@@ -76,6 +76,11 @@ impl Selection {
         self
     }
 
+    /// The same table, which may have been renamed.
+    pub fn follow(&mut self, table: &TableInfo) {
+        self.from = table.from_clause();
+    }
+
     fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
         let after = self.after(after);
         format!(

@@ -142,6 +142,7 @@ impl Corridor {
             lane,
             section: self.sections[run.section].section.clone(),
             selection,
+            oid: run.oid,
             key_type: self.engine.lanes[lane].key_type,
             key_column: run.key_column,
             cursor: range.cursor.clone(),
@@ -223,8 +224,25 @@ fn parts(
                 parts.add(&mut run, laned.run, Some(laned.mapping));
             }
             Some(Err(unfit)) => {
-                tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
+                let trouble = (unfit.fault.what, unfit.fault.remedy);
+                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
+                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
+                        rows written before are delivered, and the first that does not fit halts it");
+                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
+                    (lane.shut, lane.key_type) = (None, key_type);
+                    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
+                    lane.expect_doubts(left.doubts);
+                    run.book.since.in_doubt += left.rows;
+                    run.book.warning = Some(trouble);
+                    run.metrics.in_doubt(left.rows);
+                    parts.first_ops.extend(left.ops);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
+                    parts.sections.push(run);
+                    continue;
+                }
+                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
+                run.book.trouble = Some(trouble);
                 if let Some(row) = unfit.row {
                     parts.first_ops.push(halted(&run));
                     // It was attached: nothing may be confirmed past a row of it, though none can be mapped.

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Corridor, Ending};
 use crate::engine::Route;
 use crate::fault::Fault;
-use crate::lane::Shut;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, MappingFault};
 use crate::pipeline::identity::Needs;
 use crate::postgres::decode::{Item, Table};
 use crate::postgres::stream::{Ended, Event, Fate, Stream};
@@ -94,17 +93,7 @@ impl Corridor {
         for lane in lanes {
             let run = &self.lanes[lane];
             let section = &self.sections[run.section].section;
-            let mapping = match Mapping::compile(section, names, &columns) {
-                Ok(mapping) => Some(Rc::new(mapping)),
-                Err(faults) => {
-                    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                    let remedy = faults.first().map(crate::mapping::MappingFault::remedy).unwrap_or_default();
-                    tracing::error!(section = %section.name, what, remedy, "halted: the table no longer fits the mapping; \
-                        the slot waits for it");
-                    self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
-                    None
-                }
-            };
+            let mapping = Mapping::compile(section, names, &columns).map(Rc::new).map_err(|faults| misfit(&faults));
             routes.push(Route { lane, mapping });
         }
         self.engine.set_routes(table.oid, routes);
@@ -175,4 +164,10 @@ impl Corridor {
         }
         self.reconnect.at = Instant::now();
     }
+}
+
+/// What does not fit, and the first thing to do about it.
+fn misfit(faults: &[MappingFault]) -> (String, String) {
+    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    (what, faults.first().map(MappingFault::remedy).unwrap_or_default())
 }
