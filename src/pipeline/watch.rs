@@ -13,6 +13,7 @@ use super::connect::StateConnector;
 use super::start::{Hindrance, Prepared};
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::postgres::server_error::ServerError;
 use crate::postgres::slot::{self, Publication, Slot};
 use crate::postgres::sql::{Session, connect_sql};
 use crate::row::{Lsn, SectionName};
@@ -92,13 +93,15 @@ async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, 
         *round = round.wrapping_add(1);
         let news = match looked {
             Ok(Ok(look)) => Seen::Look(Box::new(look)),
+            // A look that was under way when the server said that it goes down.
+            Ok(Err(error)) if is_shutdown(&error) => Seen::Shutdown(session.fault(&error)),
             Ok(Err(error)) => Seen::Blind(session.fault(&error)),
             Err(_) => Seen::Blind(Fault::unavailable(
                 "the server does not answer the watch",
                 "check the server and the network",
             )),
         };
-        let blind = matches!(news, Seen::Blind(_));
+        let blind = matches!(news, Seen::Blind(_) | Seen::Shutdown(_));
         if seen.send(news).await.is_err() {
             return false;
         }
@@ -111,6 +114,10 @@ async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, 
             () = tokio::time::sleep(Duration::from_secs(1)), if blind => return true,
         }
     }
+}
+
+fn is_shutdown(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown())
 }
 
 async fn look(config: &Config, session: &Session, thorough: bool) -> Result<Look, tokio_postgres::Error> {

@@ -2,7 +2,8 @@
 //!
 //! * In: a section's table and columns, and the range.
 //! * Out: [`Piece`]s in key order, with the WAL position that the stream must have passed before they may be used.
-//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error.
+//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
+//!   large to hold, or a chunk much larger than [`PIECE_MAX`].
 
 use std::pin::pin;
 
@@ -10,7 +11,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
 use super::table::TableInfo;
-use super::{copy, fence, quote};
+use super::{copy, fence, guard, quote};
 use crate::config::Section;
 use crate::row::{Key, Lsn, Rows};
 
@@ -23,6 +24,8 @@ pub struct Selection {
     from: String,
     key: String,
     width: usize,
+    /// The list has one column more, which marks values that were left out.
+    marked: bool,
 }
 
 /// A chunk as read.
@@ -32,6 +35,8 @@ pub struct Piece {
     pub rows: Rows,
     /// Taken after the rows: what they show was committed before.
     pub wait_for: Lsn,
+    /// The rows were large: reading stopped before the limit, and there may be more.
+    pub cut: bool,
 }
 
 /// Text bytes that a chunk aims at.
@@ -39,6 +44,8 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// Rows of the first chunk, before a row's size is known.
 const FIRST_CHUNK: usize = 500;
 const MAX_CHUNK: usize = 20_000;
+/// A chunk whose rows are much larger than expected is cut at this size.
+const PIECE_MAX: usize = 8 << 20;
 
 /// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error.
 pub const SESSION: &str = "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = 0";
@@ -46,12 +53,15 @@ pub const SESSION: &str = "SET row_security = off; SET default_transaction_read_
 impl Selection {
     /// Selects `columns` (of which one is the key) of a table.
     pub fn new(section: &Section, table: &TableInfo, columns: &[String]) -> Selection {
-        let list: Vec<String> = columns.iter().map(|column| quote::ident(column)).collect();
+        let typed = |name: &String| table.column(name).map_or(0, |column| column.type_oid);
+        let guarded = columns.iter().map(|name| (name.as_str(), (*name != section.key).then(|| typed(name))));
+        let (list, marked) = guard::list(guarded);
         Selection {
-            list: list.join(", "),
+            list,
             from: table.from_clause(),
             key: quote::ident(&section.key),
             width: columns.len(),
+            marked,
         }
     }
 
@@ -83,8 +93,8 @@ impl Selection {
         through: &Key,
         limit: usize,
     ) -> Result<Piece, Error> {
-        let rows = self.copy(client, &self.sql(after, through, limit)).await?;
-        Ok(Piece { rows, wait_for: fence::insert_lsn(client).await? })
+        let (rows, cut) = self.copy(client, &self.sql(after, through, limit), PIECE_MAX).await?;
+        Ok(Piece { rows, wait_for: fence::insert_lsn(client).await?, cut })
     }
 
     /// Reads rows by their keys (for quarantine's retry).
@@ -100,17 +110,28 @@ impl Selection {
             self.key,
             list.join(", ")
         );
-        self.copy(client, &sql).await
+        Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
-    async fn copy(&self, client: &Client, sql: &str) -> Result<Rows, Error> {
+    /// Reads until the rows weigh `most`; the server's rest is read and forgotten by the connection itself. Returns
+    /// whether that was so.
+    async fn copy(&self, client: &Client, sql: &str, most: usize) -> Result<(Rows, bool), Error> {
         let mut rows = Rows::new(self.width);
         let mut lines = pin!(client.copy_out(sql).await?);
         while let Some(line) = lines.try_next().await? {
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
-            rows.push_with(|data, cells| copy::line(line, data, cells));
+            rows.push_with(|data, cells| {
+                let first = cells.len();
+                copy::line(line, data, cells);
+                if self.marked {
+                    guard::mark(data, cells, first);
+                }
+            });
+            if rows.weight() >= most {
+                return Ok((rows, true));
+            }
         }
-        Ok(rows)
+        Ok((rows, false))
     }
 
     /// The greatest key behind `after`, as text.

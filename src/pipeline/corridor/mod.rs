@@ -87,6 +87,8 @@ struct Requested {
 struct Reconnect {
     at: Instant,
     failures: u32,
+    /// How often in a row the server could not decode, and what was confirmed then.
+    wedged: (Lsn, u32),
 }
 
 /// The running corridor.

@@ -151,6 +151,13 @@ impl Corridor {
             let what = format!("the publication {name} is gone");
             return self.needs(Reason::PublicationChanged, what);
         };
+        let recorded = self.identity.publication_oid;
+        if recorded != 0 && recorded != publication.oid {
+            let what = format!(
+                "the publication {name} was dropped and made anew: rows written in between may have been skipped"
+            );
+            return self.needs(Reason::PublicationChanged, what);
+        }
         if !publication.insert {
             let what = format!("the publication {name} does not publish inserts any more: rows are skipped in silence");
             return self.needs(Reason::PublicationChanged, what);
