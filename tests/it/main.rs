@@ -8,4 +8,8 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod faults_slot;
+mod faults_stream;
+mod faults_stream_scene;
+mod faults_stream_wire;
 mod harness_works;

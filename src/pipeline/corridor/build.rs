@@ -224,6 +224,8 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound,
+        entry: None,
+        partitions: None,
     };
     Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
 }
@@ -249,6 +251,8 @@ fn shut(
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound: None,
+        entry: None,
+        partitions: None,
     };
     Ok((lane, run))
 }
