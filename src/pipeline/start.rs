@@ -166,9 +166,11 @@ pub async fn find(config: &Config, control: &Session, server: slot::Server) -> R
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let mut wire = Wire::connect(&config.source, "pg2planhat identify").await?;
     let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
+    let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;
     Ok(Found {
         system,
+        history,
         server,
         slot: slot::slot(control, &config.source.slot).await.map_err(fault)?,
         publication: slot::publication(control, &config.source.publication).await.map_err(fault)?,

@@ -536,7 +536,7 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
-                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) => {}
+                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) | Action::Halted(_) => {}
                 Action::Rewind => {
                     self.tally.rewinds += 1;
                     self.tell(|| "rewind".into());

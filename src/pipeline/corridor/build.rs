@@ -88,7 +88,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0 },
+            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
             down: None,
             blind: None,
             unwritten: None,
@@ -313,6 +313,8 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
     if row.halted.is_some() {
         ops.push(Op::Halted { section: section.name.clone(), why: None });
     }
+    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
+    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
     let run = LaneRun {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
@@ -321,7 +323,9 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
         key_column: mapping.key_column(),
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
-        sound: None,
+        sound,
+        entry: None,
+        partitions: None,
     };
     Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
 }
@@ -347,6 +351,8 @@ fn shut(
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound: None,
+        entry: None,
+        partitions: None,
     };
     Ok((lane, run))
 }
