@@ -67,8 +67,7 @@ impl Found {
             return Err(needs(
                 Reason::RestoredBackup,
                 what,
-                "pg2planhat repair --gap (re-reads rows written since the \
-                 checkpoint's xmin floor; rows delivered before the restore may be delivered again)",
+                "pg2planhat repair --accept-loss (go on from here: what was delivered stays delivered), or --backfill",
             ));
         }
         let Some(there) = &self.slot else {

@@ -143,7 +143,10 @@ async fn prepare_locked(
             for sql in setup::ensure_publication(control, config).await? {
                 tracing::info!(sql, "made the publication");
             }
-            if let Some(lsn) = setup::ensure_slot(control, config).await? {
+            // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
+            let floor = fence::xmin(control).await.map_err(fault)?;
+            let made = setup::ensure_slot(control, config).await?;
+            if let Some(lsn) = made {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
             let found = find(config, control, server).await?;
@@ -152,7 +155,7 @@ async fn prepare_locked(
                 return Err(Hindrance::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            store.adopt(&identity, confirmed, None).await?;
+            store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
             Ok((confirmed, identity, found.server, false))
         }
     }
