@@ -4,6 +4,7 @@
 //! server binaries and the `initdb` templates; they may run in any order, side by side, in one process or in many.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+#![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
@@ -20,6 +21,10 @@ mod delivery_scene;
 mod demo;
 mod faults_planhat;
 mod faults_process;
+mod faults_slot;
+mod faults_stream;
+mod faults_stream_scene;
+mod faults_stream_wire;
 mod harness_works;
 mod main_job;
 mod main_job_backfill;

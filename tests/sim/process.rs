@@ -146,7 +146,7 @@ impl Process {
         for table in 0..TABLES {
             let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
             let routes: Vec<Route> = lanes
-                .map(|(lane, section)| Route { lane, mapping: Some(Rc::clone(&settings[*section].mapping)) })
+                .map(|(lane, section)| Route { lane, mapping: Ok(Rc::clone(&settings[*section].mapping)) })
                 .collect();
             if !routes.is_empty() {
                 self.engine.set_routes(table as u32, routes);

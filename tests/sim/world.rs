@@ -139,7 +139,7 @@ impl World {
             crashes: dice.u8(0..4) > 0,
             sheds: dice.bool(),
         };
-        let budget = if moods.sheds { dice.usize(200..1500) } else { 1 << 20 };
+        let budget = if moods.sheds { dice.usize(150..900) } else { 1 << 20 };
         let (mut server, mut state) = (Server::new(), State::default());
         // What is there before the first start: transactions committed, open, and committed but seen by nobody.
         for _ in 0..dice.usize(0..6) {
@@ -232,6 +232,9 @@ impl World {
     // ---- what may happen ----
 
     fn step(&mut self) {
+        if self.moods.sheds && self.dice.u8(0..40) == 0 {
+            return if self.dice.bool() { self.pause() } else { self.pass_time() };
+        }
         match self.dice.u32(0..100) {
             0..18 => self.write_rows(),
             18..44 => self.stream(),
@@ -533,7 +536,7 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
-                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) => {}
+                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) | Action::Halted(_) => {}
                 Action::Rewind => {
                     self.tally.rewinds += 1;
                     self.tell(|| "rewind".into());

@@ -55,20 +55,18 @@ impl Corridor {
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
         let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
-        let leader = format!("{}:{}", hostname(), std::process::id());
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
-        let term = store.take_epoch(&leader).await?;
+        let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
         note_switched_off(&config, &store, &opened).await?;
-        tracing::info!(epoch, leader, %checkpoint, "leading");
+        tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let client = Client::new(&config.planhat)?;
         let (parts, lanes) = parts(&config, &board, attached, &opened)?;
         let Parts { sections, runs, mappings, tables, first_ops } = parts;
         let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
@@ -90,7 +88,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0 },
+            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
             down: None,
             blind: None,
             unwritten: None,
@@ -101,7 +99,7 @@ impl Corridor {
             sections,
             lanes: runs,
             tables,
-            client,
+            client: Client::new(&config.planhat)?,
             clock: now,
             lists,
             written,
@@ -144,6 +142,7 @@ impl Corridor {
             lane,
             section: self.sections[run.section].section.clone(),
             selection,
+            oid: run.oid,
             key_type: self.engine.lanes[lane].key_type,
             key_column: run.key_column,
             cursor: range.cursor.clone(),
@@ -225,8 +224,25 @@ fn parts(
                 parts.add(&mut run, laned.run, Some(laned.mapping));
             }
             Some(Err(unfit)) => {
-                tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
+                let trouble = (unfit.fault.what, unfit.fault.remedy);
+                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
+                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
+                        rows written before are delivered, and the first that does not fit halts it");
+                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
+                    (lane.shut, lane.key_type) = (None, key_type);
+                    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
+                    lane.expect_doubts(left.doubts);
+                    run.book.since.in_doubt += left.rows;
+                    run.book.warning = Some(trouble);
+                    run.metrics.in_doubt(left.rows);
+                    parts.first_ops.extend(left.ops);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
+                    parts.sections.push(run);
+                    continue;
+                }
+                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
+                run.book.trouble = Some(trouble);
                 if let Some(row) = unfit.row {
                     parts.first_ops.push(halted(&run));
                     // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
@@ -297,6 +313,8 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
     if row.halted.is_some() {
         ops.push(Op::Halted { section: section.name.clone(), why: None });
     }
+    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
+    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
     let run = LaneRun {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
@@ -305,7 +323,9 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
         key_column: mapping.key_column(),
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
-        sound: None,
+        sound,
+        entry: None,
+        partitions: None,
     };
     Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
 }
@@ -331,6 +351,8 @@ fn shut(
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound: None,
+        entry: None,
+        partitions: None,
     };
     Ok((lane, run))
 }
@@ -350,8 +372,10 @@ fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> 
     Ok(Some(range))
 }
 
-fn hostname() -> String {
+/// Who leads: `host:pid`.
+fn leader_name() -> String {
     let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+    let host = name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}:{}", std::process::id())
 }
