@@ -13,12 +13,14 @@ mod cli_check;
 mod cli_discover;
 mod cli_query;
 mod cli_setup;
+mod crash;
 mod demo;
 mod harness_works;
 
 mod cli_ops_again;
 mod cli_ops_look;
 mod cli_ops_mend;
+mod crash;
 mod delivery_scene;
 mod faults_planhat;
 mod faults_process;

@@ -66,7 +66,16 @@ fn plan(dice: &mut Rng) -> Vec<Kill> {
     for turn in 0..dice.usize(2..=4) {
         let side = *dice.choice(&[Side::Before, Side::After, Side::Answered]).unwrap();
         let first = [Word::Schema, Word::Publication, Word::Slot, Word::Attach, Word::Fence, Word::Epoch, Word::Chunk];
-        let any = [Word::Commit, Word::Commit, Word::Commit, Word::Status, Word::Chunk, Word::Fence, Word::Stream, Word::Epoch];
+        let any = [
+            Word::Commit,
+            Word::Commit,
+            Word::Commit,
+            Word::Status,
+            Word::Chunk,
+            Word::Fence,
+            Word::Stream,
+            Word::Epoch,
+        ];
         let moments = [Moment::Arrives, Moment::Read, Moment::Stored, Moment::HalfAnswered, Moment::Answered];
         let (point, most) = match dice.u8(0..10) {
             0..4 if turn == 0 => (Point::Wire(*dice.choice(&first).unwrap(), side), 1),
@@ -144,7 +153,9 @@ async fn run(cluster: &Cluster, seed: u64) -> Tally {
     oracle.confirmed_is_not_early().await;
     let (rows, doubled, quarantined) = oracle.nothing_doubled(&sink).await;
     oracle.clean_up().await;
-    eprintln!("seed {seed}: {rows} rows, doubled {doubled} (all in doubt), quarantined {quarantined}, in_doubt: {policy}");
+    eprintln!(
+        "seed {seed}: {rows} rows, doubled {doubled} (all in doubt), quarantined {quarantined}, in_doubt: {policy}"
+    );
     Tally { seeds: 1, kills: kills.len() as u64, rows, doubled, quarantined }
 }
 
