@@ -312,7 +312,7 @@ impl Lane {
 
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
-        let wake = match &self.stage {
+        match &self.stage {
             Stage::Waiting { until, .. } if !self.paused => Some(*until),
             Stage::Idle if !self.paused => match &self.flush {
                 Flush::Every(age) => {
@@ -321,8 +321,7 @@ impl Lane {
                 Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
             },
             Stage::Idle | Stage::Waiting { .. } | Stage::Announcing(_) | Stage::Requesting(_) => None,
-        };
-        wake
+        }
     }
 
     /// Bytes held, the batch under way included.

@@ -114,6 +114,21 @@ async fn prepare_locked(
                 "let a DBA run what `pg2planhat setup --print-sql` prints",
             )));
         }
+        // At a first start there is neither; our own order makes the schema before the slot.
+        let slot = &config.source.slot;
+        if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
+            let what = format!(
+                "the slot {slot} is there, and the state schema {} is not: it was dropped, or the slot is another program's",
+                config.state.schema
+            );
+            let remedy = format!(
+                "put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat repair`; or, to begin \
+                 with every section anew: SELECT pg_drop_replication_slot({})",
+                crate::postgres::quote::literal(slot)
+            );
+            let fault = Fault::needs_person(what, remedy);
+            return Err(Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+        }
         store.migrate().await?;
     }
     match store.instance().await? {

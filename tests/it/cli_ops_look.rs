@@ -39,7 +39,7 @@ pub fn received(sim: &SimHandle) -> Vec<(u32, usize)> {
 
 /// Waits until so many activities were received.
 pub async fn wait_items(sim: &SimHandle, items: u64) {
-    sim.wait_for(|stats| stats.activities.accepted >= items, Duration::from_secs(30)).await.unwrap();
+    sim.wait_for(|stats| stats.activities.items >= items, Duration::from_secs(30)).await.unwrap();
 }
 
 /// Runs a command that must end well, and reads its document.
@@ -146,13 +146,13 @@ async fn a_paused_section_rests_within_5_s_and_goes_on() {
     insert(&cluster, 3).await;
     // It is read, and waits.
     app.wait_status("a lag", |status| (status["sections"][0]["lag_seconds"].as_f64()? > 0.5).then_some(())).await;
-    assert_eq!(sim.stats().activities.accepted, 100);
+    assert_eq!(sim.stats().activities.items, 100);
     let shown = json(&config, &["status"]).await;
     assert_eq!(shown["sections"][0]["remedy"], "pg2planhat resume logins");
 
     let resumed = App::command(&config, &["resume", "logins"]).await;
     assert!(resumed.code == 0 && resumed.stdout.contains("within 5 s"), "{resumed:?}");
-    sim.wait_for(|stats| stats.activities.accepted == 103, Duration::from_secs(5)).await.unwrap();
+    sim.wait_for(|stats| stats.activities.items == 103, Duration::from_secs(5)).await.unwrap();
     stop(&app).await;
 
     json(&config, &["pause", "logins"]).await;

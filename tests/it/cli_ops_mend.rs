@@ -76,7 +76,7 @@ async fn a_gap_is_read_again_from_the_floor() {
         "nothing is lost"
     );
     assert!(times.iter().all(|(user, times)| *times == 1 || (101..=120).contains(user)), "{times:?}");
-    assert_eq!(sim.stats().activities.accepted, 120 + rows + 5);
+    assert_eq!(sim.stats().activities.items, 120 + rows + 5);
     assert_eq!(cluster.number("SELECT count(*) FROM pg2planhat.section WHERE gap_floor IS NOT NULL").await, 0);
     stop(&app).await;
 }

@@ -4,6 +4,7 @@
 //! server binaries and the `initdb` templates; they may run in any order, side by side, in one process or in many.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+#![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
@@ -11,17 +12,14 @@ mod harness;
 mod cli_basics;
 mod cli_check;
 mod cli_discover;
-mod cli_query;
-mod cli_setup;
-mod crash;
-mod demo;
-mod harness_works;
-
 mod cli_ops_again;
 mod cli_ops_look;
 mod cli_ops_mend;
+mod cli_query;
+mod cli_setup;
 mod crash;
 mod delivery_scene;
+mod demo;
 mod faults_planhat;
 mod faults_process;
 mod harness_works;

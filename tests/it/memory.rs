@@ -88,18 +88,16 @@ async fn case_xx_refused_rows_do_not_pile_up_before_a_slow_state() {
     let app = scene.run().await;
     let locker = scene.cluster.client().await;
     locker.batch_execute("BEGIN; LOCK TABLE pg2planhat.quarantine").await.unwrap();
-    for round in 0..4 {
-        let sql = format!(
-            "INSERT INTO m (external_id, at) SELECT repeat('x', 1000000), now() FROM generate_series(1, 40) WHERE {round} >= 0"
-        );
-        scene.cluster.sql(&sql).await;
+    for _ in 0..8 {
+        let refused = "INSERT INTO m (external_id) SELECT repeat('x', 300) FROM generate_series(1, 20000)";
+        scene.cluster.sql(refused).await;
     }
     // Until the budget is full and nothing more is read.
     let full = || async { app.metric("buffered_bytes", &[]).await.filter(|bytes| *bytes >= (MEMORY / 2) as f64) };
     eventually(PATIENCE, "the budget to be full", full).await;
     assert_bounded(&app);
     locker.batch_execute("ROLLBACK").await.unwrap();
-    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 160).await;
+    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 160_000).await;
     assert_bounded(&app);
 }
 
@@ -111,14 +109,14 @@ async fn case_xx_giant_answers_stay_within_the_memory() {
     // 10,000 echoes of refused items, 4 MiB and more of them; then answers without end.
     scene.sim.queue_fault(SimFault::RefuseFirst { count: 1_000_000, error: "no ".repeat(50) });
     scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 300), g FROM generate_series(1, 10000) g").await;
-    let most = "SELECT (count(*) > 5000 AND count(*) = (SELECT sum(rows_quarantined) FROM pg2planhat.section))::int \
+    let most = "SELECT (count(*) > 1000 AND count(*) = (SELECT sum(rows_quarantined) FROM pg2planhat.section))::int \
                 FROM pg2planhat.quarantine";
     scene.number(most, 1).await;
     for from in [10_001, 10_002] {
         scene.sim.queue_fault(SimFault::Endless);
         scene.insert(from, from).await;
         let wanted = scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await;
-        assert!(wanted > 5000);
+        assert!(wanted > 1000);
     }
     scene.outcomes().await;
     assert_bounded(&app);
@@ -170,7 +168,7 @@ async fn case_xx_the_books_balance_at_every_scrape_under_faults() {
         let (from, to) = (501 + round * 20, 520 + round * 20);
         scene.insert(from, to).await;
         let activity = format!(
-            "INSERT INTO a (user_id, action, weight) SELECT 'k' || g, 'login', CASE g % 7 WHEN 0 THEN 'NaN' ELSE 1 END FROM generate_series({from}, {to}) g"
+            "INSERT INTO a (user_id, action, weight) SELECT 'k' || g, 'login', CASE g % 7 WHEN 0 THEN 'NaN'::numeric ELSE 1 END FROM generate_series({from}, {to}) g"
         );
         scene.cluster.sql(&activity).await;
     }

@@ -55,31 +55,21 @@ impl Corridor {
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
         let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
-        let leader = format!("{}:{}", hostname(), std::process::id());
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
-        let term = store.take_epoch(&leader).await?;
+        let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
         note_switched_off(&config, &store, &opened).await?;
-        tracing::info!(epoch, leader, %checkpoint, "leading");
+        tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let client = Client::new(&config.planhat)?;
-        let Parts { sections, mut lanes, runs, mappings, tables, first_ops } =
-            parts(&config, &board, attached, &opened)?;
-        let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-        limit(&mut lanes, budget);
-        let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
-        let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
-        for (index, mapping) in mappings.into_iter().enumerate() {
-            let Some(mapping) = mapping else { continue };
-            engine.set_range_mapping(index, std::rc::Rc::new(mapping));
-        }
-        engine.record(first_ops);
+        let (parts, lanes) = parts(&config, &board, attached, &opened)?;
+        let Parts { sections, runs, mappings, tables, first_ops } = parts;
+        let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
 
         let (lists, lists_out) = mpsc::unbounded_channel();
         let (told, written) = mpsc::unbounded_channel();
@@ -109,7 +99,7 @@ impl Corridor {
             sections,
             lanes: runs,
             tables,
-            client,
+            client: Client::new(&config.planhat)?,
             clock: now,
             lists,
             written,
@@ -195,7 +185,6 @@ async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> R
 #[derive(Default)]
 struct Parts {
     sections: Vec<SectionRun>,
-    lanes: Vec<Lane>,
     runs: Vec<LaneRun>,
     mappings: Vec<Option<crate::mapping::Mapping>>,
     tables: HashMap<u32, Vec<usize>>,
@@ -203,10 +192,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, run: &mut SectionRun, lane: Lane, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
-        self.tables.entry(laned.oid).or_default().push(self.lanes.len());
-        run.lane = Some(self.lanes.len());
-        self.lanes.push(lane);
+    fn add(&mut self, run: &mut SectionRun, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+        self.tables.entry(laned.oid).or_default().push(self.runs.len());
+        run.lane = Some(self.runs.len());
         self.runs.push(laned);
         self.mappings.push(mapping);
     }
@@ -217,8 +205,8 @@ fn parts(
     board: &Board,
     attached: Vec<Result<Attached, Unfit>>,
     opened: &Opened,
-) -> Result<Parts, Hindrance> {
-    let mut parts = Parts::default();
+) -> Result<(Parts, Vec<Lane>), Hindrance> {
+    let (mut parts, mut lanes) = (Parts::default(), Vec::new());
     let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
     for section in &config.sections {
         let Some(metrics) = board.section(section.name.as_str()) else { continue };
@@ -231,7 +219,8 @@ fn parts(
                 run.book.since.in_doubt += laned.doubted;
                 run.metrics.in_doubt(laned.doubted);
                 parts.first_ops.extend(laned.ops);
-                parts.add(&mut run, laned.lane, laned.run, Some(laned.mapping));
+                lanes.push(laned.lane);
+                parts.add(&mut run, laned.run, Some(laned.mapping));
             }
             Some(Err(unfit)) => {
                 tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
@@ -240,14 +229,36 @@ fn parts(
                     parts.first_ops.push(halted(&run));
                     // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
                     let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
-                    parts.add(&mut run, lane, laned, None);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
                 }
             }
             None => {}
         }
         parts.sections.push(run);
     }
-    Ok(parts)
+    Ok((parts, lanes))
+}
+
+/// The engine over these lanes, its first writes given to it.
+fn engine(
+    config: &Config,
+    mut lanes: Vec<Lane>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    first_ops: Vec<Op>,
+    checkpoint: crate::row::Lsn,
+    next_delivery: i64,
+) -> Engine {
+    let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
+    limit(&mut lanes, budget);
+    let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
+    let mut engine = Engine::new(lanes, checkpoint, next_delivery, settings);
+    for (index, mapping) in mappings.into_iter().enumerate() {
+        let Some(mapping) = mapping else { continue };
+        engine.set_range_mapping(index, std::rc::Rc::new(mapping));
+    }
+    engine.record(first_ops);
+    engine
 }
 
 /// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
@@ -337,8 +348,10 @@ fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> 
     Ok(Some(range))
 }
 
-fn hostname() -> String {
+/// Who leads: `host:pid`.
+fn leader_name() -> String {
     let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+    let host = name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}:{}", std::process::id())
 }
