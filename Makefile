@@ -5,8 +5,11 @@
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
-demo: ## a throwaway PostgreSQL, a Planhat stand-in and the streamer, live
-	@cargo run --release --quiet -- demo
+SECONDS ?= 30
+ROWS ?= 200000
+
+demo: ## a throwaway PostgreSQL, a Planhat stand-in and the streamer, live; SECONDS=120 ROWS=1000000, or SECONDS= until Ctrl-C
+	@cargo run --release --quiet -- demo --rows $(ROWS) $(if $(SECONDS),--seconds $(SECONDS))
 
 test: ## format, lints and every test; the same as in CI
 	@sh .ci/test

@@ -42,6 +42,8 @@ pub enum Action {
     InDoubt(usize, u64),
     /// The stream must be read again from the checkpoint: rows were shed.
     Rewind,
+    /// A row came that the mapping does not fit: the lane is shut.
+    Halted(usize),
 }
 
 /// What follows once a write is durable.
@@ -50,6 +52,21 @@ enum Effect {
     Request(usize, i64),
     Confirm(Lsn),
     Settled(usize, Settled),
+}
+
+/// A write that is not known to be durable.
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    weight: usize,
+    effects: Vec<Effect>,
+}
+
+/// What an operation holds in memory until it is durable: a quarantined row goes with its item, and rows that the mapping
+/// refuses wait for no sink, only for the state.
+fn weight(op: &Op) -> usize {
+    let row = if let Op::Quarantine(row) = op { row.key.len() + row.reason.len() + row.item.len() } else { 0 };
+    size_of::<Op>() + row
 }
 
 /// Settings of the engine.
@@ -66,8 +83,9 @@ pub struct Settings {
 pub struct Route {
     /// The lane.
     pub lane: usize,
-    /// How its rows become items; `None`: the mapping does not fit, and the lane is shut.
-    pub mapping: Option<Rc<Mapping>>,
+    /// How its rows become items; or why they cannot, and the remedy: the first such row that is not settled shuts the lane.
+    /// Not the table's description: after a restart it may come for rows that were settled long ago.
+    pub mapping: Result<Rc<Mapping>, (String, String)>,
 }
 
 /// The pure heart.
@@ -81,9 +99,12 @@ pub struct Engine {
     settings: Settings,
     next_delivery: i64,
     next_write: u64,
-    pending: VecDeque<(u64, Vec<Effect>)>,
+    pending: VecDeque<Pending>,
+    pending_weight: usize,
     actions: VecDeque<Action>,
     transaction: Option<(Lsn, i64, u64)>,
+    /// The stream that is being read is given up: nothing of it counts any more.
+    stale: bool,
     written: Lsn,
     confirmed: Lsn,
     /// The last mark written may lie before rows that are settled since.
@@ -112,8 +133,10 @@ impl Engine {
             next_delivery,
             next_write: 1,
             pending: VecDeque::new(),
+            pending_weight: 0,
             actions: VecDeque::new(),
             transaction: None,
+            stale: false,
             written: checkpoint,
             confirmed: checkpoint,
             settled_since_mark: false,
@@ -127,6 +150,7 @@ impl Engine {
 
     /// A new connection: the stream begins again at the checkpoint.
     pub fn stream_restarts(&mut self) {
+        self.stale = false;
         self.transaction = None;
         self.progress.restart();
     }
@@ -138,6 +162,9 @@ impl Engine {
 
     /// A transaction begins.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
+        if self.stale {
+            return;
+        }
         self.transaction = Some((final_lsn, commit_micros, 0));
         self.progress.begin(final_lsn);
     }
@@ -152,14 +179,20 @@ impl Engine {
         for route in routes {
             let lane = &mut self.lanes[route.lane];
             match &route.mapping {
-                Some(mapping) if lane.shut.is_none() => {
+                Ok(mapping) if lane.shut.is_none() => {
                     if lane.admit(mapping, row, position, *micros, now) {
                         self.progress.admit(route.lane, position);
                     }
                 }
-                Some(_) | None => {
+                mapping => {
                     if position > lane.admitted() {
                         self.progress.pin(route.lane, position);
+                        if let Err((what, remedy)) = mapping
+                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
+                        {
+                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
+                            self.actions.push_back(Action::Halted(route.lane));
+                        }
                     }
                 }
             }
@@ -174,7 +207,9 @@ impl Engine {
 
     /// The server says how far it has read.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        self.progress.keepalive(wal_end);
+        if !self.stale {
+            self.progress.keepalive(wal_end);
+        }
     }
 
     // ---- key ranges ----
@@ -182,6 +217,11 @@ impl Engine {
     /// How a lane's chunks become items.
     pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
         self.range_mappings[lane] = Some(mapping);
+    }
+
+    /// How a lane's chunks become items.
+    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
+        self.range_mappings[lane].clone()
     }
 
     /// A chunk of a lane's range was read.
@@ -219,9 +259,9 @@ impl Engine {
 
     /// A write is durable, and all before it.
     pub fn durable(&mut self, write: u64) {
-        while self.pending.front().is_some_and(|(id, _)| *id <= write) {
-            let Some((_, effects)) = self.pending.pop_front() else { break };
-            for effect in effects {
+        while let Some(written) = self.pending.pop_front_if(|pending| pending.id <= write) {
+            self.pending_weight -= written.weight;
+            for effect in written.effects {
                 self.effect(effect);
             }
         }
@@ -266,7 +306,7 @@ impl Engine {
     }
 
     fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
-        let Some(mapping) = self.range_mappings[index].clone() else { return };
+        let Some(mapping) = self.range_mappings[index].clone().filter(|_| !self.draining) else { return };
         let lane = &mut self.lanes[index];
         while lane.takes_chunks()
             && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
@@ -296,38 +336,38 @@ impl Engine {
     }
 
     /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
-    fn follow(&mut self, index: usize, step: Step, now: Duration) {
-        let Step { mut ops, settled, again, again_id } = step;
-        let mut effects = Vec::new();
-        if let Some(settled) = settled {
-            if let Through::Stream(position) = settled.through {
-                self.progress.settle(index, position);
-                self.settled_since_mark = true;
-            }
-            effects.push(Effect::Settled(index, settled));
-        }
-        if let (Some(batch), Some(id)) = (again, again_id) {
-            ops.push(self.lanes[index].announce(batch, id, 1));
-            effects.push(Effect::Request(index, id));
-        } else {
-            let force = self.draining || self.buffered() >= self.settings.budget;
-            match self.lanes[index].next_batch(now, force) {
-                Some(batch) if batch.is_empty() => {
-                    self.mark(&mut ops, &mut effects, now);
-                    self.write(ops, effects);
-                    let step = self.lanes[index].settle_unsent(batch);
-                    return self.follow(index, step, now);
+    fn follow(&mut self, index: usize, mut step: Step, now: Duration) {
+        loop {
+            let Step { mut ops, settled, again, again_id } = step;
+            let mut effects = Vec::new();
+            if let Some(settled) = settled {
+                if let Through::Stream(position) = settled.through {
+                    self.progress.settle(index, position);
+                    self.settled_since_mark = true;
                 }
-                Some(batch) => {
-                    let (op, id) = self.announce(index, batch);
-                    ops.push(op);
-                    effects.push(Effect::Request(index, id));
-                }
-                None => {}
+                effects.push(Effect::Settled(index, settled));
             }
+            let mut unsent = None;
+            if let (Some(batch), Some(id)) = (again, again_id) {
+                ops.push(self.lanes[index].announce(batch, id, 1));
+                effects.push(Effect::Request(index, id));
+            } else {
+                let force = self.draining || self.buffered() >= self.settings.budget;
+                match self.lanes[index].next_batch(now, force) {
+                    Some(batch) if batch.is_empty() => unsent = Some(batch),
+                    Some(batch) => {
+                        let (op, id) = self.announce(index, batch);
+                        ops.push(op);
+                        effects.push(Effect::Request(index, id));
+                    }
+                    None => {}
+                }
+            }
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+            let Some(batch) = unsent else { return };
+            step = self.lanes[index].settle_unsent(batch);
         }
-        self.mark(&mut ops, &mut effects, now);
-        self.write(ops, effects);
     }
 
     /// Adds the checkpoint to a write that is made anyway.
@@ -370,7 +410,9 @@ impl Engine {
         }
         let id = self.next_write;
         self.next_write += 1;
-        self.pending.push_back((id, effects));
+        let weight = ops.iter().map(weight).sum();
+        self.pending_weight += weight;
+        self.pending.push_back(Pending { id, weight, effects });
         self.actions.push_back(Action::Write(id, ops));
     }
 
@@ -386,10 +428,10 @@ impl Engine {
 
     // ---- what it holds ----
 
-    /// Bytes held by all lanes, chunks that wait for the stream not counted: those have a share of their own, or a full
-    /// budget would stop the stream that they wait for.
+    /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a
+    /// share of their own, or a full budget would stop the stream that they wait for.
     pub fn buffered(&self) -> usize {
-        self.lanes.iter().map(Lane::weight).sum()
+        self.lanes.iter().map(Lane::weight).sum::<usize>() + self.pending_weight
     }
 
     /// Whether more of the stream may be read: lanes hold less than the budget.
@@ -453,7 +495,7 @@ impl Engine {
     /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
     /// again. Returns whether anything was shed.
     pub fn shed(&mut self) -> bool {
-        if self.lanes.iter().all(Lane::is_stuck) {
+        if self.draining || self.lanes.iter().all(Lane::is_stuck) {
             return false;
         }
         let mut any = false;
@@ -482,6 +524,11 @@ impl Engine {
             }
         }
         if any {
+            // From this moment on, not from the new connection's: in between the mark must not pass what was left out, and no
+            // chunk may rely on keys that nobody noted.
+            self.stale = true;
+            self.transaction = None;
+            self.progress.restart();
             self.actions.push_back(Action::Rewind);
         }
     }

@@ -1,7 +1,7 @@
 //! What went wrong and what to do about it, as data: written once, shown alike by `check`, `status` and the log.
 //!
 //! * In: nothing.
-//! * Out: [`Fault`], the two lines that every error of this program has.
+//! * Out: [`Fault`], the two lines that every error of this program has; [`Finding`], what `check` has to say.
 //! * Never: a secret in either line.
 
 use std::fmt;
@@ -82,3 +82,97 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It will not work, or it will lose or double rows.
+    Error,
+    /// It works, until something else happens.
+    Warning,
+    /// Worth knowing.
+    Info,
+    /// Looked at, and as it should be.
+    Ok,
+}
+
+impl Severity {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+            Severity::Ok => "ok",
+        }
+    }
+}
+
+/// One thing that `check` found out. Never a secret in any of its texts.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// A word for machines, which is never renamed.
+    pub code: &'static str,
+    /// What it is about: `server`, `table public.orders`, `section logins`.
+    pub subject: String,
+    /// What is so, and why it matters.
+    pub message: String,
+    /// What to do: SQL, a setting, a command. Empty where there is nothing to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding of this severity.
+    pub fn new(
+        severity: Severity,
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding { severity, code, subject: subject.into(), message: message.into(), remedy: remedy.into() }
+    }
+
+    /// It will not work.
+    pub fn error(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding::new(Severity::Error, code, subject, message, remedy)
+    }
+
+    /// It works, until something else happens.
+    pub fn warning(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding::new(Severity::Warning, code, subject, message, remedy)
+    }
+
+    /// Worth knowing.
+    pub fn info(
+        code: &'static str,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding::new(Severity::Info, code, subject, message, remedy)
+    }
+
+    /// As it should be.
+    pub fn ok(code: &'static str, subject: impl Into<String>, message: impl Into<String>) -> Finding {
+        Finding::new(Severity::Ok, code, subject, message, "")
+    }
+
+    /// A fault met while looking.
+    pub fn of(fault: Fault, code: &'static str, subject: impl Into<String>) -> Finding {
+        Finding::error(code, subject, fault.what, fault.remedy)
+    }
+}

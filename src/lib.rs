@@ -12,21 +12,21 @@
 //! Imports run one way, held by `tests/tidy.rs`:
 //! `row, fault ← config ← {postgres, mapping, batch, planhat, state} ← progress/pipeline ← commands ← main`.
 
-pub mod row;
-pub mod fault;
-pub mod config;
-pub mod postgres;
-pub mod mapping;
+pub mod admin;
 pub mod batch;
+pub mod commands;
+pub mod config;
+pub mod engine;
+pub mod fault;
+pub mod keys;
+pub mod lane;
+pub mod mapping;
+pub mod pipeline;
 pub mod planhat;
+pub mod postgres;
+pub mod progress;
+pub mod row;
+pub mod shutdown;
+pub mod sim;
 pub mod state;
 pub mod telemetry;
-pub mod sim;
-pub mod keys;
-pub mod progress;
-pub mod lane;
-pub mod engine;
-pub mod pipeline;
-pub mod shutdown;
-pub mod admin;
-pub mod commands;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Output;
-use crate::config::{self, Config, Section};
+use crate::config::{self, Config, Section, Source};
 use crate::fault::Fault;
 
 /// What every command has.
@@ -46,8 +46,16 @@ impl Context {
         Ok(self.config.get_or_init(|| config))
     }
 
+    /// The source alone: a file that has no sections yet will do, and so will libpq's environment variables.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn source(&self) -> Result<Source, Fault> {
+        config::load_source(&self.path).map_err(Fault::from)
+    }
+
     /// A fault where there is no file.
-    pub(super) fn exists(&self) -> Result<(), Fault> {
+    fn exists(&self) -> Result<(), Fault> {
         if self.path.exists() {
             return Ok(());
         }

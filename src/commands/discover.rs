@@ -1,7 +1,18 @@
 //! `discover`: what there is to map.
 
-use super::Context;
+use serde_json::{Value, json};
+
+use super::output::{bytes, count, printable};
+use super::{Colour, Context};
+use crate::config;
 use crate::fault::{Exit, Fault};
+use crate::mapping::{self, Guess};
+use crate::postgres::catalog::{self, TableEntry};
+use crate::postgres::sql::{Session, connect_sql};
+use crate::postgres::table::{self, TableInfo};
+use crate::postgres::types::Types;
+use crate::postgres::{preflight, quote};
+use crate::row::Column;
 
 /// Arguments of `discover`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +27,108 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`discover` is not made yet"))
+/// Where the source cannot be reached, or there is no such table.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let source = context.source()?;
+    let session = connect_sql(&source, "discover").await?;
+    let schema = args.schema.as_deref().unwrap_or(&source.schema);
+    match (&args.table, &args.schema) {
+        (Some(table), _) => one(context, &session, table, schema).await?,
+        (None, Some(schema)) => list(context, &session, schema).await?,
+        (None, None) => overview(context, &session, schema).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn overview(context: &Context, session: &Session, schema: &str) -> Result<(), Fault> {
+    let schemas = catalog::schemas(session).await.map_err(|error| session.fault(&error))?;
+    if context.json() {
+        let schemas: Vec<Value> =
+            schemas.iter().map(|schema| json!({"name": schema.name, "tables": schema.tables})).collect();
+        return context.output.document(&json!({ "schemas": schemas }));
+    }
+    let rows = schemas.iter().map(|schema| [printable(&schema.name), count(schema.tables)]);
+    context.output.table(&["schema", "tables"], rows)?;
+    context.output.line("")?;
+    list(context, session, schema).await
+}
+
+async fn list(context: &Context, session: &Session, schema: &str) -> Result<(), Fault> {
+    let tables = catalog::tables(session, schema).await.map_err(|error| session.fault(&error))?;
+    let name = |table: &TableEntry| format!("{}.{}", table.name.schema, table.name.name);
+    if context.json() {
+        let entry = |table: &TableEntry| json!({"name": name(table), "rows_estimated": table.rows, "bytes": table.bytes, "keys": table.keys});
+        return context.output.document(&json!({ "tables": tables.iter().map(entry).collect::<Vec<_>>() }));
+    }
+    if tables.is_empty() {
+        return context.output.line(format!("the schema {} has no tables", printable(schema)));
+    }
+    let rows = tables.iter().map(|table| {
+        let rows = table.rows.map_or_else(|| "?".to_owned(), count);
+        let keys = if table.keys.is_empty() { "none".to_owned() } else { printable(&table.keys.join(", ")) };
+        [printable(&name(table)), rows, bytes(table.bytes), keys]
+    });
+    context.output.table(&["table", "rows (estimated)", "size", "candidate keys"], rows)?;
+    context.output.line("\nnext: pg2planhat discover TABLE writes a section for it")
+}
+
+async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> Result<(), Fault> {
+    let at = |error: tokio_postgres::Error| session.fault(&error);
+    let name = config::table_name(text, schema)?;
+    let Some(info) = table::by_name(session, &name).await.map_err(at)? else {
+        let remedy = match preflight::nearest_table(session, &name).await.map_err(at)? {
+            Some(near) => format!("did you mean {}.{}?", near.schema, near.name),
+            None => "`pg2planhat discover` lists them; upper and lower case differ".to_owned(),
+        };
+        return Err(Fault::usage(format!("there is no table {}", quote::qualified(&name)), remedy));
+    };
+    let types = Types::load(session).await.map_err(at)?;
+    let keys = catalog::keys(session, &info, &types).await.map_err(at)?;
+    // A generated column is not in the stream of older servers: it is shown, and never guessed.
+    let usable: Vec<Column> = info
+        .row_columns(&types)
+        .into_iter()
+        .filter(|column| info.column(&column.name).is_some_and(|known| !known.generated))
+        .collect();
+    let guess = mapping::guess(&info.name, &usable, &keys);
+    if context.json() {
+        let columns: Vec<Value> = info
+            .columns
+            .iter()
+            .map(|column| json!({"name": column.name, "type": column.type_name, "nullable": !column.not_null}))
+            .collect();
+        let name = format!("{}.{}", info.name.schema, info.name.name);
+        return context.output.document(&json!({"table": name, "columns": columns, "section": guess.json()}));
+    }
+    print(context, &info, &keys, &guess)
+}
+
+/// Columns as comments, so that the whole of it may be appended to a file.
+fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) -> Result<(), Fault> {
+    let output = context.output;
+    let dim = |line: String| output.line(output.paint(Colour::Dim, line));
+    dim(format!(
+        "# {}, guessed from its columns: check each line, then `pg2planhat preview`",
+        printable(&quote::qualified(&info.name))
+    ))?;
+    let width = info.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
+    for column in &info.columns {
+        let mut notes = vec![printable(&column.type_name)];
+        if column.not_null {
+            notes.push("not null".into());
+        }
+        if keys.contains(&column.name) {
+            notes.push("unique".into());
+        }
+        if column.generated {
+            notes.push("generated".into());
+        }
+        dim(format!("#   {:<width$}  {}", printable(&column.name), notes.join(", ")))?;
+    }
+    if context.config().is_ok() {
+        dim("# put this under the `sections:` that you have".into())?;
+    } else {
+        output.line("sections:")?;
+    }
+    output.raw(&guess.yaml())
 }

@@ -77,9 +77,11 @@ impl Output {
     /// Where stdout cannot be written. A reader that went away ends the command quietly: [`Exit::Done`].
     pub fn raw(self, text: &str) -> Result<(), Fault> {
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Fault::new(Exit::Done, "", ""),
-            _ => Fault::unavailable(format!("stdout cannot be written: {error}"), "free space, or write elsewhere"),
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return Fault::new(Exit::Done, "", "");
+            }
+            Fault::unavailable(format!("stdout cannot be written: {error}"), "free space, or write elsewhere")
         })
     }
 
@@ -124,7 +126,6 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Bytes for people: `12.3 MiB`.
-#[allow(dead_code, reason = "for commands that show sizes")]
 pub(super) fn bytes(count: u64) -> String {
     let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter();
     let (mut tenths, mut unit) = (u128::from(count) * 10, "B");
@@ -136,7 +137,6 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// A count for people: `1,234,567`.
-#[allow(dead_code, reason = "for commands that show counts")]
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,7 +1,10 @@
 //! `pause`: a section rests.
 
+use std::sync::Arc;
+
 use super::Context;
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate;
 
 /// Arguments of `pause`.
 #[derive(Debug, clap::Args)]
@@ -13,7 +16,36 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`pause` is not made yet"))
+/// A section that is not there, or was never attached; as every write of the state.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    switch(context, &args.section, true).await
+}
+
+/// Pauses a section, or lets it go on.
+pub(super) async fn switch(context: &Context, section: &str, paused: bool) -> Result<Exit, Fault> {
+    let config = Arc::new(context.config()?.clone());
+    let name = &context.section(section)?.name;
+    let store = operate::store(&config).await?;
+    if !operate::pause(&store, name, paused).await? {
+        let what = format!("section {name} was never attached: there is nothing to pause");
+        return Err(Fault::usage(what, "start `pg2planhat run`, or set `sync: off` in its configuration"));
+    }
+    let running = operate::holder(&config).await.is_some();
+    if context.json() {
+        let document = serde_json::json!({ "section": name.as_str(), "paused": paused, "running": running });
+        context.output.document(&document)?;
+        return Ok(Exit::Done);
+    }
+    let done = if paused {
+        format!("{name} is paused: nothing of it is sent. The slot keeps WAL meanwhile.")
+    } else {
+        format!("{name} goes on.")
+    };
+    context.output.line(done)?;
+    context.output.line(if running {
+        "The running instance obeys within 5 s."
+    } else {
+        "No instance runs; the next one will obey."
+    })?;
+    Ok(Exit::Done)
 }

@@ -1,7 +1,16 @@
 //! `quarantine`: rows that could not be delivered.
 
+use std::sync::Arc;
+
+use serde_json::json;
+
 use super::Context;
+use super::output::{count, printable};
+use super::resync::PATIENCE;
+use crate::config::Config;
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate;
+use crate::state::{QuarantineFilter, QuarantineItem, QuarantineRow, Store};
 
 /// Arguments of `quarantine`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +49,7 @@ pub struct Filter {
     /// Only this section's
     #[arg(long, short)]
     pub section: Option<String>,
-    /// Only those whose reason contains this
+    /// Only those whose reason begins with this: refused, mapping, too_large, in_doubt
     #[arg(long, short)]
     pub reason: Option<String>,
 }
@@ -62,10 +71,135 @@ pub struct Chosen {
     pub yes: bool,
 }
 
+impl Filter {
+    fn meant(&self, context: &Context) -> Result<QuarantineFilter, Fault> {
+        let section = match &self.section {
+            Some(name) => Some(context.section(name)?.name.clone()),
+            None => None,
+        };
+        Ok(QuarantineFilter { section, reason: self.reason.clone(), after_id: None })
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`quarantine` is not made yet"))
+/// Ids that are not there; as every write of the state.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let config = Arc::new(context.config()?.clone());
+    match args.action {
+        Action::List { filter, limit } => {
+            let filter = filter.meant(context)?;
+            let store = operate::store(&config).await?;
+            list(context, &store.quarantine_list(&filter, limit).await.map_err(|error| error.fault())?)
+        }
+        Action::Show { id } => {
+            let store = operate::store(&config).await?;
+            let shown = store.quarantine_show(id).await.map_err(|error| error.fault())?;
+            show(context, &shown.ok_or_else(|| absent(&[id]))?)
+        }
+        Action::Retry(chosen) => retry(context, &config, &chosen).await,
+        Action::Drop(chosen) => forget(context, &config, &chosen).await,
+    }
+}
+
+fn absent(ids: &[i64]) -> Fault {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    Fault::usage(format!("not in quarantine: {}", ids.join(", ")), "`pg2planhat quarantine list` shows what is")
+}
+
+fn list(context: &Context, rows: &[QuarantineRow]) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(&rows)?;
+    } else if rows.is_empty() {
+        context.output.line("Nothing is in quarantine.")?;
+    } else {
+        let cells = rows.iter().map(|row| {
+            let since = row.created_at.get(..19).unwrap_or(&row.created_at).replace('T', " ");
+            [row.id.to_string(), row.section.clone(), row.key.clone(), since, row.reason.clone()]
+        });
+        context.output.table(&["id", "section", "key", "since", "reason"], cells)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn show(context: &Context, item: &QuarantineItem) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(item)?;
+        return Ok(Exit::Done);
+    }
+    let row = &item.row;
+    context.output.line(format!("{} of {}, key {}, since {}", row.id, row.section, row.key, row.created_at))?;
+    context.output.line(printable(&row.reason))?;
+    // As it was sent: a reader would lose digits.
+    let pretty = serde_json::from_str::<serde_json::Value>(item.item.get())
+        .ok()
+        .filter(|value| serde_json::to_string(value).is_ok_and(|text| text == item.item.get()));
+    let text = pretty.and_then(|value| serde_json::to_string_pretty(&value).ok());
+    let text = text.unwrap_or_else(|| item.item.get().to_owned());
+    for line in text.lines() {
+        context.output.line(printable(line))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn pick(context: &Context, store: &Store, chosen: &Chosen) -> Result<Vec<QuarantineRow>, Fault> {
+    let filter = chosen.filter.meant(context)?;
+    let (rows, gone) = operate::chosen(store, &chosen.ids, &filter).await?;
+    if gone.is_empty() { Ok(rows) } else { Err(absent(&gone)) }
+}
+
+async fn retry(context: &Context, config: &Arc<Config>, chosen: &Chosen) -> Result<Exit, Fault> {
+    let store = operate::store(config).await?;
+    let rows = pick(context, &store, chosen).await?;
+    let doubtful = rows.iter().filter(|row| row.reason.starts_with("in_doubt")).count();
+    if doubtful > 0 {
+        let question = format!(
+            "{} of {} rows were in doubt: Planhat may have them, and would count them twice.",
+            count(doubtful as u64),
+            count(rows.len() as u64)
+        );
+        if !context.confirm(&question, chosen.yes)? {
+            return said(context, &json!({ "rows": 0, "events": [] }), "Nothing was done.");
+        }
+    }
+    let asked = operate::retry(&store, &rows).await?;
+    let running = operate::holder(config).await.is_some();
+    let mut events = Vec::new();
+    let mut lines = Vec::new();
+    let until = tokio::time::Instant::now() + PATIENCE;
+    for asked in &asked {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let result = if running { operate::result_of(&store, asked.event, left).await? } else { None };
+        lines.push(format!("{}: {}", asked.section, result.as_deref().unwrap_or("asked")));
+        events.push(json!({ "id": asked.event, "section": asked.section, "rows": asked.rows, "result": result }));
+    }
+    if !running {
+        lines.push("No instance runs; the next one will send them.".to_owned());
+    }
+    if rows.is_empty() {
+        lines = vec!["There are no such rows in quarantine.".to_owned()];
+    }
+    said(context, &json!({ "rows": rows.len(), "events": events }), &lines.join("\n"))
+}
+
+async fn forget(context: &Context, config: &Arc<Config>, chosen: &Chosen) -> Result<Exit, Fault> {
+    let store = operate::store(config).await?;
+    let rows = pick(context, &store, chosen).await?;
+    let question =
+        format!("{} rows leave the quarantine for ever: they will never be delivered.", count(rows.len() as u64));
+    if rows.is_empty() || !context.confirm(&question, chosen.yes)? {
+        return said(context, &json!({ "dropped": 0 }), "Nothing was dropped.");
+    }
+    let dropped = operate::drop_rows(&store, &rows).await?;
+    said(context, &json!({ "dropped": dropped }), &format!("{} rows were dropped.", count(dropped)))
+}
+
+fn said(context: &Context, document: &serde_json::Value, text: &str) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(document)?
+    } else {
+        context.output.line(text)?
+    }
+    Ok(Exit::Done)
 }

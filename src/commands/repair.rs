@@ -1,7 +1,11 @@
 //! `repair`: mend a slot that is missing, lost or was moved (DESIGN section 3).
 
+use std::sync::Arc;
+
 use super::Context;
+use super::output::{bytes, count};
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate::{Mend, Repair, RepairPlan};
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +36,56 @@ pub struct How {
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`repair` is not made yet"))
+/// Where an instance holds the slot; where this way of mending cannot keep its promise; what could not be done.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let how = match args.how {
+        How { gap: true, .. } => Mend::Gap,
+        How { backfill: true, .. } => Mend::Backfill,
+        How { .. } => Mend::AcceptLoss,
+    };
+    let Some(repair) = Repair::look(&Arc::new(context.config()?.clone()), how).await? else {
+        return said(context, None, "There is nothing to mend: slot, publication and state belong together.");
+    };
+    if !context.confirm(&question(how, &repair.plan), args.yes)? {
+        return said(context, None, "Nothing was done.");
+    }
+    let plan = repair.run().await?;
+    said(context, Some(&plan), "Done, and recorded. `pg2planhat run` goes on from here.")
+}
+
+fn question(how: Mend, plan: &RepairPlan) -> String {
+    let mut lines = vec![plan.what.clone()];
+    let wal = plan.wal_bytes.map(|wal| format!(" ({} of WAL up to now)", bytes(wal))).unwrap_or_default();
+    lines.push(format!("Settled is everything before {}; the gap is what was committed since{wal}.", plan.from_lsn));
+    lines.push(if plan.new_slot {
+        "The slot is made anew (and the publication, where it is missing).".to_owned()
+    } else {
+        "The slot is kept: what it still has is streamed.".to_owned()
+    });
+    match how {
+        Mend::AcceptLoss => lines.push("Rows committed in the gap are given up: they are never delivered.".to_owned()),
+        Mend::Gap => lines.push(format!(
+            "Rows written, or updated, by transaction {} or a later one are delivered; those of them that were delivered \
+             before the checkpoint come again, and Planhat counts them twice:",
+            plan.xmin_floor.unwrap_or_default()
+        )),
+        Mend::Backfill => lines.push("Every row is delivered again, and Planhat counts twice what it has:".to_owned()),
+    }
+    if how != Mend::AcceptLoss {
+        lines.extend(plan.sections.iter().map(|section| {
+            let rows = section.rows.map_or_else(|| "unknown (too many to count in time)".to_owned(), count);
+            let all = if section.xmin_floor.is_none() { ", which is every row" } else { "" };
+            format!("  {}: {rows} rows{all}", section.section)
+        }));
+    }
+    lines.join("\n")
+}
+
+fn said(context: &Context, plan: Option<&RepairPlan>, text: &str) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(&serde_json::json!({ "repaired": plan }))?;
+    } else {
+        context.output.line(text)?;
+    }
+    Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`resume` is not made yet"))
+/// As `pause`.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    super::pause::switch(context, &args.section, false).await
 }

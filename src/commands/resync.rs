@@ -1,7 +1,13 @@
 //! `resync`: deliver again from a key, a time or the start.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::Context;
+use super::output::count;
+use crate::config::{Kind, Section};
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate;
 
 /// Arguments of `resync`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +29,7 @@ pub struct From {
     /// Rows behind this key
     #[arg(long, value_name = "K", allow_hyphen_values = true)]
     pub from_key: Option<String>,
-    /// Rows of this time and later: RFC 3339
+    /// Rows of this time and later: RFC 3339, or an age such as 2h
     #[arg(long, value_name = "T")]
     pub from_time: Option<String>,
     /// Every row
@@ -31,10 +37,78 @@ pub struct From {
     pub all: bool,
 }
 
+/// How long the running instance may take to obey, before this command leaves it to itself.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`resync` is not made yet"))
+/// A key or a time that cannot be used; where the running instance refuses; as every connection.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let config = Arc::new(context.config()?.clone());
+    let section = context.section(&args.section)?;
+    if !section.is_on() {
+        return Err(Fault::usage(format!("section {} is off", section.name), "set `sync: receive`, and restart"));
+    }
+    let store = operate::store(&config).await?;
+    let from = match (&args.from.from_key, &args.from.from_time) {
+        (Some(key), _) => operate::From::Key(key.clone()),
+        (None, Some(time)) => {
+            let time = super::logs::time(time).map_err(|what| Fault::usage(what, "write it so"))?;
+            operate::From::Time(time)
+        }
+        (None, None) => operate::From::All,
+    };
+    let Some(plan) = operate::plan_resync(&config, section, &from).await? else {
+        return say(context, &Said { plan: None, event: None, result: Some("there are no such rows".to_owned()) });
+    };
+    if !context.confirm(&question(section, &plan), args.yes)? {
+        return say(context, &Said { plan: Some(plan), event: None, result: Some("nothing was done".to_owned()) });
+    }
+    let event = operate::ask_resync(&store, section, &plan).await?;
+    let mut result = None;
+    if operate::holder(&config).await.is_some() {
+        result = operate::result_of(&store, event, PATIENCE).await?;
+    }
+    if let Some(refused) = result.as_ref().and_then(|result| result.strip_prefix("refused: ")) {
+        let what = format!("the running instance refused: {refused}");
+        return Err(Fault::usage(what, format!("look at `pg2planhat status`, then re-sync {} again", section.name)));
+    }
+    say(context, &Said { plan: Some(plan), event: Some(event), result })
+}
+
+fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
+    let about = if plan.counted { "" } else { "about " };
+    let from = plan.from.as_ref().map_or_else(String::new, |key| format!(" behind the key {key}"));
+    let harm = match section.kind {
+        Kind::UserActivity => "Planhat keeps what it has: each of these activities will be counted twice.",
+        Kind::CustomMetric(_) => {
+            "Planhat keeps what it has: a metric shown as SUM will count these rows twice; one shown as LAST stays right."
+        }
+    };
+    format!("{about}{} rows of {}{from} will be delivered again.\n{harm}", count(plan.rows), section.name)
+}
+
+/// What came of it.
+#[derive(serde::Serialize)]
+struct Said {
+    #[serde(flatten)]
+    plan: Option<operate::ResyncPlan>,
+    /// The event that asks the running instance.
+    event: Option<i64>,
+    /// What came of it; none where no instance has obeyed yet.
+    result: Option<String>,
+}
+
+fn say(context: &Context, said: &Said) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(said)?;
+        return Ok(Exit::Done);
+    }
+    context.output.line(match &said.result {
+        Some(result) if result == "begun" => "The re-sync has begun; `pg2planhat status` shows how far it is.",
+        Some(result) => result,
+        None => "Asked. No running instance has obeyed yet; one that runs, or starts, will.",
+    })?;
+    Ok(Exit::Done)
 }

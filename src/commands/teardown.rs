@@ -1,7 +1,11 @@
 //! `teardown`: drop slot, publication and state schema.
 
+use std::sync::Arc;
+
 use super::Context;
+use super::output::count;
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate::{Teardown, TeardownPlan};
 
 /// Arguments of `teardown`.
 #[derive(Debug, clap::Args)]
@@ -14,7 +18,40 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Not made yet.
-pub async fn run(_context: &Context, _args: Args) -> Result<Exit, Fault> {
-    Err(Fault::bug("`teardown` is not made yet"))
+/// Where an instance holds the slot; what could not be dropped.
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let teardown = Teardown::look(&Arc::new(context.config()?.clone())).await?;
+    let plan = teardown.plan.clone();
+    if plan.is_empty() {
+        return said(context, &plan, "There is nothing to drop.");
+    }
+    if !context.confirm(&question(&plan), args.yes)? {
+        return said(context, &TeardownPlan::default(), "Nothing was dropped.");
+    }
+    let dropped = teardown.run().await?;
+    said(context, &dropped, "Slot, publication and state schema are gone. (Roles and grants are as they were.)")
+}
+
+fn question(plan: &TeardownPlan) -> String {
+    let mut lines = vec!["This will be dropped:".to_owned()];
+    lines.extend(plan.slot.as_ref().map(|name| format!("  the replication slot {name}")));
+    lines.extend(plan.publication.as_ref().map(|name| format!("  the publication {name}")));
+    lines.extend(plan.state_schema.as_ref().map(|name| {
+        let held = match plan.quarantined {
+            0 => String::new(),
+            rows => format!(", and {} rows in quarantine", count(rows)),
+        };
+        format!("  the schema {name}: the ledger, the checkpoints{held}")
+    }));
+    lines.push("Running again afterwards begins anew, and delivers old rows a second time.".to_owned());
+    lines.join("\n")
+}
+
+fn said(context: &Context, dropped: &TeardownPlan, text: &str) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(&serde_json::json!({ "dropped": dropped }))?;
+    } else {
+        context.output.line(text)?;
+    }
+    Ok(Exit::Done)
 }

@@ -11,7 +11,7 @@ use super::cursor::{Context, Map};
 use super::error::{Report, shown};
 use super::keys::ROOT;
 use super::tree::{Mark, Node, Value, parse as parse_yaml, place_of};
-use super::{Config, Secret, Section, check, ends, names, scalar, section};
+use super::{Config, Secret, Section, Source, check, ends, names, scalar, section};
 use crate::fault::Fault;
 
 pub use super::error::{ConfigError, ConfigErrors};
@@ -26,6 +26,39 @@ const EXAMPLE: &str = "begin with deploy/pg2planhat.example.yaml, or with `pg2pl
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    read(path, parse)
+}
+
+/// Reads `source` alone, so that a file which has no sections yet is of use. Without a file, or without `source` in it,
+/// all is default, and libpq's environment variables say the rest.
+///
+/// # Errors
+/// Everything that is wrong with `source`.
+pub fn load_source(path: &Path) -> Result<Source, ConfigErrors> {
+    if !path.exists() {
+        return parse_source("{}", "");
+    }
+    read(path, parse_source)
+}
+
+fn parse_source(text: &str, origin: &str) -> Result<Source, ConfigErrors> {
+    let context = Context { report: Report::default(), reveal: &Secret::reveal };
+    let empty = Node { at: Mark::default(), value: Value::Map(Vec::new()) };
+    let root = match parse_yaml(text) {
+        Ok(root) => root.unwrap_or(empty),
+        Err((at, complaint)) => {
+            context.report.complain(at, complaint);
+            return Err(finish(context.report, origin));
+        }
+    };
+    let source = ends::source(&Map::open(&root, ROOT, String::new(), &context).object("source"));
+    match context.report.finish(origin) {
+        None => Ok(source),
+        Some(errors) => Err(errors),
+    }
+}
+
+fn read<T>(path: &Path, parse: impl Fn(&str, &str) -> Result<T, ConfigErrors>) -> Result<T, ConfigErrors> {
     let origin = path.display().to_string();
     let whole = |message: String, remedy: &str| {
         let report = Report::default();

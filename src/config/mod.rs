@@ -7,6 +7,7 @@
 mod load;
 mod secret;
 
+mod advice;
 mod check;
 mod cursor;
 mod ends;
@@ -22,7 +23,8 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use load::{ConfigError, ConfigErrors, load, parse};
+pub use advice::{advice, tls_advice};
+pub use load::{ConfigError, ConfigErrors, load, load_source, parse};
 pub use schema::json_schema;
 pub use secret::Secret;
 
@@ -30,6 +32,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::row::SectionName;
+
+/// Reads a table's name as the file has it: `table`, `schema.table`, parts in SQL's double quotes where needed.
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn table_name(text: &str, default_schema: &str) -> Result<TableName, crate::fault::Fault> {
+    names::table(text, default_schema)
+        .map_err(|complaint| crate::fault::Fault::usage(complaint.message, complaint.remedy))
+}
+
+/// Reads a duration as the file has it: `250ms`, `5s`, `10m`, `1h`, `30d`.
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    scalar::duration(text).map_err(|complaint| format!("{}: {}", complaint.message, complaint.remedy))
+}
 
 /// The whole configuration.
 #[derive(Clone, Debug)]

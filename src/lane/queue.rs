@@ -56,7 +56,7 @@ impl Queue {
                 Ok(())
             };
             // Cannot be refused: it is encoded already.
-            let _: Result<(), E> = self.open(phase, now).push(key, origin, again);
+            self.open(phase, now).push(key, origin, again).ok();
         }
         if self.open.as_ref().is_some_and(|open| open.is_full(limits)) {
             self.seal_after_reach();
@@ -121,14 +121,6 @@ impl Queue {
             && !open.is_empty()
         {
             self.put_back_last(open.seal());
-        }
-    }
-
-    /// Closes the open batch, which has wholly repeated a batch in doubt.
-    pub fn seal_with_doubt(&mut self, id: i64, rows: u32) {
-        self.seal();
-        if let Some(batch) = self.ready.back_mut() {
-            batch.doubts.push((id, rows));
         }
     }
 

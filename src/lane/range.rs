@@ -33,6 +33,8 @@ pub struct Range {
     pub rows: u64,
     /// Rows expected, by the planner's estimate.
     pub estimated: u64,
+    /// Only rows of this transaction (64-bit xid) and later ones.
+    pub xmin_floor: Option<u64>,
     streamed: KeySet,
     chunks: VecDeque<Chunk>,
     dirty: bool,
@@ -42,7 +44,17 @@ impl Range {
     /// A range that begins behind `cursor`; its ceiling comes with the fence.
     pub fn new(phase: Phase, cursor: Option<Key>, key_type: KeyType) -> Range {
         let streamed = KeySet::new(key_type);
-        Range { phase, cursor, ceiling: None, rows: 0, estimated: 0, streamed, chunks: VecDeque::new(), dirty: true }
+        Range {
+            phase,
+            cursor,
+            ceiling: None,
+            rows: 0,
+            estimated: 0,
+            xmin_floor: None,
+            streamed,
+            chunks: VecDeque::new(),
+            dirty: true,
+        }
     }
 
     /// A range that resumes from its checkpoint.
@@ -60,6 +72,7 @@ impl Range {
             ceiling: key(&progress.ceiling)?,
             rows: progress.rows,
             estimated: progress.estimated,
+            xmin_floor: progress.xmin_floor,
             streamed: KeySet::from_text(&progress.streamed, key_type)?,
             chunks: VecDeque::new(),
             dirty: false,
@@ -140,6 +153,7 @@ impl Range {
             streamed: self.streamed.to_text(),
             rows: self.rows,
             estimated: self.estimated,
+            xmin_floor: self.xmin_floor,
         };
         if self.phase == Phase::Resync {
             SectionPhase::Resyncing(progress)

@@ -21,12 +21,14 @@
 mod compile;
 mod encode;
 mod fault;
+mod guess;
 mod json;
 mod refusal;
 mod time;
 mod value;
 
 pub use fault::{MappingFault, Problem};
+pub use guess::{Guess, guess};
 pub use refusal::{Reason, Refusal};
 
 use std::sync::Arc;

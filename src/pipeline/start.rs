@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::connect::StateConnector;
 use super::identity::{Found, Needs};
 use crate::config::{Config, Section, Start, TableName};
-use crate::fault::Fault;
+use crate::fault::{Exit, Fault};
 use crate::mapping::Mapping;
 use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::{self, TableInfo};
@@ -36,8 +36,8 @@ pub enum Hindrance {
 impl From<Fault> for Hindrance {
     fn from(fault: Fault) -> Hindrance {
         match fault.exit {
-            crate::fault::Exit::Unavailable => Hindrance::Later(fault),
-            _ => Hindrance::Wrong(fault),
+            Exit::Unavailable => Hindrance::Later(fault),
+            Exit::Done | Exit::Findings | Exit::Usage | Exit::Bug | Exit::NeedsPerson => Hindrance::Wrong(fault),
         }
     }
 }
@@ -114,6 +114,21 @@ async fn prepare_locked(
                 "let a DBA run what `pg2planhat setup --print-sql` prints",
             )));
         }
+        // At a first start there is neither; our own order makes the schema before the slot.
+        let slot = &config.source.slot;
+        if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
+            let what = format!(
+                "the slot {slot} is there, and the state schema {} is not: it was dropped, or the slot is another program's",
+                config.state.schema
+            );
+            let remedy = format!(
+                "put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat repair`; or, to begin \
+                 with every section anew: SELECT pg_drop_replication_slot({})",
+                crate::postgres::quote::literal(slot)
+            );
+            let fault = Fault::needs_person(what, remedy);
+            return Err(Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+        }
         store.migrate().await?;
     }
     match store.instance().await? {
@@ -188,6 +203,9 @@ pub struct Unfit {
     pub fault: Fault,
     /// As the state has it, where it was attached before.
     pub row: Option<SectionRow>,
+    /// It only streams, and its table is there: rows written when it still fitted can be delivered, so that the stream
+    /// decides at which row it halts. Else no mapping could ever deliver them.
+    pub streams: Option<KeyType>,
 }
 
 /// Attaches what is new and resumes what is known.
@@ -221,7 +239,9 @@ pub async fn attach(
         {
             Ok(fit) => fit,
             Err(fault) => {
-                attached.push(Err(Unfit { section: section.clone(), fault, row }));
+                let streams = still_streams(control, types, section, row.as_ref()).await;
+                let streams = streams.map_err(|error| control.fault(&error))?;
+                attached.push(Err(Unfit { section: section.clone(), fault, row, streams }));
                 continue;
             }
         };
@@ -240,7 +260,7 @@ pub async fn attach(
 type Fit = (TableInfo, Vec<String>, Mapping, KeyType);
 
 /// Looks at a section's table, by its OID where it was attached before.
-async fn describe(
+pub(super) async fn describe(
     config: &Config,
     control: &Session,
     types: &Types,
@@ -257,8 +277,21 @@ async fn describe(
             Err(fault) => return Ok(Err(fault)),
         },
     };
-    let all = table.row_columns(types);
     let columns = section.columns();
+    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
+    if let Some(name) = columns.iter().find(generated)
+        && slot::server(control).await?.version < 180_000
+    {
+        let what = format!(
+            "section {}: the column {name} is generated: before PostgreSQL 18 the stream does not bring it",
+            section.name
+        );
+        return Ok(Err(Fault::usage(
+            what,
+            "map the columns that it is made from; or fill an ordinary column by a trigger",
+        )));
+    }
+    let all = table.row_columns(types);
     let chosen: Vec<_> =
         columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
     let names = config.planhat.bulk_activity_names;
@@ -273,6 +306,25 @@ async fn describe(
     };
     let key_type = mapping.key_type();
     Ok(Ok((table, columns, mapping, key_type)))
+}
+
+/// The type of its keys, where a section that does not fit its table now can go on with what is in the WAL.
+async fn still_streams(
+    control: &Session,
+    types: &Types,
+    section: &Section,
+    row: Option<&SectionRow>,
+) -> Result<Option<KeyType>, tokio_postgres::Error> {
+    let Some(row) = row.filter(|row| row.phase == SectionPhase::Streaming) else { return Ok(None) };
+    let oid = row.attachment.table_oid;
+    let by_name = table::by_name(control, &section.table).await?;
+    let table = match by_name {
+        Some(table) if table.oid != oid => None,
+        Some(table) => Some(table),
+        None => table::by_oid(control, oid).await?,
+    };
+    let column = table.as_ref().and_then(|table| table.column(&section.key));
+    Ok(column.and_then(|column| table::key_type(types.of(column.type_oid))))
 }
 
 /// The table of a section that was attached before: the same OID, under whatever name.

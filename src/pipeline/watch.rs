@@ -78,6 +78,8 @@ pub enum Seen {
     Quarantine(Vec<(SectionName, u64)>),
     /// What an operator asks for.
     Asked(Event),
+    /// Rows of the quarantine, read again because an operator asked.
+    Reread(Box<super::corridor::Reread>),
 }
 
 /// Watches the server until nobody listens.

@@ -87,6 +87,21 @@ impl Client {
         }
     }
 
+    /// Asks for a URL that has no tenant in it. The answer, or why there is none.
+    pub(super) async fn look(&self, url: reqwest::Url) -> Result<Looked, String> {
+        let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
+        let response = match timeout_at(deadline, self.http.get(url).send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(causes(&error)),
+            Err(_) => return Err("no answer in time".to_owned()),
+        };
+        let text =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let (status, content_type, location) =
+            (response.status().as_u16(), text(header::CONTENT_TYPE), text(header::LOCATION));
+        Ok(Looked { status, content_type, location, body: keep(response, KEPT, deadline).await.body })
+    }
+
     async fn exchange(&self, url: reqwest::Url, body: Bytes) -> Answer {
         let deadline = Instant::now() + self.timeout;
         let most = ANSWER_ROOM + body.len().saturating_mul(2);
@@ -117,6 +132,14 @@ impl Client {
         }
         answer
     }
+}
+
+/// What [`Client::look`] saw.
+pub(super) struct Looked {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) location: String,
+    pub(super) body: Vec<u8>,
 }
 
 /// As much of a body as was kept; `broke` says why that is not all.

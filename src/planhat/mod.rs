@@ -7,12 +7,14 @@
 mod backoff;
 mod client;
 mod handover;
+mod probe;
 mod refused;
 mod reply;
 mod request;
 
 pub use backoff::{RETRY_AFTER_CAP, delay};
 pub use client::Client;
+pub use probe::probe;
 pub use refused::{Matched, match_refused};
 pub use reply::{Reply, read};
 pub use request::{Endpoint, redact};

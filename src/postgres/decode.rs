@@ -55,7 +55,7 @@ impl Decoder {
     /// # Errors
     /// Where the bytes are no pgoutput of protocol 1.
     #[inline]
-    pub fn next(&mut self) -> Result<Option<Item<'_>>, DecodeError> {
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, DecodeError> {
         let frame = loop {
             let rest = &self.run[self.at..];
             let Some(&[tag, a, b, c, d]) = rest.first_chunk::<5>() else {

@@ -279,3 +279,8 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+/// Whether a host is this machine, so that nobody can listen in between.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}

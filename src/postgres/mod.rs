@@ -5,6 +5,8 @@
 //! * Never: an HTTP type; a snapshot held longer than one chunk; a position confirmed that was not received.
 
 mod auth;
+pub mod catalog;
+pub mod console;
 pub mod copy;
 pub mod decode;
 mod dial;
@@ -18,9 +20,11 @@ mod halves;
 mod handover;
 mod passfile;
 pub mod pgoutput;
+pub mod preflight;
 pub mod quote;
 pub mod range;
 mod resume;
+pub mod script;
 pub mod server_error;
 pub mod setup;
 mod skim;
@@ -29,6 +33,7 @@ pub mod sql;
 pub mod stream;
 pub mod table;
 pub mod target;
+pub mod timeline;
 mod tls;
 pub mod types;
 mod url;

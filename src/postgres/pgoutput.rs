@@ -260,9 +260,9 @@ mod tests {
             let mut cells = Vec::new();
             let tagged: Vec<u8> = std::iter::once(tag).chain(bytes.iter().copied()).collect();
             for bytes in [&bytes, &tagged] {
-                let _ = payload(bytes);
+                payload(bytes).ok();
                 if let Ok(Message::Insert { tuple: t, .. }) = message(bytes) {
-                    let _ = tuple(t, &mut cells);
+                    tuple(t, &mut cells).ok();
                 }
                 if tuple(bytes, &mut cells).is_ok() {
                     let row = crate::row::Row { data: bytes, cells: &cells };

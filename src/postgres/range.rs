@@ -3,13 +3,14 @@
 //! * In: a section's table and columns, and the range.
 //! * Out: [`Piece`]s in key order, with the WAL position that the stream must have passed before they may be used.
 //! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
-//!   large to hold, or a chunk much larger than [`PIECE_MAX`].
+//!   large to hold, or a chunk much larger than [`CHUNK_BYTES`].
 
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
+use super::sql::first_value;
 use super::table::TableInfo;
 use super::{copy, fence, guard, quote};
 use crate::config::Section;
@@ -26,6 +27,8 @@ pub struct Selection {
     width: usize,
     /// The list has one column more, which marks values that were left out.
     marked: bool,
+    /// `… AND `, or nothing: which rows count at all.
+    only: String,
 }
 
 /// A chunk as read.
@@ -35,17 +38,17 @@ pub struct Piece {
     pub rows: Rows,
     /// Taken after the rows: what they show was committed before.
     pub wait_for: Lsn,
-    /// The rows were large: reading stopped before the limit, and there may be more.
+    /// There was more within the limit: the rows were larger than expected.
     pub cut: bool,
 }
 
 /// Text bytes that a chunk aims at.
 const CHUNK_BYTES: usize = 2 << 20;
 /// Rows of the first chunk, before a row's size is known.
-const FIRST_CHUNK: usize = 500;
+const FIRST_CHUNK: usize = 16;
+/// How much larger than the last a chunk may be: rows may grow along a table.
+const GROWTH: usize = 8;
 const MAX_CHUNK: usize = 20_000;
-/// A chunk whose rows are much larger than expected is cut at this size.
-const PIECE_MAX: usize = 8 << 20;
 
 /// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error.
 pub const SESSION: &str = "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = 0";
@@ -62,7 +65,26 @@ impl Selection {
             key: quote::ident(&section.key),
             width: columns.len(),
             marked,
+            only: String::new(),
         }
+    }
+
+    /// Only rows written by the transaction `floor` (a 64-bit xid) or a later one.
+    ///
+    /// A row shows the lower 32 bits of its xid, frozen or not. So it counts where it lies between the floor and the
+    /// snapshot's end, less than 2^32 apart, modulo 2^32: a row that was frozen whole ages ago may be taken for a new
+    /// one, a new one never for an old one. Xids below 3 are no transactions.
+    pub fn since(mut self, floor: u64) -> Selection {
+        self.only = format!(
+            "xmin::text::bigint >= 3 AND ((xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
+             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
+        );
+        self
+    }
+
+    /// The same table, which may have been renamed.
+    pub fn follow(&mut self, table: &TableInfo) {
+        self.from = table.from_clause();
     }
 
     fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
@@ -77,9 +99,39 @@ impl Selection {
         )
     }
 
-    /// `key > … AND `, or nothing.
+    /// `key > … AND `, or nothing; and which rows count at all.
     fn after(&self, key: Option<&Key>) -> String {
-        key.map_or(String::new(), |key| format!("{} > {} AND ", self.key, quote::literal(&key.to_string())))
+        let after =
+            key.map_or(String::new(), |key| format!("{} > {} AND ", self.key, quote::literal(&key.to_string())));
+        format!("{after}{}", self.only)
+    }
+
+    /// Counts the rows behind `after`.
+    ///
+    /// # Errors
+    /// Where the statement fails, or takes longer than the session allows.
+    pub async fn count(&self, client: &Client, after: Option<&Key>) -> Result<u64, Error> {
+        let (key, from, after) = (&self.key, &self.from, self.after(after));
+        let sql = format!("SELECT count(*) FROM {from} WHERE {after}{key} IS NOT NULL");
+        let rows: i64 = client.query_one(&sql, &[]).await?.get(0);
+        Ok(u64::try_from(rows).unwrap_or_default())
+    }
+
+    /// The smallest key of a row that `condition` (SQL) holds for, and the key before it, as texts.
+    ///
+    /// # Errors
+    /// Where the statement fails, or takes longer than the session allows.
+    pub async fn first_where(
+        &self,
+        client: &Client,
+        condition: &str,
+    ) -> Result<Option<(String, Option<String>)>, Error> {
+        let (key, from) = (&self.key, &self.from);
+        let sql = format!(
+            "SELECT first::text, (SELECT {key}::text FROM {from} WHERE {key} < first ORDER BY {key} DESC LIMIT 1)
+             FROM (SELECT min({key}) AS first FROM {from} WHERE {condition}) AS found WHERE first IS NOT NULL"
+        );
+        Ok(client.query_opt(&sql, &[]).await?.map(|row| (row.get(0), row.get(1))))
     }
 
     /// Reads the next chunk.
@@ -93,7 +145,8 @@ impl Selection {
         through: &Key,
         limit: usize,
     ) -> Result<Piece, Error> {
-        let (rows, cut) = self.copy(client, &self.sql(after, through, limit), PIECE_MAX).await?;
+        // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
+        let (rows, cut) = self.copy(client, &self.sql(after, through, limit), 2 * CHUNK_BYTES).await?;
         Ok(Piece { rows, wait_for: fence::insert_lsn(client).await?, cut })
     }
 
@@ -113,12 +166,26 @@ impl Selection {
         Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
-    /// Reads until the rows weigh `most`; the server's rest is read and forgotten by the connection itself. Returns
-    /// whether that was so.
+    /// Reads the rows at one end of the table: the newest, or the oldest.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
+        let (list, from, key, order) = (&self.list, &self.from, &self.key, if newest { "DESC" } else { "ASC" });
+        let sql = format!(
+            "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
+        );
+        Ok(self.copy(client, &sql, usize::MAX).await?.0)
+    }
+
+    /// The rows, up to about `most` bytes of them; whether there were more.
     async fn copy(&self, client: &Client, sql: &str, most: usize) -> Result<(Rows, bool), Error> {
         let mut rows = Rows::new(self.width);
         let mut lines = pin!(client.copy_out(sql).await?);
         while let Some(line) = lines.try_next().await? {
+            if rows.weight() >= most {
+                return Ok((rows, true));
+            }
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             rows.push_with(|data, cells| {
                 let first = cells.len();
@@ -127,9 +194,6 @@ impl Selection {
                     guard::mark(data, cells, first);
                 }
             });
-            if rows.weight() >= most {
-                return Ok((rows, true));
-            }
         }
         Ok((rows, false))
     }
@@ -156,11 +220,7 @@ impl Selection {
         let (key, from, after) = (&self.key, &self.from, self.after(after));
         let through = quote::literal(&through.to_string());
         let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {from} WHERE {after}{key} <= {through}");
-        let mut rows = client.simple_query(&sql).await?.into_iter();
-        let text = rows.find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
-            _ => None,
-        });
+        let text = first_value(&client.simple_query(&sql).await?);
         let plan: serde_json::Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_u64).unwrap_or_default())
     }
@@ -170,5 +230,5 @@ impl Selection {
 pub fn next_limit(last: Option<&Rows>) -> usize {
     let Some(rows) = last.filter(|rows| !rows.is_empty()) else { return FIRST_CHUNK };
     let row = (rows.weight() / rows.len()).max(1);
-    (CHUNK_BYTES / row).clamp(1, MAX_CHUNK)
+    (CHUNK_BYTES / row).clamp(1, MAX_CHUNK.min(rows.len() * GROWTH))
 }

@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use super::fence::{self, Blocker};
 use super::slot::{self, Publication};
-use super::sql::Session;
+use super::sql::{Session, first_value};
 use super::{quote, table};
 use crate::config::{Config, TableName};
 use crate::fault::Fault;
@@ -180,10 +180,7 @@ async fn patiently(session: &Session, sql: &str) -> Result<Option<String>, Fault
     for _ in 0..TRIES {
         match session.simple_query(sql).await {
             Ok(messages) => {
-                let first = messages.into_iter().find_map(|message| match message {
-                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
-                    _ => None,
-                });
+                let first = first_value(&messages);
                 return Ok(first);
             }
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {

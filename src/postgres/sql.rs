@@ -90,6 +90,13 @@ impl dial::Opening for Purpose<'_> {
     }
 }
 
+/// The first column of the first row of an answer to a simple query.
+pub fn first_value(messages: &[SimpleQueryMessage]) -> Option<String> {
+    messages.iter().find_map(|message| {
+        if let SimpleQueryMessage::Row(row) = message { row.get(0).map(ToOwned::to_owned) } else { None }
+    })
+}
+
 /// Whether the same may succeed later with nobody doing anything.
 pub fn is_transient(error: &Error) -> bool {
     match error.as_db_error() {

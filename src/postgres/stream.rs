@@ -172,6 +172,9 @@ const SHORT_READ: usize = 64 << 10;
 const FLOW: Duration = Duration::from_millis(1);
 /// Status updates for a moved position, or for keepalives that ask for one, are at least this far apart.
 const STATUS_GAP: Duration = Duration::from_millis(100);
+/// How long a farewell may take, and what it may hold of a message that it throws away.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BUFFER: usize = 4 << 20;
 /// How often the timer looks.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -482,17 +485,35 @@ impl Link<'_> {
 
     /// The last status, and the wait (bounded) for its answer: then the server has taken it.
     async fn farewell(&mut self) -> Ended {
-        if self.send_status().await.is_ok() {
-            let answered = async {
-                self.reader.buffer_mut().clear();
-                // Any byte will do: the status asks for a reply, and what comes is no longer read as messages.
-                self.reader.read_more().await
-            };
-            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(500), answered).await {
-                tracing::debug!(%error, "the last status got no answer");
-            }
+        if self.send_status().await.is_ok()
+            && let Ok(Err(error)) = tokio::time::timeout(FAREWELL, self.take_leave()).await
+        {
+            tracing::debug!(%error, "the last status got no answer");
         }
         stopped()
+    }
+
+    /// CopyDone, and everything that still comes up to the server's own CopyDone, unread: the server takes messages in
+    /// order, so it has taken the last status by then. (Any keepalive would not prove that: one may be under way.)
+    async fn take_leave(&mut self) -> std::io::Result<()> {
+        if self.skim.is_some() {
+            // In the middle of a message: there is no waiting for its end.
+            return Ok(());
+        }
+        self.writer.send_copy_done().await?;
+        loop {
+            let buffer = self.reader.buffer_mut();
+            while let Ok(Some(0)) = missing_bytes(buffer, self.start.max_message) {
+                if buffer[0] != b'd' {
+                    return Ok(());
+                }
+                let len = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]) as usize + 1;
+                buffer.advance(len);
+            }
+            if buffer.len() > FAREWELL_BUFFER || self.reader.read_more().await? == 0 {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -165,6 +165,11 @@ impl SimHandle {
         self.shared.store.items(Some(kind))
     }
 
+    /// At most `limit` of the items that were accepted after the one with this number (0: from the first), of all kinds.
+    pub fn items_after(&self, seq: u64, limit: usize) -> Vec<Received> {
+        self.shared.store.items_after(seq, limit)
+    }
+
     /// The counters now.
     pub fn stats(&self) -> Stats {
         self.shared.store.stats()

@@ -189,6 +189,12 @@ impl Store {
         self.kept().items.iter().filter(wanted).cloned().collect()
     }
 
+    pub(super) fn items_after(&self, seq: u64, limit: usize) -> Vec<Received> {
+        let kept = self.kept();
+        let begin = usize::try_from(seq).unwrap_or(usize::MAX).min(kept.items.len());
+        kept.items[begin..].iter().take(limit).cloned().collect()
+    }
+
     pub(super) fn stats(&self) -> Stats {
         self.stats.borrow().clone()
     }

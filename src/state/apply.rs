@@ -160,6 +160,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Quarantine(_) => Some(Write::Quarantine),
         Op::Unquarantine(_) => Some(Write::Unquarantine),
         Op::Halted { .. } => Some(Write::Halted),
+        Op::Handled { .. } => Some(Write::Handled),
         Op::Mark { .. } => None,
     }
 }

@@ -104,6 +104,20 @@ impl Store {
         Ok(self.one("recording an event", write, params).await?.get(0))
     }
 
+    /// Records something that a person did, and what came of it: nothing waits for it.
+    ///
+    /// # Errors
+    /// By fate.
+    pub async fn record_event(&self, event: &NewEvent, result: &str) -> Result<i64, StateError> {
+        let write = "INSERT INTO {schema}.event (actor, action, section, args, handled_at, result)
+             VALUES ($1, $2, $3, $4::text::jsonb, now(), $5) RETURNING id";
+        let section = event.section.as_ref().map(SectionName::as_str);
+        let args = event.args.to_string();
+        let params: super::store::Params<'_> =
+            &[&self.text(&event.actor), &self.text(&event.action), &section, &self.text(&args), &self.text(result)];
+        Ok(self.one("recording an event", write, params).await?.get(0))
+    }
+
     /// The events that wait to be handled, oldest first, at most `limit`.
     ///
     /// # Errors

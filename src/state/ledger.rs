@@ -70,10 +70,12 @@ pub struct DeliveryRow {
 pub struct DeliveryFilter {
     /// Of this section.
     pub section: Option<SectionName>,
-    /// With this outcome.
-    pub outcome: Option<Outcome>,
+    /// With one of these outcomes; with any, where there are none.
+    pub outcomes: Vec<Outcome>,
     /// Begun at this time or later.
     pub since: Option<jiff::Timestamp>,
+    /// Begun before this time.
+    pub until: Option<jiff::Timestamp>,
     /// With a larger id than this; in the order of ids.
     pub after_id: Option<i64>,
     /// Written after the row whose `changed` is this; in the order of writing. A row that changes comes again.
@@ -95,18 +97,20 @@ impl Store {
             "SELECT id, section, phase, rows, bytes, first_key, last_key, outcome, http_status, attempts,
                 {} AS started_at, {} AS finished_at, error, changed
              FROM {{schema}}.delivery
-             WHERE ($1::text IS NULL OR section = $1) AND ($2::text IS NULL OR outcome = $2)
+             WHERE ($1::text IS NULL OR section = $1) AND ($2::text[] = '{{}}' OR outcome = ANY ($2))
                 AND ($3::text IS NULL OR started_at >= $3::text::timestamptz) AND ($4::bigint IS NULL OR id > $4)
                 AND ($5::bigint IS NULL OR changed > $5)
+                AND ($7::text IS NULL OR started_at < $7::text::timestamptz)
              ORDER BY {order} LIMIT $6",
             rfc3339("started_at"),
             rfc3339("finished_at")
         );
         let section = filter.section.as_ref().map(SectionName::as_str);
-        let (outcome, since) = (filter.outcome.map(Outcome::as_str), filter.since.map(|at| at.to_string()));
+        let outcomes: Vec<&str> = filter.outcomes.iter().map(|outcome| outcome.as_str()).collect();
+        let (since, until) = (filter.since.map(|at| at.to_string()), filter.until.map(|at| at.to_string()));
         let limit = i64::from(limit);
         let params: super::store::Params<'_> =
-            &[&section, &outcome, &since, &filter.after_id, &filter.changed_after, &limit];
+            &[&section, &outcomes, &since, &filter.after_id, &filter.changed_after, &limit, &until];
         Ok(self.query("reading the ledger", &sql, params).await?.iter().map(row_of).collect())
     }
 

@@ -106,6 +106,8 @@ pub struct BackfillProgress {
     pub rows: u64,
     /// Rows in the range, estimated when it began.
     pub estimated: u64,
+    /// Only rows written by this transaction (64-bit xid) or a later one: a gap is read again. `None`: every row.
+    pub xmin_floor: Option<u64>,
 }
 
 /// A section's way of getting rows, kept in the state. `paused` and `halted` are not phases: they are laid over.
@@ -212,6 +214,14 @@ pub enum Op {
         section: SectionName,
         /// What happened and what to do.
         why: Option<(String, String)>,
+    },
+    /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
+    /// make it be done twice.
+    Handled {
+        /// The event.
+        event: i64,
+        /// What came of it, for people.
+        result: String,
     },
     /// The instance's checkpoint: everything before it is settled. Never moves back.
     Mark {

@@ -77,6 +77,19 @@ impl Store {
         Ok(self.query("reading the quarantine", &sql, params).await?.iter().map(row_of).collect())
     }
 
+    /// These rows without their items, by id; ids that are not there are left out.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub async fn quarantine_rows(&self, ids: &[i64]) -> Result<Vec<QuarantineRow>, StateError> {
+        let sql = format!(
+            "SELECT id, section, key, reason, {} AS created_at FROM {{schema}}.quarantine
+             WHERE id = ANY ($1) ORDER BY id",
+            rfc3339("created_at")
+        );
+        Ok(self.query("reading the quarantine", &sql, &[&ids]).await?.iter().map(row_of).collect())
+    }
+
     /// One row with its item.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ use crate::fault::Fault;
 
 /// Every migration, in order; the version is the number of those that were applied. Each statement of each script can
 /// be run twice, so that a DBA may run [`ddl`] again after an upgrade.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_tables.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_tables.sql"), include_str!("migrations/0002_gap_floor.sql")];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.
 const MAX_BYTES: usize = 63;

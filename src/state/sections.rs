@@ -75,7 +75,7 @@ impl Store {
     pub async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
-                ceiling, streamed, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
+                ceiling, streamed, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
                 halted_remedy, {} AS last_delivered_at
              FROM {{schema}}.section ORDER BY name",
@@ -100,16 +100,17 @@ impl Store {
     ) -> Result<(), StateError> {
         let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
              INSERT INTO {schema}.section (name, table_oid, table_name, kind, attach_lsn, attached_at, columns, phase,
-                cursor, ceiling, streamed, backfill_rows, backfill_estimated, backfill_started_at)
+                cursor, ceiling, streamed, backfill_rows, backfill_estimated, gap_floor, backfill_started_at)
              SELECT $2, $3::oid, $4::text, $5::text, $6::pg_lsn, CASE WHEN $6 IS NOT NULL THEN now() END,
-                $7::text::jsonb, $8::text, $9::text, $10::text, $11::text, $12::bigint, $13::bigint,
+                $7::text::jsonb, $8::text, $9::text, $10::text, $11::text, $12::bigint, $13::bigint, $14::bigint,
                 CASE WHEN $8 IN ('backfilling', 'resyncing') THEN now() END
              FROM held
              ON CONFLICT (name) DO UPDATE SET table_oid = excluded.table_oid, table_name = excluded.table_name,
                 kind = excluded.kind, attach_lsn = excluded.attach_lsn, attached_at = excluded.attached_at,
                 columns = excluded.columns, phase = excluded.phase, cursor = excluded.cursor,
                 ceiling = excluded.ceiling, streamed = excluded.streamed, backfill_rows = excluded.backfill_rows,
-                backfill_estimated = excluded.backfill_estimated, backfill_started_at = excluded.backfill_started_at,
+                backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
+                backfill_started_at = excluded.backfill_started_at,
                 position_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
         let nothing = BackfillProgress::default();
         let progress = phase.progress().unwrap_or(&nothing);
@@ -131,6 +132,7 @@ impl Store {
                     &progress.streamed,
                     &signed(progress.rows),
                     &signed(progress.estimated),
+                    &progress.xmin_floor.map(signed),
                 ],
             )
             .await?;
@@ -172,7 +174,7 @@ impl Store {
              handled AS (UPDATE {schema}.event SET handled_at = now(), result = 'begun'
                 FROM held WHERE id = $3 AND handled_at IS NULL)
              UPDATE {schema}.section SET phase = 'resyncing', cursor = $4, ceiling = $5, streamed = $6,
-                backfill_rows = $7, backfill_estimated = $8, backfill_started_at = now()
+                backfill_rows = $7, backfill_estimated = $8, gap_floor = NULL, backfill_started_at = now()
              FROM held WHERE name = $2";
         let (rows, estimated) = (signed(from.rows), signed(from.estimated));
         let changed = self
@@ -215,6 +217,7 @@ fn section_of(row: &Row) -> SectionRow {
         streamed: row.get("streamed"),
         rows,
         estimated,
+        xmin_floor: row.get::<_, Option<i64>>("gap_floor").map(unsigned),
     };
     SectionRow {
         name: SectionName::from(row.get::<_, &str>("name")),

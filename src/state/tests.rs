@@ -170,6 +170,7 @@ async fn opening_gives_back_what_was_written() {
         streamed: "12-14,17".into(),
         rows: 10,
         estimated: 90,
+        xmin_floor: Some(1 << 40),
     });
     store
         .apply(
@@ -249,7 +250,7 @@ async fn a_batch_from_announcement_to_end() {
     assert!(unwritable(store.apply(&mut term, &[sending(1, 50, 3)]).await).remedy.contains("bug"));
     let doubt = Op::Ended { id: 1, outcome: Outcome::InDoubt, http_status: None, error: "late".into() };
     store.apply(&mut term, &[doubt]).await.unwrap();
-    let filter = DeliveryFilter { outcome: Some(Outcome::Delivered), section: Some("logins".into()), ..all.clone() };
+    let filter = DeliveryFilter { outcomes: vec![Outcome::Delivered], section: Some("logins".into()), ..all.clone() };
     assert_eq!(store.deliveries(&filter, 10).await.unwrap().len(), 1);
     let late = DeliveryFilter { since: Some("2999-01-01T00:00:00Z".parse().unwrap()), ..all.clone() };
     assert!(store.deliveries(&late, 10).await.unwrap().is_empty());

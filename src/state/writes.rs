@@ -25,6 +25,7 @@ pub(super) enum Write {
     Quarantine,
     Unquarantine,
     Halted,
+    Handled,
 }
 
 impl Write {
@@ -74,6 +75,7 @@ impl Write {
                     streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
                     backfill_rows = coalesce($8::bigint, backfill_rows),
                     backfill_estimated = coalesce($9::bigint, backfill_estimated),
+                    gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
                     backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
                         ELSE backfill_started_at END,
                     rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
@@ -90,6 +92,9 @@ impl Write {
             }
             Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
             Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
+            Write::Handled => {
+                "UPDATE {schema}.event SET handled_at = now(), result = $2 WHERE id = $1 AND handled_at IS NULL"
+            }
         }
     }
 }
@@ -152,6 +157,7 @@ pub(super) fn statements<'a>(
                 let (reason, remedy) = why.as_ref().map(|(reason, remedy)| (text(reason), text(remedy))).unzip();
                 all.push(bound!(Write::Halted, section.as_str(), reason, remedy));
             }
+            Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
             Op::Mark { .. } => {}
         }
@@ -173,7 +179,7 @@ fn fence(under: Under, ops: &[Op]) -> Bound<'static> {
             | Op::Withdrawn { .. }
             | Op::Checkpoint { .. }
             | Op::Quarantine(_) => {}
-            Op::Unquarantine(_) | Op::Halted { .. } => {}
+            Op::Unquarantine(_) | Op::Halted { .. } | Op::Handled { .. } => {}
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));
@@ -231,6 +237,7 @@ fn checkpoint<'a>(
         signed(add.quarantined),
         signed(add.in_doubt),
         signed(add.resent),
+        progress.and_then(|p| p.xmin_floor).map(signed),
     )
 }
 

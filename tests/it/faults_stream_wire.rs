@@ -161,7 +161,7 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
             Event::Ended(ended) => break ended,
             Event::Run(run) => {
                 decoder.feed(run);
-                while let Some(item) = decoder.next().unwrap() {
+                while let Some(item) = decoder.next_item().unwrap() {
                     seen.push(match item {
                         Item::Ignored(kind) => kind.to_owned(),
                         Item::Insert(7, row) => (0..3)

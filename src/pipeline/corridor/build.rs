@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -24,7 +24,8 @@ use crate::postgres::range::Selection;
 use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
-use crate::state::{Op, Opened, SectionPhase, SectionRow};
+use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
+use crate::telemetry::logs::Throttle;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -54,66 +55,21 @@ impl Corridor {
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
         let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
-        let leader = format!("{}:{}", hostname(), std::process::id());
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
-        let term = store.take_epoch(&leader).await?;
+        let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
-        tracing::info!(epoch, leader, %checkpoint, "leading");
+        note_switched_off(&config, &store, &opened).await?;
+        tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let client = Client::new(&config.planhat)?;
-        let (mut sections, mut lanes, mut runs, mut mappings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut tables, mut first_ops): (HashMap<u32, Vec<usize>>, Vec<Op>) = (HashMap::new(), Vec::new());
-        let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
-        for section in &config.sections {
-            let Some(metrics) = board.section(section.name.as_str()) else { continue };
-            let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-            let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
-            match attached.remove(&section.name) {
-                Some(Ok(one)) => {
-                    let laned = laned(&config, one, sections.len(), &opened)?;
-                    let index = lanes.len();
-                    tables.entry(laned.run.oid).or_default().push(index);
-                    run.lane = Some(index);
-                    run.book = SectionBook::new(Some(laned.row));
-                    run.book.since.in_doubt += laned.doubted;
-                    run.metrics.in_doubt(laned.doubted);
-                    first_ops.extend(laned.ops);
-                    lanes.push(laned.lane);
-                    runs.push(laned.run);
-                    mappings.push(Some(laned.mapping));
-                }
-                Some(Err(unfit)) => {
-                    tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                    run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
-                    if let Some(row) = unfit.row {
-                        first_ops.push(halted(&run));
-                        // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
-                        let (lane, laned) = shut(&config, section, &row, &run, sections.len())?;
-                        tables.entry(laned.oid).or_default().push(lanes.len());
-                        run.lane = Some(lanes.len());
-                        lanes.push(lane);
-                        runs.push(laned);
-                        mappings.push(None);
-                    }
-                }
-                None => {}
-            }
-            sections.push(run);
-        }
-        let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-        let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
-        let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
-        for (index, mapping) in mappings.into_iter().enumerate() {
-            let Some(mapping) = mapping else { continue };
-            engine.set_range_mapping(index, std::rc::Rc::new(mapping));
-        }
-        engine.record(first_ops);
+        let (parts, lanes) = parts(&config, &board, attached, &opened)?;
+        let Parts { sections, runs, mappings, tables, first_ops } = parts;
+        let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
 
         let (lists, lists_out) = mpsc::unbounded_channel();
         let (told, written) = mpsc::unbounded_channel();
@@ -123,7 +79,7 @@ impl Corridor {
         let mut tasks = JoinSet::new();
         tasks.spawn(writer::run(connector.clone(), store, term, lists_out, told));
         tasks.spawn(watch::server(Arc::clone(&config), seen_in.clone()));
-        tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in));
+        tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in.clone()));
         let turns = usize::try_from(config.memory / 4 / RANGE_SHARE).unwrap_or(1).clamp(1, 8);
         let now = Instant::now();
         let mut corridor = Corridor {
@@ -143,7 +99,7 @@ impl Corridor {
             sections,
             lanes: runs,
             tables,
-            client,
+            client: Client::new(&config.planhat)?,
             clock: now,
             lists,
             written,
@@ -159,6 +115,9 @@ impl Corridor {
             shown: None,
             ending: None,
             pinged: now,
+            wishes: super::wishes::Wishes::new(seen_in),
+            timed: now,
+            brake: Throttle::new(3, Duration::from_secs(60)),
             config,
         };
         for lane in 0..corridor.lanes.len() {
@@ -172,6 +131,10 @@ impl Corridor {
         let run = &mut self.lanes[lane];
         let Some(range) = &self.engine.lanes[lane].range else { return };
         let Some(selection) = run.selection.clone() else { return };
+        let selection = match range.xmin_floor {
+            Some(floor) => selection.since(floor),
+            None => selection,
+        };
         self.sections[run.section].book.range_began = Some((Instant::now(), range.rows));
         run.ahead = Arc::new(Semaphore::new(AHEAD));
         run.chunks = 0;
@@ -179,6 +142,7 @@ impl Corridor {
             lane,
             section: self.sections[run.section].section.clone(),
             selection,
+            oid: run.oid,
             key_type: self.engine.lanes[lane].key_type,
             key_column: run.key_column,
             cursor: range.cursor.clone(),
@@ -186,6 +150,142 @@ impl Corridor {
         };
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
+    }
+}
+
+/// The reason's word of the gap of a section that was switched off.
+const SWITCHED_OFF: &str = "switched_off";
+
+/// A section that was attached and is off now (or no longer configured) does not hold the slot: rows committed from here
+/// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
+async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), Hindrance> {
+    let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
+    for row in opened.sections.iter().filter(|row| row.phase != SectionPhase::Waiting && !is_on(row)) {
+        tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");
+        let gap = NewGap {
+            section: Some(row.name.clone()),
+            reason: SWITCHED_OFF.to_owned(),
+            detail: "the section was switched off, or taken out of the configuration".to_owned(),
+            from_lsn: opened.instance.as_ref().map(|instance| instance.checkpoint),
+            to_lsn: None,
+            xmin_floor: opened.instance.as_ref().and_then(|instance| instance.xmin_floor),
+        };
+        store.open_gap(&gap).await?;
+    }
+    let open = store.gaps(true).await?;
+    for row in opened.sections.iter().filter(|row| is_on(row)) {
+        for gap in open.iter().filter(|gap| gap.section.as_deref() == Some(row.name.as_str())) {
+            tracing::warn!(section = %row.name, gap = gap.id, reason = gap.reason, detail = gap.detail,
+                "rows of this section were not delivered while the gap lasted: `pg2planhat repair --gap`, or `resync`");
+        }
+    }
+    Ok(())
+}
+
+/// All sections, and the lanes of those that have one.
+#[derive(Default)]
+struct Parts {
+    sections: Vec<SectionRun>,
+    runs: Vec<LaneRun>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    tables: HashMap<u32, Vec<usize>>,
+    first_ops: Vec<Op>,
+}
+
+impl Parts {
+    fn add(&mut self, run: &mut SectionRun, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+        self.tables.entry(laned.oid).or_default().push(self.runs.len());
+        run.lane = Some(self.runs.len());
+        self.runs.push(laned);
+        self.mappings.push(mapping);
+    }
+}
+
+fn parts(
+    config: &Config,
+    board: &Board,
+    attached: Vec<Result<Attached, Unfit>>,
+    opened: &Opened,
+) -> Result<(Parts, Vec<Lane>), Hindrance> {
+    let (mut parts, mut lanes) = (Parts::default(), Vec::new());
+    let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
+    for section in &config.sections {
+        let Some(metrics) = board.section(section.name.as_str()) else { continue };
+        let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
+        let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
+        match attached.remove(&section.name) {
+            Some(Ok(one)) => {
+                let laned = laned(config, one, parts.sections.len(), opened)?;
+                run.book = SectionBook::new(Some(laned.row));
+                run.book.since.in_doubt += laned.doubted;
+                run.metrics.in_doubt(laned.doubted);
+                parts.first_ops.extend(laned.ops);
+                lanes.push(laned.lane);
+                parts.add(&mut run, laned.run, Some(laned.mapping));
+            }
+            Some(Err(unfit)) => {
+                let trouble = (unfit.fault.what, unfit.fault.remedy);
+                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
+                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
+                        rows written before are delivered, and the first that does not fit halts it");
+                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
+                    (lane.shut, lane.key_type) = (None, key_type);
+                    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
+                    lane.expect_doubts(left.doubts);
+                    run.book.since.in_doubt += left.rows;
+                    run.book.warning = Some(trouble);
+                    run.metrics.in_doubt(left.rows);
+                    parts.first_ops.extend(left.ops);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
+                    parts.sections.push(run);
+                    continue;
+                }
+                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
+                run.book.trouble = Some(trouble);
+                if let Some(row) = unfit.row {
+                    parts.first_ops.push(halted(&run));
+                    // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
+                    let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
+                }
+            }
+            None => {}
+        }
+        parts.sections.push(run);
+    }
+    Ok((parts, lanes))
+}
+
+/// The engine over these lanes, its first writes given to it.
+fn engine(
+    config: &Config,
+    mut lanes: Vec<Lane>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    first_ops: Vec<Op>,
+    checkpoint: crate::row::Lsn,
+    next_delivery: i64,
+) -> Engine {
+    let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
+    limit(&mut lanes, budget);
+    let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
+    let mut engine = Engine::new(lanes, checkpoint, next_delivery, settings);
+    for (index, mapping) in mappings.into_iter().enumerate() {
+        let Some(mapping) = mapping else { continue };
+        engine.set_range_mapping(index, std::rc::Rc::new(mapping));
+    }
+    engine.record(first_ops);
+    engine
+}
+
+/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
+/// key range as much again waits behind it.
+fn limit(lanes: &mut [Lane], budget: usize) {
+    // An item weighs some more than its bytes.
+    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
+    for lane in lanes {
+        lane.limits.bytes = lane.limits.bytes.min(share as u64);
     }
 }
 
@@ -272,8 +372,10 @@ fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> 
     Ok(Some(range))
 }
 
-fn hostname() -> String {
+/// Who leads: `host:pid`.
+fn leader_name() -> String {
     let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+    let host = name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}:{}", std::process::id())
 }

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Corridor, Ending};
 use crate::engine::Route;
 use crate::fault::Fault;
-use crate::lane::Shut;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, MappingFault};
 use crate::pipeline::identity::Needs;
 use crate::postgres::decode::{Item, Table};
 use crate::postgres::sql::connect_sql;
@@ -40,9 +39,6 @@ impl Corridor {
                 self.board.wire.touch();
                 self.reconnect.failures = 0;
                 self.down = None;
-                if let Some(stream) = &self.stream {
-                    stream.control.beat();
-                }
                 self.decoder.feed(run);
                 self.read_run().await;
             }
@@ -76,7 +72,7 @@ impl Corridor {
     fn read_until_table(&mut self) -> Result<Halt, Fault> {
         let now = self.clock.elapsed();
         loop {
-            let item = self.decoder.next().map_err(|error| {
+            let item = self.decoder.next_item().map_err(|error| {
                 Fault::needs_person(
                     format!("the replication stream cannot be read: {error}"),
                     "report it with the server's version",
@@ -113,17 +109,7 @@ impl Corridor {
         for lane in lanes {
             let run = &self.lanes[lane];
             let section = &self.sections[run.section].section;
-            let mapping = match Mapping::compile(section, names, &columns) {
-                Ok(mapping) => Some(Rc::new(mapping)),
-                Err(faults) => {
-                    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                    let remedy = faults.first().map(crate::mapping::MappingFault::remedy).unwrap_or_default();
-                    tracing::error!(section = %section.name, what, remedy, "halted: the table no longer fits the mapping; \
-                        the slot waits for it");
-                    self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
-                    None
-                }
-            };
+            let mapping = Mapping::compile(section, names, &columns).map(Rc::new).map_err(|faults| misfit(&faults));
             routes.push(Route { lane, mapping });
         }
         self.engine.set_routes(table.oid, routes);
@@ -143,7 +129,7 @@ impl Corridor {
 
     fn on_ended(&mut self, ended: Ended) {
         self.stream = None;
-        let needs = |reason| Some(Ending::Needs(Needs { reason, fault: ended.fault.clone() }));
+        let needs = |reason| Some(Ending::Needs(Needs::repair(reason, ended.fault.what.clone())));
         match ended.fate {
             Fate::Stopped => {}
             Fate::Moved => {
@@ -164,7 +150,7 @@ impl Corridor {
                 let times = if at == self.engine.confirmed() { times + 1 } else { 1 };
                 self.reconnect.wedged = (self.engine.confirmed(), times);
                 if times >= WEDGED {
-                    self.ending = needs(Reason::Wedged);
+                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }));
                 }
             }
             // It may be away, or decode something long: then the same patience would end every try before its first word.
@@ -223,4 +209,10 @@ impl Corridor {
         }
         self.reconnect.at = Instant::now();
     }
+}
+
+/// What does not fit, and the first thing to do about it.
+fn misfit(faults: &[MappingFault]) -> (String, String) {
+    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    (what, faults.first().map(MappingFault::remedy).unwrap_or_default())
 }

@@ -10,6 +10,9 @@ mod drift;
 mod flow;
 mod news;
 mod show;
+mod wishes;
+
+pub use wishes::{RESYNC, RETRY, Reread};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use crate::row::Lsn;
 use crate::shutdown::Stop;
 use crate::state::{Identity, Op};
 use crate::telemetry::SectionMetrics;
+use crate::telemetry::logs::Throttle;
 
 /// How a corridor ends.
 #[derive(Debug)]
@@ -132,6 +136,11 @@ pub struct Corridor {
     shown: Option<Instant>,
     ending: Option<Ending>,
     pinged: Instant,
+    wishes: wishes::Wishes,
+    /// When time was last given its turn.
+    timed: Instant,
+    /// Keeps a sink's outage out of the log, but for its beginning.
+    brake: Throttle<(usize, &'static str)>,
 }
 
 /// The longest that the loop sleeps.
@@ -147,6 +156,9 @@ impl Corridor {
         let mut deadline: Option<Instant> = None;
         loop {
             beat.beat();
+            if let Some(stream) = &self.stream {
+                stream.control.beat();
+            }
             self.act();
             self.show();
             if let Some(ending) = self.ending.take() {
@@ -182,6 +194,10 @@ impl Corridor {
                 // 7. The stream, while there is room.
                 event = next_event(&mut self.stream), if reading => self.on_event(event).await,
             }
+            // A stream that never pauses leaves no turn to the clock: it takes one.
+            if self.timed.elapsed() >= TICK {
+                self.on_time();
+            }
             self.engine.pump(self.clock.elapsed());
         }
     }
@@ -196,7 +212,9 @@ impl Corridor {
     }
 
     fn on_time(&mut self) {
+        self.timed = Instant::now();
         self.set_daily();
+        self.say_held_back();
         if self.engine.waits_for().is_some() {
             self.ping();
         }

@@ -77,7 +77,8 @@ impl Corridor {
                     run.metrics.quarantine_rows(rows);
                 }
             }
-            Seen::Asked(event) => tracing::debug!(id = event.id, action = event.action, "asked"),
+            Seen::Asked(event) => self.on_asked(&event),
+            Seen::Reread(reread) => self.on_reread(*reread),
         }
     }
 
@@ -137,7 +138,6 @@ impl Corridor {
     }
 
     pub(super) fn needs(&mut self, reason: Reason, what: String) {
-        let remedy = "pg2planhat repair --gap, --backfill or --accept-loss";
-        self.ending = Some(Ending::Needs(Needs { reason, fault: Fault::needs_person(what, remedy) }));
+        self.ending = Some(Ending::Needs(Needs::repair(reason, what)));
     }
 }

@@ -1,0 +1,175 @@
+//! A read-only look at the source, for support people.
+//!
+//! * In: one statement of SQL, and bounds.
+//! * Out: columns and rows as text.
+//! * Never: a write; a second statement; a result without bounds.
+//!
+//! The fences, from the outside in. (1) [`guard`]: no function that reads files, reaches the network, runs SQL out of a
+//! string, changes a setting, or touches slots and other sessions; in the text, and again in the plan, where views are
+//! opened. (2) PREPARE by the extended protocol: exactly one statement, and one that gives rows, so no SET, RESET, COMMIT,
+//! COPY or DO. (3) A READ ONLY transaction, one savepoint deep: inside a subtransaction PostgreSQL does not let even
+//! `set_config` take that back. (4) A cursor: SELECT, VALUES and TABLE alone, and no WITH that writes. (5) The rights of
+//! `source.query_role`: what really protects, for a function that somebody else made can do whatever that role may.
+
+mod guard;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Error, SimpleQueryMessage};
+
+use super::quote;
+use super::sql::Session;
+use crate::fault::Fault;
+
+/// How far a question may go.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The role whose rights count; `None`: the connection's own.
+    pub role: Option<String>,
+    /// Where unqualified names are.
+    pub schema: String,
+    /// How long the statement may take.
+    pub timeout: Duration,
+    /// Rows, at most.
+    pub rows: usize,
+    /// Bytes of text, at most.
+    pub bytes: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// The values as text; `None` is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// There were more rows than the bounds allow.
+    pub truncated: bool,
+}
+
+/// Asks.
+///
+/// # Errors
+/// What is not allowed, what the server refuses, and what takes too long.
+pub async fn ask(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer, Fault> {
+    guard::text(sql)?;
+    let result = tokio::time::timeout(bounds.timeout + Duration::from_secs(5), within(session, sql, bounds)).await;
+    // Also ends what a statement may have left behind. The connection is used for nothing else.
+    let ended = session.batch_execute("ROLLBACK").await;
+    let answer = result.map_err(|_| too_long(bounds))??;
+    ended.map_err(|error| session.fault(&error))?;
+    Ok(answer)
+}
+
+async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer, Fault> {
+    begin(session, bounds).await?;
+    let refused = |error: Error| explain(session, &error, bounds);
+    let statement = session.prepare(sql).await.map_err(refused)?;
+    let columns: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
+    if columns.is_empty() {
+        return Err(Fault::usage(
+            "only statements that give rows are run here",
+            "ask by SELECT, VALUES, TABLE, SHOW or EXPLAIN",
+        ));
+    }
+    let word = guard::first_word(sql);
+    if matches!(&*word, "show" | "explain") {
+        // One statement, as was just seen; its rows are few.
+        return read(session, sql, Answer { columns, ..Answer::default() }, bounds).await;
+    }
+    plan(session, sql, bounds).await?;
+    let declare = format!("DECLARE pg2planhat_console NO SCROLL CURSOR FOR {sql}");
+    session.execute(&declare, &[]).await.map_err(refused)?;
+    let fetch = format!("FETCH {} FROM pg2planhat_console", bounds.rows.saturating_add(1));
+    read(session, &fetch, Answer { columns, ..Answer::default() }, bounds).await
+}
+
+async fn begin(session: &Session, bounds: &Bounds) -> Result<(), Fault> {
+    let mut sql = format!(
+        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = '2s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL search_path = {}; ",
+        bounds.timeout.as_millis(),
+        quote::ident(&bounds.schema)
+    );
+    if let Some(role) = &bounds.role {
+        sql.push_str(&format!("SET LOCAL ROLE {}; ", quote::ident(role)));
+    }
+    // A snapshot, then a savepoint: from here on the transaction cannot be made READ WRITE.
+    sql.push_str("SELECT 1; SAVEPOINT fence");
+    session.batch_execute(&sql).await.map_err(|error| {
+        let fault = session.fault(&error);
+        match &bounds.role {
+            Some(role) => Fault::new(
+                fault.exit,
+                format!("the role {role} (source.query_role) cannot be taken: {}", fault.what),
+                format!(
+                    "CREATE ROLE {0} NOLOGIN; GRANT {0} TO {1}; and grant SELECT to {0}",
+                    quote::ident(role),
+                    quote::ident(session.user())
+                ),
+            ),
+            None => fault,
+        }
+    })
+}
+
+/// The plan shows the functions that views hide.
+async fn plan(session: &Session, sql: &str, bounds: &Bounds) -> Result<(), Fault> {
+    let explain_sql = format!("EXPLAIN (VERBOSE, COSTS off) {sql}");
+    let lines = session.simple_query(&explain_sql).await.map_err(|error| explain(session, &error, bounds))?;
+    for line in &lines {
+        if let SimpleQueryMessage::Row(row) = line {
+            guard::plan(row.get(0).unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads rows as text, up to the bounds.
+async fn read(session: &Session, sql: &str, mut answer: Answer, bounds: &Bounds) -> Result<Answer, Fault> {
+    let failed = |error: Error| explain(session, &error, bounds);
+    let mut messages = pin!(session.simple_query_raw(sql).await.map_err(failed)?);
+    let mut bytes = 0;
+    while let Some(message) = messages.try_next().await.map_err(failed)? {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let values: Vec<Option<String>> = (0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect();
+        bytes += values.iter().flatten().map(String::len).sum::<usize>();
+        if answer.rows.len() >= bounds.rows || bytes > bounds.bytes {
+            answer.truncated = true;
+            break;
+        }
+        answer.rows.push(values);
+    }
+    Ok(answer)
+}
+
+fn explain(session: &Session, error: &Error, bounds: &Bounds) -> Fault {
+    let Some(db) = error.as_db_error() else { return session.fault(error) };
+    let what = match db.detail() {
+        Some(detail) => format!("PostgreSQL says: {} ({detail})", db.message()),
+        None => format!("PostgreSQL says: {}", db.message()),
+    };
+    let remedy = match db.code() {
+        code if *code == SqlState::QUERY_CANCELED => return too_long(bounds),
+        code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => "nothing can be written here: ask by SELECT".to_owned(),
+        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => match &bounds.role {
+            Some(role) => format!("GRANT SELECT ON … TO {};", quote::ident(role)),
+            None => "the program's own role may read the mapped columns only; set source.query_role".to_owned(),
+        },
+        code if *code == SqlState::SYNTAX_ERROR && db.message().contains("multiple commands") => {
+            "give one statement".to_owned()
+        }
+        _ => db.hint().unwrap_or("mend the statement: one SELECT, VALUES, TABLE, SHOW or EXPLAIN").to_owned(),
+    };
+    Fault::usage(what, remedy)
+}
+
+fn too_long(bounds: &Bounds) -> Fault {
+    Fault::unavailable(
+        format!("the statement took longer than {:?}", bounds.timeout),
+        "ask for less, by an indexed column; or allow more time with --timeout",
+    )
+}

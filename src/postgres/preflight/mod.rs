@@ -1,0 +1,137 @@
+//! Everything about the source that can be known before running: proved where it can be proved, not only read.
+//!
+//! * In: a [`Config`].
+//! * Out: an [`Examination`]: findings, all of one run, and the columns of the tables for the mapping to be compiled.
+//! * Never: a change on the server; the first error alone.
+
+mod activity;
+mod key;
+mod provider;
+mod publication;
+mod server;
+mod slot;
+mod table;
+
+use std::collections::BTreeMap;
+
+use super::dial;
+use super::sql::{Session, connect_sql};
+use super::target::{Host, Target};
+use super::wire::Wire;
+use crate::config::{Config, TableName, tls_advice};
+use crate::fault::{Fault, Finding};
+use crate::row::Column;
+
+pub use provider::Provider;
+use server::Facts;
+pub use table::nearest as nearest_table;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Examination {
+    /// Findings, in the order of looking.
+    pub findings: Vec<Finding>,
+    /// The columns of each table that is there, as rows bring them.
+    pub columns: BTreeMap<TableName, Vec<Column>>,
+    /// The role that is connected, where it could.
+    pub role: Option<String>,
+}
+
+/// Looks at everything.
+pub async fn examine(config: &Config) -> Examination {
+    let mut found = Examination::default();
+    protection(config, &mut found.findings);
+    let session = match connect_sql(&config.source, "check").await {
+        Ok(session) => session,
+        Err(fault) => {
+            found.findings.push(unreachable(fault));
+            return found;
+        }
+    };
+    found.findings.push(Finding::ok("connected", "source", format!("connected to {}", session.place())));
+    found.role = Some(session.user().to_owned());
+    replication(config, &session, &mut found.findings).await;
+    if let Err(error) = look(config, &session, &mut found).await {
+        found.findings.push(Finding::of(session.fault(&error), "look", "source"));
+    }
+    found
+}
+
+async fn look(config: &Config, session: &Session, found: &mut Examination) -> Result<(), tokio_postgres::Error> {
+    let facts = Facts::read(session).await?;
+    found.findings.extend(server::judge(&facts, session.is_sql_ascii()));
+    let slot = slot::examine(session, config, &facts, &mut found.findings).await?;
+    let tables = table::examine(session, config, &facts, found).await?;
+    publication::examine(session, config, &facts, &tables, &mut found.findings).await?;
+    activity::examine(session, slot, &mut found.findings).await
+}
+
+/// The walsender is asked for in earnest: rights, `pg_hba.conf` and poolers show up here and nowhere else.
+async fn replication(config: &Config, session: &Session, findings: &mut Vec<Finding>) {
+    let answer = match Wire::connect(&config.source, "pg2planhat check").await {
+        Ok(mut wire) => {
+            let answer = wire.identify_system().await.map_err(|error| wire.fault(&error));
+            wire.close().await;
+            answer
+        }
+        Err(fault) => Err(fault),
+    };
+    match answer {
+        Ok(system) => findings.push(Finding::ok(
+            "replication",
+            "server",
+            format!(
+                "a replication connection works: system {}, timeline {}",
+                system.system_identifier, system.timeline
+            ),
+        )),
+        Err(fault) if is_pooler(&fault) => findings.push(pooler(fault)),
+        Err(fault) => {
+            let what =
+                format!("no replication connection, while ordinary ones to {} work: {}", session.place(), fault.what);
+            findings.push(Finding::error("replication", "server", what, fault.remedy));
+        }
+    }
+}
+
+fn unreachable(fault: Fault) -> Finding {
+    if is_pooler(&fault) { pooler(fault) } else { Finding::of(fault, "connect", "source") }
+}
+
+/// PgBouncer and its like refuse start-up parameters that they do not know.
+fn is_pooler(fault: &Fault) -> bool {
+    let what = fault.what.to_lowercase();
+    what.contains("unsupported startup parameter") || what.contains("pgbouncer") || what.contains("pooler")
+}
+
+fn pooler(fault: Fault) -> Finding {
+    Finding::error(
+        "pooler",
+        "source",
+        format!("a connection pooler stands in the way, and none can carry replication: {}", fault.what),
+        "set source.host and source.port to PostgreSQL itself: PgBouncer listens on 6432 by custom; Supabase: \
+         db.PROJECT.supabase.co:5432; Neon: the host without `-pooler`; DigitalOcean: not the pool's port",
+    )
+}
+
+fn protection(config: &Config, findings: &mut Vec<Finding>) {
+    // What is wrong with the target itself, connecting tells.
+    let Ok(target) = Target::resolve(&config.source) else { return };
+    let remote = target.endpoints.iter().find_map(|endpoint| match &endpoint.host {
+        Host::Tcp(host) if !dial::is_this_machine(host) => Some(host),
+        Host::Tcp(_) | Host::Unix(_) => None,
+    });
+    findings.extend(remote.and_then(|host| tls_advice(target.tls.mode, host)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poolers_are_told_from_servers() {
+        let fault = |what: &str| Fault::usage(what, "");
+        assert_eq!(unreachable(fault("x: FATAL 08P01: unsupported startup parameter: replication")).code, "pooler");
+        assert_eq!(unreachable(fault("x: FATAL 28P01: password authentication failed")).code, "connect");
+    }
+}

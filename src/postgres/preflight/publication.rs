@@ -1,0 +1,184 @@
+//! The publication: carries every table whole, inserts only, and harms no application.
+
+use tokio_postgres::Error;
+
+use super::server::Facts;
+use crate::config::Config;
+use crate::fault::Finding;
+use crate::postgres::slot::{self, Publication};
+use crate::postgres::sql::Session;
+use crate::postgres::table::TableInfo;
+use crate::postgres::{quote, setup};
+
+/// Looks at it.
+pub(super) async fn examine(
+    session: &Session,
+    config: &Config,
+    facts: &Facts,
+    tables: &[TableInfo],
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let name = &config.source.publication;
+    let subject = format!("publication {name}");
+    let there = slot::publication(session, name).await?;
+    if let Some(publication) = &there {
+        form(publication, name, &subject, findings);
+        harm(session, publication, name, &subject, findings).await?;
+        partitions(publication, tables, name, &subject, findings);
+        generated(session, config, facts, tables, findings).await?;
+    }
+    let missing: Vec<&TableInfo> = match &there {
+        Some(publication) => {
+            tables.iter().filter(|table| !publication.tables.iter().any(|known| known.oid == table.oid)).collect()
+        }
+        None => tables.iter().collect(),
+    };
+    if there.is_some() && missing.is_empty() {
+        findings.push(Finding::ok("publication", &subject, format!("it carries {} tables", tables.len())));
+        return Ok(());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    lacking(session, config, there.is_some(), &missing, &subject, findings).await
+}
+
+/// Tables that it does not carry yet: who will add them?
+async fn lacking(
+    session: &Session,
+    config: &Config,
+    there: bool,
+    missing: &[&TableInfo],
+    subject: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let name = &config.source.publication;
+    let clauses: Vec<String> = missing.iter().map(|table| table.from_clause()).collect();
+    let sql = if there { setup::add_tables(name, &clauses) } else { setup::create_publication(name, &clauses) };
+    let (code, what) = match there {
+        true => ("publication_tables", format!("it does not carry {} yet", clauses.join(", ").replace("ONLY ", ""))),
+        false => ("publication_missing", "there is none yet".to_owned()),
+    };
+    if !config.source.manage {
+        let message = format!("{what}, and `source.manage` is false");
+        findings.push(Finding::error(code, subject, message, format!("let the tables' owner run: {sql};")));
+        return Ok(());
+    }
+    findings.push(Finding::info(code, subject, what, "`pg2planhat setup` does it, and so does `run`"));
+    let oids: Vec<u32> = missing.iter().map(|table| table.oid).collect();
+    let asked = "SELECT has_database_privilege(current_database(), 'CREATE'), current_database()::text,
+        ARRAY(SELECT oid::regclass::text FROM pg_catalog.pg_class
+              WHERE oid = ANY($1) AND NOT pg_has_role(relowner, 'USAGE')),
+        COALESCE((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $2), true)";
+    let row = session.query_one(asked, &[&oids, name]).await?;
+    let (create, database, foreign, owner): (bool, String, Vec<String>, bool) =
+        (row.get(0), row.get(1), row.get(2), row.get(3));
+    let mut why = Vec::new();
+    if !there && !create {
+        why.push(format!("may not create in database {database}"));
+    }
+    if !foreign.is_empty() {
+        why.push(format!("does not own {}", foreign.join(", ")));
+    }
+    if !owner {
+        why.push("does not own the publication".to_owned());
+    }
+    if !why.is_empty() {
+        let message = format!("the role {} {}, so it cannot do this itself", session.user(), why.join(" and "));
+        let remedy = format!("let a DBA run the script of `pg2planhat setup --print-sql`; here: {sql};");
+        findings.push(Finding::error("publication_rights", subject, message, remedy));
+    }
+    Ok(())
+}
+
+/// What makes it bring too little.
+fn form(publication: &Publication, name: &str, subject: &str, findings: &mut Vec<Finding>) {
+    let quoted = quote::ident(name);
+    if !publication.insert {
+        let message = "it does not publish inserts, so no row would ever come";
+        let remedy = format!("ALTER PUBLICATION {quoted} SET (publish = 'insert');");
+        findings.push(Finding::error("publication_insert", subject, message, remedy));
+    }
+    for table in publication.tables.iter().filter(|table| table.filter || table.column_list) {
+        let (code, kind, what) = match table.filter {
+            true => ("publication_filter", "a row filter", "rows would be missing without a word"),
+            false => ("publication_columns", "a column list", "columns would be missing without a word"),
+        };
+        let qualified = quote::qualified(&table.name);
+        let message = format!(
+            "it has {kind} on {qualified}: {what}, and the application's DROP COLUMN and ALTER TYPE fail on its columns"
+        );
+        let remedy = format!(
+            "ALTER PUBLICATION {quoted} DROP TABLE {qualified}; ALTER PUBLICATION {quoted} ADD TABLE {qualified};"
+        );
+        findings.push(Finding::error(code, subject, message, remedy));
+    }
+}
+
+/// Updates and deletes published: useless, and on a table without replica identity the application's own UPDATE fails.
+async fn harm(
+    session: &Session,
+    publication: &Publication,
+    name: &str,
+    subject: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    if !publication.others {
+        return Ok(());
+    }
+    let remedy = format!("ALTER PUBLICATION {} SET (publish = 'insert');", quote::ident(name));
+    let oids: Vec<u32> = publication.tables.iter().map(|table| table.oid).collect();
+    let sql = "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY($1) AND (c.relreplident = 'n'
+        OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))";
+    let without = session.query(sql, &[&oids]).await?;
+    let without: Vec<String> = without.iter().map(|row| row.get(0)).collect();
+    findings.push(if without.is_empty() {
+        let message = "it publishes updates or deletes too: they are decoded and sent for nothing";
+        Finding::warning("publication_others", subject, message, remedy)
+    } else {
+        let message = format!(
+            "it publishes updates or deletes of {}, which has no replica identity: the application's UPDATE and DELETE fail",
+            without.join(", ")
+        );
+        Finding::error("publication_harm", subject, message, remedy)
+    });
+    Ok(())
+}
+
+fn partitions(publication: &Publication, tables: &[TableInfo], name: &str, subject: &str, findings: &mut Vec<Finding>) {
+    let Some(table) = tables.iter().find(|table| table.kind == 'p') else { return };
+    if !publication.via_root {
+        let message = format!(
+            "rows of the partitioned table {} would come under their partitions' names, which no section maps",
+            quote::qualified(&table.name)
+        );
+        let remedy = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", quote::ident(name));
+        findings.push(Finding::error("publication_via_root", subject, message, remedy));
+    }
+}
+
+/// From 18 on stored generated columns are published where the publication says so.
+async fn generated(
+    session: &Session,
+    config: &Config,
+    facts: &Facts,
+    tables: &[TableInfo],
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    if facts.server.version < 180_000 {
+        return Ok(());
+    }
+    let mapped = config.sections.iter().filter(|section| section.is_on()).find_map(|section| {
+        let table = tables.iter().find(|table| table.name == section.table)?;
+        section.columns().into_iter().find(|name| table.column(name).is_some_and(|column| column.generated))
+    });
+    let Some(column) = mapped else { return Ok(()) };
+    let name = &config.source.publication;
+    let sql = "SELECT to_jsonb(p) ->> 'pubgencols' = 's' FROM pg_catalog.pg_publication p WHERE pubname = $1";
+    if session.query_one(sql, &[name]).await?.get::<_, Option<bool>>(0) != Some(true) {
+        let message = format!("the generated column {column} is mapped, and generated columns are not published");
+        let remedy = format!("ALTER PUBLICATION {} SET (publish_generated_columns = stored);", quote::ident(name));
+        findings.push(Finding::error("column_generated", format!("publication {name}"), message, remedy));
+    }
+    Ok(())
+}

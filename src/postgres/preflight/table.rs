@@ -1,0 +1,219 @@
+//! The tables of the sections: of a kind that can be streamed, readable, with the columns that are mapped.
+
+use tokio_postgres::Error;
+
+use super::server::Facts;
+use super::{Examination, key};
+use crate::config::{Config, Section, TableName};
+use crate::fault::Finding;
+use crate::postgres::quote;
+use crate::postgres::sql::Session;
+use crate::postgres::table::{self, TableInfo};
+use crate::postgres::types::Types;
+
+/// Looks at the table of every section that is on; gives those that are there, each once.
+pub(super) async fn examine(
+    session: &Session,
+    config: &Config,
+    facts: &Facts,
+    found: &mut Examination,
+) -> Result<Vec<TableInfo>, Error> {
+    let types = Types::load(session).await?;
+    let mut tables: Vec<TableInfo> = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on()) {
+        let known = tables.iter().find(|table| table.name == section.table);
+        let info = match known {
+            Some(info) => info.clone(),
+            None => match table::by_name(session, &section.table).await? {
+                Some(info) => {
+                    kind(session, &info, &mut found.findings).await?;
+                    found.columns.insert(info.name.clone(), info.row_columns(&types));
+                    tables.push(info.clone());
+                    info
+                }
+                None => {
+                    found.findings.push(missing(session, section).await?);
+                    continue;
+                }
+            },
+        };
+        let before = found.findings.len();
+        generated(section, &info, facts, &mut found.findings);
+        if readable(session, section, &info, &mut found.findings).await? {
+            key::examine(session, section, &info, &types, &mut found.findings).await?;
+        }
+        if found.findings.len() == before {
+            let message = format!("{} can be read and streamed", quote::qualified(&info.name));
+            found.findings.push(Finding::ok("table", subject(section), message));
+        }
+    }
+    Ok(tables)
+}
+
+/// How findings name a section.
+pub(super) fn subject(section: &Section) -> String {
+    format!("section {}", section.name)
+}
+
+async fn missing(session: &Session, section: &Section) -> Result<Finding, Error> {
+    let name = &section.table;
+    let near = nearest(session, name).await?;
+    let remedy = match near {
+        Some(near) => format!("did you mean `table: {}.{}`?", near.schema, near.name),
+        None => "`pg2planhat discover` lists the tables; upper and lower case differ".to_owned(),
+    };
+    let message = format!("there is no table {}", quote::qualified(name));
+    Ok(Finding::error("table_missing", subject(section), message, remedy))
+}
+
+/// The table that was probably meant by a name that is not there.
+///
+/// # Errors
+/// Where the query fails.
+pub async fn nearest(session: &Session, name: &TableName) -> Result<Option<TableName>, Error> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
+    let tables = session.query(sql, &[]).await?;
+    let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
+    let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
+    let wanted = fold(&name.name);
+    // The right name in another schema comes before a like name in this one.
+    let score = |table: &TableName| {
+        let likeness = strsim::jaro_winkler(&wanted, &fold(&table.name));
+        if table.schema == name.schema { likeness } else { likeness - 0.05 }
+    };
+    let scored = tables.map(|table| (score(&table), table)).filter(|(score, _)| *score >= 0.8);
+    Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
+}
+
+async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    let qualified = quote::qualified(&info.name);
+    let subject = format!("table {}.{}", info.name.schema, info.name.name);
+    let mut refuse =
+        |code, message: String, remedy: String| findings.push(Finding::error(code, &subject, message, remedy));
+    match info.kind {
+        'r' | 'p' => {}
+        'v' | 'm' => refuse(
+            "table_view",
+            "it is a view: nothing is inserted into it, so nothing is streamed".into(),
+            format!(
+                "map the table that it reads: SELECT pg_get_viewdef('{}'::regclass);",
+                qualified.replace('\'', "''")
+            ),
+        ),
+        'f' => refuse(
+            "table_foreign",
+            "it is a foreign table: its inserts are in another server's WAL".into(),
+            "point an instance at that server".into(),
+        ),
+        other => refuse("table_kind", format!("it is no table (relkind {other})"), "map a table".into()),
+    }
+    match info.persistence {
+        'u' => refuse(
+            "table_unlogged",
+            "it is UNLOGGED: its inserts are not in the WAL, so they are never streamed".into(),
+            format!("ALTER TABLE {qualified} SET LOGGED; (it is rewritten under a lock)"),
+        ),
+        't' => {
+            refuse("table_temporary", "it is temporary: it is not in the WAL".into(), "map a permanent table".into())
+        }
+        _ => {}
+    }
+    if info.kind == 'r' {
+        let sql = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = $1";
+        let children: i64 = session.query_one(sql, &[&info.oid]).await?.get(0);
+        if children > 0 {
+            let message = format!(
+                "{children} tables inherit from it: rows inserted into those are not its own, and are left out"
+            );
+            findings.push(Finding::warning(
+                "table_inherited",
+                &subject,
+                message,
+                "map each child in a section of its own",
+            ));
+        }
+        let sql = "SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = $1 AND indisprimary";
+        if session.query_one(sql, &[&info.oid]).await?.get::<_, i64>(0) == 0 {
+            let message = "it has no primary key: harmless here, for only inserts are published";
+            findings.push(Finding::info("table_no_primary_key", &subject, message, "never publish its updates"));
+        }
+    }
+    if info.kind == 'p' {
+        let message = "it is partitioned: an UPDATE that moves a row to another partition arrives as an insert, and rows of a \
+                       partition that is attached later never arrive";
+        findings.push(Finding::info("table_partitioned", &subject, message, "INSERT into the table itself"));
+    }
+    Ok(())
+}
+
+/// Generated columns are absent from the stream before PostgreSQL 18, while a SELECT shows them.
+fn generated(section: &Section, info: &TableInfo, facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.server.version >= 180_000 {
+        return;
+    }
+    for name in section.columns() {
+        if info.column(&name).is_some_and(|column| column.generated) {
+            findings.push(Finding::error(
+                "column_generated",
+                subject(section),
+                format!("the column {name} is generated: before PostgreSQL 18 the stream does not bring it"),
+                "map the columns that it is made from; or fill an ordinary column by a trigger",
+            ));
+        }
+    }
+}
+
+/// Tries to read the mapped columns, as a backfill would.
+async fn readable(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, Error> {
+    let role = quote::ident(session.user());
+    let qualified = quote::qualified(&info.name);
+    let columns: Vec<String> = section.columns().into_iter().filter(|name| info.column(name).is_some()).collect();
+    let sql = "SELECT has_schema_privilege($1::text, 'USAGE'),
+        ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attname = ANY($3)
+              AND NOT has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum), row_security_active($2)";
+    let row = session.query_one(sql, &[&info.name.schema, &info.oid, &columns]).await?;
+    let (usage, denied, policies): (bool, Vec<String>, bool) = (row.get(0), row.get(1), row.get(2));
+    if !usage {
+        let schema = &info.name.schema;
+        let message = format!("the role {} may not use the schema {schema}", session.user());
+        let remedy = format!("GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(schema));
+        findings.push(Finding::error("schema_usage", subject(section), message, remedy));
+    }
+    if !denied.is_empty() {
+        let message = format!("the role {} may not read {} of {qualified}", session.user(), denied.join(", "));
+        let list: Vec<String> = columns.iter().map(|name| quote::ident(name)).collect();
+        let remedy = format!("GRANT SELECT ({}) ON {qualified} TO {role};", list.join(", "));
+        findings.push(Finding::error("select_denied", subject(section), message, remedy));
+    }
+    if policies {
+        findings.push(Finding::error(
+            "row_security",
+            subject(section),
+            format!("row-level security would hide rows of {qualified} from a backfill, while the stream brings them all"),
+            format!("ALTER ROLE {role} BYPASSRLS; or a policy for it: CREATE POLICY pg2planhat ON {qualified} FOR SELECT TO {role} USING (true) is not enough, for PostgreSQL cannot know that it hides nothing"),
+        ));
+    }
+    if !usage || !denied.is_empty() || policies || columns.is_empty() {
+        return Ok(false);
+    }
+    // Said so far by the catalog; now in earnest. Errors of partitions, of functions in views and of policies show here.
+    let list: Vec<String> = columns.iter().map(|name| quote::ident(name)).collect();
+    let sql = format!(
+        "BEGIN READ ONLY; SET LOCAL row_security = off; SELECT {} FROM {} LIMIT 0; ROLLBACK",
+        list.join(", "),
+        info.from_clause()
+    );
+    if let Err(error) = session.batch_execute(&sql).await {
+        session.batch_execute("ROLLBACK").await?;
+        findings.push(Finding::of(session.fault(&error), "select_failed", subject(section)));
+        return Ok(false);
+    }
+    Ok(true)
+}
