@@ -36,6 +36,13 @@ pub struct Needs {
     pub fault: Fault,
 }
 
+impl Needs {
+    /// A state that `repair` mends.
+    pub fn repair(reason: Reason, what: String) -> Needs {
+        needs(reason, what, REPAIR)
+    }
+}
+
 impl Found {
     /// The identity as the state records it.
     pub fn identity(&self, config: &Config) -> Identity {
