@@ -7,6 +7,7 @@
 mod connect;
 mod corridor;
 mod doubts;
+mod follow;
 mod identity;
 pub mod operate;
 mod ranges;
