@@ -8,7 +8,11 @@
 //! * `SIM_FIRST=1000000` begins at another seed.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
-#![allow(clippy::too_many_lines, clippy::cast_possible_truncation, reason = "a scenario reads best in one piece; its numbers are small")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    reason = "a scenario reads best in one piece; its numbers are small"
+)]
 
 mod process;
 mod server;
