@@ -42,6 +42,8 @@ pub enum Action {
     InDoubt(usize, u64),
     /// The stream must be read again from the checkpoint: rows were shed.
     Rewind,
+    /// A row came that the mapping does not fit: the lane is shut.
+    Halted(usize),
 }
 
 /// What follows once a write is durable.
@@ -81,8 +83,9 @@ pub struct Settings {
 pub struct Route {
     /// The lane.
     pub lane: usize,
-    /// How its rows become items; `None`: the mapping does not fit, and the lane is shut.
-    pub mapping: Option<Rc<Mapping>>,
+    /// How its rows become items; or why they cannot, and the remedy: the first such row that is not settled shuts the lane.
+    /// Not the table's description: after a restart it may come for rows that were settled long ago.
+    pub mapping: Result<Rc<Mapping>, (String, String)>,
 }
 
 /// The pure heart.
@@ -176,14 +179,20 @@ impl Engine {
         for route in routes {
             let lane = &mut self.lanes[route.lane];
             match &route.mapping {
-                Some(mapping) if lane.shut.is_none() => {
+                Ok(mapping) if lane.shut.is_none() => {
                     if lane.admit(mapping, row, position, *micros, now) {
                         self.progress.admit(route.lane, position);
                     }
                 }
-                Some(_) | None => {
+                mapping => {
                     if position > lane.admitted() {
                         self.progress.pin(route.lane, position);
+                        if let Err((what, remedy)) = mapping
+                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
+                        {
+                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
+                            self.actions.push_back(Action::Halted(route.lane));
+                        }
                     }
                 }
             }

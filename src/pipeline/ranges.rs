@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio_postgres::error::SqlState;
 
 use crate::config::{Section, Source};
 use crate::fault::{Exit, Fault};
 use crate::lane::Chunk;
 use crate::postgres::range::{self, Selection};
 use crate::postgres::sql::{Session, connect_sql, is_transient};
-use crate::postgres::{fence, setup};
+use crate::postgres::{fence, setup, table};
 use crate::row::{Key, KeyType};
 
 /// What a range's task tells the corridor.
@@ -39,6 +40,8 @@ pub struct RangeTask {
     pub section: Section,
     /// What is read.
     pub selection: Selection,
+    /// The table's OID: it is the same one under whatever name.
+    pub oid: u32,
     /// How its keys are read.
     pub key_type: KeyType,
     /// The key's column among those read.
@@ -91,6 +94,9 @@ impl RangeTask {
     ) -> Result<(), Fault> {
         let session = connect_sql(source, "backfill").await?;
         let at = |error: tokio_postgres::Error| self_fault(&session, &error);
+        if let Some(table) = table::by_oid(&session, self.oid).await.map_err(at)? {
+            self.selection.follow(&table);
+        }
         let ceiling = match &self.ceiling {
             Some(ceiling) => ceiling.clone(),
             None => match self.fence(&session).await? {
@@ -127,7 +133,8 @@ impl RangeTask {
                 Some(crate::row::Value::Text(text)) => Key::parse(text, self.key_type).ok(),
                 Some(crate::row::Value::Null | crate::row::Value::Oversize) | None => None,
             };
-            let last = (piece.rows.len() < *limit && !piece.cut) || last_key.as_ref().is_none_or(|key| *key >= ceiling);
+            let short = piece.rows.len() < *limit && !piece.cut;
+            let last = short || last_key.as_ref().is_none_or(|key| *key >= ceiling);
             *limit = range::next_limit(Some(&piece.rows));
             self.cursor = last_key.or(self.cursor.take());
             let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };
@@ -164,5 +171,7 @@ impl RangeTask {
 /// The fault of a statement of the backfill.
 fn self_fault(session: &Session, error: &tokio_postgres::Error) -> Fault {
     let fault = session.fault(error);
-    if is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
+    // A table that is not there under its name may have been renamed: the next attempt finds it by its OID.
+    let renamed = error.code() == Some(&SqlState::UNDEFINED_TABLE);
+    if renamed || is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
 }

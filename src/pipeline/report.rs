@@ -140,6 +140,8 @@ pub struct SectionBook {
     pub sink: Option<(String, String)>,
     /// Rows put into quarantine that the counters do not show yet, by reason.
     pub quarantined: Vec<(String, u64)>,
+    /// What did not fit when the process began, though rows still flow.
+    pub warning: Option<(String, String)>,
     /// When its range began here, and how many rows were settled then.
     pub range_began: Option<(Instant, u64)>,
     /// What the counters showed last.
@@ -157,6 +159,7 @@ impl SectionBook {
             trouble: None,
             sink: None,
             quarantined: Vec::new(),
+            warning: None,
             range_began: None,
             shown: Default::default(),
         }
@@ -233,6 +236,8 @@ impl SectionBook {
                 status.state = SectionState::Halted;
             }
             (status.reason, status.remedy) = (Some(reason), Some(remedy));
+        } else if let Some((reason, remedy)) = &self.warning {
+            (status.reason, status.remedy) = (Some(reason.clone()), Some(remedy.clone()));
         }
         status
     }

@@ -143,7 +143,10 @@ async fn prepare_locked(
             for sql in setup::ensure_publication(control, config).await? {
                 tracing::info!(sql, "made the publication");
             }
-            if let Some(lsn) = setup::ensure_slot(control, config).await? {
+            // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
+            let floor = fence::xmin(control).await.map_err(fault)?;
+            let made = setup::ensure_slot(control, config).await?;
+            if let Some(lsn) = made {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
             let found = find(config, control, server).await?;
@@ -152,7 +155,7 @@ async fn prepare_locked(
                 return Err(Hindrance::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            store.adopt(&identity, confirmed, None).await?;
+            store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
             Ok((confirmed, identity, found.server, false))
         }
     }
@@ -166,9 +169,11 @@ pub async fn find(config: &Config, control: &Session, server: slot::Server) -> R
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let mut wire = Wire::connect(&config.source, "pg2planhat identify").await?;
     let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
+    let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;
     Ok(Found {
         system,
+        history,
         server,
         slot: slot::slot(control, &config.source.slot).await.map_err(fault)?,
         publication: slot::publication(control, &config.source.publication).await.map_err(fault)?,
@@ -201,6 +206,9 @@ pub struct Unfit {
     pub fault: Fault,
     /// As the state has it, where it was attached before.
     pub row: Option<SectionRow>,
+    /// It only streams, and its table is there: rows written when it still fitted can be delivered, so that the stream
+    /// decides at which row it halts. Else no mapping could ever deliver them.
+    pub streams: Option<KeyType>,
 }
 
 /// Attaches what is new and resumes what is known.
@@ -234,7 +242,9 @@ pub async fn attach(
         {
             Ok(fit) => fit,
             Err(fault) => {
-                attached.push(Err(Unfit { section: section.clone(), fault, row }));
+                let streams = still_streams(control, types, section, row.as_ref()).await;
+                let streams = streams.map_err(|error| control.fault(&error))?;
+                attached.push(Err(Unfit { section: section.clone(), fault, row, streams }));
                 continue;
             }
         };
@@ -270,8 +280,21 @@ pub(super) async fn describe(
             Err(fault) => return Ok(Err(fault)),
         },
     };
-    let all = table.row_columns(types);
     let columns = section.columns();
+    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
+    if let Some(name) = columns.iter().find(generated)
+        && slot::server(control).await?.version < 180_000
+    {
+        let what = format!(
+            "section {}: the column {name} is generated: before PostgreSQL 18 the stream does not bring it",
+            section.name
+        );
+        return Ok(Err(Fault::usage(
+            what,
+            "map the columns that it is made from; or fill an ordinary column by a trigger",
+        )));
+    }
+    let all = table.row_columns(types);
     let chosen: Vec<_> =
         columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
     let names = config.planhat.bulk_activity_names;
@@ -286,6 +309,25 @@ pub(super) async fn describe(
     };
     let key_type = mapping.key_type();
     Ok(Ok((table, columns, mapping, key_type)))
+}
+
+/// The type of its keys, where a section that does not fit its table now can go on with what is in the WAL.
+async fn still_streams(
+    control: &Session,
+    types: &Types,
+    section: &Section,
+    row: Option<&SectionRow>,
+) -> Result<Option<KeyType>, tokio_postgres::Error> {
+    let Some(row) = row.filter(|row| row.phase == SectionPhase::Streaming) else { return Ok(None) };
+    let oid = row.attachment.table_oid;
+    let by_name = table::by_name(control, &section.table).await?;
+    let table = match by_name {
+        Some(table) if table.oid != oid => None,
+        Some(table) => Some(table),
+        None => table::by_oid(control, oid).await?,
+    };
+    let column = table.as_ref().and_then(|table| table.column(&section.key));
+    Ok(column.and_then(|column| table::key_type(types.of(column.type_oid))))
 }
 
 /// The table of a section that was attached before: the same OID, under whatever name.

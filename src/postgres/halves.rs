@@ -66,6 +66,15 @@ impl WireWriter {
         self.flush().await
     }
 
+    /// Says that no more CopyData comes, and sends all that is queued.
+    ///
+    /// # Errors
+    /// Where the stream fails.
+    pub async fn send_copy_done(&mut self) -> io::Result<()> {
+        frontend::copy_done(&mut self.outbound);
+        self.flush().await
+    }
+
     /// Sends all that is queued. A dropped call leaves the rest queued; the next one goes on with it.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! * In: a section's table and columns, and the range.
 //! * Out: [`Piece`]s in key order, with the WAL position that the stream must have passed before they may be used.
-//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error.
+//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
+//!   large to hold, or a chunk much larger than [`PIECE_MAX`].
 
 use std::pin::pin;
 
@@ -11,7 +12,7 @@ use tokio_postgres::{Client, Error};
 
 use super::sql::first_value;
 use super::table::TableInfo;
-use super::{copy, fence, quote};
+use super::{copy, fence, guard, quote};
 use crate::config::Section;
 use crate::row::{Key, Lsn, Rows};
 
@@ -26,6 +27,8 @@ pub struct Selection {
     width: usize,
     /// `… AND `, or nothing: which rows count at all.
     only: String,
+    /// The list has one column more, which marks values that were left out.
+    marked: bool,
 }
 
 /// A chunk as read.
@@ -53,13 +56,16 @@ pub const SESSION: &str = "SET row_security = off; SET default_transaction_read_
 impl Selection {
     /// Selects `columns` (of which one is the key) of a table.
     pub fn new(section: &Section, table: &TableInfo, columns: &[String]) -> Selection {
-        let list: Vec<String> = columns.iter().map(|column| quote::ident(column)).collect();
+        let typed = |name: &String| table.column(name).map_or(0, |column| column.type_oid);
+        let guarded = columns.iter().map(|name| (name.as_str(), (*name != section.key).then(|| typed(name))));
+        let (list, marked) = guard::list(guarded);
         Selection {
-            list: list.join(", "),
+            list,
             from: table.from_clause(),
             key: quote::ident(&section.key),
             width: columns.len(),
             only: String::new(),
+            marked,
         }
     }
 
@@ -74,6 +80,11 @@ impl Selection {
              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
         );
         self
+    }
+
+    /// The same table, which may have been renamed.
+    pub fn follow(&mut self, table: &TableInfo) {
+        self.from = table.from_clause();
     }
 
     fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
@@ -176,7 +187,13 @@ impl Selection {
                 return Ok((rows, true));
             }
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
-            rows.push_with(|data, cells| copy::line(line, data, cells));
+            rows.push_with(|data, cells| {
+                let first = cells.len();
+                copy::line(line, data, cells);
+                if self.marked {
+                    guard::mark(data, cells, first);
+                }
+            });
         }
         Ok((rows, false))
     }

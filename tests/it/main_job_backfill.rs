@@ -262,15 +262,17 @@ async fn case_38_no_snapshot_is_older_than_a_chunk() {
              INSERT INTO t SELECT FROM generate_series(1, 20000)",
         )
         .await;
-    let section = metric_over("t", "t").set("batch", "{ rows: 200 }").field("info", "{ f: filler }");
+    let section = SectionText::activity("t", "t").without("email").without("weight").without("date");
+    let section = section.field("externalId", "id").field("action", "{ value: a }").field("info", "{ f: filler }");
+    let section = section.set("date", "receipt").set("batch", "{ rows: 200 }");
     let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section));
-    arrived(&sim, SinkKind::Metric, 200).await;
+    arrived(&sim, SinkKind::Activity, 200).await;
     let client = cluster.client().await;
     let oldest = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
         FROM pg_stat_activity WHERE application_name LIKE 'pg2planhat%' AND backend_type = 'client backend'
         AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL OR state LIKE 'idle in transaction%')";
     let (begun, mut worst, mut looks) = (std::time::Instant::now(), 0f64, 0);
-    while sim.stats().metrics.items < 20_000 {
+    while sim.stats().activities.items < 20_000 {
         worst = worst.max(client.query_one(oldest, &[]).await.unwrap().get(0));
         looks += 1;
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,7 +1,5 @@
 //! When a batch goes, how large it is, and what its items are called.
 
-use std::time::Duration;
-
 use pg2planhat::sim::{Names, Received, SimOptions, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText};

@@ -13,12 +13,13 @@ const MIB: u64 = 1 << 20;
 /// The `memory` of these tests.
 const MEMORY: u64 = 16 * MIB;
 
-/// What the process may ever hold. The program itself: 32 MiB (debug information not loaded; threads, TLS, certificates).
-/// Then `memory` twice: half of it is the lanes' budget, a quarter the chunks of key ranges, an eighth each the channel
-/// between the stream's thread and the corridor (4 MiB) and the largest message (`memory` / 2, which exists twice for an
-/// instant: in the connection's buffer and as an item); a batch that grows is copied as it doubles; an answer is kept up to
-/// 4 MiB and twice its request.
-const BOUND: u64 = 32 * MIB + 3 * MEMORY;
+/// What the process may ever hold, whatever passes through it. The program itself: 32 MiB at most (code, threads, TLS,
+/// certificates; it begins at some 15 MiB). Then four times `memory`: half of it is the lanes' budget and half the largest
+/// message, which exists twice for an instant (in the connection's buffer and as an item); the channel between the stream's
+/// thread and the corridor holds 4 MiB, two chunks of a key range some 12 MiB; a buffer that grows is copied as it doubles,
+/// an answer is kept up to 4 MiB and twice its request; and the allocator gives pages back late. Measured: 74 MiB under 800 MB
+/// in rows of a megabyte, 35 to 60 MiB otherwise.
+const BOUND: u64 = 32 * MIB + 4 * MEMORY;
 
 fn assert_bounded(app: &App) {
     let held = app.rss();
@@ -107,16 +108,15 @@ async fn case_xx_giant_answers_stay_within_the_memory() {
     scene.config = scene.config.set("planhat.timeout", "5s");
     let app = scene.run().await;
     // 10,000 echoes of refused items, 4 MiB and more of them; then answers without end.
-    scene.sim.queue_fault(SimFault::RefuseFirst { count: 1_000_000, error: "no ".repeat(50) });
+    scene.sim.queue_fault(SimFault::RefuseFirst { count: 1_000_000, error: "no ".repeat(50) }.times(0));
     scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 300), g FROM generate_series(1, 10000) g").await;
-    let most = "SELECT (count(*) > 1000 AND count(*) = (SELECT sum(rows_quarantined) FROM pg2planhat.section))::int \
-                FROM pg2planhat.quarantine";
-    scene.number(most, 1).await;
-    for from in [10_001, 10_002] {
+    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 10_000).await;
+    scene.sim.clear_faults();
+    for from in [10_001_i64, 10_002] {
         scene.sim.queue_fault(SimFault::Endless);
-        scene.insert(from, from).await;
-        let wanted = scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await;
-        assert!(wanted > 1000);
+        scene.insert(from.unsigned_abs(), from.unsigned_abs()).await;
+        let doubted = from - 10_000;
+        scene.number("SELECT count(*) FROM pg2planhat.delivery WHERE outcome = 'resent'", doubted).await;
     }
     scene.outcomes().await;
     assert_bounded(&app);

@@ -57,6 +57,8 @@ pub struct Process {
     pub confirms: VecDeque<Lsn>,
     pub readers: Vec<Option<Reader>>,
     pub retrying: HashSet<i64>,
+    /// Lanes whose mapping does not fit their table.
+    pub misfits: HashSet<usize>,
     pub draining: bool,
 }
 
@@ -146,6 +148,7 @@ impl Process {
             confirms: VecDeque::new(),
             readers: (0..count).map(|_| None).collect(),
             retrying: HashSet::new(),
+            misfits: HashSet::new(),
             draining: false,
         };
         process.set_routes(settings);
@@ -159,22 +162,23 @@ impl Process {
         process
     }
 
-    /// The table no longer fits the lane's mapping.
+    /// The table no longer fits the lane's mapping: the next row of it shuts the lane.
     pub fn misfit(&mut self, lane: usize, settings: &[Setting]) {
-        self.engine.lanes[lane].shut = Some(Shut::Mapping(String::new(), String::new()));
+        self.misfits.insert(lane);
         self.set_routes(settings);
     }
 
     fn set_routes(&mut self, settings: &[Setting]) {
-        let engine = &mut self.engine;
-        let misfits: Vec<bool> = engine.lanes.iter().map(|lane| matches!(lane.shut, Some(Shut::Mapping(..)))).collect();
         for table in 0..TABLES {
             let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
-            let mapping = |lane: usize, section: usize| (!misfits[lane]).then(|| Rc::clone(&settings[section].mapping));
+            let mapping = |lane: usize, section: usize| match self.misfits.contains(&lane) {
+                true => Err((String::new(), String::new())),
+                false => Ok(Rc::clone(&settings[section].mapping)),
+            };
             let routes: Vec<Route> =
                 lanes.map(|(lane, section)| Route { lane, mapping: mapping(lane, *section) }).collect();
             if !routes.is_empty() {
-                engine.set_routes(table as u32, routes);
+                self.engine.set_routes(table as u32, routes);
             }
         }
     }

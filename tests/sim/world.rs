@@ -11,7 +11,7 @@ use pg2planhat::config::{
     TableName,
 };
 use pg2planhat::engine::Action;
-use pg2planhat::lane::{Lane, Range, Shut};
+use pg2planhat::lane::Range;
 use pg2planhat::mapping::Mapping;
 use pg2planhat::planhat::{Answer, RefusedItem, Verdict};
 use pg2planhat::row::{Column, Key, KeyType, Lsn, Phase, Position, Type};
@@ -553,7 +553,7 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
-                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) => {}
+                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) | Action::Halted(_) => {}
                 Action::Rewind => {
                     self.tally.rewinds += 1;
                     self.tell(|| "rewind".into());
@@ -697,9 +697,7 @@ impl World {
         self.server.published[1] = true;
         self.paused.fill(false);
         self.mended = true;
-        let shut = |lane: &Lane| matches!(lane.shut, Some(Shut::Mapping(..)));
-        let misfit = self.process.engine.lanes.iter().any(shut);
-        if misfit || self.process.draining || !self.state.sections.contains_key("c") {
+        if !self.process.misfits.is_empty() || self.process.draining || !self.state.sections.contains_key("c") {
             if !self.state.sections.contains_key("c") {
                 attach(&mut self.state, "c", Lsn(self.server.end));
             }

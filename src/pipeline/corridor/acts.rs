@@ -6,11 +6,11 @@ use tokio::task::JoinError;
 
 use super::{Corridor, Ending, Requested};
 use crate::engine::Action;
-use crate::lane::{Lane, Settled};
+use crate::lane::{Lane, Settled, Shut};
 use crate::pipeline::identity::Needs;
 use crate::pipeline::writer::Written;
 use crate::planhat::Verdict;
-use crate::state::Outcome;
+use crate::state::{Op, Outcome};
 use crate::telemetry::logs::Passage;
 use crate::telemetry::status::Reason;
 
@@ -39,9 +39,18 @@ impl Corridor {
                     self.sections[run].book.since.in_doubt += rows;
                 }
                 Action::Rewind => self.rewind(),
+                Action::Halted(lane) => self.on_halted(lane),
             }
         }
         self.give_permits();
+    }
+
+    fn on_halted(&mut self, lane: usize) {
+        let lane = &self.engine.lanes[lane];
+        let Some(Shut::Mapping(what, remedy)) = lane.shut.clone() else { return };
+        let section = lane.name.clone();
+        tracing::error!(%section, what, remedy, "halted: the table no longer fits the mapping; the slot waits for it");
+        self.engine.record(vec![Op::Halted { section, why: Some((what, remedy)) }]);
     }
 
     /// Chunks that were used may be followed by others.

@@ -26,6 +26,7 @@ use crate::postgres::types::Types;
 use crate::row::Phase;
 use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::logs::Throttle;
+use crate::telemetry::status::InstanceState;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -61,6 +62,8 @@ impl Corridor {
         }
         let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
+        // What an earlier process could not do without a person is decided: this one leads.
+        store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
@@ -88,7 +91,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0 },
+            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
             down: None,
             blind: None,
             unwritten: None,
@@ -142,6 +145,7 @@ impl Corridor {
             lane,
             section: self.sections[run.section].section.clone(),
             selection,
+            oid: run.oid,
             key_type: self.engine.lanes[lane].key_type,
             key_column: run.key_column,
             cursor: range.cursor.clone(),
@@ -223,8 +227,25 @@ fn parts(
                 parts.add(&mut run, laned.run, Some(laned.mapping));
             }
             Some(Err(unfit)) => {
-                tracing::error!(section = %section.name, what = unfit.fault.what, remedy = unfit.fault.remedy, "halted");
-                run.book.trouble = Some((unfit.fault.what, unfit.fault.remedy));
+                let trouble = (unfit.fault.what, unfit.fault.remedy);
+                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
+                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
+                        rows written before are delivered, and the first that does not fit halts it");
+                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
+                    (lane.shut, lane.key_type) = (None, key_type);
+                    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
+                    lane.expect_doubts(left.doubts);
+                    run.book.since.in_doubt += left.rows;
+                    run.book.warning = Some(trouble);
+                    run.metrics.in_doubt(left.rows);
+                    parts.first_ops.extend(left.ops);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
+                    parts.sections.push(run);
+                    continue;
+                }
+                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
+                run.book.trouble = Some(trouble);
                 if let Some(row) = unfit.row {
                     parts.first_ops.push(halted(&run));
                     // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
@@ -295,6 +316,8 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
     if row.halted.is_some() {
         ops.push(Op::Halted { section: section.name.clone(), why: None });
     }
+    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
+    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
     let run = LaneRun {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
@@ -303,7 +326,9 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
         key_column: mapping.key_column(),
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
-        sound: None,
+        sound,
+        entry: None,
+        partitions: None,
     };
     Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
 }
@@ -329,6 +354,8 @@ fn shut(
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound: None,
+        entry: None,
+        partitions: None,
     };
     Ok((lane, run))
 }

@@ -6,6 +6,7 @@
 
 mod acts;
 mod build;
+mod drift;
 mod flow;
 mod news;
 mod show;
@@ -76,6 +77,10 @@ struct LaneRun {
     chunks: usize,
     /// The WAL's end and the xmin when the publication was last seen to carry its table as it should.
     sound: Option<(Lsn, u64)>,
+    /// Its table's entry in the publication when it was first seen there: a new one was taken out in between.
+    entry: Option<u32>,
+    /// The table's partitions at the last look.
+    partitions: Option<Vec<u32>>,
 }
 
 /// A request that has ended.
@@ -91,6 +96,8 @@ struct Requested {
 struct Reconnect {
     at: Instant,
     failures: u32,
+    /// How often in a row the server could not decode, and what was confirmed then.
+    wedged: (Lsn, u32),
 }
 
 /// The running corridor.
