@@ -91,7 +91,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
+            reconnect: Reconnect::new(now, checkpoint),
             down: None,
             blind: None,
             unwritten: None,
