@@ -36,6 +36,13 @@ pub struct Needs {
     pub fault: Fault,
 }
 
+impl Needs {
+    /// A state that `repair` mends.
+    pub fn repair(reason: Reason, what: String) -> Needs {
+        needs(reason, what, REPAIR)
+    }
+}
+
 impl Found {
     /// The identity as the state records it.
     pub fn identity(&self, config: &Config) -> Identity {
@@ -67,8 +74,7 @@ impl Found {
             return Err(needs(
                 Reason::RestoredBackup,
                 what,
-                "pg2planhat repair --gap (re-reads rows written since the \
-                 checkpoint's xmin floor; rows delivered before the restore may be delivered again)",
+                "pg2planhat repair --accept-loss (go on from here: what was delivered stays delivered), or --backfill",
             ));
         }
         let Some(there) = &self.slot else {
@@ -142,7 +148,7 @@ impl Found {
             return Ok(());
         }
         let changed = |what: String| Err(needs(Reason::TimelineChanged, what, REPAIR));
-        if !self.slot.as_ref().is_some_and(|slot| slot.failover == Some(true)) {
+        if self.slot.as_ref().is_none_or(|slot| slot.failover != Some(true)) {
             return changed(format!(
                 "the server is on timeline {timeline}, recorded was {}: a standby was promoted, and it does not have the slot's \
                  past",

@@ -7,6 +7,7 @@
 mod connect;
 mod corridor;
 pub mod doubts;
+mod follow;
 mod identity;
 pub mod operate;
 mod ranges;
@@ -184,7 +185,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> stream::Start {
 /// What a stream's end means for a start.
 fn hindrance(ended: &Ended) -> Hindrance {
     use crate::telemetry::status::Reason;
-    let needs = |reason| Hindrance::Needs(Needs { reason, fault: ended.fault.clone() });
+    let needs = |reason| Hindrance::Needs(Needs::repair(reason, ended.fault.what.clone()));
     match ended.fate {
         // What is not where it was is compared at the next try, and named there.
         Fate::Stopped | Fate::Transient | Fate::Silent | Fate::Moved | Fate::SlotActive | Fate::Shutdown => {
@@ -193,7 +194,7 @@ fn hindrance(ended: &Ended) -> Hindrance {
         Fate::SlotMissing => needs(Reason::SlotMissing),
         Fate::SlotLost => needs(Reason::SlotLost),
         Fate::PublicationMissing => needs(Reason::PublicationChanged),
-        Fate::Wedged => needs(Reason::Wedged),
+        Fate::Wedged => Hindrance::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }),
         Fate::Refused => Hindrance::Wrong(ended.fault.clone()),
     }
 }

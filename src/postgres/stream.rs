@@ -500,6 +500,10 @@ impl Link<'_> {
     /// CopyDone, and everything that still comes up to the server's own CopyDone, unread: the server takes messages in
     /// order, so it has taken the last status by then. (Any keepalive would not prove that: one may be under way.)
     async fn take_leave(&mut self) -> std::io::Result<()> {
+        if self.skim.is_some() {
+            // In the middle of a message: there is no waiting for its end.
+            return Ok(());
+        }
         self.writer.send_copy_done().await?;
         loop {
             let buffer = self.reader.buffer_mut();

@@ -267,11 +267,7 @@ impl Wire {
         }
         let rows = self.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await?;
         let text = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)?).unwrap_or_default();
-        let ended = |line: &str| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-        };
-        Ok(text.lines().filter_map(ended).collect())
+        Ok(super::timeline::parse(&text))
     }
 
     /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending

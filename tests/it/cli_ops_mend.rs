@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli_ops_look::{insert, json, received, stage, stop, wait_items};
-use crate::harness::{App, Cluster, ConfigText};
+use crate::harness::{App, Cluster, ConfigText, SectionText};
 
 /// Ran, stopped, 10 rows more, and the slot is gone.
 async fn without_slot() -> (Cluster, pg2planhat::sim::SimHandle, ConfigText) {
@@ -59,7 +59,7 @@ async fn a_loss_is_accepted_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_gap_is_read_again_from_the_floor() {
+async fn case_21_26_a_gap_is_read_again_from_the_floor() {
     let (cluster, sim, config) = without_slot().await;
     let done = json(&config, &["repair", "--gap", "--yes"]).await;
     let floor = done["repaired"]["xmin_floor"].as_u64().unwrap();
@@ -94,7 +94,7 @@ async fn everything_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_teardown_leaves_nothing() {
+async fn case_27_a_teardown_leaves_nothing() {
     let (cluster, sim, config) = stage().await;
     let app = App::run(&config);
     wait_items(&sim, 100).await;
@@ -113,4 +113,50 @@ async fn a_teardown_leaves_nothing() {
     assert_eq!(cluster.number(left).await, 0);
     let again = App::command(&config, &["teardown"]).await;
     assert!(again.code == 0 && again.stdout.contains("nothing to drop"), "{again:?}");
+}
+
+#[tokio::test]
+async fn the_gap_of_one_section_is_mended_beside_the_others() {
+    let (cluster, sim, config) = stage().await;
+    cluster.sql(&SectionText::metric_table("usage")).await;
+    let with = |switch: &str| {
+        let off = SectionText::activity("logins", "app_event").set("sync", switch);
+        ConfigText::new(&cluster, &sim.url()).section(off).section(SectionText::metric("seats", "usage"))
+    };
+    let (on, off) = (with("receive"), with("off"));
+    drop(config);
+    let streaming = |status: &serde_json::Value| {
+        let all = status["sections"].as_array()?.iter().all(|one| one["state"] == "streaming" || one["state"] == "off");
+        all.then_some(())
+    };
+    let app = App::run(&on);
+    wait_items(&sim, 100).await;
+    app.wait_status("the stream", streaming).await;
+    let floor = "SELECT count(*) FROM pg2planhat.instance WHERE xmin_floor IS NOT NULL";
+    let known = || async { (cluster.number(floor).await == 1).then_some(()) };
+    crate::harness::eventually(Duration::from_secs(30), "an xmin floor", known).await;
+    stop(&app).await;
+
+    let app = App::run(&off);
+    app.wait_status("the stream", streaming).await;
+    insert(&cluster, 10).await;
+    cluster.sql("INSERT INTO usage (external_id, value) VALUES ('c', 1)").await;
+    sim.wait_for(|stats| stats.metrics.items == 1, Duration::from_secs(30)).await.unwrap();
+    stop(&app).await;
+
+    let done = json(&on, &["repair", "--gap", "--yes"]).await;
+    let sections = done["repaired"]["sections"].as_array().unwrap();
+    assert_eq!((sections.len(), sections[0]["section"].as_str()), (1, Some("logins")), "{done}");
+    assert_eq!(done["repaired"]["new_slot"], false);
+    let rows = sections[0]["rows"].as_u64().unwrap();
+    assert_eq!(rows, 10, "only what came since the section was switched off");
+    assert_eq!(json(&on, &["repair", "--gap", "--yes"]).await, json!({ "repaired": null }));
+    let app = App::run(&on);
+    wait_items(&sim, 100 + rows).await;
+    app.wait_status("the stream", streaming).await;
+    insert(&cluster, 1).await;
+    wait_items(&sim, 101 + rows).await;
+    assert_eq!(received(&sim).iter().map(|(user, _)| *user).collect::<Vec<_>>(), (1..=111).collect::<Vec<_>>());
+    assert_eq!(sim.stats().metrics.items, 1, "the other section is not touched");
+    stop(&app).await;
 }

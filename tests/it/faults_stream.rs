@@ -14,7 +14,7 @@ fn slow(millis: u64) -> SimFault {
 /// Waits until a metric of the program is as wished.
 async fn metric(app: &App, name: &str, labels: &[(&str, &str)], wished: impl Fn(f64) -> bool) -> f64 {
     let look = || async { app.metric(name, labels).await.filter(|value| wished(*value)) };
-    eventually(PATIENCE, name, look).await
+    eventually(PATIENCE, &format!("{name} {labels:?}"), look).await
 }
 
 #[tokio::test]
@@ -189,17 +189,19 @@ async fn case_11_a_fast_shutdown_while_the_sink_is_down_is_not_held_up() {
 async fn case_13_what_was_rolled_back_is_never_sent() {
     let scene = Scene::new().await;
     let app = scene.run().await;
-    scene
-        .cluster
-        .sql(
-            "BEGIN; INSERT INTO m (value) VALUES (1); SAVEPOINT a; INSERT INTO m (external_id, value) SELECT 'c', g \
-             FROM generate_series(1, 500) g; ROLLBACK TO a; INSERT INTO m (external_id, value) VALUES ('c', 2); COMMIT; \
-             DELETE FROM m WHERE external_id IS NULL; BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 3); ROLLBACK; \
-             BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 4); SAVEPOINT b; RELEASE b; COMMIT; \
-             BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 5); PREPARE TRANSACTION 'x'; ROLLBACK PREPARED 'x'; \
-             BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 6); PREPARE TRANSACTION 'y'; COMMIT PREPARED 'y'",
-        )
-        .await;
+    let client = scene.cluster.client().await;
+    for sql in [
+        "BEGIN; INSERT INTO m (value) VALUES (1); ROLLBACK",
+        "BEGIN; SAVEPOINT a; INSERT INTO m (external_id, value) SELECT 'c', g FROM generate_series(1, 500) g; ROLLBACK TO a; \
+         INSERT INTO m (external_id, value) VALUES ('c', 2); COMMIT",
+        "BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 4); SAVEPOINT b; RELEASE b; COMMIT",
+        "BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 5); PREPARE TRANSACTION 'x'",
+        "ROLLBACK PREPARED 'x'",
+        "BEGIN; INSERT INTO m (external_id, value) VALUES ('c', 6); PREPARE TRANSACTION 'y'",
+        "COMMIT PREPARED 'y'",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
     scene.exact().await;
     assert_eq!(scene.accepted().len(), 3);
     drop(app);
@@ -217,16 +219,21 @@ async fn case_14_what_a_foreign_publication_sends_is_counted_and_skipped() {
         .await;
     let app = scene.run().await;
     scene.insert(5).await;
-    scene
-        .cluster
-        .sql(
-            "UPDATE m SET value = 9; INSERT INTO other VALUES (1, 'good'); UPDATE other SET id = 2; DELETE FROM other; \
-             TRUNCATE other; SELECT pg_logical_emit_message(true, 'a', 'b'); SELECT pg_logical_emit_message(false, 'a', 'b'); \
-             SELECT pg_replication_origin_create('o'); SELECT pg_replication_origin_session_setup('o'); \
-             BEGIN; SELECT pg_replication_origin_xact_setup('0/1234', now()); \
-             INSERT INTO m (external_id, value) VALUES ('origin', 1); COMMIT",
-        )
-        .await;
+    let client = scene.cluster.client().await;
+    for sql in [
+        "UPDATE m SET value = 9",
+        "INSERT INTO other VALUES (1, 'good')",
+        "UPDATE other SET id = 2",
+        "DELETE FROM other",
+        "TRUNCATE other",
+        "SELECT pg_logical_emit_message(true, 'a', 'b'), pg_logical_emit_message(false, 'a', 'b')",
+        "SELECT pg_replication_origin_create('o')",
+        "SELECT pg_replication_origin_session_setup('o')",
+        "BEGIN; SELECT pg_replication_origin_xact_setup('0/1234', now()); \
+         INSERT INTO m (external_id, value) VALUES ('origin', 1); COMMIT",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
     scene.exact().await;
     for kind in ["update", "delete", "truncate", "origin", "type"] {
         metric(&app, "stream_messages_ignored_total", &[("kind", kind)], |count| count > 0.0).await;
@@ -263,7 +270,7 @@ async fn quarantined(scene: &Scene) {
     let row = || async { scene.cluster.rows("SELECT key, reason FROM pg2planhat.quarantine").await.pop() };
     let row = eventually(PATIENCE, "the row in quarantine", row).await;
     assert_eq!(row[0].as_deref(), Some("2"));
-    assert!(row[1].as_ref().unwrap().starts_with("too_large"), "{row:?}");
+    assert!(row[1].as_ref().unwrap().contains("too large"), "{row:?}");
     assert_eq!(scene.accepted().into_keys().collect::<Vec<_>>(), [1, 3]);
 }
 
@@ -301,13 +308,16 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     scene.cluster.sql("UPDATE m SET external_id = 'b' WHERE id = 1").await;
     scene.sim.wait_for(|stats| stats.metrics.items >= 3, PATIENCE).await.unwrap();
     assert_eq!(scene.accepted()[&1], 2);
-    scene
-        .cluster
-        .sql(
-            "CREATE TABLE m_c (id bigint, external_id text, value float8, at timestamptz); INSERT INTO m_c VALUES (3, 'c'); \
-             CREATE TABLE m_d PARTITION OF m FOR VALUES IN ('d'); ALTER TABLE m ATTACH PARTITION m_c FOR VALUES IN ('c')",
-        )
-        .await;
+    // The partitions that there are have been seen: the first look is a thorough one.
+    metric(&app, "slot_retained_bytes", &[], |bytes| bytes >= 0.0).await;
+    for sql in [
+        "CREATE TABLE m_c (id bigint, external_id text, value float8, at timestamptz)",
+        "INSERT INTO m_c VALUES (3, 'c')",
+        "CREATE TABLE m_d PARTITION OF m FOR VALUES IN ('d')",
+        "ALTER TABLE m ATTACH PARTITION m_c FOR VALUES IN ('c')",
+    ] {
+        scene.cluster.sql(sql).await;
+    }
     app.wait_log("m_c was attached").await;
     assert!(!app.log().contains("m_d was attached"), "a partition made empty hides nothing");
     scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (4, 'c'), (5, 'd')").await;

@@ -17,6 +17,7 @@ mod cli_ops_look;
 mod cli_ops_mend;
 mod cli_query;
 mod cli_setup;
+mod crash;
 mod delivery_scene;
 mod demo;
 mod faults_planhat;

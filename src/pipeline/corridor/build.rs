@@ -26,6 +26,7 @@ use crate::postgres::types::Types;
 use crate::row::Phase;
 use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::logs::Throttle;
+use crate::telemetry::status::InstanceState;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -61,6 +62,8 @@ impl Corridor {
         }
         let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
+        // What an earlier process could not do without a person is decided: this one leads.
+        store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
@@ -88,7 +91,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
+            reconnect: Reconnect::new(now, checkpoint),
             down: None,
             blind: None,
             unwritten: None,

@@ -129,7 +129,7 @@ impl Corridor {
 
     fn on_ended(&mut self, ended: Ended) {
         self.stream = None;
-        let needs = |reason| Some(Ending::Needs(Needs { reason, fault: ended.fault.clone() }));
+        let needs = |reason| Some(Ending::Needs(Needs::repair(reason, ended.fault.what.clone())));
         match ended.fate {
             Fate::Stopped => {}
             Fate::Moved => {
@@ -150,7 +150,7 @@ impl Corridor {
                 let times = if at == self.engine.confirmed() { times + 1 } else { 1 };
                 self.reconnect.wedged = (self.engine.confirmed(), times);
                 if times >= WEDGED {
-                    self.ending = needs(Reason::Wedged);
+                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }));
                 }
             }
             // It may be away, or decode something long: then the same patience would end every try before its first word.

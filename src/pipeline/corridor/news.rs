@@ -138,7 +138,6 @@ impl Corridor {
     }
 
     pub(super) fn needs(&mut self, reason: Reason, what: String) {
-        let remedy = "pg2planhat repair --gap, --backfill or --accept-loss";
-        self.ending = Some(Ending::Needs(Needs { reason, fault: Fault::needs_person(what, remedy) }));
+        self.ending = Some(Ending::Needs(Needs::repair(reason, what)));
     }
 }

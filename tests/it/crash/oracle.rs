@@ -29,7 +29,10 @@ impl Oracle<'_> {
 
     /// I2: the slot is not past the durable checkpoint.
     pub async fn confirmed_is_not_early(&self) {
-        let there = format!("SELECT count(*) FROM pg_tables WHERE schemaname = '{}_state' AND tablename = 'instance'", self.name);
+        let there = format!(
+            "SELECT count(*) FROM pg_tables WHERE schemaname = '{}_state' AND tablename = 'instance'",
+            self.name
+        );
         if self.cluster.number(&there).await == 0 {
             return;
         }
@@ -55,7 +58,9 @@ impl Oracle<'_> {
                 };
                 let keys = self.keys(&format!("SELECT id FROM {}.{section}", self.name)).await;
                 missing.extend(
-                    keys.into_iter().filter(|key| !stored.contains_key(key) && !held.contains(key)).map(|key| (section, key)),
+                    keys.into_iter()
+                        .filter(|key| !stored.contains_key(key) && !held.contains(key))
+                        .map(|key| (section, key)),
                 );
             }
             if missing.is_empty() && self.is_settled().await {
@@ -117,7 +122,11 @@ impl Oracle<'_> {
             for (key, times) in settled {
                 assert!(keys.contains(&key), "I4: {}: {section} {key} is not in the table", self.name);
                 let allowed = 1 + allowed.get(&key).copied().unwrap_or(0);
-                assert!(times <= allowed, "I3: {}: {section} {key} came {times} times, {allowed} are explained", self.name);
+                assert!(
+                    times <= allowed,
+                    "I3: {}: {section} {key} came {times} times, {allowed} are explained",
+                    self.name
+                );
                 doubled += u64::from(times - 1);
             }
             rows += keys.len() as u64;

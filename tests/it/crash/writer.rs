@@ -35,8 +35,7 @@ async fn write(clients: [Client; 3], schema: String, mut dice: Rng, stop: Arc<At
     let mut sizes = 0;
     while !stop.load(Ordering::SeqCst) {
         let one = dice.usize(0..clients.len());
-        let (table, column, value) =
-            if dice.bool() { ("seats", "value", "1") } else { ("logins", "who", "'x'") };
+        let (table, column, value) = if dice.bool() { ("seats", "value", "1") } else { ("logins", "who", "'x'") };
         // One large transaction now and then, as long as the run stays short.
         let rows = if dice.u8(0..40) == 0 && sizes < 3 { 600 } else { dice.u32(1..12) };
         sizes += u32::from(rows == 600);
