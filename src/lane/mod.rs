@@ -8,13 +8,15 @@ mod delivery;
 mod queue;
 mod range;
 mod retry;
+mod settle;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub use delivery::{Sending, Settled, Stage, Step};
+pub use delivery::{Sending, Stage, Step};
 pub use queue::Queue;
 pub use range::{Chunk, Range};
+pub use settle::Settled;
 
 use crate::batch::{Batch, Origin, Refused, Through};
 use crate::config::{BatchLimits, Flush, InDoubt, Section};

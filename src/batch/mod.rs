@@ -4,7 +4,11 @@
 //! * Out: [`Batch`]es, sealed: a JSON array of at most the section's rows and bytes.
 //! * Never: an item in two batches, an item out of order, a body over the sink's own limit.
 
+mod row;
+
 use std::time::Duration;
+
+pub use row::{Origin, Refused, Through};
 
 use bytes::Bytes;
 
@@ -13,19 +17,6 @@ use crate::row::{Key, Lsn, Phase, Position};
 
 /// No body is larger than this, whatever the configuration says (PLANHAT.md: 32 MB a body; stay at or under this).
 pub const MAX_BODY: usize = 30_000_000;
-
-/// What a batch's settlement says of its way in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Through {
-    /// The stream, up to and including this position.
-    Stream(Position),
-    /// The key range, up to and including this key.
-    Key(Key),
-    /// The end of the key range: the backfill is complete.
-    RangeEnd,
-    /// Rows taken out of quarantine; settling says nothing about either way.
-    Apart,
-}
 
 /// One item's places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,53 +35,6 @@ struct Run {
     first: u32,
     final_lsn: Lsn,
     commit_micros: i64,
-}
-
-/// A row that is no item: it goes into quarantine when its batch is settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// How many items of the batch stand before it.
-    before: u32,
-    /// The row's key, as text.
-    pub key: String,
-    /// A word for metrics, a colon, and the reason for people.
-    pub reason: String,
-    /// What is known of the row, as JSON.
-    pub item: String,
-    /// Where it stood in the stream.
-    pub position: Option<Position>,
-    /// The quarantine row that it was retried from.
-    pub retried: Option<i64>,
-}
-
-impl Refused {
-    /// A refused row.
-    pub fn new(key: String, reason: String, item: String) -> Refused {
-        Refused { before: 0, key, reason, item, position: None, retried: None }
-    }
-}
-
-impl Refused {
-    /// The row's place, as its origin tells it.
-    pub fn of(mut self, origin: Origin) -> Refused {
-        match origin {
-            Origin::Stream(position, _) => self.position = Some(position),
-            Origin::Range => {}
-            Origin::Quarantine(id) => self.retried = Some(id),
-        }
-        self
-    }
-}
-
-/// Where a row came from, for the item made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The stream: its place, and when its transaction committed (µs since 2000-01-01 UTC).
-    Stream(Position, i64),
-    /// A key range.
-    Range,
-    /// Quarantine, by its id there.
-    Quarantine(i64),
 }
 
 /// A batch that is being filled.

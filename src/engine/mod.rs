@@ -4,6 +4,9 @@
 //! * Out: [`Action`]s, in the order in which they must be begun.
 //! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
 
+mod holds;
+mod intake;
+
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -144,97 +147,6 @@ impl Engine {
             draining: false,
             floors: VecDeque::new(),
         }
-    }
-
-    // ---- the stream ----
-
-    /// A new connection: the stream begins again at the checkpoint.
-    pub fn stream_restarts(&mut self) {
-        self.stale = false;
-        self.transaction = None;
-        self.progress.restart();
-    }
-
-    /// The sections of a table, as the table is from here on.
-    pub fn set_routes(&mut self, oid: u32, routes: Vec<Route>) {
-        self.routes.insert(oid, routes);
-    }
-
-    /// A transaction begins.
-    pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
-        if self.stale {
-            return;
-        }
-        self.transaction = Some((final_lsn, commit_micros, 0));
-        self.progress.begin(final_lsn);
-    }
-
-    /// A row of the open transaction.
-    #[inline]
-    pub fn insert(&mut self, oid: u32, row: &Row<'_>, now: Duration) {
-        let Some((final_lsn, micros, next)) = &mut self.transaction else { return };
-        let position = Position { final_lsn: *final_lsn, ordinal: *next };
-        *next += 1;
-        let Some(routes) = self.routes.get(&oid) else { return };
-        for route in routes {
-            let lane = &mut self.lanes[route.lane];
-            match &route.mapping {
-                Ok(mapping) if lane.shut.is_none() => {
-                    if lane.admit(mapping, row, position, *micros, now) {
-                        self.progress.admit(route.lane, position);
-                    }
-                }
-                mapping => {
-                    if position > lane.admitted() {
-                        self.progress.pin(route.lane, position);
-                        if let Err((what, remedy)) = mapping
-                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
-                        {
-                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
-                            self.actions.push_back(Action::Halted(route.lane));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The open transaction ends.
-    pub fn commit(&mut self, end_lsn: Lsn) {
-        self.transaction = None;
-        self.progress.commit(end_lsn);
-    }
-
-    /// The server says how far it has read.
-    pub fn keepalive(&mut self, wal_end: Lsn) {
-        if !self.stale {
-            self.progress.keepalive(wal_end);
-        }
-    }
-
-    // ---- key ranges ----
-
-    /// How a lane's chunks become items.
-    pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
-        self.range_mappings[lane] = Some(mapping);
-    }
-
-    /// How a lane's chunks become items.
-    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
-        self.range_mappings[lane].clone()
-    }
-
-    /// A chunk of a lane's range was read.
-    pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
-        if let Some(range) = &mut self.lanes[lane].range {
-            range.push_chunk(chunk);
-        }
-    }
-
-    /// The smallest WAL position that a chunk waits for and that the stream has not passed: worth a ping.
-    pub fn waits_for(&self) -> Option<Lsn> {
-        let waits = self.lanes.iter().filter_map(|lane| lane.range.as_ref()?.waits_for());
-        waits.filter(|lsn| *lsn > self.progress.received()).min()
     }
 
     // ---- the sink ----
@@ -424,112 +336,5 @@ impl Engine {
     /// When [`Engine::pump`] should be called next, at the latest.
     pub fn next_wake(&self) -> Option<Duration> {
         self.lanes.iter().filter_map(Lane::next_due).min()
-    }
-
-    // ---- what it holds ----
-
-    /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a
-    /// share of their own, or a full budget would stop the stream that they wait for.
-    pub fn buffered(&self) -> usize {
-        self.lanes.iter().map(Lane::weight).sum::<usize>() + self.pending_weight
-    }
-
-    /// Whether more of the stream may be read: lanes hold less than the budget.
-    pub fn wants_rows(&self) -> bool {
-        !self.draining && self.buffered() < self.settings.budget
-    }
-
-    /// Nothing more is taken in; everything that waits goes now.
-    pub fn drain(&mut self) {
-        self.draining = true;
-    }
-
-    /// Whether a drain has done what can be done: no request under way, nothing unwritten, nothing left to send but
-    /// what waits for a sink that does not take it.
-    pub fn is_drained(&self) -> bool {
-        let quiet = |lane: &Lane| match lane.stage() {
-            Stage::Idle => lane.is_empty() || lane.paused,
-            Stage::Waiting { .. } => true,
-            Stage::Announcing(_) | Stage::Requesting(_) => false,
-        };
-        self.pending.is_empty() && self.actions.is_empty() && self.lanes.iter().all(quiet)
-    }
-
-    /// Everything before this is settled.
-    pub fn settled_lsn(&self) -> Lsn {
-        self.progress.mark()
-    }
-
-    /// What was last confirmed to the slot.
-    pub fn confirmed(&self) -> Lsn {
-        self.confirmed
-    }
-
-    /// The checkpoint last handed to the state (its durability is waited for elsewhere).
-    pub fn written(&self) -> Lsn {
-        self.written
-    }
-
-    /// The stream has been read past every commit before this.
-    pub fn received(&self) -> Lsn {
-        self.progress.received()
-    }
-
-    /// Nothing waits, and no transaction is open.
-    pub fn is_idle(&self) -> bool {
-        self.progress.is_idle()
-    }
-
-    /// Every transaction below `xmin` had ended when the WAL ended at `at`: once that is settled, it is the floor.
-    pub fn set_floor(&mut self, at: Lsn, xmin: u64) {
-        if self.floors.len() < 64 {
-            self.floors.push_back((at, xmin));
-        }
-    }
-
-    /// When the oldest row that waits was taken in.
-    pub fn oldest(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(Lane::oldest).min()
-    }
-
-    /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
-    /// again. Returns whether anything was shed.
-    pub fn shed(&mut self) -> bool {
-        if self.draining || self.lanes.iter().all(Lane::is_stuck) {
-            return false;
-        }
-        let mut any = false;
-        for index in 0..self.lanes.len() {
-            let lane = &mut self.lanes[index];
-            if !lane.is_stuck() || lane.shut.is_some() {
-                continue;
-            }
-            if let Some(first) = lane.shed() {
-                self.progress.retract_after(index, first.before());
-                self.progress.pin(index, first);
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint.
-    pub fn unshed(&mut self) {
-        let mut any = false;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if matches!(lane.shut, Some(Shut::Shed)) && !lane.paused && matches!(lane.stage(), Stage::Idle) {
-                lane.shut = None;
-                self.progress.unpin(index);
-                any = true;
-            }
-        }
-        if any {
-            // From this moment on, not from the new connection's: in between the mark must not pass what was left out, and no
-            // chunk may rely on keys that nobody noted.
-            self.stale = true;
-            self.transaction = None;
-            self.progress.restart();
-            self.actions.push_back(Action::Rewind);
-        }
     }
 }
