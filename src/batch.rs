@@ -285,7 +285,8 @@ pub struct Batch {
     /// What its settlement settles.
     pub through: Through,
     opened: Duration,
-    /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled.
+    /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled; only for retries, whose rows have
+    /// no place that could tell.
     pub doubts: Vec<(i64, u32)>,
 }
 

@@ -103,6 +103,8 @@ pub struct Engine {
     pending_weight: usize,
     actions: VecDeque<Action>,
     transaction: Option<(Lsn, i64, u64)>,
+    /// The stream that is being read is given up: nothing of it counts any more.
+    stale: bool,
     written: Lsn,
     confirmed: Lsn,
     /// The last mark written may lie before rows that are settled since.
@@ -134,6 +136,7 @@ impl Engine {
             pending_weight: 0,
             actions: VecDeque::new(),
             transaction: None,
+            stale: false,
             written: checkpoint,
             confirmed: checkpoint,
             settled_since_mark: false,
@@ -147,6 +150,7 @@ impl Engine {
 
     /// A new connection: the stream begins again at the checkpoint.
     pub fn stream_restarts(&mut self) {
+        self.stale = false;
         self.transaction = None;
         self.progress.restart();
     }
@@ -158,6 +162,9 @@ impl Engine {
 
     /// A transaction begins.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
+        if self.stale {
+            return;
+        }
         self.transaction = Some((final_lsn, commit_micros, 0));
         self.progress.begin(final_lsn);
     }
@@ -180,14 +187,11 @@ impl Engine {
                 mapping => {
                     if position > lane.admitted() {
                         self.progress.pin(route.lane, position);
-                        // It will come again by the stream: the range must leave it out meanwhile.
-                        match mapping {
-                            Ok(mapping) => lane.note_streamed(mapping, row),
-                            Err((what, remedy)) if !matches!(lane.shut, Some(Shut::Mapping(..))) => {
-                                lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
-                                self.actions.push_back(Action::Halted(route.lane));
-                            }
-                            Err(_) => {}
+                        if let Err((what, remedy)) = mapping
+                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
+                        {
+                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
+                            self.actions.push_back(Action::Halted(route.lane));
                         }
                     }
                 }
@@ -203,7 +207,9 @@ impl Engine {
 
     /// The server says how far it has read.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        self.progress.keepalive(wal_end);
+        if !self.stale {
+            self.progress.keepalive(wal_end);
+        }
     }
 
     // ---- key ranges ----
@@ -300,7 +306,7 @@ impl Engine {
     }
 
     fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
-        let Some(mapping) = self.range_mappings[index].clone() else { return };
+        let Some(mapping) = self.range_mappings[index].clone().filter(|_| !self.draining) else { return };
         let lane = &mut self.lanes[index];
         while lane.takes_chunks()
             && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
@@ -330,38 +336,38 @@ impl Engine {
     }
 
     /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
-    fn follow(&mut self, index: usize, step: Step, now: Duration) {
-        let Step { mut ops, settled, again, again_id } = step;
-        let mut effects = Vec::new();
-        if let Some(settled) = settled {
-            if let Through::Stream(position) = settled.through {
-                self.progress.settle(index, position);
-                self.settled_since_mark = true;
-            }
-            effects.push(Effect::Settled(index, settled));
-        }
-        if let (Some(batch), Some(id)) = (again, again_id) {
-            ops.push(self.lanes[index].announce(batch, id, 1));
-            effects.push(Effect::Request(index, id));
-        } else {
-            let force = self.draining || self.buffered() >= self.settings.budget;
-            match self.lanes[index].next_batch(now, force) {
-                Some(batch) if batch.is_empty() => {
-                    self.mark(&mut ops, &mut effects, now);
-                    self.write(ops, effects);
-                    let step = self.lanes[index].settle_unsent(batch);
-                    return self.follow(index, step, now);
+    fn follow(&mut self, index: usize, mut step: Step, now: Duration) {
+        loop {
+            let Step { mut ops, settled, again, again_id } = step;
+            let mut effects = Vec::new();
+            if let Some(settled) = settled {
+                if let Through::Stream(position) = settled.through {
+                    self.progress.settle(index, position);
+                    self.settled_since_mark = true;
                 }
-                Some(batch) => {
-                    let (op, id) = self.announce(index, batch);
-                    ops.push(op);
-                    effects.push(Effect::Request(index, id));
-                }
-                None => {}
+                effects.push(Effect::Settled(index, settled));
             }
+            let mut unsent = None;
+            if let (Some(batch), Some(id)) = (again, again_id) {
+                ops.push(self.lanes[index].announce(batch, id, 1));
+                effects.push(Effect::Request(index, id));
+            } else {
+                let force = self.draining || self.buffered() >= self.settings.budget;
+                match self.lanes[index].next_batch(now, force) {
+                    Some(batch) if batch.is_empty() => unsent = Some(batch),
+                    Some(batch) => {
+                        let (op, id) = self.announce(index, batch);
+                        ops.push(op);
+                        effects.push(Effect::Request(index, id));
+                    }
+                    None => {}
+                }
+            }
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+            let Some(batch) = unsent else { return };
+            step = self.lanes[index].settle_unsent(batch);
         }
-        self.mark(&mut ops, &mut effects, now);
-        self.write(ops, effects);
     }
 
     /// Adds the checkpoint to a write that is made anyway.
@@ -518,6 +524,11 @@ impl Engine {
             }
         }
         if any {
+            // From this moment on, not from the new connection's: in between the mark must not pass what was left out, and no
+            // chunk may rely on keys that nobody noted.
+            self.stale = true;
+            self.transaction = None;
+            self.progress.restart();
             self.actions.push_back(Action::Rewind);
         }
     }

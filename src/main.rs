@@ -23,11 +23,18 @@ fn main() -> ExitCode {
         let text = panic.payload_as_str().unwrap_or("(no text)");
         say(&Fault::bug(format!("internal error{place}: {text}")));
     }));
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Fault::bug(format!("no runtime: {error}")))?;
-        runtime.block_on(commands::run(cli))
-    }));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let fault = Fault::bug(format!("no runtime: {error}"));
+            say(&fault);
+            return ExitCode::from(fault.exit.code());
+        }
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(commands::run(cli))));
+    // Dropping a runtime waits for its blocking tasks, and looking a name up takes as long as the resolver likes: longer than
+    // `shutdown_grace` where the network is gone.
+    runtime.shutdown_background();
     let exit = match ended {
         Ok(Ok(exit)) => exit,
         Ok(Err(fault)) => {

@@ -61,9 +61,13 @@ impl Progress {
         self.lanes.len() - 1
     }
 
-    /// The stream starts over at the mark (a new connection). What was admitted stays admitted.
+    /// The stream starts over at the mark, or before it (a new connection). What was admitted stays admitted; but what was
+    /// received beyond the mark counts as such only when it has come again: lanes may have left rows of it out.
     pub fn restart(&mut self) {
         self.open = None;
+        self.boundaries.clear();
+        self.last = Lsn::ZERO;
+        self.received = self.mark;
     }
 
     /// A transaction begins.
@@ -99,7 +103,8 @@ impl Progress {
         }
     }
 
-    /// `lane` takes rows again (the stream will bring those left out once more).
+    /// `lane` takes rows again. The stream must bring those left out once more, from the mark on: [`Progress::restart`]
+    /// belongs to it.
     pub fn unpin(&mut self, lane: usize) {
         self.lanes[lane].pinned = None;
     }
@@ -226,6 +231,19 @@ mod tests {
         progress.settle(0, at(300, 0));
         assert_eq!(progress.advance(), Lsn(110));
         progress.unpin(1);
+        progress.restart();
+        assert_eq!(
+            (progress.advance(), progress.received()),
+            (Lsn(110), Lsn(110)),
+            "the row left out has not come yet"
+        );
+        progress.begin(Lsn(200));
+        progress.admit(1, at(200, 0));
+        progress.commit(Lsn(210));
+        progress.begin(Lsn(300));
+        progress.commit(Lsn(310));
+        assert_eq!(progress.advance(), Lsn(110));
+        progress.settle(1, at(200, 0));
         assert_eq!(progress.advance(), Lsn(310));
     }
 

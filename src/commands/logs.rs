@@ -65,7 +65,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         if context.json() {
             output.document(&rows)?;
         } else {
-            output.table(&HEADERS, rows.iter().map(|row| cells(context, row)))?;
+            output.table(&HEADERS, rows.iter().map(cells))?;
         }
         return Ok(Exit::Done);
     }
@@ -92,15 +92,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 const HEADERS: [&str; 8] = ["id", "when", "section", "phase", "rows", "keys", "outcome", "answer"];
 
-fn cells(context: &Context, row: &DeliveryRow) -> [String; 8] {
-    let colour = match row.outcome.as_str() {
-        "delivered" => Colour::Green,
-        "sending" | "resent" => Colour::Dim,
-        "partial" | "held" | "in_doubt" => Colour::Yellow,
-        _ => Colour::Red,
-    };
-    // A table with colours would be measured wrong: only the follow's lines have them.
-    let _unpainted = (context, colour);
+fn cells(row: &DeliveryRow) -> [String; 8] {
     [
         row.id.to_string(),
         row.started_at.get(..19).unwrap_or(&row.started_at).replace('T', " "),
@@ -169,7 +161,7 @@ mod tests {
         assert_eq!(time("2026-01-31T14:00:00Z").unwrap().to_string(), "2026-01-31T14:00:00Z");
         for (age, seconds) in [("30m", 1800), ("2h", 7200), ("7d", 604_800)] {
             let past = Timestamp::now().duration_since(time(age).unwrap()).as_secs();
-            assert!((seconds..seconds + 5).contains(&past), "{age}: {past}");
+            assert!((seconds - 5..seconds + 5).contains(&past), "{age}: {past}");
         }
         assert!(time("yesterday").unwrap_err().contains("2h"));
         assert!(outcome("lost").unwrap_err().contains("delivered"));

@@ -76,7 +76,7 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
         output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))?;
     }
     output.line("")?;
-    let rows = status.sections.iter().map(|section| row(context, section));
+    let rows = status.sections.iter().map(row);
     output.table(&["section", "state", "delivered", "quarantined", "in doubt", "lag", "backfill"], rows)?;
     for section in &status.sections {
         if let Some(reason) = &section.reason {
@@ -89,7 +89,7 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     Ok(())
 }
 
-fn row(_context: &Context, section: &SectionStatus) -> [String; 7] {
+fn row(section: &SectionStatus) -> [String; 7] {
     let backfill = match &section.backfill {
         None => "-".to_owned(),
         Some(_) if !matches!(section.state, SectionState::Backfilling) => "done".to_owned(),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{BAD_IN_A_ROW, Lane, phase_index};
+use super::{BAD_IN_A_ROW, Doubt, Lane, Span, phase_index};
 use crate::batch::{Batch, Refused, Through};
 use crate::config::InDoubt;
 use crate::planhat::{Answer, Verdict, delay, match_refused};
@@ -269,12 +269,7 @@ impl Lane {
                 error: end.answer.message.clone(),
             });
         }
-        let resent: u64 = batch.doubts.iter().map(|(_, rows)| u64::from(*rows)).sum();
-        for (id, _) in &batch.doubts {
-            let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
-            step.ops.push(Op::Ended { id: *id, outcome, http_status: None, error: String::new() });
-        }
-        let resent = if self.in_doubt == InDoubt::Hold { 0 } else { resent };
+        let resent = self.end_doubts(&batch, step);
         let retried = batch.retried();
         if !retried.is_empty() {
             step.ops.push(Op::Unquarantine(retried.clone()));
@@ -304,6 +299,21 @@ impl Lane {
             commits: batch.commits().collect(),
             retried,
         });
+    }
+
+    /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again.
+    fn end_doubts(&mut self, batch: &Batch, step: &mut Step) -> u64 {
+        let all = std::mem::take(&mut self.doubts);
+        let (ended, left): (Vec<Doubt>, Vec<Doubt>) = all.into_iter().partition(|one| one.span.ends_by(&batch.through));
+        self.doubts = left;
+        let ended = ended.iter().map(|doubt| (doubt.id, doubt.rows)).chain(batch.doubts.iter().copied());
+        let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
+        let mut rows = 0;
+        for (id, doubted) in ended {
+            rows += u64::from(doubted);
+            step.ops.push(Op::Ended { id, outcome, http_status: None, error: String::new() });
+        }
+        if self.in_doubt == InDoubt::Hold { 0 } else { rows }
     }
 
     fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
@@ -427,9 +437,23 @@ impl Lane {
                 });
                 let add = Totals { in_doubt: rows as u64, ..Totals::default() };
                 step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
-                sending.batch.doubts.push((sending.id, u32::try_from(rows).unwrap_or(u32::MAX)));
+                let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
+                match self.span(&sending.batch) {
+                    Some(span) => self.doubts.push(Doubt { id, rows, span }),
+                    None => sending.batch.doubts.push((id, rows)),
+                }
                 self.stage = Stage::Waiting { sending, until, anew: true };
             }
+        }
+    }
+
+    /// Where a batch's rows are, as far as settling others tells that they are settled.
+    fn span(&self, batch: &Batch) -> Option<Span> {
+        let key = |index| Key::parse(batch.key(index), self.key_type).ok();
+        match batch.phase {
+            Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
+            Phase::Backfill | Phase::Resync => Some(Span::Keys(key(0)?, key(batch.len().checked_sub(1)?)?)),
+            Phase::Retry => None,
         }
     }
 

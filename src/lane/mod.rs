@@ -7,6 +7,7 @@
 mod delivery;
 mod queue;
 mod range;
+mod retry;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::state::{Op, Phase, SectionPhase, Totals};
 /// How many single items may be refused one after the other before it is held to be the mapping.
 pub const BAD_IN_A_ROW: u32 = 10;
 
-/// The span of a batch in doubt: its rows will come again, and this says when they have.
+/// The span of a batch in doubt: its rows come again, and this says when they have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Span {
     /// Streamed rows.
@@ -33,7 +34,20 @@ pub enum Span {
     Keys(Key, Key),
 }
 
-/// A batch in doubt from before this process.
+impl Span {
+    /// Whether nothing of it is left once everything up to `through` is settled.
+    fn ends_by(&self, through: &Through) -> bool {
+        match (self, through) {
+            (Span::Stream(_, last), Through::Stream(reached)) => last <= reached,
+            (Span::Keys(_, last), Through::Key(reached)) => last <= reached,
+            (Span::Keys(..), Through::RangeEnd) => true,
+            (Span::Stream(..), Through::Key(_) | Through::RangeEnd | Through::Apart)
+            | (Span::Keys(..), Through::Stream(_) | Through::Apart) => false,
+        }
+    }
+}
+
+/// A batch in doubt whose rows are not settled yet: from before this process, or from a request of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     /// Its ledger id.
@@ -171,9 +185,6 @@ impl Lane {
         if let Some(range) = &mut self.range {
             range.streamed(key, self.key_type);
         }
-        if !self.doubts.is_empty() {
-            self.pass_doubt(|doubt| matches!(&doubt.span, Span::Stream(_, last) if *last < position), Phase::Stream);
-        }
         let held = self.in_doubt == InDoubt::Hold
             && self
                 .doubts
@@ -189,27 +200,6 @@ impl Lane {
         }
         queue.reach(Through::Stream(position));
         true
-    }
-
-    /// A row that the stream has brought and that is not taken now.
-    pub fn note_streamed(&mut self, mapping: &Mapping, row: &Row<'_>) {
-        if let Some(range) = &mut self.range {
-            range.streamed(key_text(mapping, row), self.key_type);
-        }
-    }
-
-    /// Seals the open batch with the doubts that it has wholly repeated.
-    fn pass_doubt(&mut self, passed: impl Fn(&Doubt) -> bool, phase: Phase) {
-        let queue = if phase == Phase::Stream { &mut self.stream } else { &mut self.keyed };
-        let mut index = 0;
-        while index < self.doubts.len() {
-            if passed(&self.doubts[index]) {
-                let doubt = self.doubts.remove(index);
-                queue.seal_with_doubt(doubt.id, doubt.rows);
-            } else {
-                index += 1;
-            }
-        }
     }
 
     /// Takes the rows of a chunk whose time has come (the stream has been read past it).
@@ -237,7 +227,6 @@ impl Lane {
             self.keyed.reach(Through::Key(key));
         }
         if chunk.last {
-            self.pass_doubt(|doubt| matches!(doubt.span, Span::Keys(..)), phase);
             self.keyed.pass(phase, now);
             self.keyed.reach(Through::RangeEnd);
             self.keyed.seal();
@@ -245,9 +234,6 @@ impl Lane {
     }
 
     fn admit_keyed(&mut self, mapping: &Mapping, row: &Row<'_>, text: &[u8], key: &Key, phase: Phase, now: Duration) {
-        if !self.doubts.is_empty() {
-            self.pass_doubt(|doubt| matches!(&doubt.span, Span::Keys(_, last) if last < key), phase);
-        }
         let held = self.in_doubt == InDoubt::Hold
             && self
                 .doubts
@@ -260,41 +246,6 @@ impl Lane {
         } else {
             self.keyed.push(self.limits, phase, now, text, Origin::Range, encode, describe);
         }
-    }
-
-    /// A retry of this quarantined row begins; `false` where one is under way, until it is durably settled.
-    pub fn begin_retry(&mut self, id: i64) -> bool {
-        self.retrying.insert(id)
-    }
-
-    /// The retry of this quarantined row comes to nothing: it stays where it is.
-    pub fn give_up_retry(&mut self, id: i64) {
-        self.retrying.remove(&id);
-    }
-
-    /// Whether quarantined rows are being retried.
-    pub fn is_retrying(&self) -> bool {
-        !self.retrying.is_empty()
-    }
-
-    /// Takes a row out of quarantine, to be sent again.
-    pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
-        self.counts[3].read += 1;
-        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
-        let origin = Origin::Quarantine(id);
-        self.retry
-            .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));
-    }
-
-    /// Takes an item out of quarantine as it was made then: its row is no longer there.
-    pub fn admit_item(&mut self, key: &str, item: &[u8], id: i64, now: Duration) {
-        self.counts[3].read += 1;
-        let encode = |out: &mut Vec<u8>| -> Result<(), &'static str> {
-            out.extend_from_slice(item);
-            Ok(())
-        };
-        let origin = Origin::Quarantine(id);
-        self.retry.push(self.limits, Phase::Retry, now, key.as_bytes(), origin, encode, String::new);
     }
 
     /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
@@ -326,14 +277,14 @@ impl Lane {
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
         match &self.stage {
-            Stage::Waiting { until, .. } => Some(*until),
+            Stage::Waiting { until, .. } if !self.paused => Some(*until),
             Stage::Idle if !self.paused => match &self.flush {
                 Flush::Every(age) => {
                     [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
                 }
                 Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
             },
-            Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) => None,
+            Stage::Idle | Stage::Waiting { .. } | Stage::Announcing(_) | Stage::Requesting(_) => None,
         }
     }
 
@@ -373,12 +324,11 @@ impl Lane {
         self.paused || matches!(self.stage, Stage::Waiting { .. })
     }
 
-    /// Whether chunks of its range may become batches: not too far ahead of the sink.
+    /// Whether chunks of its range may become batches: not too far ahead of the sink, and not while the lane is shut, for
+    /// then it does not see which keys the stream brings.
     pub fn takes_chunks(&self) -> bool {
         let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
-        // With a mapping that does not fit, the stream's keys cannot be read, and the range could not leave them out.
-        let blind = matches!(self.shut, Some(Shut::Mapping(..)));
-        !self.paused && !blind && self.keyed.weight() < ahead
+        !self.paused && self.shut.is_none() && self.keyed.weight() < ahead
     }
 
     /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.

@@ -124,14 +124,6 @@ impl Queue {
         }
     }
 
-    /// Closes the open batch, which has wholly repeated a batch in doubt.
-    pub fn seal_with_doubt(&mut self, id: i64, rows: u32) {
-        self.seal();
-        if let Some(batch) = self.ready.back_mut() {
-            batch.doubts.push((id, rows));
-        }
-    }
-
     fn put_back_last(&mut self, batch: Batch) {
         self.ready_weight += batch.weight();
         self.ready.push_back(batch);

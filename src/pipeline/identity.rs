@@ -23,6 +23,8 @@ pub struct Found {
     pub slot: Option<Slot>,
     /// The publication.
     pub publication: Option<Publication>,
+    /// Where each timeline of the server's past ended.
+    pub history: Vec<(u32, Lsn)>,
 }
 
 /// A state that needs a person.
@@ -32,6 +34,13 @@ pub struct Needs {
     pub reason: Reason,
     /// What happened and what to do.
     pub fault: Fault,
+}
+
+impl Needs {
+    /// A state that `repair` mends.
+    pub fn repair(reason: Reason, what: String) -> Needs {
+        needs(reason, what, REPAIR)
+    }
 }
 
 impl Found {
@@ -44,6 +53,7 @@ impl Found {
             database: self.server.database.1.clone(),
             slot: config.source.slot.clone(),
             publication: config.source.publication.clone(),
+            publication_oid: self.publication.as_ref().map_or(0, |publication| publication.oid),
         }
     }
 
@@ -64,8 +74,7 @@ impl Found {
             return Err(needs(
                 Reason::RestoredBackup,
                 what,
-                "pg2planhat repair --gap (re-reads rows written since the \
-                 checkpoint's xmin floor; rows delivered before the restore may be delivered again)",
+                "pg2planhat repair --accept-loss (go on from here: what was delivered stays delivered), or --backfill",
             ));
         }
         let Some(there) = &self.slot else {
@@ -98,6 +107,13 @@ impl Found {
                 format!("the publication {publication} is gone: the server cannot decode what was written since");
             return Err(needs(Reason::PublicationChanged, what, REPAIR));
         };
+        let recorded = instance.identity.publication_oid;
+        if recorded != 0 && recorded != there.oid {
+            let what = format!(
+                "the publication {publication} was dropped and made anew: rows written in between may have been skipped"
+            );
+            return Err(needs(Reason::PublicationChanged, what, REPAIR));
+        }
         if !there.insert {
             let what =
                 format!("the publication {publication} does not publish inserts any more: rows are skipped silently");
@@ -128,16 +144,31 @@ impl Found {
             ));
         }
         let timeline = i64::from(self.system.timeline);
-        let resumable = self.slot.as_ref().is_some_and(|slot| slot.failover == Some(true));
-        if timeline != i64::from(recorded.timeline) && !resumable {
-            let what = format!(
+        if timeline == i64::from(recorded.timeline) {
+            return Ok(());
+        }
+        let changed = |what: String| Err(needs(Reason::TimelineChanged, what, REPAIR));
+        if !self.slot.as_ref().is_some_and(|slot| slot.failover == Some(true)) {
+            return changed(format!(
                 "the server is on timeline {timeline}, recorded was {}: a standby was promoted, and it does not have the slot's \
                  past",
                 recorded.timeline
-            );
-            return Err(needs(Reason::TimelineChanged, what, REPAIR));
+            ));
         }
-        Ok(())
+        // What was settled behind the point of departure is of a log that this server never had: it writes other rows there,
+        // and they would be taken for settled.
+        let left = self.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(recorded.timeline));
+        match left {
+            Some((_, at)) if instance.checkpoint <= *at => Ok(()),
+            Some((_, at)) => changed(format!(
+                "a standby was promoted at {at}, before the checkpoint {}: rows written there since would be skipped",
+                instance.checkpoint
+            )),
+            None => changed(format!(
+                "the server's timeline {timeline} does not come from the recorded {}",
+                recorded.timeline
+            )),
+        }
     }
 }
 

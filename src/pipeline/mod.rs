@@ -6,7 +6,7 @@
 
 mod connect;
 mod corridor;
-mod doubts;
+pub mod doubts;
 mod follow;
 mod identity;
 pub mod operate;
@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use connect::StateConnector;
 pub use identity::{Found, Needs};
 pub use report::Board;
-pub use start::find;
+pub use start::{find, position};
 
 use corridor::{Corridor, Ending};
 use start::{Hindrance, Prepared};
@@ -32,7 +32,13 @@ use crate::config::Config;
 use crate::fault::{Exit, Fault};
 use crate::postgres::stream::{self, Ended, Event, Fate, Stream};
 use crate::shutdown::Stop;
+use crate::state::NewGap;
 use crate::telemetry::status::InstanceState;
+
+/// How often the server hears from us, at the least, in milliseconds.
+const STATUS_EVERY: u64 = 5_000;
+/// How long the server may be silent at first: two status updates that asked for a reply, and a little.
+const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
 
 /// How long a standby waits between two looks at the slot.
 const STANDBY_LOOK: Duration = Duration::from_secs(2);
@@ -99,7 +105,8 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
 }
 
 /// Records and shows a state that needs a person; gives the fault to end with.
-async fn person(config: &Arc<Config>, board: &Board, needs: Needs) -> Fault {
+async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault {
+    needs.fault.exit = Exit::NeedsPerson;
     board.needs_person(&needs);
     tracing::error!(
         reason = needs.reason.as_str(),
@@ -111,11 +118,24 @@ async fn person(config: &Arc<Config>, board: &Board, needs: Needs) -> Fault {
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let Some(instance) = store.instance().await.map_err(|error| error.fault())? else { return Ok(()) };
         let remedy = format!("{}; {}", needs.fault.what, needs.fault.remedy);
+        if needs.reason.leaves_a_gap() {
+            let gap = NewGap {
+                section: None,
+                reason: needs.reason.as_str().to_owned(),
+                detail: needs.fault.what.clone(),
+                from_lsn: Some(instance.checkpoint),
+                to_lsn: None,
+                xmin_floor: instance.xmin_floor,
+            };
+            store.open_gap(&gap).await.map_err(|error| error.fault())?;
+        }
         store.note_hindrance(instance.epoch, needs.reason.as_str(), &remedy).await.map_err(|error| error.fault())
     };
-    let recorded: Result<(), Fault> = recorded.await;
+    // Bounded: the server may be the one that is in the way.
+    let late = |_| Err(Fault::unavailable("the state did not answer in time", "nothing: it stands in this log"));
+    let recorded: Result<(), Fault> = tokio::time::timeout(Duration::from_secs(8), recorded).await.unwrap_or_else(late);
     if let Err(fault) = recorded {
-        tracing::debug!(what = fault.what, "the state could not be told");
+        tracing::warn!(what = fault.what, "the state could not be told");
     }
     needs.fault
 }
@@ -144,26 +164,37 @@ async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, 
 }
 
 fn stream_start(config: &Config, prepared: &Prepared) -> stream::Start {
+    // At most 10 s apart is the rule; every 5 s, so that a silent server is seen, and shown, within 15 s.
     let third = u64::try_from(prepared.server.wal_sender_timeout).unwrap_or(0) / 3;
-    let interval = if third == 0 { 10_000 } else { third.clamp(200, 10_000) };
+    let interval = if third == 0 { STATUS_EVERY } else { third.clamp(200, STATUS_EVERY) };
     stream::Start {
         slot: config.source.slot.clone(),
         publication: config.source.publication.clone(),
+        server: Some((
+            prepared.identity.system_identifier.clone(),
+            u32::try_from(prepared.identity.timeline).unwrap_or_default(),
+        )),
         from: prepared.checkpoint,
-        max_message: usize::try_from(config.memory / 2).unwrap_or(usize::MAX).min(64 << 20),
+        // A message is held here, as a row and as an item, and its buffer may have room to spare.
+        max_message: usize::try_from(config.memory / 4).unwrap_or(usize::MAX).min(32 << 20),
         status_interval: Duration::from_millis(interval),
+        patience: PATIENCE,
     }
 }
 
 /// What a stream's end means for a start.
 fn hindrance(ended: &Ended) -> Hindrance {
     use crate::telemetry::status::Reason;
-    let needs = |reason| Hindrance::Needs(Needs { reason, fault: ended.fault.clone() });
+    let needs = |reason| Hindrance::Needs(Needs::repair(reason, ended.fault.what.clone()));
     match ended.fate {
-        Fate::Stopped | Fate::Transient | Fate::SlotActive | Fate::Shutdown => Hindrance::Later(ended.fault.clone()),
+        // What is not where it was is compared at the next try, and named there.
+        Fate::Stopped | Fate::Transient | Fate::Silent | Fate::Moved | Fate::SlotActive | Fate::Shutdown => {
+            Hindrance::Later(ended.fault.clone())
+        }
         Fate::SlotMissing => needs(Reason::SlotMissing),
         Fate::SlotLost => needs(Reason::SlotLost),
-        Fate::Wedged => needs(Reason::Wedged),
+        Fate::PublicationMissing => needs(Reason::PublicationChanged),
+        Fate::Wedged => Hindrance::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }),
         Fate::Refused => Hindrance::Wrong(ended.fault.clone()),
     }
 }

@@ -133,7 +133,8 @@ impl RangeTask {
                 Some(crate::row::Value::Text(text)) => Key::parse(text, self.key_type).ok(),
                 Some(crate::row::Value::Null | crate::row::Value::Oversize) | None => None,
             };
-            let last = piece.rows.len() < *limit || last_key.as_ref().is_none_or(|key| *key >= ceiling);
+            let short = piece.rows.len() < *limit && !piece.cut;
+            let last = short || last_key.as_ref().is_none_or(|key| *key >= ceiling);
             *limit = range::next_limit(Some(&piece.rows));
             self.cursor = last_key.or(self.cursor.take());
             let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };

@@ -136,6 +136,10 @@ pub struct SectionBook {
     pub last_delivered: Option<String>,
     /// Why it cannot be attached or its range not be read.
     pub trouble: Option<(String, String)>,
+    /// Why the sink did not take its last batch, where it is tried again: the section goes on, and says so.
+    pub sink: Option<(String, String)>,
+    /// Rows put into quarantine that the counters do not show yet, by reason.
+    pub quarantined: Vec<(String, u64)>,
     /// What did not fit when the process began, though rows still flow.
     pub warning: Option<(String, String)>,
     /// When its range began here, and how many rows were settled then.
@@ -153,6 +157,8 @@ impl SectionBook {
             since: Totals::default(),
             last_delivered,
             trouble: None,
+            sink: None,
+            quarantined: Vec::new(),
             warning: None,
             range_began: None,
             shown: Default::default(),
@@ -179,7 +185,12 @@ impl SectionBook {
             metrics.delivered(phase, is.delivered - was.delivered);
             self.shown[index] = Counts { read: is.read.max(was.read), ..is };
         }
-        metrics.unsettled(lane.unsettled().iter().sum());
+        for (reason, rows) in self.quarantined.drain(..) {
+            metrics.quarantined(&reason, rows);
+        }
+        // Rows that were shed were read once, and are not settled.
+        let shed: u64 = self.shown.iter().zip(&lane.counts).map(|(shown, is)| shown.read - is.read).sum();
+        metrics.unsettled(lane.unsettled().iter().sum::<u64>() + shed);
         metrics.oldest_unsettled(lane.oldest().map(|oldest| now.saturating_sub(oldest)));
     }
 
@@ -214,6 +225,11 @@ impl SectionBook {
             if let Some(Shut::Mapping(what, remedy)) = &lane.shut {
                 trouble = Some((what.clone(), remedy.clone()));
             }
+        }
+        if trouble.is_none()
+            && let Some((reason, remedy)) = &self.sink
+        {
+            (status.reason, status.remedy) = (Some(reason.clone()), Some(remedy.clone()));
         }
         if let Some((reason, remedy)) = trouble {
             if status.state != SectionState::Paused {

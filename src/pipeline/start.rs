@@ -115,6 +115,21 @@ async fn prepare_locked(
                 "let a DBA run what `pg2planhat setup --print-sql` prints",
             )));
         }
+        // At a first start there is neither; our own order makes the schema before the slot.
+        let slot = &config.source.slot;
+        if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
+            let what = format!(
+                "the slot {slot} is there, and the state schema {} is not: it was dropped, or the slot is another program's",
+                config.state.schema
+            );
+            let remedy = format!(
+                "put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat repair`; or, to begin \
+                 with every section anew: SELECT pg_drop_replication_slot({})",
+                crate::postgres::quote::literal(slot)
+            );
+            let fault = Fault::needs_person(what, remedy);
+            return Err(Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+        }
         store.migrate().await?;
     }
     match store.instance().await? {
@@ -129,7 +144,10 @@ async fn prepare_locked(
             for sql in setup::ensure_publication(control, config).await? {
                 tracing::info!(sql, "made the publication");
             }
-            if let Some(lsn) = setup::ensure_slot(control, config).await? {
+            // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
+            let floor = fence::xmin(control).await.map_err(fault)?;
+            let made = setup::ensure_slot(control, config).await?;
+            if let Some(lsn) = made {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
             let found = find(config, control, server).await?;
@@ -138,7 +156,7 @@ async fn prepare_locked(
                 return Err(Hindrance::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            store.adopt(&identity, confirmed, None).await?;
+            store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
             Ok((confirmed, identity, found.server, false))
         }
     }
@@ -152,9 +170,11 @@ pub async fn find(config: &Config, control: &Session, server: slot::Server) -> R
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let mut wire = Wire::connect(&config.source, "pg2planhat identify").await?;
     let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
+    let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;
     Ok(Found {
         system,
+        history,
         server,
         slot: slot::slot(control, &config.source.slot).await.map_err(fault)?,
         publication: slot::publication(control, &config.source.publication).await.map_err(fault)?,

@@ -13,6 +13,7 @@ use super::connect::StateConnector;
 use super::start::{Hindrance, Prepared};
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::postgres::server_error::ServerError;
 use crate::postgres::slot::{self, Publication, Slot};
 use crate::postgres::sql::{Session, connect_sql};
 use crate::row::{Lsn, SectionName};
@@ -45,6 +46,21 @@ pub struct Thorough {
     pub publication: Option<Publication>,
     /// Which OID each configured name has now.
     pub names: Vec<(String, Option<u32>)>,
+    /// The partitions of watched tables.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition of a watched table.
+#[derive(Debug)]
+pub struct Partition {
+    /// The watched table.
+    pub root: u32,
+    /// Its own OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// It was a table of its own before: its entry as a partition is younger than itself.
+    pub attached: bool,
 }
 
 /// What the watch tells.
@@ -94,13 +110,15 @@ async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, 
         *round = round.wrapping_add(1);
         let news = match looked {
             Ok(Ok(look)) => Seen::Look(Box::new(look)),
+            // A look that was under way when the server said that it goes down.
+            Ok(Err(error)) if is_shutdown(&error) => Seen::Shutdown(session.fault(&error)),
             Ok(Err(error)) => Seen::Blind(session.fault(&error)),
             Err(_) => Seen::Blind(Fault::unavailable(
                 "the server does not answer the watch",
                 "check the server and the network",
             )),
         };
-        let blind = matches!(news, Seen::Blind(_));
+        let blind = matches!(news, Seen::Blind(_) | Seen::Shutdown(_));
         if seen.send(news).await.is_err() {
             return false;
         }
@@ -115,6 +133,18 @@ async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, 
     }
 }
 
+fn is_shutdown(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown())
+}
+
+/// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
+/// tells of a table that was attached later. Nothing comes back for a table without partitions.
+const PARTITIONS: &str = "SELECT c.oid, c.relname::text, y.xmin <> i.xmin
+    FROM pg_catalog.pg_partition_tree($1::oid::regclass) t
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
+    JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+    WHERE t.isleaf AND t.level > 0";
+
 async fn look(config: &Config, session: &Session, thorough: bool) -> Result<Look, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
@@ -122,14 +152,23 @@ async fn look(config: &Config, session: &Session, thorough: bool) -> Result<Look
     let row = session.query_one(sql, &[]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
     let thorough = if thorough {
-        let mut names = Vec::new();
+        let (mut names, mut partitions) = (Vec::new(), Vec::new());
         for section in config.sections.iter().filter(|section| section.is_on()) {
             let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                 WHERE n.nspname = $1 AND c.relname = $2";
             let found = session.query_opt(sql, &[&section.table.schema, &section.table.name]).await?;
-            names.push((super::start::written(&section.table), found.map(|row| row.get(0))));
+            let oid: Option<u32> = found.map(|row| row.get(0));
+            names.push((super::start::written(&section.table), oid));
+            let Some(root) = oid.filter(|oid| !partitions.iter().any(|known: &Partition| known.root == *oid)) else {
+                continue;
+            };
+            let rows = session.query(PARTITIONS, &[&root]).await?;
+            let partition =
+                |row: &tokio_postgres::Row| Partition { root, oid: row.get(0), name: row.get(1), attached: row.get(2) };
+            partitions.extend(rows.iter().map(partition));
         }
-        Some(Thorough { publication: slot::publication(session, &config.source.publication).await?, names })
+        let publication = slot::publication(session, &config.source.publication).await?;
+        Some(Thorough { publication, names, partitions })
     } else {
         None
     };

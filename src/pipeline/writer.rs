@@ -15,6 +15,9 @@ use crate::state::{Op, StateError, Store, Term};
 /// Lists that one transaction takes, at most.
 const GROUP: usize = 64;
 
+/// After so long without a write it looks whether it still may.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// What the writer tells.
 #[derive(Debug)]
 pub enum Written {
@@ -38,7 +41,23 @@ pub async fn run(
     mut lists: mpsc::UnboundedReceiver<(u64, Vec<Op>)>,
     told: mpsc::UnboundedSender<Written>,
 ) {
-    while let Some((mut last, mut ops)) = lists.recv().await {
+    loop {
+        let (mut last, mut ops) = match tokio::time::timeout(IDLE, lists.recv()).await {
+            Ok(Some(list)) => list,
+            Ok(None) => return,
+            // One that has nothing to write would not hear that another leads: a frozen process that wakes, say.
+            Err(_) => {
+                if matches!(store.still_leads(&term).await, Err(StateError::Fenced)) {
+                    // Where nobody listens, it has ended already.
+                    told.send(Written::Fenced).ok();
+                    return;
+                }
+                if store.is_closed() {
+                    store = reconnect(&connector, store, 1).await;
+                }
+                continue;
+            }
+        };
         for _ in 1..GROUP {
             let Ok((number, more)) = lists.try_recv() else { break };
             last = number;

@@ -45,6 +45,15 @@ pub async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
     Ok(rows.iter().map(|row| Blocker { who: row.get(0), age: row.get(1), what: row.get(2) }).collect())
 }
 
+/// The oldest transaction that a snapshot taken now does not see as ended (64 bits).
+///
+/// # Errors
+/// Where the query fails.
+pub async fn xmin(client: &Client) -> Result<u64, Error> {
+    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
+    Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
+}
+
 /// The end of the WAL as written so far.
 ///
 /// # Errors

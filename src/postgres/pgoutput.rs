@@ -197,7 +197,10 @@ pub fn tuple(tuple: &[u8], cells: &mut Vec<Cell>) -> Result<(), DecodeError> {
             b't' => {
                 let len = reader.u32()?;
                 let start = tuple.len() - reader.0.len();
-                reader.take(len as usize)?;
+                if reader.take(len as usize)?.len() > VALUE_MAX {
+                    cells.push(Cell::OVERSIZE);
+                    continue;
+                }
                 Cell::text(u32::try_from(start).map_err(|_| DecodeError::Malformed("a tuple over 4 GiB"))?, len)
             }
             b'n' => Cell::NULL,
@@ -210,6 +213,9 @@ pub fn tuple(tuple: &[u8], cells: &mut Vec<Cell>) -> Result<(), DecodeError> {
     }
     Ok(())
 }
+
+/// A value over this, in text, is too large for an item: by the stream and by a SELECT alike.
+pub const VALUE_MAX: usize = 8 << 20;
 
 /// Our own mark, written by the reader in place of a value that was too large to hold. No PostgreSQL sends it.
 pub const OVERSIZE: u8 = 0xFF;

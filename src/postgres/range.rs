@@ -2,7 +2,8 @@
 //!
 //! * In: a section's table and columns, and the range.
 //! * Out: [`Piece`]s in key order, with the WAL position that the stream must have passed before they may be used.
-//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error.
+//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
+//!   large to hold, or a chunk much larger than [`PIECE_MAX`].
 
 use std::pin::pin;
 
@@ -11,7 +12,7 @@ use tokio_postgres::{Client, Error};
 
 use super::sql::first_value;
 use super::table::TableInfo;
-use super::{copy, fence, quote};
+use super::{copy, fence, guard, quote};
 use crate::config::Section;
 use crate::row::{Key, Lsn, Rows};
 
@@ -26,6 +27,8 @@ pub struct Selection {
     width: usize,
     /// `… AND `, or nothing: which rows count at all.
     only: String,
+    /// The list has one column more, which marks values that were left out.
+    marked: bool,
 }
 
 /// A chunk as read.
@@ -35,12 +38,16 @@ pub struct Piece {
     pub rows: Rows,
     /// Taken after the rows: what they show was committed before.
     pub wait_for: Lsn,
+    /// There was more within the limit: the rows were larger than expected.
+    pub cut: bool,
 }
 
 /// Text bytes that a chunk aims at.
 const CHUNK_BYTES: usize = 2 << 20;
 /// Rows of the first chunk, before a row's size is known.
-const FIRST_CHUNK: usize = 500;
+const FIRST_CHUNK: usize = 16;
+/// How much larger than the last a chunk may be: rows may grow along a table.
+const GROWTH: usize = 8;
 const MAX_CHUNK: usize = 20_000;
 
 /// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error.
@@ -49,13 +56,16 @@ pub const SESSION: &str = "SET row_security = off; SET default_transaction_read_
 impl Selection {
     /// Selects `columns` (of which one is the key) of a table.
     pub fn new(section: &Section, table: &TableInfo, columns: &[String]) -> Selection {
-        let list: Vec<String> = columns.iter().map(|column| quote::ident(column)).collect();
+        let typed = |name: &String| table.column(name).map_or(0, |column| column.type_oid);
+        let guarded = columns.iter().map(|name| (name.as_str(), (*name != section.key).then(|| typed(name))));
+        let (list, marked) = guard::list(guarded);
         Selection {
-            list: list.join(", "),
+            list,
             from: table.from_clause(),
             key: quote::ident(&section.key),
             width: columns.len(),
             only: String::new(),
+            marked,
         }
     }
 
@@ -135,8 +145,9 @@ impl Selection {
         through: &Key,
         limit: usize,
     ) -> Result<Piece, Error> {
-        let rows = self.copy(client, &self.sql(after, through, limit)).await?;
-        Ok(Piece { rows, wait_for: fence::insert_lsn(client).await? })
+        // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
+        let (rows, cut) = self.copy(client, &self.sql(after, through, limit), 2 * CHUNK_BYTES).await?;
+        Ok(Piece { rows, wait_for: fence::insert_lsn(client).await?, cut })
     }
 
     /// Reads rows by their keys (for quarantine's retry).
@@ -152,7 +163,7 @@ impl Selection {
             self.key,
             list.join(", ")
         );
-        self.copy(client, &sql).await
+        Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
     /// Reads the rows at one end of the table: the newest, or the oldest.
@@ -164,17 +175,27 @@ impl Selection {
         let sql = format!(
             "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
         );
-        self.copy(client, &sql).await
+        Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
-    async fn copy(&self, client: &Client, sql: &str) -> Result<Rows, Error> {
+    /// The rows, up to about `most` bytes of them; whether there were more.
+    async fn copy(&self, client: &Client, sql: &str, most: usize) -> Result<(Rows, bool), Error> {
         let mut rows = Rows::new(self.width);
         let mut lines = pin!(client.copy_out(sql).await?);
         while let Some(line) = lines.try_next().await? {
+            if rows.weight() >= most {
+                return Ok((rows, true));
+            }
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
-            rows.push_with(|data, cells| copy::line(line, data, cells));
+            rows.push_with(|data, cells| {
+                let first = cells.len();
+                copy::line(line, data, cells);
+                if self.marked {
+                    guard::mark(data, cells, first);
+                }
+            });
         }
-        Ok(rows)
+        Ok((rows, false))
     }
 
     /// The greatest key behind `after`, as text.
@@ -209,5 +230,5 @@ impl Selection {
 pub fn next_limit(last: Option<&Rows>) -> usize {
     let Some(rows) = last.filter(|rows| !rows.is_empty()) else { return FIRST_CHUNK };
     let row = (rows.weight() / rows.len()).max(1);
-    (CHUNK_BYTES / row).clamp(1, MAX_CHUNK)
+    (CHUNK_BYTES / row).clamp(1, MAX_CHUNK.min(rows.len() * GROWTH))
 }

@@ -79,6 +79,9 @@ pub struct Published {
     pub filter: bool,
     /// A column list leaves columns out, silently.
     pub column_list: bool,
+    /// The OID of its entry (`pg_publication_rel`): another one after it was taken out and put back. None where the
+    /// publication names no tables (`FOR ALL TABLES`).
+    pub entry: Option<u32>,
 }
 
 /// Reads the publication.
@@ -94,20 +97,23 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
             to_jsonb(t) ->> 'rowfilter' IS NOT NULL,
             COALESCE(jsonb_array_length(NULLIF(to_jsonb(t) -> 'attnames', 'null'::jsonb)), 32767) < (
                 SELECT count(*) FROM pg_catalog.pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+            (SELECT r.oid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = $2 AND r.prrelid = c.oid)
         FROM pg_catalog.pg_publication_tables t
         JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
         WHERE t.pubname = $1";
-    let tables = client.query(sql, &[&name]).await?;
+    let oid: u32 = row.get(0);
+    let tables = client.query(sql, &[&name, &oid]).await?;
     let published = |row: &tokio_postgres::Row| Published {
         name: TableName { schema: row.get(0), name: row.get(1) },
         oid: row.get(2),
         filter: row.get(3),
         column_list: row.get(4),
+        entry: row.get(5),
     };
     Ok(Some(Publication {
-        oid: row.get(0),
+        oid,
         insert: row.get(1),
         others: row.get(2),
         via_root: row.get(3),

@@ -21,8 +21,10 @@ use tokio::sync::{Notify, mpsc};
 
 use super::frames::{FrameError, missing_bytes};
 use super::pgoutput::{Payload, payload};
+use super::resume;
 use super::server_error::ServerError;
-use super::wire::{Wire, WireReader, WireWriter};
+use super::skim::Skimmer;
+use super::wire::{WireReader, WireWriter};
 use crate::config::Source;
 use crate::fault::Fault;
 use crate::row::Lsn;
@@ -54,12 +56,18 @@ pub enum Fate {
     Stopped,
     /// It may go on by itself on a new connection.
     Transient,
+    /// The server was silent for too long: it may be away, or busy decoding.
+    Silent,
+    /// The server, its timeline or the slot is not where it was: everything must be compared anew.
+    Moved,
     /// The slot is held by another process (55006).
     SlotActive,
     /// There is no such slot (42704).
     SlotMissing,
     /// The slot is of no more use: its WAL is gone (55000).
     SlotLost,
+    /// Decoding found no publication of this name (42704), and will not find it next time either.
+    PublicationMissing,
     /// The server goes down (57P01, 57P03): it waits for us to let go.
     Shutdown,
     /// The server cannot decode: the same error will come again.
@@ -75,12 +83,16 @@ pub struct Start {
     pub slot: String,
     /// The publication.
     pub publication: String,
+    /// The server that it must be: its system identifier and timeline.
+    pub server: Option<(String, u32)>,
     /// The durable checkpoint.
     pub from: Lsn,
     /// The longest message that is held in memory, in bytes.
     pub max_message: usize,
     /// How often a status update is sent at the least.
     pub status_interval: Duration,
+    /// How long the server may be silent, though each status update asks for a reply.
+    pub patience: Duration,
 }
 
 /// The hand that the corridor has on a running stream.
@@ -146,6 +158,8 @@ impl Control {
 /// How long the delivering side may be silent before it is held to be dead.
 pub const ZOMBIE: Duration = Duration::from_secs(60);
 
+/// A message's tag and length.
+const HEADER: usize = 5;
 /// Runs that may wait for the corridor: with [`RUN_MAX`] each, the channel's share of memory.
 const RUNS: usize = 16;
 /// A run is cut at this size.
@@ -216,52 +230,31 @@ impl Stream {
 }
 
 async fn follow(source: &Source, start: &Start, control: &Control, events: &mpsc::Sender<Event>) -> Ended {
-    let mut wire = match Wire::connect(source, "pg2planhat stream").await {
+    let wire = match resume::begin(source, start).await {
         Ok(wire) => wire,
-        Err(fault) => {
-            let fate = if fault.exit == crate::fault::Exit::Unavailable { Fate::Transient } else { Fate::Refused };
-            return Ended { fate, fault };
-        }
+        Err(ended) => return ended,
     };
-    let sql = format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
-        super::quote::ident(&start.slot),
-        start.from,
-        super::quote::literal(&super::quote::ident(&start.publication)),
-    );
-    if let Err(error) = wire.start_copy_both(&sql).await {
-        let fate = match error.server() {
-            Some(server) => fate_of(server),
-            None => Fate::Transient,
-        };
-        let fault = wire.fault(&error);
-        wire.close().await;
-        return Ended { fate, fault };
-    }
     if events.send(Event::Started).await.is_err() {
         wire.close().await;
         return stopped();
     }
     control.beat();
     let (reader, writer) = wire.split();
-    let mut link = Link { reader, writer, control, start, run: 0, status: StatusClock::new(), heard: Instant::now() };
+    let mut link = Link {
+        reader,
+        writer,
+        control,
+        start,
+        run: 0,
+        skim: None,
+        short: None,
+        status: StatusClock::new(),
+        heard: Instant::now(),
+    };
     let ended = link.copy(events).await;
     let (_reader, writer) = (link.reader, link.writer);
     writer.close().await;
     ended
-}
-
-fn fate_of(error: &ServerError) -> Fate {
-    match error.code.as_str() {
-        "55006" => Fate::SlotActive,
-        "42704" if error.message.contains("publication") => Fate::Wedged,
-        "42704" => Fate::SlotMissing,
-        "55000" => Fate::SlotLost,
-        "57P01" | "57P02" | "57P03" => Fate::Shutdown,
-        _ if error.is_transient() => Fate::Transient,
-        "28000" | "28P01" | "42501" | "3D000" => Fate::Refused,
-        _ => Fate::Wedged,
-    }
 }
 
 fn stopped() -> Ended {
@@ -289,6 +282,10 @@ struct Link<'a> {
     start: &'a Start,
     /// Bytes at the buffer's head that are whole messages, ready to go.
     run: usize,
+    /// A message that is too long, while it comes.
+    skim: Option<Skimmer>,
+    /// The short message in its place, ready to go.
+    short: Option<Bytes>,
     status: StatusClock,
     /// When the server was last heard, or reading began again.
     heard: Instant,
@@ -319,24 +316,50 @@ impl Link<'_> {
                     }
                 }
                 // 3. What was read goes on before anything more is read.
-                permit = events.reserve(), if self.run > 0 => {
+                permit = events.reserve(), if self.is_ready() => {
                     let Ok(permit) = permit else { return stopped() };
-                    let run = self.reader.buffer_mut().split_to(self.run).freeze();
-                    self.run = 0;
-                    permit.send(Event::Run(run));
+                    permit.send(Event::Run(self.take_run()));
                     self.heard = Instant::now();
+                    // What follows a message that was too long has been read already.
+                    if let Err(ended) = self.scan() {
+                        return ended;
+                    }
                 }
                 // 4. Read.
-                read = self.reader.read_more(), if self.run == 0 => {
+                read = self.reader.read_more(), if !self.is_ready() => {
                     if let Err(ended) = self.on_read(read) {
                         return ended;
                     }
                     flow.read();
                 }
             }
-            if self.run == 0 {
+            if !self.is_ready() {
                 flow.pause_if_flowing();
             }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.run > 0 || self.short.is_some()
+    }
+
+    fn take_run(&mut self) -> Bytes {
+        self.short.take().unwrap_or_else(|| {
+            let run = std::mem::take(&mut self.run);
+            self.reader.buffer_mut().split_to(run).freeze()
+        })
+    }
+
+    /// Goes on with a message that is too long.
+    fn skim_on(&mut self) {
+        let Some(mut skimmer) = self.skim.take() else { return };
+        let buffer = self.reader.buffer_mut();
+        let taken = skimmer.feed(buffer);
+        buffer.advance(taken);
+        if skimmer.is_done() {
+            self.short = Some(skimmer.finish().into());
+        } else {
+            self.skim = Some(skimmer);
         }
     }
 
@@ -357,6 +380,13 @@ impl Link<'_> {
 
     /// Counts the whole messages at the buffer's head, and looks at what concerns the connection itself.
     fn scan(&mut self) -> Result<(), Ended> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        if self.skim.is_some() {
+            self.skim_on();
+            return Ok(());
+        }
         let buffer = self.reader.buffer_mut();
         let mut at = 0;
         let mut wal_end = 0;
@@ -364,15 +394,27 @@ impl Link<'_> {
             let rest = &buffer[at..];
             match missing_bytes(rest, self.start.max_message) {
                 Ok(Some(0)) => {}
+                // What is before it goes first.
+                Err(FrameError::TooLong { .. }) if at > 0 => break,
+                Err(FrameError::TooLong { tag: b'd', len, max }) => {
+                    tracing::warn!(
+                        bytes = len,
+                        limit = max,
+                        "a message too long to hold: its large values are left out"
+                    );
+                    buffer.advance(HEADER);
+                    self.skim = Some(Skimmer::new(len, max));
+                    self.skim_on();
+                    return Ok(());
+                }
                 Ok(_) => break,
-                Err(FrameError::TooLong { len, .. }) => return Err(too_long(len)),
-                Err(error @ FrameError::Nonsense { .. }) => {
+                Err(error @ (FrameError::Nonsense { .. } | FrameError::TooLong { .. })) => {
                     let remedy = "check that source.host and source.port are PostgreSQL's own";
                     return Err(Ended { fate: Fate::Wedged, fault: Fault::needs_person(error.to_string(), remedy) });
                 }
             }
             let len = u32::from_be_bytes([rest[1], rest[2], rest[3], rest[4]]) as usize + 1;
-            let body = &rest[5..len];
+            let body = &rest[HEADER..len];
             match rest[0] {
                 b'd' => {
                     if let Ok(Payload::Keepalive { wal_end: end, reply }) = payload(body) {
@@ -380,10 +422,9 @@ impl Link<'_> {
                         wal_end = wal_end.max(end.0);
                     }
                 }
-                b'E' => {
-                    let error = ServerError::parse(body);
-                    return Err(Ended { fate: fate_of(&error), fault: error.fault("the replication stream", "") });
-                }
+                // What is before the end goes first: it may be the last that ever comes.
+                b'E' | b'c' if at > 0 => break,
+                b'E' => return Err(resume::broken(&ServerError::parse(body))),
                 b'c' => {
                     let remedy = "look into the server's log; it is connected to again by itself";
                     let fault = Fault::unavailable("the server ended the replication stream", remedy);
@@ -409,13 +450,13 @@ impl Link<'_> {
         if since >= self.start.status_interval || (since >= STATUS_GAP && (self.status.asked || moved)) {
             self.send_status().await?;
         }
-        // Two intervals without a word, though each status asks for one: the connection is dead, whatever TCP says.
-        if self.run == 0 && self.heard.elapsed() > self.start.status_interval * 2 + Duration::from_secs(1) {
+        // Silence, though each status asks for a word: the connection is dead, whatever TCP says.
+        if !self.is_ready() && self.heard.elapsed() > self.start.patience {
             let fault = Fault::unavailable(
                 format!("the server has been silent for {} s", self.heard.elapsed().as_secs()),
                 "check the network and the server; it is connected to again by itself",
             );
-            return Err(Ended { fate: Fate::Transient, fault });
+            return Err(Ended { fate: Fate::Silent, fault });
         }
         Ok(())
     }
@@ -459,6 +500,10 @@ impl Link<'_> {
     /// CopyDone, and everything that still comes up to the server's own CopyDone, unread: the server takes messages in
     /// order, so it has taken the last status by then. (Any keepalive would not prove that: one may be under way.)
     async fn take_leave(&mut self) -> std::io::Result<()> {
+        if self.skim.is_some() {
+            // In the middle of a message: there is no waiting for its end.
+            return Ok(());
+        }
         self.writer.send_copy_done().await?;
         loop {
             let buffer = self.reader.buffer_mut();
@@ -473,16 +518,6 @@ impl Link<'_> {
                 return Ok(());
             }
         }
-    }
-}
-
-fn too_long(len: usize) -> Ended {
-    Ended {
-        fate: Fate::Wedged,
-        fault: Fault::needs_person(
-            format!("a row of {len} bytes came, more than `memory` allows for one message"),
-            "raise `memory`, or let a person decide with `pg2planhat repair --accept-loss`",
-        ),
     }
 }
 

@@ -12,19 +12,19 @@ use crate::row::Lsn;
 /// As every connection.
 pub async fn left(source: &Source, now: i64, before: i64) -> Result<Option<Lsn>, Fault> {
     let mut wire = Wire::connect(source, "pg2planhat timeline").await?;
-    let history = wire.simple_query(&format!("TIMELINE_HISTORY {now}")).await.map_err(|error| wire.fault(&error))?;
+    let now = u32::try_from(now).unwrap_or_default();
+    let history = wire.timeline_history(now).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;
-    let content = history.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten());
-    Ok(content.and_then(|content| left_in(&content, before)))
+    Ok(history.into_iter().find(|(ended, _)| i64::from(*ended) == before).map(|(_, at)| at))
 }
 
-/// Lines of a history file: parent timeline, switch point, reason; separated by blanks.
-fn left_in(content: &str, before: i64) -> Option<Lsn> {
-    content.lines().find_map(|line| {
+/// The lines of a history file: parent timeline, switch point, reason; separated by blanks.
+pub(super) fn parse(content: &str) -> Vec<(u32, Lsn)> {
+    let line = |line: &str| {
         let mut words = line.split_whitespace();
-        let parent: i64 = words.next()?.parse().ok()?;
-        (parent == before).then(|| words.next()?.parse().ok()).flatten()
-    })
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    content.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -34,8 +34,6 @@ mod tests {
     #[test]
     fn the_switch_point_is_found() {
         let content = "1\t0/3000148\tno recovery target specified\n\n# a comment\n2\t0/50000A0\tno reason\n";
-        assert_eq!(left_in(content, 1), Some(Lsn(0x300_0148)));
-        assert_eq!(left_in(content, 2), Some(Lsn(0x500_00A0)));
-        assert_eq!(left_in(content, 3), None);
+        assert_eq!(parse(content), [(1, Lsn(0x300_0148)), (2, Lsn(0x500_00A0))]);
     }
 }

@@ -257,6 +257,19 @@ impl Wire {
         Ok(SystemIdentity { system_identifier, timeline, xlogpos, dbname })
     }
 
+    /// Where each timeline before this one ended (TIMELINE_HISTORY); nothing on the first.
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`].
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, WireError> {
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let rows = self.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let text = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)?).unwrap_or_default();
+        Ok(super::timeline::parse(&text))
+    }
+
     /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
     /// side are of use: [`Wire::split`].
     ///

@@ -28,6 +28,8 @@ pub struct Identity {
     pub slot: String,
     /// The publication.
     pub publication: String,
+    /// Its OID: one of the same name that was dropped and remade has another. 0 where it was not looked at.
+    pub publication_oid: u32,
 }
 
 /// The row of `instance`, once an identity was adopted.
@@ -76,7 +78,7 @@ impl Store {
     pub async fn instance(&self) -> Result<Option<Instance>, StateError> {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
-                leader, {}, version, state, reason, remedy, schema_version
+                leader, {}, version, state, reason, remedy, schema_version, publication_oid
              FROM {{schema}}.instance WHERE id = 1",
             rfc3339("started_at")
         );
@@ -124,10 +126,12 @@ impl Store {
         let (checkpoint, floor) = (PgLsn::from(checkpoint.0), xmin_floor.map(super::store::signed));
         self.transaction(doing, "BEGIN", async |store| {
             let write = "UPDATE {schema}.instance SET system_identifier = $1, timeline = $2, database_oid = $3,
-                    database = $4, slot = $5, publication = $6, checkpoint = $7, xmin_floor = $8, epoch = epoch + 1,
+                    database = $4, slot = $5, publication = $6, publication_oid = $7, checkpoint = $8, xmin_floor = $9,
+                    epoch = epoch + 1,
                     state = NULL, reason = NULL, remedy = NULL
                  WHERE id = 1";
-            let Identity { system_identifier, timeline, database_oid, database, slot, publication } = identity;
+            let Identity { system_identifier, timeline, database_oid, database, slot, publication, publication_oid } =
+                identity;
             let changed = store
                 .execute(
                     doing,
@@ -139,6 +143,7 @@ impl Store {
                         &store.text(database),
                         slot,
                         &store.text(publication),
+                        publication_oid,
                         &checkpoint,
                         &floor,
                     ],
@@ -226,6 +231,7 @@ fn instance_of(row: &Row) -> Option<Instance> {
             database: row.get::<_, Option<String>>(3)?,
             slot: row.get::<_, Option<String>>(4)?,
             publication: row.get::<_, Option<String>>(5)?,
+            publication_oid: row.get::<_, Option<u32>>(16).unwrap_or_default(),
         },
         epoch: row.get(6),
         checkpoint: lsn(row, 7).unwrap_or(Lsn::ZERO),

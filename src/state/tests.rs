@@ -15,6 +15,7 @@ fn identity() -> Identity {
         database: "app".into(),
         slot: "pg2planhat".into(),
         publication: "pg2planhat".into(),
+        publication_oid: 16399,
     }
 }
 

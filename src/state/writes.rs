@@ -62,7 +62,7 @@ impl Write {
                  WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
             }
             Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
-            // The counts of a backfill that has ended stay, to be shown.
+            // The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
             Write::Checkpoint => {
                 "UPDATE {schema}.section SET
                     position_lsn = CASE WHEN $2::pg_lsn IS NOT NULL AND (position_lsn IS NULL
@@ -73,7 +73,9 @@ impl Write {
                     cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
                     ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
                     streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
-                    backfill_rows = coalesce($8::bigint, backfill_rows),
+                    backfill_rows = CASE WHEN $8::bigint IS NOT NULL THEN $8
+                        WHEN $4 = 'streaming' AND phase IN ('backfilling', 'resyncing') THEN backfill_rows + $10 + $11
+                        ELSE backfill_rows END,
                     backfill_estimated = coalesce($9::bigint, backfill_estimated),
                     gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
                     backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()

@@ -120,6 +120,23 @@ words! {
     }
 }
 
+impl Reason {
+    /// Whether rows written since the checkpoint may never come by the stream.
+    pub fn leaves_a_gap(self) -> bool {
+        match self {
+            Reason::SlotMissing
+            | Reason::SlotRecreated
+            | Reason::SlotMoved
+            | Reason::SlotLost
+            | Reason::Wedged
+            | Reason::PublicationChanged
+            | Reason::RestoredBackup
+            | Reason::TimelineChanged => true,
+            Reason::OtherServer | Reason::StateUnwritable => false,
+        }
+    }
+}
+
 words! {
     /// What a section is doing.
     pub enum SectionState {

@@ -4,6 +4,7 @@
 //! server binaries and the `initdb` templates; they may run in any order, side by side, in one process or in many.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+#![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
@@ -11,9 +12,20 @@ mod harness;
 mod cli_basics;
 mod cli_check;
 mod cli_discover;
+mod cli_ops_again;
+mod cli_ops_look;
+mod cli_ops_mend;
 mod cli_query;
 mod cli_setup;
+mod crash;
+mod delivery_scene;
 mod demo;
+mod faults_planhat;
+mod faults_process;
+mod faults_slot;
+mod faults_stream;
+mod faults_stream_scene;
+mod faults_stream_wire;
 mod harness_works;
 mod main_job;
 mod main_job_backfill;
@@ -21,3 +33,4 @@ mod main_job_flush;
 mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
+mod memory;

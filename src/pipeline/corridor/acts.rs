@@ -6,11 +6,12 @@ use tokio::task::JoinError;
 
 use super::{Corridor, Ending, Requested};
 use crate::engine::Action;
-use crate::lane::{Settled, Shut};
+use crate::lane::{Lane, Settled, Shut};
 use crate::pipeline::identity::Needs;
 use crate::pipeline::writer::Written;
 use crate::planhat::Verdict;
 use crate::state::{Op, Outcome};
+use crate::telemetry::logs::Passage;
 use crate::telemetry::status::Reason;
 
 impl Corridor {
@@ -88,28 +89,63 @@ impl Corridor {
             }
         };
         self.metrics(lane).request(&answer.verdict, took);
+        self.say(lane, id, &answer);
+        let before = self.engine.lanes[lane].halted.clone();
+        self.engine.verdict(lane, id, &answer, self.clock.elapsed(), fastrand::f64());
+        let Lane { name, halted, .. } = &self.engine.lanes[lane];
+        match (before, halted) {
+            (None, Some((what, remedy))) => {
+                tracing::error!(section = %name, what, remedy, "halted: it probes, and goes on by itself")
+            }
+            (Some(_), None) => tracing::info!(section = %name, "no longer halted"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// Logs what an answer means, the first few times a minute, and notes what the status is to say of the sink.
+    fn say(&mut self, lane: usize, id: i64, answer: &crate::planhat::Answer) {
+        let run = self.lanes[lane].section;
+        let (word, trouble) = match &answer.verdict {
+            Verdict::Received | Verdict::Environment { .. } => ("", None),
+            Verdict::Partial(_) => ("partial", None),
+            Verdict::BadItem | Verdict::TooLarge => ("halving", None),
+            Verdict::Later { .. } => ("later", Some("nothing: the batch is sent again by itself, with growing pauses")),
+            Verdict::NotSent => {
+                ("not_sent", Some("see that planhat.url can be reached from here; it goes on by itself"))
+            }
+            Verdict::Unknown => {
+                ("unknown", Some("nothing: see `in_doubt` of the section; `pg2planhat logs` names the batch"))
+            }
+        };
+        self.sections[run].book.sink = trouble.map(|remedy| (answer.message.clone(), remedy.to_owned()));
+        if word.is_empty() {
+            return;
+        }
+        let Passage::Log { suppressed } = self.brake.event((lane, word), Instant::now()) else { return };
         let name = &self.engine.lanes[lane].name;
         match &answer.verdict {
-            Verdict::Received => {}
+            Verdict::Received | Verdict::Environment { .. } => {}
             Verdict::Partial(refused) => {
-                tracing::warn!(section = %name, refused = refused.len(), "Planhat refused items: they go into quarantine");
+                tracing::warn!(section = %name, suppressed, refused = refused.len(), "Planhat refused items: they go into quarantine");
             }
             Verdict::BadItem | Verdict::TooLarge => {
                 tracing::debug!(section = %name, status = answer.status, answer.message, "refused: halving");
             }
-            Verdict::Environment { remedy } => {
-                if self.engine.lanes[lane].halted.is_none() {
-                    tracing::error!(section = %name, what = answer.message, remedy, "halted: the surroundings must be mended");
-                }
-            }
             Verdict::Later { .. } | Verdict::NotSent => {
-                tracing::warn!(section = %name, status = answer.status, what = answer.message, "not received; it is tried again");
+                tracing::warn!(section = %name, suppressed, status = answer.status, what = answer.message, "not received; it is tried again");
             }
             Verdict::Unknown => {
-                tracing::warn!(section = %name, delivery = id, what = answer.message, "in doubt: the answer never came");
+                tracing::warn!(section = %name, suppressed, delivery = id, what = answer.message, "in doubt: the answer never came");
             }
         }
-        self.engine.verdict(lane, id, &answer, self.clock.elapsed(), fastrand::f64());
+    }
+
+    /// Tells how much of a storm was held back, once it is over.
+    pub(super) fn say_held_back(&mut self) {
+        for ((lane, word), suppressed) in self.brake.owed(Instant::now()) {
+            let name = &self.engine.lanes[lane].name;
+            tracing::info!(section = %name, answer = word, suppressed, "more of the same was left out of the log");
+        }
     }
 
     pub(super) fn on_written(&mut self, written: Written) {
@@ -144,7 +180,7 @@ impl Corridor {
             run.metrics.batch(outcome, rows, settled.bytes);
         }
         for (reason, rows) in &settled.quarantined {
-            run.metrics.quarantined(reason, *rows);
+            run.book.quarantined.push((reason.clone(), *rows));
             run.book.since.quarantined += rows;
         }
         run.metrics.resent(settled.resent);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
 use crate::row::Phase;
 use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
+use crate::telemetry::logs::Throttle;
+use crate::telemetry::status::InstanceState;
 
 /// Chunks that a range may be ahead of their use.
 const AHEAD: usize = 2;
@@ -54,29 +56,23 @@ impl Corridor {
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
         let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
-        let leader = format!("{}:{}", hostname(), std::process::id());
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
-        let term = store.take_epoch(&leader).await?;
+        let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
+        // What an earlier process could not do without a person is decided: this one leads.
+        store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached = start::attach(&config, &control, &store, &term, &opened, &types).await?;
         note_switched_off(&config, &store, &opened).await?;
-        tracing::info!(epoch, leader, %checkpoint, "leading");
+        tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let client = Client::new(&config.planhat)?;
-        let Parts { sections, lanes, runs, mappings, tables, first_ops } = parts(&config, &board, attached, &opened)?;
-        let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-        let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
-        let mut engine = Engine::new(lanes, checkpoint, opened.next_delivery, settings);
-        for (index, mapping) in mappings.into_iter().enumerate() {
-            let Some(mapping) = mapping else { continue };
-            engine.set_range_mapping(index, std::rc::Rc::new(mapping));
-        }
-        engine.record(first_ops);
+        let (parts, lanes) = parts(&config, &board, attached, &opened)?;
+        let Parts { sections, runs, mappings, tables, first_ops } = parts;
+        let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
 
         let (lists, lists_out) = mpsc::unbounded_channel();
         let (told, written) = mpsc::unbounded_channel();
@@ -95,7 +91,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0 },
+            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
             down: None,
             blind: None,
             unwritten: None,
@@ -106,7 +102,7 @@ impl Corridor {
             sections,
             lanes: runs,
             tables,
-            client,
+            client: Client::new(&config.planhat)?,
             clock: now,
             lists,
             written,
@@ -123,6 +119,8 @@ impl Corridor {
             ending: None,
             pinged: now,
             wishes: super::wishes::Wishes::new(seen_in),
+            timed: now,
+            brake: Throttle::new(3, Duration::from_secs(60)),
             config,
         };
         for lane in 0..corridor.lanes.len() {
@@ -191,7 +189,6 @@ async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> R
 #[derive(Default)]
 struct Parts {
     sections: Vec<SectionRun>,
-    lanes: Vec<Lane>,
     runs: Vec<LaneRun>,
     mappings: Vec<Option<crate::mapping::Mapping>>,
     tables: HashMap<u32, Vec<usize>>,
@@ -199,10 +196,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, run: &mut SectionRun, lane: Lane, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
-        self.tables.entry(laned.oid).or_default().push(self.lanes.len());
-        run.lane = Some(self.lanes.len());
-        self.lanes.push(lane);
+    fn add(&mut self, run: &mut SectionRun, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+        self.tables.entry(laned.oid).or_default().push(self.runs.len());
+        run.lane = Some(self.runs.len());
         self.runs.push(laned);
         self.mappings.push(mapping);
     }
@@ -213,8 +209,8 @@ fn parts(
     board: &Board,
     attached: Vec<Result<Attached, Unfit>>,
     opened: &Opened,
-) -> Result<Parts, Hindrance> {
-    let mut parts = Parts::default();
+) -> Result<(Parts, Vec<Lane>), Hindrance> {
+    let (mut parts, mut lanes) = (Parts::default(), Vec::new());
     let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
     for section in &config.sections {
         let Some(metrics) = board.section(section.name.as_str()) else { continue };
@@ -227,7 +223,8 @@ fn parts(
                 run.book.since.in_doubt += laned.doubted;
                 run.metrics.in_doubt(laned.doubted);
                 parts.first_ops.extend(laned.ops);
-                parts.add(&mut run, laned.lane, laned.run, Some(laned.mapping));
+                lanes.push(laned.lane);
+                parts.add(&mut run, laned.run, Some(laned.mapping));
             }
             Some(Err(unfit)) => {
                 let trouble = (unfit.fault.what, unfit.fault.remedy);
@@ -242,7 +239,8 @@ fn parts(
                     run.book.warning = Some(trouble);
                     run.metrics.in_doubt(left.rows);
                     parts.first_ops.extend(left.ops);
-                    parts.add(&mut run, lane, laned, None);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
                     parts.sections.push(run);
                     continue;
                 }
@@ -252,14 +250,46 @@ fn parts(
                     parts.first_ops.push(halted(&run));
                     // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
                     let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
-                    parts.add(&mut run, lane, laned, None);
+                    lanes.push(lane);
+                    parts.add(&mut run, laned, None);
                 }
             }
             None => {}
         }
         parts.sections.push(run);
     }
-    Ok(parts)
+    Ok((parts, lanes))
+}
+
+/// The engine over these lanes, its first writes given to it.
+fn engine(
+    config: &Config,
+    mut lanes: Vec<Lane>,
+    mappings: Vec<Option<crate::mapping::Mapping>>,
+    first_ops: Vec<Op>,
+    checkpoint: crate::row::Lsn,
+    next_delivery: i64,
+) -> Engine {
+    let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
+    limit(&mut lanes, budget);
+    let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
+    let mut engine = Engine::new(lanes, checkpoint, next_delivery, settings);
+    for (index, mapping) in mappings.into_iter().enumerate() {
+        let Some(mapping) = mapping else { continue };
+        engine.set_range_mapping(index, std::rc::Rc::new(mapping));
+    }
+    engine.record(first_ops);
+    engine
+}
+
+/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
+/// key range as much again waits behind it.
+fn limit(lanes: &mut [Lane], budget: usize) {
+    // An item weighs some more than its bytes.
+    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
+    for lane in lanes {
+        lane.limits.bytes = lane.limits.bytes.min(share as u64);
+    }
 }
 
 fn name_of(one: &Result<Attached, Unfit>) -> &crate::row::SectionName {
@@ -286,6 +316,8 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
     if row.halted.is_some() {
         ops.push(Op::Halted { section: section.name.clone(), why: None });
     }
+    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
+    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
     let run = LaneRun {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
@@ -294,7 +326,9 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
         key_column: mapping.key_column(),
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
-        sound: None,
+        sound,
+        entry: None,
+        partitions: None,
     };
     Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
 }
@@ -320,6 +354,8 @@ fn shut(
         ahead: Arc::new(Semaphore::new(AHEAD)),
         chunks: 0,
         sound: None,
+        entry: None,
+        partitions: None,
     };
     Ok((lane, run))
 }
@@ -339,8 +375,10 @@ fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> 
     Ok(Some(range))
 }
 
-fn hostname() -> String {
+/// Who leads: `host:pid`.
+fn leader_name() -> String {
     let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
+    let host = name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}:{}", std::process::id())
 }

@@ -9,9 +9,18 @@ use crate::fault::Fault;
 use crate::mapping::{Mapping, MappingFault};
 use crate::pipeline::identity::Needs;
 use crate::postgres::decode::{Item, Table};
+use crate::postgres::sql::connect_sql;
 use crate::postgres::stream::{Ended, Event, Fate, Stream};
 use crate::postgres::types::Types;
 use crate::telemetry::status::Reason;
+
+/// The same end so often, and nothing confirmed in between, is no accident.
+const WEDGED: u32 = 3;
+/// How long a server may be silent at the most before it is connected to again.
+const MOST_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The longest that the loop waits for the catalog.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// What interrupts the reading of a run.
 enum Halt {
@@ -45,7 +54,12 @@ impl Corridor {
     async fn read_run(&mut self) {
         loop {
             match self.read_until_table() {
-                Ok(Halt::Table(table)) => self.on_table(table).await,
+                Ok(Halt::Table(table)) => {
+                    self.on_table(table).await;
+                    if self.stream.is_none() {
+                        return;
+                    }
+                }
                 Ok(Halt::End) => return,
                 Err(fault) => {
                     self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault }));
@@ -79,13 +93,15 @@ impl Corridor {
     /// A table's columns, from here on: its sections' mappings are compiled anew.
     async fn on_table(&mut self, table: Table) {
         let Some(lanes) = self.tables.get(&table.oid).cloned() else { return };
-        if table.columns.iter().any(|(_, oid)| !self.types.knows(*oid)) {
-            match Types::load(&self.control).await {
-                Ok(types) => self.types = types,
-                Err(error) => {
-                    tracing::warn!(%error, "the database's types could not be read: domains are taken as text")
-                }
-            }
+        if table.columns.iter().any(|(_, oid)| !self.types.knows(*oid))
+            && let Err(fault) = self.load_types().await
+        {
+            // A domain taken for text could refuse its rows: they are read again when it is known.
+            tracing::warn!(what = fault.what, "the database's types cannot be read: the stream begins again");
+            self.rewind();
+            self.reconnect.at = Instant::now() + Duration::from_secs(1);
+            self.down.get_or_insert((Instant::now(), fault));
+            return;
         }
         let columns = self.types.columns(&table.columns);
         let names = self.config.planhat.bulk_activity_names;
@@ -99,11 +115,28 @@ impl Corridor {
         self.engine.set_routes(table.oid, routes);
     }
 
+    /// Reads the database's domains, on a new connection where the old one has died.
+    async fn load_types(&mut self) -> Result<(), Fault> {
+        let late = |_| Fault::unavailable("the server does not answer", "check the server and the network");
+        if self.control.is_closed() {
+            let connecting = connect_sql(&self.config.source, "control");
+            self.control = tokio::time::timeout(LOOK_UP, connecting).await.map_err(late)??;
+        }
+        let types = tokio::time::timeout(LOOK_UP, Types::load(&self.control)).await.map_err(late)?;
+        self.types = types.map_err(|error| self.control.fault(&error))?;
+        Ok(())
+    }
+
     fn on_ended(&mut self, ended: Ended) {
         self.stream = None;
-        let needs = |reason| Some(Ending::Needs(Needs { reason, fault: ended.fault.clone() }));
+        let needs = |reason| Some(Ending::Needs(Needs::repair(reason, ended.fault.what.clone())));
         match ended.fate {
             Fate::Stopped => {}
+            Fate::Moved => {
+                tracing::warn!(what = ended.fault.what, "comparing everything anew");
+                self.ending = Some(Ending::Again);
+            }
+            Fate::PublicationMissing => self.ending = needs(Reason::PublicationChanged),
             Fate::SlotMissing => self.ending = needs(Reason::SlotMissing),
             Fate::SlotLost => self.ending = needs(Reason::SlotLost),
             Fate::SlotActive
@@ -112,8 +145,17 @@ impl Corridor {
                 tracing::warn!("another process holds the slot: beginning again as standby");
                 self.ending = Some(Ending::Again);
             }
-            Fate::Wedged if self.reconnect.failures >= 3 => self.ending = needs(Reason::Wedged),
-            Fate::Transient | Fate::SlotActive | Fate::Shutdown | Fate::Wedged | Fate::Refused => {}
+            Fate::Wedged => {
+                let (at, times) = self.reconnect.wedged;
+                let times = if at == self.engine.confirmed() { times + 1 } else { 1 };
+                self.reconnect.wedged = (self.engine.confirmed(), times);
+                if times >= WEDGED {
+                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }));
+                }
+            }
+            // It may be away, or decode something long: then the same patience would end every try before its first word.
+            Fate::Silent => self.begin.patience = (self.begin.patience * 2).min(MOST_PATIENCE),
+            Fate::Transient | Fate::SlotActive | Fate::Shutdown | Fate::Refused => {}
         }
         if ended.fate == Fate::Stopped && self.down.is_none() {
             // Ended by us, to begin again: at once.
@@ -141,6 +183,9 @@ impl Corridor {
     pub(super) fn reopen(&mut self) {
         if self.stream.is_some() || Instant::now() < self.reconnect.at || self.ending.is_some() {
             return;
+        }
+        if self.engine.confirmed() > self.begin.from {
+            self.begin.patience = crate::pipeline::PATIENCE;
         }
         self.begin.from = self.engine.confirmed();
         match Stream::open(self.config.source.clone(), self.begin.clone()) {

@@ -6,6 +6,7 @@
 
 mod acts;
 mod build;
+mod drift;
 mod flow;
 mod news;
 mod show;
@@ -39,6 +40,7 @@ use crate::row::Lsn;
 use crate::shutdown::Stop;
 use crate::state::{Identity, Op};
 use crate::telemetry::SectionMetrics;
+use crate::telemetry::logs::Throttle;
 
 /// How a corridor ends.
 #[derive(Debug)]
@@ -75,6 +77,10 @@ struct LaneRun {
     chunks: usize,
     /// The WAL's end and the xmin when the publication was last seen to carry its table as it should.
     sound: Option<(Lsn, u64)>,
+    /// Its table's entry in the publication when it was first seen there: a new one was taken out in between.
+    entry: Option<u32>,
+    /// The table's partitions at the last look.
+    partitions: Option<Vec<u32>>,
 }
 
 /// A request that has ended.
@@ -90,6 +96,8 @@ struct Requested {
 struct Reconnect {
     at: Instant,
     failures: u32,
+    /// How often in a row the server could not decode, and what was confirmed then.
+    wedged: (Lsn, u32),
 }
 
 /// The running corridor.
@@ -129,6 +137,10 @@ pub struct Corridor {
     ending: Option<Ending>,
     pinged: Instant,
     wishes: wishes::Wishes,
+    /// When time was last given its turn.
+    timed: Instant,
+    /// Keeps a sink's outage out of the log, but for its beginning.
+    brake: Throttle<(usize, &'static str)>,
 }
 
 /// The longest that the loop sleeps.
@@ -182,6 +194,10 @@ impl Corridor {
                 // 7. The stream, while there is room.
                 event = next_event(&mut self.stream), if reading => self.on_event(event).await,
             }
+            // A stream that never pauses leaves no turn to the clock: it takes one.
+            if self.timed.elapsed() >= TICK {
+                self.on_time();
+            }
             self.engine.pump(self.clock.elapsed());
         }
     }
@@ -196,7 +212,9 @@ impl Corridor {
     }
 
     fn on_time(&mut self) {
+        self.timed = Instant::now();
         self.set_daily();
+        self.say_held_back();
         if self.engine.waits_for().is_some() {
             self.ping();
         }

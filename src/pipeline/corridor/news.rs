@@ -1,16 +1,13 @@
 //! What the ranges and the watch tell.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Corridor, Ending};
 use crate::fault::Fault;
-use crate::lane::Shut;
-use crate::pipeline::connect::StateConnector;
 use crate::pipeline::identity::Needs;
 use crate::pipeline::ranges::RangeNews;
-use crate::pipeline::watch::{Look, Seen, Thorough};
-use crate::state::{NewGap, Op, SectionPhase};
+use crate::pipeline::watch::{Look, Seen};
+use crate::state::SectionPhase;
 use crate::telemetry::status::Reason;
 
 impl Corridor {
@@ -140,71 +137,7 @@ impl Corridor {
         }
     }
 
-    fn needs(&mut self, reason: Reason, what: String) {
-        let remedy = "pg2planhat repair --gap, --backfill or --accept-loss";
-        self.ending = Some(Ending::Needs(Needs { reason, fault: Fault::needs_person(what, remedy) }));
-    }
-
-    /// The publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
-    fn on_thorough(&mut self, look: &Look, thorough: &Thorough) {
-        let name = self.config.source.publication.clone();
-        let Some(publication) = &thorough.publication else {
-            let what = format!("the publication {name} is gone");
-            return self.needs(Reason::PublicationChanged, what);
-        };
-        if !publication.insert {
-            let what = format!("the publication {name} does not publish inserts any more: rows are skipped in silence");
-            return self.needs(Reason::PublicationChanged, what);
-        }
-        for lane in 0..self.lanes.len() {
-            if self.engine.lanes[lane].shut.is_some() {
-                continue;
-            }
-            let run = &self.lanes[lane];
-            let table = publication.tables.iter().find(|table| table.oid == run.oid);
-            let configured = crate::pipeline::start::written(&self.sections[run.section].section.table);
-            let now = thorough.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
-            let drift = match table {
-                _ if now.is_some_and(|oid| oid != run.oid) => {
-                    Some(format!("{configured} is another table than the one attached (swapped or remade)"))
-                }
-                None => Some(format!("{configured} is no longer in the publication {name}")),
-                Some(table) if table.filter => Some(format!("the publication {name} has a row filter on {configured}")),
-                Some(table) if table.column_list => {
-                    Some(format!("the publication {name} has a column list on {configured}"))
-                }
-                Some(_) => None,
-            };
-            match drift {
-                Some(what) => self.halt_for_drift(lane, what),
-                None => self.lanes[lane].sound = Some((look.floor_at, look.xmin)),
-            }
-        }
-    }
-
-    /// Rows may have been skipped since the last look that found everything in order: the section stops, and the gap is
-    /// recorded. The slot does not wait for it: what the server skipped it will skip again.
-    fn halt_for_drift(&mut self, lane: usize, what: String) {
-        let remedy = "put it back as it was, then `pg2planhat repair --gap` re-reads what was skipped".to_owned();
-        let name = self.engine.lanes[lane].name.clone();
-        tracing::error!(section = %name, what, remedy, "halted: rows may have been skipped since");
-        let (from, floor) = self.lanes[lane].sound.unwrap_or((self.engine.written(), 0));
-        let gap = NewGap {
-            section: Some(name.clone()),
-            reason: Reason::PublicationChanged.as_str().to_owned(),
-            detail: what.clone(),
-            from_lsn: Some(from),
-            to_lsn: None,
-            xmin_floor: (floor > 0).then_some(floor),
-        };
-        self.engine.record(vec![Op::Halted { section: name, why: Some((what.clone(), remedy.clone())) }]);
-        self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
-        let connector = StateConnector::new(Arc::clone(&self.config));
-        self.tasks.spawn(async move {
-            let opened = async { connector.store().await?.open_gap(&gap).await.map_err(|error| error.fault()) };
-            if let Err(fault) = opened.await {
-                tracing::error!(what = fault.what, "the gap could not be recorded; it stands in this log");
-            }
-        });
+    pub(super) fn needs(&mut self, reason: Reason, what: String) {
+        self.ending = Some(Ending::Needs(Needs::repair(reason, what)));
     }
 }

@@ -71,7 +71,7 @@ impl Corridor {
             return Some(fault.clone());
         }
         let silence = self.stream.as_ref().map_or(Duration::ZERO, |stream| stream.control.silence());
-        if silence > self.begin.status_interval * 2 + SILENT && self.engine.wants_rows() {
+        if silence > SILENT && self.engine.wants_rows() {
             let what = format!("the server has said nothing on the stream for {} s", silence.as_secs());
             return Some(Fault::unavailable(
                 what,

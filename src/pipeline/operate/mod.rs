@@ -5,6 +5,7 @@
 //! * Out: what is, what would be done, what was done; and events for the running instance.
 //! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
 
+mod mend;
 mod quarantine;
 mod repair;
 mod resync;
@@ -14,8 +15,9 @@ mod teardown;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use mend::{Mend, RepairPlan};
 pub use quarantine::{RetryAsked, chosen, drop_rows, retry};
-pub use repair::{Mend, Repair, RepairPlan};
+pub use repair::Repair;
 pub use resync::{From, ResyncPlan, ask_resync, plan_resync};
 pub use status::status;
 pub use teardown::{Teardown, TeardownPlan};

@@ -47,11 +47,11 @@ impl Teardown {
         let fault = |error: tokio_postgres::Error| control.fault(&error);
         let slot = slot::slot(&control, &config.source.slot).await.map_err(fault)?;
         if let Some(pid) = super::held_by(slot.as_ref()) {
-            return Err(super::repair::in_use(&config.source.slot, pid));
+            return Err(super::mend::in_use(&config.source.slot, pid));
         }
         let server = slot::server(&control).await.map_err(fault)?;
         if let Some(slot) = &slot {
-            super::repair::ours(&config.source.slot, slot, &server)?;
+            super::mend::ours(&config.source.slot, slot, &server)?;
         }
         let publication = slot::publication(&control, &config.source.publication).await.map_err(fault)?;
         let store = StateConnector::new(Arc::clone(config)).store().await?;

@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS {schema}.instance (
     database text,
     slot text,
     publication text,
+    publication_oid oid,
     epoch bigint NOT NULL DEFAULT 0,
     applied_seq bigint NOT NULL DEFAULT 0,
     applied_digest bigint NOT NULL DEFAULT 0,

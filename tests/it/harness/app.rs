@@ -25,6 +25,7 @@ pub struct Launch {
     config: ConfigText,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    beside: Option<u16>,
 }
 
 impl Launch {
@@ -40,10 +41,17 @@ impl Launch {
         self
     }
 
+    /// With the admin port of this running program in its configuration: as a command is run beside its instance.
+    pub fn beside(mut self, running: &App) -> Launch {
+        self.beside = Some(running.admin_port());
+        self
+    }
+
     /// Starts it.
     pub fn start(self) -> App {
         let (scratch, admin) = (Scratch::new("app"), Port::reserve());
-        let config = self.config.set("admin.listen", format!("127.0.0.1:{}", admin.number())).render();
+        let listen = self.beside.unwrap_or(admin.number());
+        let config = self.config.set("admin.listen", format!("127.0.0.1:{listen}")).render();
         let file = scratch.path().join("pg2planhat.yaml");
         fs::write(&file, &config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg2planhat"));
@@ -109,7 +117,7 @@ impl App {
 
     /// `run`, with more to say before it starts.
     pub fn launch(config: &ConfigText) -> Launch {
-        Launch { config: config.clone(), arguments: vec!["run".to_owned()], environment: Vec::new() }
+        Launch { config: config.clone(), arguments: vec!["run".to_owned()], environment: Vec::new(), beside: None }
     }
 
     /// Another command, to its end: `App::command(&config, &["--json", "check"])`.
@@ -135,6 +143,11 @@ impl App {
     /// Waits until its log holds `text`; panics if it ends before.
     pub async fn wait_log(&self, text: &str) {
         self.stderr.wait(text, PATIENCE).await;
+    }
+
+    /// Waits until it has printed `text`; panics if it ends before.
+    pub async fn wait_out(&self, text: &str) {
+        self.stdout.wait(text, PATIENCE).await;
     }
 
     /// Waits for its end; the exit code, or 128 + the signal that ended it.

@@ -73,7 +73,7 @@ pub struct Counters {
 
 /// What the connections share.
 struct Shared {
-    target: Target,
+    target: Mutex<Target>,
     network: watch::Sender<Network>,
     counters: watch::Sender<Counters>,
     /// Bytes that may still pass before the connection that carries the last of them is cut.
@@ -105,7 +105,7 @@ impl Proxy {
             ended: false,
         };
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             network: watch::Sender::new(network),
             counters: watch::Sender::default(),
             budget: Mutex::new([None; 2]),
@@ -175,6 +175,11 @@ impl Proxy {
     /// New connections are refused (nobody listens); open ones stay.
     pub fn refuse(&self) {
         self.change(|network| network.listening = false);
+    }
+
+    /// New connections go to another port on 127.0.0.1: a virtual address that has moved.
+    pub fn retarget(&self, port: u16) {
+        *self.shared.target.lock().unwrap() = Target::Tcp(port);
     }
 
     /// What has happened so far.
@@ -254,8 +259,9 @@ async fn accept_all(first: std::net::TcpListener, port: u16, shared: Arc<Shared>
 /// One connection, from its acceptance to its end.
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     // The borrowed halves of `split` close nothing when dropped; the owned ones would say a polite FIN before the RST.
-    let outcome = match &shared.target {
-        Target::Tcp(port) => match TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await {
+    let target = shared.target.lock().unwrap().clone();
+    let outcome = match target {
+        Target::Tcp(port) => match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
             Ok(mut target) => {
                 let outcome = carry(client.split(), target.split(), &shared).await;
                 outcome.inspect_err(|()| reset_at_close(&target))

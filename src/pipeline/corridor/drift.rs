@@ -1,0 +1,119 @@
+//! What the watch sees of the publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
+//!
+//! * In: a thorough look.
+//! * Out: halted sections, and gaps recorded for `repair`.
+//! * Never: a section that goes on though rows of it may have been skipped.
+
+use std::sync::Arc;
+
+use super::Corridor;
+use crate::fault::Fault;
+use crate::lane::Shut;
+use crate::pipeline::connect::StateConnector;
+use crate::pipeline::watch::{Look, Thorough};
+use crate::state::{NewGap, Op};
+use crate::telemetry::status::Reason;
+
+impl Corridor {
+    /// The publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
+    pub(super) fn on_thorough(&mut self, look: &Look, thorough: &Thorough) {
+        let name = self.config.source.publication.clone();
+        let Some(publication) = &thorough.publication else {
+            let what = format!("the publication {name} is gone");
+            return self.needs(Reason::PublicationChanged, what);
+        };
+        let recorded = self.identity.publication_oid;
+        if recorded != 0 && recorded != publication.oid {
+            let what = format!(
+                "the publication {name} was dropped and made anew: rows written in between may have been skipped"
+            );
+            return self.needs(Reason::PublicationChanged, what);
+        }
+        if !publication.insert {
+            let what = format!("the publication {name} does not publish inserts any more: rows are skipped in silence");
+            return self.needs(Reason::PublicationChanged, what);
+        }
+        for lane in 0..self.lanes.len() {
+            if self.engine.lanes[lane].shut.is_some() {
+                continue;
+            }
+            self.partitions(lane, look, thorough);
+            let run = &self.lanes[lane];
+            let table = publication.tables.iter().find(|table| table.oid == run.oid);
+            let configured = crate::pipeline::start::written(&self.sections[run.section].section.table);
+            let now = thorough.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
+            let drift = match table {
+                _ if now.is_some_and(|oid| oid != run.oid) => {
+                    Some(format!("{configured} is another table than the one attached (swapped or remade)"))
+                }
+                None => Some(format!("{configured} is no longer in the publication {name}")),
+                Some(table) if table.filter => Some(format!("the publication {name} has a row filter on {configured}")),
+                Some(table) if table.column_list => {
+                    Some(format!("the publication {name} has a column list on {configured}"))
+                }
+                Some(table) if run.entry.is_some_and(|entry| table.entry.is_some_and(|now| now != entry)) => {
+                    Some(format!("{configured} was taken out of the publication {name} and put back"))
+                }
+                Some(_) => None,
+            };
+            match drift {
+                Some(what) => self.halt_for_drift(lane, what),
+                None => {
+                    let entry = table.and_then(|table| table.entry);
+                    let run = &mut self.lanes[lane];
+                    run.sound = Some((look.floor_at, look.xmin));
+                    run.entry = run.entry.or(entry);
+                }
+            }
+        }
+    }
+
+    /// Rows may have been skipped since the last look that found everything in order: the section stops, and the gap is
+    /// recorded. The slot does not wait for it: what the server skipped it will skip again.
+    fn halt_for_drift(&mut self, lane: usize, what: String) {
+        let remedy = "put it back as it was, then `pg2planhat repair --gap` re-reads what was skipped".to_owned();
+        let name = self.engine.lanes[lane].name.clone();
+        tracing::error!(section = %name, what, remedy, "halted: rows may have been skipped since");
+        self.open_gap(lane, Reason::PublicationChanged.as_str(), what.clone());
+        self.engine.record(vec![Op::Halted { section: name, why: Some((what.clone(), remedy.clone())) }]);
+        self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
+    }
+
+    /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
+    /// none. The section goes on: what comes from here on is whole.
+    fn partitions(&mut self, lane: usize, look: &Look, thorough: &Thorough) {
+        let oid = self.lanes[lane].oid;
+        let now: Vec<_> = thorough.partitions.iter().filter(|partition| partition.root == oid).collect();
+        let known = self.lanes[lane].partitions.replace(now.iter().map(|partition| partition.oid).collect());
+        let Some(known) = known else { return };
+        for partition in now.iter().filter(|partition| partition.attached && !known.contains(&partition.oid)) {
+            let what =
+                format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
+            let remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds";
+            tracing::warn!(section = %self.engine.lanes[lane].name, what, remedy, at = %look.floor_at, "rows may be missing");
+            self.board.metrics.ignored("attached_partition");
+            self.open_gap(lane, "partition_attached", what);
+        }
+    }
+
+    /// Records a stretch that was not read, since the last look that found everything in order.
+    fn open_gap(&mut self, lane: usize, reason: &str, detail: String) {
+        let (from, floor) = self.lanes[lane].sound.unwrap_or((self.engine.written(), 0));
+        let gap = NewGap {
+            section: Some(self.engine.lanes[lane].name.clone()),
+            reason: reason.to_owned(),
+            detail,
+            from_lsn: Some(from),
+            to_lsn: None,
+            xmin_floor: (floor > 0).then_some(floor),
+        };
+        let connector = StateConnector::new(Arc::clone(&self.config));
+        self.tasks.spawn(async move {
+            let opened = async { connector.store().await?.open_gap(&gap).await.map_err(|error| error.fault()) };
+            let opened: Result<i64, Fault> = opened.await;
+            if let Err(fault) = opened {
+                tracing::error!(what = fault.what, "the gap could not be recorded; it stands in this log");
+            }
+        });
+    }
+}

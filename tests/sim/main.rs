@@ -1,0 +1,83 @@
+//! The seeded simulation of the pure core, with both ends faked: PostgreSQL before it, Planhat and the state behind it.
+//!
+//! A seed is a schedule: which of the things that may happen next does happen. After every step the invariants are
+//! checked; at the end everything is mended, and every row must be accounted for.
+//!
+//! * `SIM_SEEDS=100000 cargo test --release --test sim` runs that many schedules (3,000 without it).
+//! * `SIM_SEED=42 cargo test --test sim` replays one of them, and tells every step.
+//! * `SIM_FIRST=1000000` begins at another seed.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+#![allow(
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    reason = "a scenario reads best in one piece; its numbers are small"
+)]
+
+mod process;
+mod server;
+mod state;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Tally, World};
+
+/// Schedules without `SIM_SEEDS`: some seconds.
+const SCHEDULES: u64 = 3_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
+}
+
+/// Runs one schedule; the error is what it violated.
+fn schedule(seed: u64, trace: bool) -> Result<Tally, String> {
+    let told = |panic: Box<dyn std::any::Any + Send>| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    };
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run())).map_err(told)
+}
+
+#[test]
+fn every_schedule_keeps_the_invariants() {
+    if let Some(seed) = number("SIM_SEED") {
+        let tally = schedule(seed, true).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        eprintln!("seed {seed}: {tally}");
+        return;
+    }
+    let first = number("SIM_FIRST").unwrap_or(1);
+    let schedules = number("SIM_SEEDS").unwrap_or(SCHEDULES);
+    let began = std::time::Instant::now();
+    let next = AtomicU64::new(first);
+    let failures = AtomicU64::new(0);
+    // A failed schedule is told by its seed; the panics themselves would only drown that.
+    std::panic::set_hook(Box::new(|_| {}));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let tally = std::thread::scope(|scope| {
+        let work = || {
+            let mut tally = Tally::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + schedules || failures.load(Ordering::Relaxed) >= 10 {
+                    return tally;
+                }
+                match schedule(seed, false) {
+                    Ok(one) => tally.add(&one),
+                    Err(error) => {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        eprintln!("FAILED: SIM_SEED={seed}: {error}");
+                    }
+                }
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut tally = Tally::default();
+        threads.into_iter().for_each(|thread| tally.add(&thread.join().unwrap()));
+        tally
+    });
+    drop(std::panic::take_hook());
+    eprintln!("{schedules} schedules from seed {first} in {:.1} s: {tally}", began.elapsed().as_secs_f64());
+    assert_eq!(failures.into_inner(), 0, "schedules failed; each is named above and replays with SIM_SEED");
+}

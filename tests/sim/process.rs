@@ -1,0 +1,255 @@
+//! One life of the program: the engine, and around it what the corridor is: the stream, the ranges' readers, the requests,
+//! the writer. It begins from the state as `pipeline/corridor/build.rs` does, and a crash leaves nothing of it.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pg2planhat::config::Section as Configured;
+use pg2planhat::engine::{Engine, Route, Settings};
+use pg2planhat::lane::{Chunk, Lane, Range};
+use pg2planhat::mapping::Mapping;
+use pg2planhat::pipeline::{doubts, position};
+use pg2planhat::row::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
+use pg2planhat::state::{Attachment, Op, SectionPhase, SectionRow};
+
+use super::server::{Server, TABLES, TableRow, Walsender};
+use super::state::State;
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Request {
+    pub lane: usize,
+    pub id: i64,
+    pub body: Bytes,
+}
+
+/// What reads one lane's range.
+#[derive(Debug)]
+pub struct Reader {
+    pub fence: Option<BTreeSet<u64>>,
+    pub cursor: Option<i64>,
+    pub ceiling: Option<i64>,
+    /// A chunk as a snapshot showed it; its WAL position is taken later.
+    pub read: Option<(Vec<TableRow>, bool)>,
+    pub done: bool,
+}
+
+/// A section as configured, with its mapping and its table.
+#[derive(Debug)]
+pub struct Setting {
+    pub section: Configured,
+    pub mapping: Rc<Mapping>,
+    pub table: usize,
+}
+
+pub struct Process {
+    pub engine: Engine,
+    /// The section of each lane.
+    pub sections: Vec<usize>,
+    pub stream: Option<Walsender>,
+    pub requests: Vec<Request>,
+    pub lists: VecDeque<(u64, Vec<Op>)>,
+    /// Lists that are durable, of which the engine has not heard.
+    pub acks: VecDeque<u64>,
+    /// Confirmations on the wire.
+    pub confirms: VecDeque<Lsn>,
+    pub readers: Vec<Option<Reader>>,
+    pub retrying: HashSet<i64>,
+    pub draining: bool,
+}
+
+fn section_row(state: &State, name: &str) -> Option<SectionRow> {
+    let row = state.sections.get(name)?;
+    Some(SectionRow {
+        name: name.into(),
+        attachment: Attachment {
+            table_oid: 0,
+            table_name: String::new(),
+            kind: String::new(),
+            attach_lsn: Some(row.attach),
+            columns: Vec::new(),
+        },
+        attached_at: None,
+        phase: row.phase.clone(),
+        position: row.position,
+        backfill_rows: 0,
+        backfill_estimated: 0,
+        backfill_started_at: None,
+        totals: row.totals,
+        paused: false,
+        halted: None,
+        last_delivered_at: None,
+    })
+}
+
+fn integer(key: Option<&Key>) -> Option<i64> {
+    match key {
+        Some(Key::Int(key)) => Some(*key),
+        Some(Key::Numeric(_) | Key::Time(..)) | None => None,
+    }
+}
+
+impl Process {
+    /// Begins from what the state holds.
+    pub fn begin(settings: &[Setting], state: &State, paused: &[bool], budget: usize, server: &Server) -> Process {
+        let (mut lanes, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, setting) in settings.iter().enumerate() {
+            let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
+            let mut lane = Lane::new(&setting.section, position(&row));
+            lane.key_type = KeyType::Int;
+            lane.paused = paused[index];
+            lane.range = match &row.phase {
+                SectionPhase::Backfilling(progress) => {
+                    Some(Range::resume(Phase::Backfill, progress, KeyType::Int).unwrap())
+                }
+                SectionPhase::Resyncing(progress) => {
+                    Some(Range::resume(Phase::Resync, progress, KeyType::Int).unwrap())
+                }
+                SectionPhase::Streaming | SectionPhase::Waiting => None,
+            };
+            let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
+            let left = doubts::left(&setting.section.name, policy, KeyType::Int, &open);
+            lane.expect_doubts(left.doubts);
+            ops.extend(left.ops);
+            lanes.push(lane);
+            sections.push(index);
+        }
+        let count = lanes.len();
+        let limits = Settings { budget, halt_probe: Duration::from_secs(60) };
+        let mut engine = Engine::new(lanes, state.checkpoint, state.last_delivery + 1, limits);
+        for (lane, section) in sections.iter().enumerate() {
+            engine.set_range_mapping(lane, Rc::clone(&settings[*section].mapping));
+        }
+        engine.record(ops);
+        let mut process = Process {
+            engine,
+            sections,
+            stream: Some(Walsender::start(server, state.checkpoint)),
+            requests: Vec::new(),
+            lists: VecDeque::new(),
+            acks: VecDeque::new(),
+            confirms: VecDeque::new(),
+            readers: (0..count).map(|_| None).collect(),
+            retrying: HashSet::new(),
+            draining: false,
+        };
+        process.set_routes(settings);
+        for lane in 0..count {
+            process.start_reader(lane);
+        }
+        process
+    }
+
+    fn set_routes(&mut self, settings: &[Setting]) {
+        for table in 0..TABLES {
+            let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
+            let routes: Vec<Route> = lanes
+                .map(|(lane, section)| Route { lane, mapping: Ok(Rc::clone(&settings[*section].mapping)) })
+                .collect();
+            if !routes.is_empty() {
+                self.engine.set_routes(table as u32, routes);
+            }
+        }
+    }
+
+    pub fn start_reader(&mut self, lane: usize) {
+        let Some(range) = &self.engine.lanes[lane].range else { return };
+        let (cursor, ceiling) = (integer(range.cursor.as_ref()), integer(range.ceiling.as_ref()));
+        self.readers[lane] = Some(Reader { fence: None, cursor, ceiling, read: None, done: false });
+    }
+
+    pub fn reconnect(&mut self, server: &Server) {
+        self.confirms.clear();
+        self.stream = Some(Walsender::start(server, self.engine.confirmed()));
+        self.engine.stream_restarts();
+    }
+
+    pub fn disconnect(&mut self) {
+        self.stream = None;
+        self.confirms.clear();
+    }
+
+    /// One step of a lane's reader; what it did, or nothing where it must wait.
+    pub fn read(&mut self, lane: usize, table: usize, server: &Server, limit: usize) -> Option<String> {
+        let reader = self.readers[lane].as_mut().filter(|reader| !reader.done)?;
+        let Some(ceiling) = reader.ceiling else {
+            let Some(fence) = &mut reader.fence else {
+                reader.fence = Some(server.unseen());
+                return Some(format!("lane {lane}: the fence is set: {:?}", reader.fence));
+            };
+            let unseen = server.unseen();
+            fence.retain(|xid| unseen.contains(xid));
+            if !fence.is_empty() {
+                return None;
+            }
+            let greatest = server.select(table, reader.cursor, i64::MAX, usize::MAX).last().map(|row| row.key);
+            reader.ceiling = greatest;
+            reader.done = greatest.is_none();
+            let own = &mut self.engine.lanes[lane];
+            match greatest {
+                Some(greatest) => {
+                    if let Some(range) = &mut own.range {
+                        range.fenced(Key::Int(greatest), 1);
+                    }
+                }
+                None => own.range = None,
+            }
+            let op = own.phase_op();
+            self.engine.record(vec![op]);
+            return Some(format!("lane {lane}: the fence has passed, ceiling {greatest:?}"));
+        };
+        if let Some((rows, last)) = reader.read.take() {
+            reader.cursor = rows.last().map(|row| row.key).or(reader.cursor);
+            reader.done = last;
+            let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
+            let chunk = Chunk { rows: chunk_of(&rows), wait_for: Lsn(server.end), last };
+            let told =
+                format!("lane {lane}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
+            self.engine.chunk(lane, chunk);
+            return Some(told);
+        }
+        if self.engine.lanes[lane].range.as_ref().map_or(0, Range::chunks) >= 2 {
+            return None;
+        }
+        let rows = server.select(table, reader.cursor, ceiling, limit);
+        let last = rows.len() < limit || rows.last().is_none_or(|row| row.key >= ceiling);
+        let told = format!("lane {lane}: a snapshot of {} rows behind {:?}", rows.len(), reader.cursor);
+        reader.read = Some((rows, last));
+        Some(told)
+    }
+
+    /// Whether nothing at all is under way or waits.
+    pub fn is_quiet(&self, server: &Server) -> bool {
+        let rests = |lane: &Lane| lane.is_empty() && lane.range.is_none() && lane.shut.is_none();
+        self.stream.as_ref().is_some_and(|stream| !stream.has_more(server))
+            && self.requests.is_empty()
+            && self.lists.is_empty()
+            && self.acks.is_empty()
+            && self.engine.lanes.iter().all(rests)
+    }
+}
+
+/// A row as the wire brings it: its key, and its value or NULL.
+pub fn with_row<T>(row: &TableRow, then: impl FnOnce(&Row<'_>) -> T) -> T {
+    let data = format!("{}1", row.key);
+    let key = u32::try_from(data.len() - 1).unwrap();
+    let value = if row.good { Cell::text(key, 1) } else { Cell::NULL };
+    then(&Row { data: data.as_bytes(), cells: &[Cell::text(0, key), value] })
+}
+
+fn chunk_of(rows: &[TableRow]) -> Rows {
+    let mut chunk = Rows::new(2);
+    for row in rows {
+        chunk.push_with(|data, cells| {
+            let start = u32::try_from(data.len()).unwrap();
+            data.extend_from_slice(row.key.to_string().as_bytes());
+            let end = u32::try_from(data.len()).unwrap();
+            cells.push(Cell::text(start, end - start));
+            data.push(b'1');
+            cells.push(if row.good { Cell::text(end, 1) } else { Cell::NULL });
+        });
+    }
+    chunk
+}
