@@ -17,7 +17,10 @@ test: ## format, lints and every test; the same as in CI
 bench: ## the figures of the README, on this machine
 	cargo bench
 
-soak: ## the long tests: hours of faults, memory, leaks
+SEEDS ?= 200
+soak: export SEEDS := $(SEEDS)
+soak: ## the long tests: SEEDS=500 crashes of the real program, 2,000 simulated schedules for each, memory, leaks
+	SIM_SEEDS=$$(($(SEEDS) * 2000)) cargo test --release --test sim -- --nocapture
 	cargo test --release --test it -- --ignored --nocapture soak
 
 test-matrix: ## the integration tests on PostgreSQL 14, 15, 16, 17 and 18

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pg2planhat::config::Section as Configured;
 use pg2planhat::engine::{Engine, Route, Settings};
-use pg2planhat::lane::{Chunk, Lane, Range};
+use pg2planhat::lane::{Chunk, Lane, Range, Shut};
 use pg2planhat::mapping::Mapping;
 use pg2planhat::pipeline::{doubts, position};
 use pg2planhat::row::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
@@ -57,6 +57,8 @@ pub struct Process {
     pub confirms: VecDeque<Lsn>,
     pub readers: Vec<Option<Reader>>,
     pub retrying: HashSet<i64>,
+    /// Lanes whose mapping does not fit their table.
+    pub misfits: HashSet<usize>,
     pub draining: bool,
 }
 
@@ -92,14 +94,27 @@ fn integer(key: Option<&Key>) -> Option<i64> {
 }
 
 impl Process {
-    /// Begins from what the state holds.
-    pub fn begin(settings: &[Setting], state: &State, paused: &[bool], budget: usize, server: &Server) -> Process {
+    /// Begins from what the state holds. An unfit section's table is not as its mapping wants it.
+    pub fn begin(
+        settings: &[Setting],
+        state: &State,
+        paused: &[bool],
+        unfit: Option<usize>,
+        budget: usize,
+        server: &Server,
+    ) -> Process {
         let (mut lanes, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
         for (index, setting) in settings.iter().enumerate() {
             let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
             let mut lane = Lane::new(&setting.section, position(&row));
             lane.key_type = KeyType::Int;
             lane.paused = paused[index];
+            if unfit == Some(index) {
+                lane.shut = Some(Shut::Mapping(String::new(), String::new()));
+                lanes.push(lane);
+                sections.push(index);
+                continue;
+            }
             lane.range = match &row.phase {
                 SectionPhase::Backfilling(progress) => {
                     Some(Range::resume(Phase::Backfill, progress, KeyType::Int).unwrap())
@@ -133,21 +148,35 @@ impl Process {
             confirms: VecDeque::new(),
             readers: (0..count).map(|_| None).collect(),
             retrying: HashSet::new(),
+            misfits: HashSet::new(),
             draining: false,
         };
         process.set_routes(settings);
+        let unfit = process.sections.iter().position(|section| Some(*section) == unfit);
+        if let Some(lane) = unfit {
+            process.misfit(lane, settings);
+        }
         for lane in 0..count {
             process.start_reader(lane);
         }
         process
     }
 
+    /// The table no longer fits the lane's mapping: the next row of it shuts the lane.
+    pub fn misfit(&mut self, lane: usize, settings: &[Setting]) {
+        self.misfits.insert(lane);
+        self.set_routes(settings);
+    }
+
     fn set_routes(&mut self, settings: &[Setting]) {
         for table in 0..TABLES {
             let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
-            let routes: Vec<Route> = lanes
-                .map(|(lane, section)| Route { lane, mapping: Ok(Rc::clone(&settings[*section].mapping)) })
-                .collect();
+            let mapping = |lane: usize, section: usize| match self.misfits.contains(&lane) {
+                true => Err((String::new(), String::new())),
+                false => Ok(Rc::clone(&settings[section].mapping)),
+            };
+            let routes: Vec<Route> =
+                lanes.map(|(lane, section)| Route { lane, mapping: mapping(lane, *section) }).collect();
             if !routes.is_empty() {
                 self.engine.set_routes(table as u32, routes);
             }

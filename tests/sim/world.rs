@@ -91,6 +91,8 @@ pub struct World {
     bodies: HashMap<i64, (usize, Vec<i64>)>,
     /// How often a row was delivered again at a person's wish.
     resynced: HashMap<Name, u32>,
+    /// Nothing goes wrong any more.
+    mended: bool,
     checked: Lsn,
     positions: HashMap<String, Position>,
     tally: Tally,
@@ -160,7 +162,7 @@ impl World {
         for name in ["a", "b"] {
             attach(&mut state, name, server.confirmed);
         }
-        let process = Process::begin(&settings, &state, &paused, budget, &server);
+        let process = Process::begin(&settings, &state, &paused, None, budget, &server);
         World {
             dice,
             trace,
@@ -177,6 +179,7 @@ impl World {
             retried: HashSet::new(),
             bodies: HashMap::new(),
             resynced: HashMap::new(),
+            mended: false,
             positions: HashMap::new(),
             tally: Tally::default(),
         }
@@ -253,6 +256,7 @@ impl World {
             96 => self.retry(),
             97 if self.moods.crashes => self.crash(),
             98 if self.moods.crashes => self.server_crash(),
+            98 => self.misfit(),
             99 => self.drain(),
             _ => self.stream(),
         }
@@ -396,6 +400,15 @@ impl World {
         lane.hurry(self.now);
     }
 
+    /// An ALTER TABLE: from here on the stream's rows fit a lane's mapping no more, until the next start.
+    fn misfit(&mut self) {
+        if self.dice.u8(0..4) == 0 {
+            let lane = self.dice.usize(0..self.process.sections.len());
+            self.tell(|| format!("lane {lane}: the table no longer fits"));
+            self.process.misfit(lane, &self.settings);
+        }
+    }
+
     fn resync(&mut self) {
         let lane = self.dice.usize(0..self.process.sections.len());
         let section = self.process.sections[lane];
@@ -440,6 +453,9 @@ impl World {
         self.retried.insert((section, key));
         let row = self.server.log.iter().flat_map(|committed| &committed.rows);
         let row = row.copied().find(|row| row.table == self.settings[section].table && row.key == key).unwrap();
+        if self.process.engine.lanes[lane].shut.is_some() {
+            return;
+        }
         let mapping = Rc::clone(&self.settings[section].mapping);
         let lane = &mut self.process.engine.lanes[lane];
         if held.reason.starts_with("mapping") || self.dice.bool() {
@@ -473,8 +489,9 @@ impl World {
             attach(&mut self.state, "c", Lsn(self.server.end));
             self.tell(|| format!("section c is attached at {}", self.server.end));
         }
-        self.process = Process::begin(&self.settings, &self.state, &self.paused, self.budget, &self.server);
-        self.tell(|| format!("a process begins at {}", self.state.checkpoint));
+        let unfit = (!self.mended && self.dice.u8(0..12) == 0).then(|| self.dice.usize(0..self.settings.len()));
+        self.process = Process::begin(&self.settings, &self.state, &self.paused, unfit, self.budget, &self.server);
+        self.tell(|| format!("a process begins at {}, unfit: {unfit:?}", self.state.checkpoint));
         for (name, section) in &self.state.sections {
             self.tell(|| format!("      {name}: {section:?}"));
         }
@@ -679,7 +696,8 @@ impl World {
         self.server.log.iter_mut().for_each(|committed| committed.visible = true);
         self.server.published[1] = true;
         self.paused.fill(false);
-        if self.process.draining || !self.state.sections.contains_key("c") {
+        self.mended = true;
+        if !self.process.misfits.is_empty() || self.process.draining || !self.state.sections.contains_key("c") {
             if !self.state.sections.contains_key("c") {
                 attach(&mut self.state, "c", Lsn(self.server.end));
             }

@@ -31,7 +31,7 @@ use writer::Writer;
 /// Plans in `make test`.
 const SEEDS: u64 = 20;
 /// Plans that run side by side.
-const SIDE_BY_SIDE: usize = 3;
+const SIDE_BY_SIDE: usize = 4;
 /// A point that does not come up by then is given up for this very instant.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -78,7 +78,7 @@ fn plan(dice: &mut Rng) -> Vec<Kill> {
         ];
         let moments = [Moment::Arrives, Moment::Read, Moment::Stored, Moment::HalfAnswered, Moment::Answered];
         let (point, most) = match dice.u8(0..10) {
-            0..=3 if turn == 0 => (Point::Wire(*dice.choice(&first).unwrap(), side), 1),
+            0..=2 if turn == 0 => (Point::Wire(*dice.choice(&first).unwrap(), side), 1),
             0..=2 => (Point::Wire(*dice.choice(&any).unwrap(), side), 12),
             3..=7 => (Point::Sink(*dice.choice(&moments).unwrap()), 12),
             8 => (Point::Bytes, 60_000),
