@@ -275,16 +275,30 @@ async fn case_22_the_standby_takes_over_after_sigterm() {
 
 #[tokio::test]
 async fn case_23_a_frozen_holder_loses_the_slot_and_stops_when_it_wakes() {
+    frozen(true).await;
+}
+
+#[tokio::test]
+async fn case_23_a_frozen_holder_with_nothing_to_do_stops_when_it_wakes() {
+    frozen(false).await;
+}
+
+/// The holder freezes, with a request under way or idle.
+async fn frozen(busy: bool) {
     let scene = Scene::new().await;
     let first = scene.run().await;
     let second = App::run(&scene.config);
     second.wait_status("standby", |status| (status["state"] == "standby").then_some(())).await;
     scene.insert(5).await;
     scene.exact().await;
-    // Frozen with a request under way: its rows are in doubt.
-    scene.sim.queue_fault(SimFault::Slow { millis: 500 });
-    scene.insert(5).await;
-    scene.sim.wait_for(|stats| stats.metrics.under_way > 0, PATIENCE).await.unwrap();
+    if busy {
+        // Its rows are in doubt.
+        scene.sim.queue_fault(SimFault::Slow { millis: 500 });
+        scene.insert(5).await;
+        scene.sim.wait_for(|stats| stats.metrics.under_way > 0, PATIENCE).await.unwrap();
+    } else {
+        scene.confirmed().await;
+    }
     first.sigstop();
     scene.insert(5).await;
     let leads = || async { (second.get("/readyz").await.ok()?.status == 200).then_some(()) };
