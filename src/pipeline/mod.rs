@@ -107,6 +107,10 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
 /// Records and shows a state that needs a person; gives the fault to end with.
 async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault {
     needs.fault.exit = Exit::NeedsPerson;
+    if let Some(fault) = superseded(config, board).await {
+        tracing::error!(seen = needs.fault.what, what = fault.what, "fenced: stopping at once");
+        return Fault::new(Exit::NeedsPerson, fault.what, fault.remedy);
+    }
     board.needs_person(&needs);
     tracing::error!(
         reason = needs.reason.as_str(),
@@ -138,6 +142,18 @@ async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault 
         tracing::warn!(what = fault.what, "the state could not be told");
     }
     needs.fault
+}
+
+/// Whether another process leads by now: then what this one sees (a slot that moved on, say) is that one's doing, and no
+/// state that needs a person. A frozen process that wakes is in this case.
+async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
+    let ours = board.term()?;
+    let latest = async {
+        let store = StateConnector::new(Arc::clone(config)).store().await.ok()?;
+        store.instance().await.ok()?
+    };
+    let instance = tokio::time::timeout(Duration::from_secs(5), latest).await.ok()??;
+    (instance.epoch > ours).then(|| crate::state::StateError::Fenced.fault())
 }
 
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.

@@ -95,6 +95,12 @@ impl Board {
         });
     }
 
+    /// The epoch by which this process leads, if it does.
+    pub fn term(&self) -> Option<i64> {
+        let status = self.status.borrow();
+        status.instance.epoch.filter(|_| status.instance.leader)
+    }
+
     /// Whether this process leads.
     pub fn is_leading(&self) -> bool {
         self.status.borrow().instance.leader

@@ -76,8 +76,7 @@ impl Corridor {
 
         let (lists, lists_out) = mpsc::unbounded_channel();
         let (told, written) = mpsc::unbounded_channel();
-        let (ranges_in, ranges) = mpsc::channel(8);
-        let (seen_in, seen) = mpsc::channel(32);
+        let ((ranges_in, ranges), (seen_in, seen)) = (mpsc::channel(8), mpsc::channel(32));
         let connector = StateConnector::new(Arc::clone(&config));
         let mut tasks = JoinSet::new();
         tasks.spawn(writer::run(connector.clone(), store, term, lists_out, told));
