@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use super::{BAD_IN_A_ROW, Doubt, Lane, Span, phase_index};
-use crate::batch::{Batch, Refused, Through};
-use crate::config::InDoubt;
+use super::{BAD_IN_A_ROW, Lane, phase_index};
+use crate::batch::{Batch, Through};
 use crate::planhat::{Answer, Verdict, delay, match_refused};
 use crate::row::{Key, Phase, Position};
-use crate::state::{Delivery, Op, Outcome, Quarantined, Totals};
+use crate::state::{Delivery, Op, Outcome, Totals};
 
 /// A batch with its ledger row.
 #[derive(Debug)]
@@ -237,7 +236,7 @@ impl Lane {
         }
     }
 
-    fn end(
+    pub(super) fn end(
         &mut self,
         sending: Sending,
         outcome: Outcome,
@@ -301,21 +300,6 @@ impl Lane {
         });
     }
 
-    /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again.
-    fn end_doubts(&mut self, batch: &Batch, step: &mut Step) -> u64 {
-        let all = std::mem::take(&mut self.doubts);
-        let (ended, left): (Vec<Doubt>, Vec<Doubt>) = all.into_iter().partition(|one| one.span.ends_by(&batch.through));
-        self.doubts = left;
-        let ended = ended.iter().map(|doubt| (doubt.id, doubt.rows)).chain(batch.doubts.iter().copied());
-        let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
-        let mut rows = 0;
-        for (id, doubted) in ended {
-            rows += u64::from(doubted);
-            step.ops.push(Op::Ended { id, outcome, http_status: None, error: String::new() });
-        }
-        if self.in_doubt == InDoubt::Hold { 0 } else { rows }
-    }
-
     fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
         let rows = add.delivered + add.quarantined;
         let mut position: Option<Position> = None;
@@ -332,43 +316,6 @@ impl Lane {
         let changed = ended || self.range.as_mut().is_some_and(super::Range::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
-    }
-
-    fn quarantine_refused(&self, row: &Refused, delivery: Option<i64>) -> Quarantined {
-        Quarantined {
-            section: self.name.clone(),
-            key: row.key.clone(),
-            reason: row.reason.clone(),
-            item: row.item.clone(),
-            position: row.position,
-            delivery,
-        }
-    }
-
-    fn quarantine_item(&self, batch: &Batch, index: usize, reason: &str, delivery: i64) -> Quarantined {
-        Quarantined {
-            section: self.name.clone(),
-            key: String::from_utf8_lossy(batch.key(index)).into_owned(),
-            reason: reason.to_owned(),
-            item: String::from_utf8_lossy(batch.item(index)).into_owned(),
-            position: batch.position(index),
-            delivery: Some(delivery),
-        }
-    }
-
-    /// A refusal whose echo is none of the batch's items: kept, so that nothing is lost without a word.
-    fn stray(&self, sending: &Sending, stray: &crate::planhat::RefusedItem) -> Op {
-        Op::Quarantine(Quarantined {
-            section: self.name.clone(),
-            key: String::new(),
-            reason: format!(
-                "refused_unmatched: the answer named an item that this batch does not have: {}",
-                stray.error
-            ),
-            item: stray.item.as_ref().map(ToString::to_string).unwrap_or_default(),
-            position: None,
-            delivery: Some(sending.id),
-        })
     }
 
     /// Nothing was taken, because of some item (or of the size): halve down to it.
@@ -417,44 +364,6 @@ impl Lane {
         }
         self.halted = Some(why);
         self.stage = Stage::Waiting { sending, until, anew: false };
-    }
-
-    /// The request was sent and its answer never came.
-    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
-        self.failures = self.failures.saturating_add(1);
-        let rows = sending.batch.len();
-        match self.in_doubt {
-            InDoubt::Hold => {
-                let reasons = (0..rows).map(|index| (index, super::queue::IN_DOUBT.to_owned())).collect();
-                self.end(sending, Outcome::Held, answer, reasons, step);
-            }
-            InDoubt::Resend => {
-                step.ops.push(Op::Ended {
-                    id: sending.id,
-                    outcome: Outcome::InDoubt,
-                    http_status: answer.status,
-                    error: answer.message.clone(),
-                });
-                let add = Totals { in_doubt: rows as u64, ..Totals::default() };
-                step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
-                let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
-                match self.span(&sending.batch) {
-                    Some(span) => self.doubts.push(Doubt { id, rows, span }),
-                    None => sending.batch.doubts.push((id, rows)),
-                }
-                self.stage = Stage::Waiting { sending, until, anew: true };
-            }
-        }
-    }
-
-    /// Where a batch's rows are, as far as settling others tells that they are settled.
-    fn span(&self, batch: &Batch) -> Option<Span> {
-        let key = |index| Key::parse(batch.key(index), self.key_type).ok();
-        match batch.phase {
-            Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
-            Phase::Backfill | Phase::Resync => Some(Span::Keys(key(0)?, key(batch.len().checked_sub(1)?)?)),
-            Phase::Retry => None,
-        }
     }
 
     /// Rows are counted as settled: the recording is durable.
