@@ -3,45 +3,60 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::{Client, SimpleQueryMessage};
+
 use super::sink::Sink;
-use crate::harness::{App, Cluster};
+use crate::harness::{App, Cluster, eventually};
 
 const SECTIONS: [&str; 2] = ["seats", "logins"];
 
 pub struct Oracle<'a> {
     cluster: &'a Cluster,
+    /// The plan's database, which its slot is named after.
     name: String,
+    client: Client,
 }
 
 impl Oracle<'_> {
-    pub fn new<'a>(cluster: &'a Cluster, name: &str) -> Oracle<'a> {
-        Oracle { cluster, name: name.to_owned() }
+    pub async fn new<'a>(cluster: &'a Cluster, name: &str) -> Oracle<'a> {
+        Oracle { cluster, name: name.to_owned(), client: cluster.client_of(name).await }
+    }
+
+    /// Runs statements in the plan's database.
+    pub async fn sql(&self, statements: &str) {
+        self.client.batch_execute(statements).await.unwrap();
+    }
+
+    /// The first column of a query, as text.
+    async fn texts(&self, query: &str) -> Vec<String> {
+        let messages = self.client.simple_query(query).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
+        let text = |message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        messages.into_iter().filter_map(text).collect()
     }
 
     async fn keys(&self, query: &str) -> Vec<i64> {
-        let rows = self.cluster.rows(query).await;
-        rows.into_iter().map(|row| row[0].as_deref().unwrap().parse().unwrap()).collect()
+        self.texts(query).await.iter().map(|key| key.parse().unwrap()).collect()
     }
 
     async fn quarantined(&self, section: &str) -> Vec<i64> {
-        self.keys(&format!("SELECT key FROM {}_state.quarantine WHERE section = '{section}'", self.name)).await
+        self.keys(&format!("SELECT key FROM pg2planhat.quarantine WHERE section = '{section}'")).await
     }
 
     /// I2: the slot is not past the durable checkpoint.
     pub async fn confirmed_is_not_early(&self) {
-        let there = format!(
-            "SELECT count(*) FROM pg_tables WHERE schemaname = '{}_state' AND tablename = 'instance'",
-            self.name
-        );
-        if self.cluster.number(&there).await == 0 {
+        let there = "SELECT 1 FROM pg_tables WHERE schemaname = 'pg2planhat' AND tablename = 'instance'";
+        if self.texts(there).await.is_empty() {
             return;
         }
         let early = format!(
-            "SELECT s.confirmed_flush_lsn || ' > ' || i.checkpoint FROM pg_replication_slots s, {0}_state.instance i
-             WHERE s.slot_name = '{0}' AND s.confirmed_flush_lsn > i.checkpoint",
+            "SELECT s.confirmed_flush_lsn || ' > ' || i.checkpoint FROM pg_replication_slots s, pg2planhat.instance i
+             WHERE s.slot_name = '{}' AND s.confirmed_flush_lsn > i.checkpoint",
             self.name
         );
-        let early = self.cluster.rows(&early).await;
+        let early = self.texts(&early).await;
         assert!(early.is_empty(), "I2: {}: confirmed before the checkpoint: {early:?}", self.name);
     }
 
@@ -56,7 +71,7 @@ impl Oracle<'_> {
                     true => BTreeSet::new(),
                     false => self.quarantined(section).await.into_iter().collect(),
                 };
-                let keys = self.keys(&format!("SELECT id FROM {}.{section}", self.name)).await;
+                let keys = self.keys(&format!("SELECT id FROM {section}")).await;
                 missing.extend(
                     keys.into_iter()
                         .filter(|key| !stored.contains_key(key) && !held.contains(key))
@@ -81,12 +96,9 @@ impl Oracle<'_> {
 
     /// No batch is under way, no range is being read.
     async fn is_settled(&self) -> bool {
-        let open = format!(
-            "SELECT (SELECT count(*) FROM {0}_state.delivery WHERE outcome IN ('sending', 'in_doubt'))
-                + (SELECT count(*) FROM {0}_state.section WHERE phase <> 'streaming')",
-            self.name
-        );
-        self.cluster.number(&open).await == 0
+        let open = "SELECT (SELECT count(*) FROM pg2planhat.delivery WHERE outcome IN ('sending', 'in_doubt'))
+                + (SELECT count(*) FROM pg2planhat.section WHERE phase <> 'streaming')";
+        self.keys(open).await == [0]
     }
 
     /// I3 and I4: what came twice was in batches that the ledger names in doubt, and nothing came that is not in the table.
@@ -95,21 +107,19 @@ impl Oracle<'_> {
         let (mut rows, mut doubled, mut quarantined) = (0, 0, 0);
         for section in SECTIONS {
             let seen = sink.seen(section);
-            let keys: BTreeSet<i64> =
-                self.keys(&format!("SELECT id FROM {}.{section}", self.name)).await.into_iter().collect();
+            let keys: BTreeSet<i64> = self.keys(&format!("SELECT id FROM {section}")).await.into_iter().collect();
             let mut settled: HashMap<i64, u32> = seen.stored.clone();
             for key in self.quarantined(section).await {
                 *settled.entry(key).or_default() += 1;
                 quarantined += 1;
             }
             let ledger = format!(
-                "SELECT first_key || ' ' || last_key || ' ' || rows FROM {}_state.delivery
-                 WHERE section = '{section}' AND outcome IN ('in_doubt', 'resent', 'held')",
-                self.name
+                "SELECT first_key || ' ' || last_key || ' ' || rows FROM pg2planhat.delivery
+                 WHERE section = '{section}' AND outcome IN ('in_doubt', 'resent', 'held')"
             );
             let mut doubts: HashMap<String, u32> = HashMap::new();
-            for row in self.cluster.rows(&ledger).await {
-                *doubts.entry(row[0].clone().unwrap()).or_default() += 1;
+            for batch in self.texts(&ledger).await {
+                *doubts.entry(batch).or_default() += 1;
             }
             let mut allowed: HashMap<i64, u32> = HashMap::new();
             let requests: BTreeSet<&Vec<i64>> = seen.requests.iter().collect();
@@ -137,11 +147,10 @@ impl Oracle<'_> {
     /// Leaves the server as it was.
     pub async fn clean_up(&self) {
         let name = &self.name;
-        self.cluster
-            .sql(&format!(
-                "SELECT pg_drop_replication_slot('{name}'); DROP PUBLICATION {name};
-                 DROP SCHEMA {name} CASCADE; DROP SCHEMA {name}_state CASCADE"
-            ))
-            .await;
+        let active = format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}' AND active");
+        let left = || async { self.texts(&active).await.is_empty().then_some(()) };
+        eventually(Duration::from_secs(10), "the slot to be let go", left).await;
+        self.sql(&format!("SELECT pg_drop_replication_slot('{name}')")).await;
+        self.cluster.sql(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
     }
 }

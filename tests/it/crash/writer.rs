@@ -16,10 +16,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub async fn start(cluster: &Cluster, schema: &str, dice: Rng) -> Writer {
-        let clients = [cluster.client().await, cluster.client().await, cluster.client().await];
+    pub async fn start(cluster: &Cluster, database: &str, dice: Rng) -> Writer {
+        let client = || cluster.client_of(database);
+        let clients = [client().await, client().await, client().await];
         let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(clients, schema.to_owned(), dice, Arc::clone(&stop)));
+        let task = tokio::spawn(write(clients, dice, Arc::clone(&stop)));
         Writer { stop, task }
     }
 
@@ -30,7 +31,7 @@ impl Writer {
     }
 }
 
-async fn write(clients: [Client; 3], schema: String, mut dice: Rng, stop: Arc<AtomicBool>) {
+async fn write(clients: [Client; 3], mut dice: Rng, stop: Arc<AtomicBool>) {
     let mut open = [false; 3];
     let mut sizes = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -39,7 +40,7 @@ async fn write(clients: [Client; 3], schema: String, mut dice: Rng, stop: Arc<At
         // One large transaction now and then, as long as the run stays short.
         let rows = if dice.u8(0..40) == 0 && sizes < 3 { 600 } else { dice.u32(1..12) };
         sizes += u32::from(rows == 600);
-        let insert = format!("INSERT INTO {schema}.{table} ({column}) SELECT {value} FROM generate_series(1, {rows})");
+        let insert = format!("INSERT INTO {table} ({column}) SELECT {value} FROM generate_series(1, {rows})");
         let sql = match (open[one], dice.u8(0..10)) {
             (false, 0..5) => insert,
             (false, _) => format!("BEGIN; {insert}"),
