@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn case_8_a_keepalive_does_not_pass_an_undelivered_row() {
+    fn case_08_a_keepalive_does_not_pass_an_undelivered_row() {
         let mut progress = Progress::new(1, Lsn(10));
         progress.begin(Lsn(100));
         progress.admit(0, at(100, 0));

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
-use super::{BAD_IN_A_ROW, Lane, phase_index};
-use crate::batch::{Batch, Through};
+use super::settle::{End, Settled};
+use super::{BAD_IN_A_ROW, Doubt, Lane, Span, phase_index};
+use crate::batch::Batch;
+use crate::config::InDoubt;
 use crate::planhat::{Answer, Verdict, delay, match_refused};
-use crate::row::{Key, Phase, Position};
+use crate::row::{Key, Phase};
 use crate::state::{Delivery, Op, Outcome, Totals};
 
 /// A batch with its ledger row.
@@ -63,40 +65,6 @@ pub struct Step {
     pub again: Option<Batch>,
     /// The ledger id under which it was, to be kept.
     pub again_id: Option<i64>,
-}
-
-/// A settled batch, for progress and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// Which way its rows came.
-    pub phase: Phase,
-    /// What is settled by it.
-    pub through: Through,
-    /// Rows received.
-    pub delivered: u64,
-    /// Rows quarantined, by the reason's word.
-    pub quarantined: Vec<(String, u64)>,
-    /// Rows of batches that were in doubt and are now resent.
-    pub resent: u64,
-    /// Rows in doubt (held).
-    pub in_doubt: u64,
-    /// The ledger's word; `None` where there was no request.
-    pub outcome: Option<Outcome>,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Commit times (µs since 2000-01-01 UTC) and the items that have each.
-    pub commits: Vec<(i64, usize)>,
-    /// Rows of the quarantine that were retried, and have left it.
-    pub retried: Vec<i64>,
-}
-
-/// How a batch ended, for the ledger.
-struct End<'a> {
-    id: i64,
-    outcome: Outcome,
-    answer: &'a Answer,
-    /// Index and reason of each item that was not received; `None` for all of them: nothing was.
-    refused: Vec<(usize, String)>,
 }
 
 impl Lane {
@@ -236,7 +204,7 @@ impl Lane {
         }
     }
 
-    pub(super) fn end(
+    fn end(
         &mut self,
         sending: Sending,
         outcome: Outcome,
@@ -246,76 +214,6 @@ impl Lane {
     ) {
         let end = End { id: sending.id, outcome, answer, refused };
         self.settle(sending.batch, Some(end), step);
-    }
-
-    /// The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together.
-    fn settle(&mut self, batch: Batch, end: Option<End<'_>>, step: &mut Step) {
-        let mut quarantined = Vec::new();
-        for row in &batch.refused {
-            quarantined.push(self.quarantine_refused(row, end.as_ref().map(|end| end.id)));
-        }
-        let items = batch.len() as u64;
-        let mut lost = 0;
-        if let Some(end) = &end {
-            for (index, reason) in &end.refused {
-                quarantined.push(self.quarantine_item(&batch, *index, reason, end.id));
-                lost += 1;
-            }
-            step.ops.push(Op::Ended {
-                id: end.id,
-                outcome: end.outcome,
-                http_status: end.answer.status,
-                error: end.answer.message.clone(),
-            });
-        }
-        let resent = self.end_doubts(&batch, step);
-        let retried = batch.retried();
-        if !retried.is_empty() {
-            step.ops.push(Op::Unquarantine(retried.clone()));
-        }
-        let outcome = end.as_ref().map(|end| end.outcome);
-        let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
-        let mut words: Vec<(String, u64)> = Vec::new();
-        for row in &quarantined {
-            let word = row.reason.split(':').next().unwrap_or_default();
-            match words.iter_mut().find(|(known, _)| known == word) {
-                Some((_, count)) => *count += 1,
-                None => words.push((word.to_owned(), 1)),
-            }
-        }
-        let add = Totals { delivered: items - lost, quarantined: quarantined.len() as u64, in_doubt, resent };
-        step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
-        self.checkpoint(&batch.through, add, step);
-        step.settled = Some(Settled {
-            phase: batch.phase,
-            through: batch.through.clone(),
-            delivered: add.delivered,
-            quarantined: words,
-            resent,
-            in_doubt,
-            outcome,
-            bytes: batch.body().len() as u64,
-            commits: batch.commits().collect(),
-            retried,
-        });
-    }
-
-    fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
-        let rows = add.delivered + add.quarantined;
-        let mut position: Option<Position> = None;
-        let mut ended = false;
-        match (through, &mut self.range) {
-            (Through::Stream(reached), _) => position = Some(*reached),
-            (Through::Key(key), Some(range)) => range.settle(key.clone(), rows),
-            (Through::RangeEnd, Some(_)) => ended = true,
-            (Through::Key(_) | Through::RangeEnd, None) | (Through::Apart, _) => {}
-        }
-        if ended {
-            self.range = None;
-        }
-        let changed = ended || self.range.as_mut().is_some_and(super::Range::written);
-        let phase = changed.then(|| self.phase());
-        step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
     }
 
     /// Nothing was taken, because of some item (or of the size): halve down to it.
@@ -364,6 +262,44 @@ impl Lane {
         }
         self.halted = Some(why);
         self.stage = Stage::Waiting { sending, until, anew: false };
+    }
+
+    /// The request was sent and its answer never came.
+    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
+        self.failures = self.failures.saturating_add(1);
+        let rows = sending.batch.len();
+        match self.in_doubt {
+            InDoubt::Hold => {
+                let reasons = (0..rows).map(|index| (index, super::queue::IN_DOUBT.to_owned())).collect();
+                self.end(sending, Outcome::Held, answer, reasons, step);
+            }
+            InDoubt::Resend => {
+                step.ops.push(Op::Ended {
+                    id: sending.id,
+                    outcome: Outcome::InDoubt,
+                    http_status: answer.status,
+                    error: answer.message.clone(),
+                });
+                let add = Totals { in_doubt: rows as u64, ..Totals::default() };
+                step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
+                let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
+                match self.span(&sending.batch) {
+                    Some(span) => self.doubts.push(Doubt { id, rows, span }),
+                    None => sending.batch.doubts.push((id, rows)),
+                }
+                self.stage = Stage::Waiting { sending, until, anew: true };
+            }
+        }
+    }
+
+    /// Where a batch's rows are, as far as settling others tells that they are settled.
+    fn span(&self, batch: &Batch) -> Option<Span> {
+        let key = |index| Key::parse(batch.key(index), self.key_type).ok();
+        match batch.phase {
+            Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
+            Phase::Backfill | Phase::Resync => Some(Span::Keys(key(0)?, key(batch.len().checked_sub(1)?)?)),
+            Phase::Retry => None,
+        }
     }
 
     /// Rows are counted as settled: the recording is durable.

@@ -5,19 +5,18 @@
 //! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
 
 mod delivery;
-mod doubt;
-mod held;
 mod queue;
 mod range;
 mod retry;
+mod settle;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-pub use delivery::{Sending, Settled, Stage, Step};
-pub use doubt::{Doubt, Span};
+pub use delivery::{Sending, Stage, Step};
 pub use queue::Queue;
 pub use range::{Chunk, Range};
+pub use settle::Settled;
 
 use crate::batch::{Batch, Origin, Refused, Through};
 use crate::config::{BatchLimits, Flush, InDoubt, Section};
@@ -27,6 +26,39 @@ use crate::state::{Op, Phase, SectionPhase, Totals};
 
 /// How many single items may be refused one after the other before it is held to be the mapping.
 pub const BAD_IN_A_ROW: u32 = 10;
+
+/// The span of a batch in doubt: its rows come again, and this says when they have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Streamed rows.
+    Stream(Position, Position),
+    /// Rows of the key range.
+    Keys(Key, Key),
+}
+
+impl Span {
+    /// Whether nothing of it is left once everything up to `through` is settled.
+    fn ends_by(&self, through: &Through) -> bool {
+        match (self, through) {
+            (Span::Stream(_, last), Through::Stream(reached)) => last <= reached,
+            (Span::Keys(_, last), Through::Key(reached)) => last <= reached,
+            (Span::Keys(..), Through::RangeEnd) => true,
+            (Span::Stream(..), Through::Key(_) | Through::RangeEnd | Through::Apart)
+            | (Span::Keys(..), Through::Stream(_) | Through::Apart) => false,
+        }
+    }
+}
+
+/// A batch in doubt whose rows are not settled yet: from before this process, or from a request of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Its ledger id.
+    pub id: i64,
+    /// Its items.
+    pub rows: u32,
+    /// Where its rows were.
+    pub span: Span,
+}
 
 /// Why a lane takes no rows at all: from the first one that it did not take, the slot waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

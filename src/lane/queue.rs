@@ -1,11 +1,11 @@
 //! One way's rows, gathered into batches in order. Pure.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::time::Duration;
 
 use crate::batch::{Batch, MAX_BODY, Open, Origin, Refused, Through};
 use crate::config::BatchLimits;
+use crate::mapping::Refuses;
 use crate::row::{Phase, Position};
 
 /// Sealed batches, and the one being filled.
@@ -24,7 +24,7 @@ impl Queue {
     /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
     #[expect(clippy::too_many_arguments, reason = "one call per row on the hot path: a struct would only rename them")]
     #[inline]
-    pub fn push<E: Display>(
+    pub fn push<E: Refuses>(
         &mut self,
         limits: BatchLimits,
         phase: Phase,
@@ -38,7 +38,7 @@ impl Queue {
         match open.push(key, origin, encode) {
             Ok(()) => {}
             Err(error) => {
-                let row = Refused::new(text(key), format!("mapping: {error}"), describe());
+                let row = Refused::new(text(key), format!("{}: {error}", error.word()), describe());
                 return self.refuse(limits, phase, now, row.of(origin));
             }
         }
@@ -72,7 +72,7 @@ impl Queue {
 
     /// Encodes a row of a batch in doubt that a person decides about: it goes into quarantine with its item.
     #[expect(clippy::too_many_arguments, reason = "as push, whose place it takes")]
-    pub fn hold<E: Display>(
+    pub fn hold<E: Refuses>(
         &mut self,
         limits: BatchLimits,
         phase: Phase,
@@ -85,7 +85,7 @@ impl Queue {
         let mut item = Vec::new();
         let row = match encode(&mut item) {
             Ok(()) => Refused::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
-            Err(error) => Refused::new(text(key), format!("mapping: {error}"), describe()),
+            Err(error) => Refused::new(text(key), format!("{}: {error}", error.word()), describe()),
         };
         self.refuse(limits, phase, now, row.of(origin));
     }

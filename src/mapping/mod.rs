@@ -29,7 +29,7 @@ mod value;
 
 pub use fault::{MappingFault, Problem};
 pub use guess::{Guess, guess};
-pub use refusal::{Reason, Refusal};
+pub use refusal::{Reason, Refusal, Refuses};
 
 use std::sync::Arc;
 

@@ -114,6 +114,22 @@ pub(super) fn shortened(value: &[u8], limit: usize, mark: &str) -> String {
     String::from_utf8_lossy(&value[..cut]).into_owned() + mark
 }
 
+/// Why a row is no item, as the quarantine names it: a word, and a sentence ([`std::fmt::Display`]).
+pub trait Refuses: std::fmt::Display {
+    /// The first word of the reason, which is counted.
+    fn word(&self) -> &'static str {
+        "mapping"
+    }
+}
+
+impl Refuses for Refusal {
+    fn word(&self) -> &'static str {
+        Refusal::word(self)
+    }
+}
+
+impl Refuses for &str {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

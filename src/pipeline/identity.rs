@@ -148,7 +148,7 @@ impl Found {
             return Ok(());
         }
         let changed = |what: String| Err(needs(Reason::TimelineChanged, what, REPAIR));
-        if !self.slot.as_ref().is_some_and(|slot| slot.failover == Some(true)) {
+        if self.slot.as_ref().is_none_or(|slot| slot.failover != Some(true)) {
             return changed(format!(
                 "the server is on timeline {timeline}, recorded was {}: a standby was promoted, and it does not have the slot's \
                  past",

@@ -7,6 +7,7 @@
 mod connect;
 mod corridor;
 pub mod doubts;
+mod follow;
 mod identity;
 pub mod operate;
 mod ranges;

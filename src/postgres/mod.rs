@@ -8,6 +8,7 @@ mod auth;
 pub mod catalog;
 pub mod console;
 pub mod copy;
+mod copying;
 pub mod decode;
 mod dial;
 pub mod fence;

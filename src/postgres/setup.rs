@@ -60,7 +60,8 @@ pub fn tables(config: &Config) -> Vec<TableName> {
 
 /// How long one try to create the slot or alter the publication may wait for a lock before it says by whom it is held
 /// up and tries again.
-const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
+/// A synchronous standby that is away must not hold the set-up up: what it makes need not be there first.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'; SET synchronous_commit = local";
 
 /// How often it is tried: with [`LOCK_TIMEOUT`], ten minutes.
 const TRIES: u32 = 120;
@@ -72,13 +73,17 @@ const TRIES: u32 = 120;
 pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Vec<String>, Fault> {
     let name = &config.source.publication;
     let wanted = tables(config);
+    let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
     let mut from = Vec::new();
     for table_name in &wanted {
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
-        let Some(info) = info else { return Err(no_table(table_name)) };
-        from.push((info.oid, info.from_clause()));
+        match info {
+            Some(info) => from.push((info.oid, info.from_clause())),
+            // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
+            None if there.is_some() => {}
+            None => return Err(no_table(table_name)),
+        }
     }
-    let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
     let sql = match &there {
         None => create_publication(name, &from.iter().map(|(_, clause)| clause.clone()).collect::<Vec<_>>()),
         Some(publication) => {

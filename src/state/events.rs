@@ -167,7 +167,8 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// Records a gap; its id. Where one of the same section and reason is open, that one's id.
+    /// Records a gap; its id. Where one of the same section and reason is open, that one's id (and
+    /// its end, where it is known now).
     ///
     /// # Errors
     /// By fate.
@@ -176,6 +177,8 @@ impl Store {
                 SELECT id FROM {schema}.gap
                 WHERE closed_at IS NULL AND reason = $2 AND section IS NOT DISTINCT FROM $1::text
                 ORDER BY id LIMIT 1),
+             ended AS (
+                UPDATE {schema}.gap SET to_lsn = $5::pg_lsn FROM open WHERE gap.id = open.id AND $5::pg_lsn IS NOT NULL),
              added AS (
                 INSERT INTO {schema}.gap (section, reason, detail, from_lsn, to_lsn, xmin_floor)
                 SELECT $1, $2, $3::text, $4::pg_lsn, $5::pg_lsn, $6::bigint WHERE NOT EXISTS (SELECT FROM open)

@@ -44,7 +44,11 @@ fn for_each_source(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
         if entry.is_dir() {
             for_each_source(&entry, see);
         } else {
-            see(&entry, &std::fs::read_to_string(&entry).unwrap());
+            // Tests are not built into the image.
+            let is_test = entry.file_stem().is_some_and(|stem| stem == "tests" || stem == "fixture");
+            if !is_test {
+                see(&entry, &std::fs::read_to_string(&entry).unwrap());
+            }
         }
     }
 }

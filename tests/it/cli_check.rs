@@ -60,7 +60,7 @@ async fn a_good_set_up_has_no_errors_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn every_trouble_of_tables_is_named_in_one_run() {
+async fn case_17_42_every_trouble_of_tables_is_named_in_one_run() {
     let cluster = Cluster::start().await;
     cluster
         .sql(
@@ -132,7 +132,7 @@ async fn every_trouble_of_tables_is_named_in_one_run() {
 }
 
 #[tokio::test]
-async fn a_foreign_publication_and_slot_are_named() {
+async fn case_17_a_foreign_publication_and_slot_are_named() {
     let (cluster, mut sim) = (Cluster::start().await, sim().await);
     cluster.sql("CREATE TABLE usage (id bigserial, external_id text, value float8, at timestamptz)").await;
     cluster.sql("CREATE UNIQUE INDEX ON usage (id)").await;
@@ -162,7 +162,7 @@ async fn a_foreign_publication_and_slot_are_named() {
 }
 
 #[tokio::test]
-async fn a_server_without_room_and_one_that_is_away_are_named() {
+async fn case_17_a_server_without_room_and_one_that_is_away_are_named() {
     let cluster = Cluster::builder()
         .setting("wal_level", "replica")
         .setting("max_replication_slots", "0")

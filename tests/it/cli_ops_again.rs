@@ -9,7 +9,7 @@ use crate::cli_ops_look::{insert, json, received, stage, stop, wait_items};
 use crate::harness::{App, eventually};
 
 #[tokio::test]
-async fn a_resync_delivers_its_range_once_and_no_streamed_row_twice() {
+async fn case_40_a_resync_delivers_its_range_once_and_no_streamed_row_twice() {
     let (cluster, sim, config) = stage().await;
     let app = App::run(&config);
     wait_items(&sim, 100).await;

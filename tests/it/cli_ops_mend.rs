@@ -59,7 +59,7 @@ async fn a_loss_is_accepted_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_gap_is_read_again_from_the_floor() {
+async fn case_21_26_a_gap_is_read_again_from_the_floor() {
     let (cluster, sim, config) = without_slot().await;
     let done = json(&config, &["repair", "--gap", "--yes"]).await;
     let floor = done["repaired"]["xmin_floor"].as_u64().unwrap();
@@ -94,7 +94,7 @@ async fn everything_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_teardown_leaves_nothing() {
+async fn case_27_a_teardown_leaves_nothing() {
     let (cluster, sim, config) = stage().await;
     let app = App::run(&config);
     wait_items(&sim, 100).await;

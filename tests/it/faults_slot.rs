@@ -275,16 +275,30 @@ async fn case_22_the_standby_takes_over_after_sigterm() {
 
 #[tokio::test]
 async fn case_23_a_frozen_holder_loses_the_slot_and_stops_when_it_wakes() {
+    frozen(true).await;
+}
+
+#[tokio::test]
+async fn case_23_a_frozen_holder_with_nothing_to_do_stops_when_it_wakes() {
+    frozen(false).await;
+}
+
+/// The holder freezes, with a request under way or idle.
+async fn frozen(busy: bool) {
     let scene = Scene::new().await;
     let first = scene.run().await;
     let second = App::run(&scene.config);
     second.wait_status("standby", |status| (status["state"] == "standby").then_some(())).await;
     scene.insert(5).await;
     scene.exact().await;
-    // Frozen with a request under way: its rows are in doubt.
-    scene.sim.queue_fault(SimFault::Slow { millis: 500 });
-    scene.insert(5).await;
-    scene.sim.wait_for(|stats| stats.metrics.under_way > 0, PATIENCE).await.unwrap();
+    if busy {
+        // Its rows are in doubt.
+        scene.sim.queue_fault(SimFault::Slow { millis: 500 });
+        scene.insert(5).await;
+        scene.sim.wait_for(|stats| stats.metrics.under_way > 0, PATIENCE).await.unwrap();
+    } else {
+        scene.confirmed().await;
+    }
     first.sigstop();
     scene.insert(5).await;
     let leads = || async { (second.get("/readyz").await.ok()?.status == 200).then_some(()) };
@@ -385,4 +399,88 @@ async fn case_26_the_address_leads_to_another_server_while_running() {
     proxy.retarget(standby.port());
     assert_eq!(app.wait_exit(Duration::from_secs(20)).await, 75, "{}", app.log());
     assert!(app.log().contains("timeline_changed"), "{}", app.log());
+}
+
+/// A primary whose slots a standby keeps in step (PostgreSQL 17), and the network between them; none where there is no
+/// such server.
+async fn with_synced_slots() -> Option<(Scene, Cluster, Proxy)> {
+    let primary = Cluster::builder().version(Version::V17).start_or_skip().await?;
+    let mut scene = Scene::at(primary).await;
+    scene.cluster.sql("SELECT pg_create_physical_replication_slot('standby')").await;
+    let standby = scene.cluster.standby().await;
+    let network = Proxy::to_port(scene.cluster.port());
+    let port = network.port();
+    let conninfo = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres application_name=standby");
+    standby.set("primary_conninfo", &conninfo).await;
+    for (name, value) in
+        [("primary_slot_name", "standby"), ("hot_standby_feedback", "on"), ("sync_replication_slots", "on")]
+    {
+        standby.set(name, value).await;
+    }
+    scene.config = scene.config.set("source.failover_slot", "true");
+    Some((scene, standby, network))
+}
+
+/// Waits until the standby has the slot, and all that the primary has written.
+async fn in_step(scene: &Scene, standby: &Cluster) {
+    let synced =
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'pg2planhat' AND synced AND NOT temporary";
+    let there = || async {
+        // A slot is kept in step only once the primary's own has moved on.
+        scene.cluster.sql("SELECT pg_logical_emit_message(false, 'test', repeat('x', 3000))").await;
+        (standby.number(synced).await > 0).then_some(())
+    };
+    eventually(PATIENCE, "the slot at the standby", there).await;
+    let end = scene.cluster.text("SELECT pg_current_wal_flush_lsn()").await;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+    let caught_up = || async { (standby.text(&replayed).await == "t").then_some(()) };
+    eventually(PATIENCE, "the standby to catch up", caught_up).await;
+}
+
+#[tokio::test]
+async fn case_26_a_promoted_standby_with_the_slot_is_gone_on_with() {
+    let Some((mut scene, standby, _network)) = with_synced_slots().await else { return };
+    let proxy = Proxy::to_port(scene.cluster.port());
+    scene.config = scene.config.through(proxy.port());
+    let app = scene.run().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    scene.confirmed().await;
+    in_step(&scene, &standby).await;
+    scene.cluster.crash().await;
+    standby.promote().await;
+    proxy.retarget(standby.port());
+    standby.sql("INSERT INTO m (external_id, value) VALUES ('new', 1)").await;
+    let there = |stats: &pg2planhat::sim::Stats| stats.metrics.items >= 4;
+    scene.sim.wait_for(there, PATIENCE).await.unwrap_or_else(|fault| panic!("{fault}\n{}", app.log()));
+    app.wait_ready().await;
+    assert_eq!(app.status().await["instance"]["timeline"], 2);
+    assert!(scene.accepted().values().all(|times| *times == 1), "{:?}", scene.accepted());
+}
+
+#[tokio::test]
+async fn case_26_a_checkpoint_past_the_promotion_is_a_named_state() {
+    let Some((mut scene, standby, network)) = with_synced_slots().await else { return };
+    // The state is elsewhere, and so knows of rows that the promoted standby never had.
+    let state = Cluster::start().await;
+    scene.config = scene.config.set("state.url", format!("\"{}?sslmode=disable\"", state.dsn()));
+    let app = scene.run().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    in_step(&scene, &standby).await;
+    network.refuse();
+    network.cut();
+    scene.insert(3).await;
+    scene.exact().await;
+    scene.confirmed().await;
+    app.sigterm();
+    assert_eq!(app.wait_exit(PATIENCE).await, 0);
+    scene.cluster.crash().await;
+    standby.promote().await;
+    // More WAL than was lost: the end of the WAL says nothing.
+    standby.sql("SELECT pg_logical_emit_message(false, 'test', repeat('x', 100000))").await;
+    let app = App::run(&scene.config.clone().through(standby.port()));
+    assert_eq!(app.wait_exit(Duration::from_secs(15)).await, 75, "{}", app.log());
+    assert_eq!(state.text("SELECT reason FROM pg2planhat.instance").await, "timeline_changed");
+    assert!(app.log().contains("before the checkpoint"), "{}", app.log());
 }

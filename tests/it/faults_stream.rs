@@ -82,6 +82,7 @@ async fn case_05_half_open_connections_are_noticed_by_our_own_ping() {
     let stalled = |status: &serde_json::Value| (status["state"] == "stalled").then_some(());
     app.wait_status("stalled", stalled).await;
     proxy.wait_connections(before + 1).await;
+    app.wait_log("the server has been silent for").await;
     scene.insert(3).await;
     proxy.pass();
     scene.exact().await;

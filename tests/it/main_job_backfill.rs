@@ -111,22 +111,27 @@ async fn case_36_inserts_late_commits_updates_and_deletes_beside_a_backfill() {
     let (cluster, sim) = (Cluster::start().await, slow_sink(15).await);
     cluster
         .sql(
-            "CREATE TABLE t (id bigint PRIMARY KEY, value int);
-             INSERT INTO t SELECT g * 10, 1 FROM generate_series(1, 20000) g",
+            "CREATE TABLE t (id bigint PRIMARY KEY, value int, filler text DEFAULT repeat('x', 1000));
+             INSERT INTO t (id, value) SELECT g * 10, 1 FROM generate_series(1, 20000) g",
         )
         .await;
-    let app =
-        App::run(&ConfigText::new(&cluster, &sim.url()).section(metric_over("t", "t").set("batch", "{ rows: 200 }")));
-    arrived(&sim, SinkKind::Metric, 1000).await;
+    // Wide rows, so that the table is many chunks and most of it is not read ahead.
+    let section = SectionText::activity("t", "t").without("email").without("date").set("date", "receipt");
+    let section = section.field("externalId", "id").field("action", "{ value: a }").field("weight", "value");
+    let section = section.field("info", "{ f: filler }").set("batch", "{ rows: 200 }");
+    let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section));
+    arrived(&sim, SinkKind::Activity, 1000).await;
     let late = cluster.client().await;
     // Keys that the cursor has passed, keys that it has not, keys above the ceiling.
-    late.batch_execute("BEGIN; INSERT INTO t VALUES (11, 2), (100011, 2), (199991, 2), (900001, 2)").await.unwrap();
+    late.batch_execute("BEGIN; INSERT INTO t (id, value) VALUES (11, 2), (100011, 2), (199991, 2), (900001, 2)")
+        .await
+        .unwrap();
     let mut next = 200_010;
     for round in 0..40 {
         let own = round * 5000 + 7;
         cluster
             .sql(&format!(
-                "INSERT INTO t VALUES ({own}, 3), ({next}, 3);
+                "INSERT INTO t (id, value) VALUES ({own}, 3), ({next}, 3);
                  UPDATE t SET value = value + 1 WHERE id BETWEEN {own} AND {own} + 2000;
                  DELETE FROM t WHERE id = {own} + 1003"
             ))
@@ -137,12 +142,12 @@ async fn case_36_inserts_late_commits_updates_and_deletes_beside_a_backfill() {
         }
     }
     section_is(&app, "t", "streaming").await;
-    cluster.sql("INSERT INTO t VALUES (1000000, 4)").await;
+    cluster.sql("INSERT INTO t (id, value) VALUES (1000000, 4)").await;
     let last = |items: &[pg2planhat::sim::Received]| items.iter().any(|item| key(item) == 1_000_000);
-    let came = || async { last(&sim.items(SinkKind::Metric)).then_some(()) };
+    let came = || async { last(&sim.items(SinkKind::Activity)).then_some(()) };
     eventually(PATIENCE, "the last row", came).await;
     drain(app, &cluster).await;
-    let got = keys(&sim.items(SinkKind::Metric));
+    let got = keys(&sim.items(SinkKind::Activity));
     let there = table_keys(&cluster, "SELECT id FROM t").await;
     let once = got.iter().copied().collect::<BTreeSet<_>>();
     assert_eq!(once.len(), got.len(), "a row came twice");

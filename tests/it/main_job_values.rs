@@ -122,6 +122,16 @@ const COLUMNS: &[Column] = &[
     ("c_money", "money", As::Text, &["1.50"], &["-92233720368547758.08"]),
 ];
 
+const TYPES: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'so \"so\", é', 'happy');
+    CREATE DOMAIN positive AS bigint CHECK (VALUE > 0); CREATE DOMAIN price AS numeric; CREATE DOMAIN note AS text;";
+
+/// A role whose own settings would change every text, if they were not pinned.
+const ROLE: &str = "
+    CREATE ROLE streamer SUPERUSER LOGIN; ALTER ROLE streamer SET datestyle = 'German';
+    ALTER ROLE streamer SET timezone = 'Asia/Kolkata'; ALTER ROLE streamer SET bytea_output = 'escape';
+    ALTER ROLE streamer SET intervalstyle = 'iso_8601'; ALTER ROLE streamer SET extra_float_digits = -5;";
+
 /// Which rows cannot be said in JSON, as PostgreSQL sees it.
 const UNFIT: &str = "
     c_num IN ('NaN', 'Infinity', '-Infinity') OR abs(c_num) > 1.7976931348623157e308 OR c_num2 = 'NaN' OR c_dom2 = 'NaN'
@@ -237,21 +247,8 @@ async fn case_31_34_a_row_by_backfill_and_by_stream_is_the_same_bytes_and_postgr
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     eprintln!("SEED={seed}");
     let (cluster, sim) = (Cluster::start().await, sink().await);
-    cluster
-        .sql(
-            "CREATE TYPE mood AS ENUM ('sad', 'so \"so\", é', 'happy');
-             CREATE DOMAIN positive AS bigint CHECK (VALUE > 0); CREATE DOMAIN price AS numeric;
-             CREATE DOMAIN note AS text;",
-        )
-        .await;
-    // A role whose own settings would change every text, if they were not pinned.
-    cluster
-        .sql(
-            "CREATE ROLE streamer SUPERUSER LOGIN; ALTER ROLE streamer SET datestyle = 'German';
-             ALTER ROLE streamer SET timezone = 'Asia/Kolkata'; ALTER ROLE streamer SET bytea_output = 'escape';
-             ALTER ROLE streamer SET intervalstyle = 'iso_8601'; ALTER ROLE streamer SET extra_float_digits = -5;",
-        )
-        .await;
+    cluster.sql(TYPES).await;
+    cluster.sql(ROLE).await;
     cluster.sql(&format!("{}; {}; {}", table("values_old"), table("values_new"), table("values_later"))).await;
     let mut random = fastrand::Rng::with_seed(seed);
     cluster.sql(&format!("INSERT INTO values_old VALUES {}", rows(&mut random, ROWS))).await;

@@ -83,7 +83,6 @@ impl Corridor {
         tasks.spawn(writer::run(connector.clone(), store, term, lists_out, told));
         tasks.spawn(watch::server(Arc::clone(&config), seen_in.clone()));
         tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in.clone()));
-        let turns = usize::try_from(config.memory / 4 / RANGE_SHARE).unwrap_or(1).clamp(1, 8);
         let now = Instant::now();
         let mut corridor = Corridor {
             board,
@@ -91,7 +90,7 @@ impl Corridor {
             decoder: Decoder::default(),
             stream: Some(stream),
             begin,
-            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0) },
+            reconnect: Reconnect::new(now, checkpoint),
             down: None,
             blind: None,
             unwritten: None,
@@ -108,7 +107,7 @@ impl Corridor {
             written,
             ranges,
             ranges_in,
-            turns: Arc::new(Semaphore::new(turns)),
+            turns: Arc::new(Semaphore::new(turns(&config))),
             seen,
             requests: JoinSet::new(),
             tasks,
@@ -154,6 +153,11 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
     }
+}
+
+/// How many ranges are read at once, so that their chunks stay within a quarter of the memory.
+fn turns(config: &Config) -> usize {
+    usize::try_from(config.memory / 4 / RANGE_SHARE).unwrap_or(1).clamp(1, 8)
 }
 
 /// The reason's word of the gap of a section that was switched off.

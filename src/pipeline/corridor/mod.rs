@@ -100,6 +100,12 @@ struct Reconnect {
     wedged: (Lsn, u32),
 }
 
+impl Reconnect {
+    fn new(now: Instant, confirmed: Lsn) -> Reconnect {
+        Reconnect { at: now, failures: 0, wedged: (confirmed, 0) }
+    }
+}
+
 /// The running corridor.
 pub struct Corridor {
     config: Arc<Config>,

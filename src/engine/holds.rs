@@ -1,10 +1,6 @@
-//! What the engine holds: memory and its end, places, the giving back of what cannot be sent. Pure.
+//! What it holds: the budget, the drain, what is settled, and memory given back by lanes that cannot send. Pure.
 
-use std::time::Duration;
-
-use super::{Action, Engine};
-use crate::lane::{Lane, Shut, Stage};
-use crate::row::Lsn;
+use super::*;
 
 impl Engine {
     /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a

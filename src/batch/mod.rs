@@ -4,9 +4,11 @@
 //! * Out: [`Batch`]es, sealed: a JSON array of at most the section's rows and bytes.
 //! * Never: an item in two batches, an item out of order, a body over the sink's own limit.
 
-mod split;
+mod row;
 
 use std::time::Duration;
+
+pub use row::{Origin, Refused, Through};
 
 use bytes::Bytes;
 
@@ -15,19 +17,6 @@ use crate::row::{Key, Lsn, Phase, Position};
 
 /// No body is larger than this, whatever the configuration says (PLANHAT.md: 32 MB a body; stay at or under this).
 pub const MAX_BODY: usize = 30_000_000;
-
-/// What a batch's settlement says of its way in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Through {
-    /// The stream, up to and including this position.
-    Stream(Position),
-    /// The key range, up to and including this key.
-    Key(Key),
-    /// The end of the key range: the backfill is complete.
-    RangeEnd,
-    /// Rows taken out of quarantine; settling says nothing about either way.
-    Apart,
-}
 
 /// One item's places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,53 +35,6 @@ struct Run {
     first: u32,
     final_lsn: Lsn,
     commit_micros: i64,
-}
-
-/// A row that is no item: it goes into quarantine when its batch is settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// How many items of the batch stand before it.
-    before: u32,
-    /// The row's key, as text.
-    pub key: String,
-    /// A word for metrics, a colon, and the reason for people.
-    pub reason: String,
-    /// What is known of the row, as JSON.
-    pub item: String,
-    /// Where it stood in the stream.
-    pub position: Option<Position>,
-    /// The quarantine row that it was retried from.
-    pub retried: Option<i64>,
-}
-
-impl Refused {
-    /// A refused row.
-    pub fn new(key: String, reason: String, item: String) -> Refused {
-        Refused { before: 0, key, reason, item, position: None, retried: None }
-    }
-}
-
-impl Refused {
-    /// The row's place, as its origin tells it.
-    pub fn of(mut self, origin: Origin) -> Refused {
-        match origin {
-            Origin::Stream(position, _) => self.position = Some(position),
-            Origin::Range => {}
-            Origin::Quarantine(id) => self.retried = Some(id),
-        }
-        self
-    }
-}
-
-/// Where a row came from, for the item made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The stream: its place, and when its transaction committed (µs since 2000-01-01 UTC).
-    Stream(Position, i64),
-    /// A key range.
-    Range,
-    /// Quarantine, by its id there.
-    Quarantine(i64),
 }
 
 /// A batch that is being filled.
@@ -368,6 +310,62 @@ impl Batch {
     /// The first streamed position in it, refused rows included.
     pub fn first_position(&self) -> Option<Position> {
         first_position(&self.items, &self.runs, &self.refused)
+    }
+
+    /// Halves it; the second half is `None` where there is one item (or none).
+    pub fn split(self, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
+        let half = self.items.len() / 2;
+        if half == 0 {
+            return (self, None);
+        }
+        let cut = self.items[half - 1];
+        let mut first = Vec::with_capacity(cut.end as usize + 1);
+        first.extend_from_slice(&self.body[..cut.end as usize]);
+        first.push(b']');
+        let mut second = Vec::with_capacity(self.body.len() - cut.end as usize);
+        second.push(b'[');
+        second.extend_from_slice(&self.body[cut.end as usize + 1..]);
+
+        let half_u32 = offset(half);
+        let reached = match &self.through {
+            Through::Stream(_) => self.position(half - 1).map_or(Through::Apart, Through::Stream),
+            Through::Key(_) | Through::RangeEnd => key_of(self.key(half - 1)).map_or(Through::Apart, Through::Key),
+            Through::Apart => Through::Apart,
+        };
+        let (early, late): (Vec<_>, Vec<_>) = self.refused.into_iter().partition(|row| row.before < half_u32);
+        let run_at = self.runs.partition_point(|run| run.first < half_u32);
+        let mut late_runs: Vec<Run> = self.runs[run_at.saturating_sub(1)..].to_vec();
+        for run in &mut late_runs {
+            run.first = run.first.saturating_sub(half_u32);
+        }
+        if late_runs.len() > 1 && late_runs[1].first == 0 {
+            late_runs.remove(0);
+        }
+        let shift =
+            |item: &Item| Item { end: item.end - cut.end, key_end: item.key_end - cut.key_end, ordinal: item.ordinal };
+        let second = Batch {
+            phase: self.phase,
+            body: Bytes::from(second),
+            keys: self.keys[cut.key_end as usize..].to_vec(),
+            items: self.items[half..].iter().map(shift).collect(),
+            runs: late_runs,
+            refused: late.into_iter().map(|row| Refused { before: row.before - half_u32, ..row }).collect(),
+            through: self.through,
+            opened: self.opened,
+            doubts: self.doubts,
+        };
+        let first = Batch {
+            phase: self.phase,
+            body: Bytes::from(first),
+            keys: self.keys[..cut.key_end as usize].to_vec(),
+            items: self.items[..half].to_vec(),
+            runs: self.runs[..run_at].to_vec(),
+            refused: early,
+            through: reached,
+            opened: self.opened,
+            doubts: Vec::new(),
+        };
+        (first, Some(second))
     }
 }
 

@@ -4,8 +4,8 @@
 //! * Out: [`Action`]s, in the order in which they must be begun.
 //! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
 
-mod checkpoint;
-mod holding;
+mod holds;
+mod intake;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -117,6 +117,13 @@ pub struct Engine {
     floors: VecDeque<(Lsn, u64)>,
 }
 
+/// A move of the checkpoint smaller than this is not worth a write of its own: it is the size of our own last write,
+/// and writing for it would go on for ever.
+const WORTH_A_WRITE: u64 = 1024;
+
+/// The least time between two checkpoints that only follow the WAL of others.
+const MARK_EVERY: Duration = Duration::from_secs(3);
+
 impl Engine {
     /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
     pub fn new(lanes: Vec<Lane>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
@@ -140,97 +147,6 @@ impl Engine {
             draining: false,
             floors: VecDeque::new(),
         }
-    }
-
-    // ---- the stream ----
-
-    /// A new connection: the stream begins again at the checkpoint.
-    pub fn stream_restarts(&mut self) {
-        self.stale = false;
-        self.transaction = None;
-        self.progress.restart();
-    }
-
-    /// The sections of a table, as the table is from here on.
-    pub fn set_routes(&mut self, oid: u32, routes: Vec<Route>) {
-        self.routes.insert(oid, routes);
-    }
-
-    /// A transaction begins.
-    pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
-        if self.stale {
-            return;
-        }
-        self.transaction = Some((final_lsn, commit_micros, 0));
-        self.progress.begin(final_lsn);
-    }
-
-    /// A row of the open transaction.
-    #[inline]
-    pub fn insert(&mut self, oid: u32, row: &Row<'_>, now: Duration) {
-        let Some((final_lsn, micros, next)) = &mut self.transaction else { return };
-        let position = Position { final_lsn: *final_lsn, ordinal: *next };
-        *next += 1;
-        let Some(routes) = self.routes.get(&oid) else { return };
-        for route in routes {
-            let lane = &mut self.lanes[route.lane];
-            match &route.mapping {
-                Ok(mapping) if lane.shut.is_none() => {
-                    if lane.admit(mapping, row, position, *micros, now) {
-                        self.progress.admit(route.lane, position);
-                    }
-                }
-                mapping => {
-                    if position > lane.admitted() {
-                        self.progress.pin(route.lane, position);
-                        if let Err((what, remedy)) = mapping
-                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
-                        {
-                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
-                            self.actions.push_back(Action::Halted(route.lane));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The open transaction ends.
-    pub fn commit(&mut self, end_lsn: Lsn) {
-        self.transaction = None;
-        self.progress.commit(end_lsn);
-    }
-
-    /// The server says how far it has read.
-    pub fn keepalive(&mut self, wal_end: Lsn) {
-        if !self.stale {
-            self.progress.keepalive(wal_end);
-        }
-    }
-
-    // ---- key ranges ----
-
-    /// How a lane's chunks become items.
-    pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
-        self.range_mappings[lane] = Some(mapping);
-    }
-
-    /// How a lane's chunks become items.
-    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
-        self.range_mappings[lane].clone()
-    }
-
-    /// A chunk of a lane's range was read.
-    pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
-        if let Some(range) = &mut self.lanes[lane].range {
-            range.push_chunk(chunk);
-        }
-    }
-
-    /// The smallest WAL position that a chunk waits for and that the stream has not passed: worth a ping.
-    pub fn waits_for(&self) -> Option<Lsn> {
-        let waits = self.lanes.iter().filter_map(|lane| lane.range.as_ref()?.waits_for());
-        waits.filter(|lsn| *lsn > self.progress.received()).min()
     }
 
     // ---- the sink ----
@@ -363,6 +279,35 @@ impl Engine {
             self.write(ops, effects);
             let Some(batch) = unsent else { return };
             step = self.lanes[index].settle_unsent(batch);
+        }
+    }
+
+    /// Adds the checkpoint to a write that is made anyway.
+    fn mark(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
+        let mark = self.progress.advance();
+        if mark > self.written {
+            self.written = mark;
+            self.last_mark = now;
+            self.settled_since_mark = !self.progress.is_idle();
+            let mut floor = None;
+            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= mark) {
+                floor = Some(xmin);
+            }
+            ops.push(Op::Mark { checkpoint: mark, xmin_floor: floor });
+            effects.push(Effect::Confirm(mark));
+        }
+    }
+
+    /// Writes the checkpoint for its own sake: rows are settled that it does not show, or others' WAL has gone by.
+    fn checkpoint(&mut self, now: Duration) {
+        let mark = self.progress.advance();
+        let ahead = mark.bytes_since(self.written);
+        let others = ahead >= WORTH_A_WRITE && now >= self.last_mark + MARK_EVERY;
+        let ours = self.settled_since_mark && self.progress.is_idle();
+        if ahead > 0 && (others || ours || self.draining) {
+            let (mut ops, mut effects) = (Vec::new(), Vec::new());
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
         }
     }
 
