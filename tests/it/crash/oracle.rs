@@ -30,9 +30,9 @@ impl Oracle<'_> {
     /// The first column of a query, as text.
     async fn texts(&self, query: &str) -> Vec<String> {
         let messages = self.client.simple_query(query).await.unwrap_or_else(|error| panic!("{query}\n{error:?}"));
-        let text = |message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        let text = |message| {
+            let SimpleQueryMessage::Row(row) = message else { return None };
+            row.get(0).map(str::to_owned)
         };
         messages.into_iter().filter_map(text).collect()
     }
