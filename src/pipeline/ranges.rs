@@ -133,6 +133,10 @@ impl RangeTask {
                 Some(crate::row::Value::Text(text)) => Key::parse(text, self.key_type).ok(),
                 Some(crate::row::Value::Null | crate::row::Value::Oversize) | None => None,
             };
+            // Whatever followed it would be left out in silence.
+            if last_key.is_none() && !piece.rows.is_empty() {
+                return Err(self.unusable_key());
+            }
             let short = piece.rows.len() < *limit && !piece.cut;
             let last = short || last_key.as_ref().is_none_or(|key| *key >= ceiling);
             *limit = range::next_limit(Some(&piece.rows));
@@ -142,6 +146,18 @@ impl RangeTask {
                 return Ok(());
             }
         }
+    }
+
+    /// A key that cannot be read stands at a chunk's end.
+    fn unusable_key(&self) -> Fault {
+        let behind = self.cursor.as_ref().map_or("at the beginning".to_owned(), |key| format!("behind {key}"));
+        Fault::usage(
+            format!(
+                "section {}: {behind} there is a key that is NULL, not finite, or over 32 characters",
+                self.section.name
+            ),
+            "mend the key of that row, or choose another key column; the backfill goes on by itself",
+        )
     }
 
     /// Waits for the fence, then finds the range's end.
