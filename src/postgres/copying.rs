@@ -26,8 +26,6 @@ const HEADER: usize = 5;
 const RUN_MAX: usize = 256 << 10;
 /// The pause between reads while data keeps coming.
 const PAUSE: Duration = Duration::from_micros(300);
-/// A read that brought less than this is short.
-const SHORT_READ: usize = 64 << 10;
 /// Reads closer together than this are a flow, not single commits.
 const FLOW: Duration = Duration::from_millis(1);
 /// Status updates for a moved position, or for keepalives that ask for one, are at least this far apart.
@@ -330,6 +328,3 @@ impl Flow {
         }
     }
 }
-
-/// Messages shorter than a gulp are the rule; a gulp that came back short is what a pause follows.
-const _: () = assert!(SHORT_READ < RUN_MAX);

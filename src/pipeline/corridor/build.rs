@@ -112,7 +112,6 @@ impl Corridor {
             tasks,
             wal: WalRate::default(),
             flushed: checkpoint,
-            slot_confirmed: None,
             shown: None,
             ending: None,
             pinged: now,

@@ -138,7 +138,6 @@ pub struct Corridor {
     tasks: JoinSet<()>,
     wal: WalRate,
     flushed: Lsn,
-    slot_confirmed: Option<Lsn>,
     shown: Option<Instant>,
     ending: Option<Ending>,
     pinged: Instant,

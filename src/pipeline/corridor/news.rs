@@ -110,7 +110,6 @@ impl Corridor {
                 self.needs(Reason::SlotLost, what);
             }
             Some(slot) => {
-                self.slot_confirmed = slot.confirmed();
                 let moved = slot.confirmed().filter(|confirmed| *confirmed > self.engine.written());
                 if let Some(confirmed) = moved {
                     let what = format!(
