@@ -56,7 +56,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
         status: board.subscribe(),
         metrics: Arc::clone(&board.metrics),
         heartbeat: Arc::clone(&board.heartbeat),
-        hosts: Hosts::new::<&str>(&config.admin.listen, &[]),
+        hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
         looks: board.looks.clone(),
     };
     // Told to end when this function is left, however it is.

@@ -11,12 +11,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use super::declare::{Declared, PREFIX, declare_metrics, register};
+use super::process::Process;
 use super::section::{Age, SectionMetrics};
 use super::status::{InstanceState, SectionState, Status};
 use crate::fault::Fault;
@@ -125,7 +125,7 @@ impl Metrics {
         let core = Core { registry: Registry::new(), ages: Mutex::default(), books: Arc::default() };
         let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));
         let metrics = Metrics::declare(core).map_err(bug)?;
-        metrics.core.registry.register(Box::new(ProcessCollector::for_self())).map_err(bug)?;
+        metrics.core.registry.register(Box::new(Process::new())).map_err(bug)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for state in InstanceState::ALL {
             metrics.instance_state.with_label_values(&[state.as_str()]).set(0);

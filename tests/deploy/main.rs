@@ -8,6 +8,7 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+mod agree;
 mod dashboard;
 mod image;
 mod kubernetes;

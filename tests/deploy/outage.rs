@@ -39,7 +39,6 @@ async fn panels_show_the_run(prometheus: &Prometheus) {
         found.unwrap_or_else(|| panic!("no {part} on {panel}")).1
     };
     let before = BEFORE as f64;
-    let rate = 1.0 / EVERY.as_secs_f64();
     for (panel, part, low, high) in [
         ("Ready", "", 1.0, 1.0),
         ("State", "", 1.0, 1.0),
@@ -47,7 +46,8 @@ async fn panels_show_the_run(prometheus: &Prometheus) {
         ("Rows in quarantine", "", 0.0, 0.0),
         ("Oldest row not settled", "max by", 0.0, 5.0),
         ("Commit to delivered", "0.95", 0.01, 10.0),
-        ("Backfill", "pg2planhat_backfill_rows{", before, before),
+        // And what was written until it attached.
+        ("Backfill", "pg2planhat_backfill_rows{", before, 1.5 * before),
         ("Backfill", "estimated", before, 2.0 * before),
         ("Backfill: time to its end", "", 0.0, 0.0),
         ("Time until the slot is lost", "", 60.0, 1e9),
@@ -68,7 +68,7 @@ async fn panels_show_the_run(prometheus: &Prometheus) {
     }
     for panel in ["Read", "Delivered"] {
         let streamed = prometheus.value(&format!("max({})", of(panel, ""))).await.unwrap();
-        assert!(streamed > rate / 20.0, "{panel}: {streamed} a second");
+        assert!(streamed > 0.1, "{panel}: {streamed} a second");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A rolling update, with two processes instead of two pods, by the manifest's own numbers.
 
+use crate::harness::http::get_as;
 use crate::harness::{App, eventually};
 use crate::scene::Scene;
 use crate::tools::{text, yaml};
@@ -128,4 +129,14 @@ async fn an_update_that_cannot_start_stops_nothing() {
     let pod = tokio::select! { never = scene.writes(Duration::from_millis(10)) => match never {}, pod = run => pod };
     scene.exact().await;
     drop(pod);
+}
+
+#[tokio::test]
+async fn the_port_answers_to_names_that_the_configuration_lists_and_to_no_others() {
+    let scene = Scene::new(0).await;
+    let pod = App::run(&scene.config.clone().set("admin.hosts", "[Metrics.example.com]"));
+    pod.wait_ready().await;
+    for (host, status) in [("metrics.example.com", 200), ("metrics.example.com:9187", 200), ("example.com", 421)] {
+        assert_eq!(get_as(pod.admin_port(), "/livez", host).await.unwrap().status, status, "{host}");
+    }
 }
