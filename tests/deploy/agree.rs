@@ -75,7 +75,8 @@ fn the_pods_configuration_loads_and_its_secrets_are_those_that_are_made() {
     let config = loaded("deploy/kubernetes/base/pg2planhat.yaml", "/run/secrets/pg2planhat");
     // What kustomization.yaml has one create.
     let kustomization = text("deploy/kubernetes/base/kustomization.yaml");
-    let made: Vec<&str> = kustomization.split("--from-file=").skip(1).filter_map(|rest| rest.split('=').next()).collect();
+    let made: Vec<&str> =
+        kustomization.split("--from-file=").skip(1).filter_map(|rest| rest.split('=').next()).collect();
     let file = |secret: &Secret| match secret {
         Secret::File(path) => path.file_name().unwrap().to_str().unwrap().to_owned(),
         Secret::Inline(_) | Secret::Env(_) => panic!("a secret of the pod is a file"),

@@ -2,8 +2,8 @@
 //! with the real rules, and a stand-in that fails.
 
 use crate::dashboard;
-use crate::harness::App;
 use crate::harness::cluster::Stop;
+use crate::harness::{App, eventually};
 use crate::prometheus::{Pace, Prometheus};
 use crate::scene::Scene;
 use pg2planhat::sim::SimFault;
@@ -149,6 +149,44 @@ async fn an_outage_of_postgresql_alerts_and_resolves_and_so_does_the_end_of_the_
         prometheus.fires("Pg2planhatAbsent").await;
     };
     tokio::select! { never = scene.writes(EVERY) => match never {}, () = run => {} }
+}
+
+#[tokio::test]
+async fn a_lost_slot_is_said_until_a_person_has_mended_it_and_then_it_goes_on() {
+    let scene = Scene::new(100).await;
+    let app = App::launch(&scene.config).arguments(&["run", "--stay"]).start();
+    let run = async {
+        let Some(prometheus) = watched(&app, Pace::Hasty).await else { return };
+        // Rows are read and not settled when it happens: they are read again, and counted once.
+        scene.sim.queue_fault(SimFault::status(503).times(0));
+        prometheus.until("sum(pg2planhat_rows_unsettled) > 50", true).await;
+        let drop = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL; \
+                    SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots";
+        let dropped = || async { scene.cluster.try_sql(drop).await.ok() };
+        eventually(Duration::from_secs(20), "the slot to be dropped", dropped).await;
+        prometheus.fires("Pg2planhatNeedsPerson").await;
+        scene.sim.clear_faults();
+        assert_eq!(app.get("/livez").await.unwrap().status, 200, "a restart would mend nothing");
+        let ready = app.get("/readyz").await.unwrap();
+        assert!(
+            ready.status == 503 && ready.body.contains("slot_missing") && ready.body.contains("repair"),
+            "{ready:?}"
+        );
+        assert_eq!(prometheus.value("max(pg2planhat_leader)").await, Some(0.0));
+        let mended = App::launch(&scene.config).arguments(&["repair", "--gap", "--yes"]).beside(&app).output().await;
+        assert_eq!(mended.code, 0, "{}{}", mended.stdout, mended.stderr);
+        prometheus.resolves("Pg2planhatNeedsPerson").await;
+        app.wait_ready().await;
+        let status = app.status().await;
+        assert_eq!((&status["state"], &status["reason"]), (&"running".into(), &serde_json::Value::Null), "{status}");
+        // The rows that were left have come: nothing is unsettled for long.
+        prometheus.until("sum(pg2planhat_rows_unsettled) < 20", true).await;
+        the_books_balance_in_every_scrape(&prometheus).await;
+    };
+    tokio::select! { never = scene.writes(EVERY) => match never {}, () = run => {} }
+    scene.nothing_is_missing().await;
+    app.sigterm();
+    assert_eq!(app.wait_exit(Duration::from_secs(20)).await, 0);
 }
 
 #[tokio::test]

@@ -25,7 +25,9 @@ impl Pace {
         if self == Pace::Real {
             return rules;
         }
-        let hold = |line: &str| if line.trim().starts_with("for: ") { "        for: 1s\n".into() } else { format!("{line}\n") };
+        let hold = |line: &str| {
+            if line.trim().starts_with("for: ") { "        for: 1s\n".into() } else { format!("{line}\n") }
+        };
         let hasty: String = rules.lines().map(hold).collect();
         if self == Pace::Hasty {
             return hasty;
@@ -94,7 +96,8 @@ impl Prometheus {
     /// Waits until the query has, or has not, a result.
     pub async fn until(&self, expression: &str, some: bool) {
         let look = || async { (self.query(expression).await?.is_empty() != some).then_some(()) };
-        eventually(self.pace.patience(), &format!("{} result of {expression}", if some { "a" } else { "no" }), look).await;
+        eventually(self.pace.patience(), &format!("{} result of {expression}", if some { "a" } else { "no" }), look)
+            .await;
     }
 
     /// Waits until an alert fires.

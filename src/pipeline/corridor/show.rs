@@ -58,6 +58,13 @@ impl Corridor {
         self.attendant.shown();
     }
 
+    /// Leaves the books as they are shown to the next corridor of this process.
+    pub(super) fn leave(&self) {
+        for run in self.sections.iter().filter(|run| run.lane.is_some()) {
+            self.board.leave(run.section.name.as_str(), run.book.left());
+        }
+    }
+
     /// What keeps rows from flowing, if anything does.
     fn trouble(&self) -> Option<Fault> {
         if let Some(fault) = &self.unwritten {
