@@ -23,7 +23,8 @@ async fn watched(app: &App, pace: Pace) -> Option<Prometheus> {
     prometheus.until("min(rate(pg2planhat_rows_delivered_total{phase=\"stream\"}[1m])) > 0", true).await;
     prometheus.until("sum(pg2planhat_section_state{state=\"streaming\"}) == 2", true).await;
     prometheus.until("min(pg2planhat_slot_seconds_until_lost) > 0", true).await;
-    assert_eq!(prometheus.alerts().await, Vec::<String>::new(), "alerts in health");
+    // Health is silent.
+    prometheus.quiet().await;
     Some(prometheus)
 }
 
@@ -44,8 +45,8 @@ async fn panels_show_the_run(prometheus: &Prometheus) {
         ("State", "", 1.0, 1.0),
         ("Rows unaccounted for", "", 0.0, 0.0),
         ("Rows in quarantine", "", 0.0, 0.0),
-        ("Oldest row not settled", "max by", 0.0, 5.0),
-        ("Commit to delivered", "0.95", 0.01, 10.0),
+        ("Oldest row not settled", "max by", 0.0, 60.0),
+        ("Commit to delivered", "0.95", 0.01, 60.0),
         // And what was written until it attached.
         ("Backfill", "pg2planhat_backfill_rows{", before, 1.5 * before),
         ("Backfill", "estimated", before, 2.0 * before),
@@ -138,6 +139,11 @@ async fn an_outage_of_postgresql_alerts_and_resolves_and_so_does_the_end_of_the_
         scene.cluster.start_again().await;
         prometheus.resolves("Pg2planhatStalled").await;
         prometheus.resolves("Pg2planhatNotReady").await;
+        // WAL is nearly too much for the slot's bound; with the runbook's remedy it is not.
+        scene.cluster.set("max_slot_wal_keep_size", "512MB").await;
+        prometheus.fires("Pg2planhatSlotNearlyLost").await;
+        scene.cluster.set("max_slot_wal_keep_size", "100GB").await;
+        prometheus.resolves("Pg2planhatSlotNearlyLost").await;
         // A row that Planhat does not want, and an answer that never comes.
         scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no such company".into() });
         prometheus.fires("Pg2planhatQuarantineGrowing").await;
@@ -179,6 +185,7 @@ async fn a_lost_slot_is_said_until_a_person_has_mended_it_and_then_it_goes_on() 
         app.wait_ready().await;
         let status = app.status().await;
         assert_eq!((&status["state"], &status["reason"]), (&"running".into(), &serde_json::Value::Null), "{status}");
+        assert_eq!(app.log().matches("a person must decide").count(), 1, "said once: {}", app.log());
         // The rows that were left have come: nothing is unsettled for long.
         prometheus.until("sum(pg2planhat_rows_unsettled) < 20", true).await;
         the_books_balance_in_every_scrape(&prometheus).await;

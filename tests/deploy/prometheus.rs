@@ -114,12 +114,6 @@ impl Prometheus {
     pub async fn quiet(&self) {
         self.until("ALERTS", false).await;
     }
-
-    /// The names of the alerts that fire or are about to.
-    pub async fn alerts(&self) -> Vec<String> {
-        let alerts = self.query("ALERTS").await.unwrap();
-        alerts.iter().map(|alert| alert["metric"]["alertname"].as_str().unwrap().to_owned()).collect()
-    }
 }
 
 fn firing(alert: &str) -> String {

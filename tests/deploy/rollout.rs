@@ -140,3 +140,21 @@ async fn the_port_answers_to_names_that_the_configuration_lists_and_to_no_others
         assert_eq!(get_as(pod.admin_port(), "/livez", host).await.unwrap().status, status, "{host}");
     }
 }
+
+#[tokio::test]
+async fn a_process_that_waits_for_a_person_is_alive_not_ready_and_ends_when_told_to() {
+    let scene = Scene::new(1).await;
+    let pod = App::run(&scene.config);
+    pod.wait_ready().await;
+    scene.exact().await;
+    pod.sigterm();
+    assert_eq!(pod.wait_exit(Duration::from_secs(20)).await, 0);
+    scene.cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
+    let pod = App::launch(&scene.config).arguments(&["run", "--stay"]).start();
+    pod.wait_status("needs_person", |status| (status["state"] == "needs_person").then_some(())).await;
+    let manifest = Manifest::read();
+    manifest.assert_alive(&pod).await;
+    assert!(!manifest.is_ready(&pod).await);
+    pod.sigterm();
+    assert_eq!(pod.wait_exit(Duration::from_secs(5)).await, 75);
+}
