@@ -98,6 +98,7 @@ impl Corridor {
             identity,
             epoch,
             types,
+            unseen: HashMap::new(),
             sections,
             lanes: runs,
             tables,

@@ -124,6 +124,8 @@ pub struct Corridor {
     identity: Identity,
     epoch: i64,
     types: Types,
+    /// Types that no snapshot has seen, and since when they were asked for.
+    unseen: HashMap<u32, Instant>,
     sections: Vec<SectionRun>,
     lanes: Vec<LaneRun>,
     tables: HashMap<u32, Vec<usize>>,
