@@ -172,6 +172,7 @@ impl Corridor {
             self.show();
             if let Some(ending) = self.ending.take() {
                 beat.finish();
+                self.leave();
                 self.let_go(Duration::from_secs(2)).await;
                 return Ok(ending);
             }
