@@ -309,7 +309,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     scene.cluster.sql("UPDATE m SET external_id = 'b' WHERE id = 1").await;
     scene.sim.wait_for(|stats| stats.metrics.items >= 3, PATIENCE).await.unwrap();
     assert_eq!(scene.accepted()[&1], 2);
-    // The partitions that there are have been seen: the first look is a thorough one.
+    // The partitions that there are have been seen, by the first look.
     metric(&app, "slot_retained_bytes", &[], |bytes| bytes >= 0.0).await;
     for sql in [
         "CREATE TABLE m_c (id bigint, external_id text, value float8, at timestamptz)",

@@ -55,7 +55,7 @@ impl Corridor {
         stream: Stream,
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
-        let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
+        let Prepared { control, mut store, checkpoint, identity, server, timeline_moved } = prepared;
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
@@ -95,6 +95,7 @@ impl Corridor {
             unwritten: None,
             control,
             identity,
+            server_version: server.version,
             epoch,
             types,
             sections,

@@ -121,6 +121,7 @@ pub struct Corridor {
     unwritten: Option<Fault>,
     control: Session,
     identity: Identity,
+    server_version: i32,
     epoch: i64,
     types: Types,
     sections: Vec<SectionRun>,

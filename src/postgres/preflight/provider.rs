@@ -96,6 +96,24 @@ impl Provider {
         }
     }
 
+    /// Which address is the primary's.
+    pub fn primary(self) -> &'static str {
+        match self {
+            Provider::Own => {
+                "set source.host to the primary; or list all servers and set target_session_attrs=read-write in source.url"
+            }
+            Provider::Rds => {
+                "set source.host to the primary instance's endpoint (Aurora: the cluster's writer endpoint, without `-ro-`)"
+            }
+            Provider::CloudSql => "set source.host to the primary instance's address, not to a read replica's",
+            Provider::Azure => {
+                "set source.host to the primary server's name, or to its writer endpoint (NAME.writer.postgres.database.azure.com)"
+            }
+            Provider::Neon => "set source.host to the branch's read-write compute, not to a read replica's",
+            Provider::Supabase => "set source.host to db.PROJECT.supabase.co, not to a read replica's",
+        }
+    }
+
     /// How a role gets the right to replicate.
     pub fn replication(self, role: &str) -> String {
         let role = quote::ident(role);

@@ -32,6 +32,7 @@ const SETTINGS: &[&str] = &[
     "wal_sender_timeout",
     "max_slot_wal_keep_size",
     "idle_replication_slot_timeout",
+    "synchronized_standby_slots",
 ];
 
 impl Facts {
@@ -62,8 +63,9 @@ pub(super) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         findings.push(Finding::error(
             "standby",
             SUBJECT,
-            "this server is a standby: neither the publication nor the state schema can be made or written there",
-            "set source.host to the primary; or list all servers and set target_session_attrs=read-write in source.url",
+            "this server is a standby: neither the publication nor the state schema can be made or written there, although \
+             PostgreSQL 16 and later could decode on it",
+            facts.provider.primary(),
         ));
     }
     wal_level(facts, &mut findings);
@@ -193,11 +195,11 @@ fn kept_wal(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::fault::Severity;
 
-    fn facts() -> Facts {
+    pub(in super::super) fn facts() -> Facts {
         let settings =
             [("max_wal_senders", "10"), ("max_slot_wal_keep_size", "51200"), ("max_replication_slots", "10")];
         Facts {

@@ -53,6 +53,19 @@ impl Version {
         installed.unwrap_or(Version::V17)
     }
 
+    /// The versions that tests parameterised by version run on: those that `PG2PLANHAT_TEST_VERSIONS` names (`all`, or
+    /// `15 18`), else the one of `PG2PLANHAT_TEST_PG`, else all.
+    pub fn asked() -> Vec<Version> {
+        let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let words = told("PG2PLANHAT_TEST_VERSIONS").or_else(|| told("PG2PLANHAT_TEST_PG")).unwrap_or("all".to_owned());
+        if words == "all" {
+            return Version::ALL.to_vec();
+        }
+        let known = |word: &str| Version::ALL.into_iter().find(|version| version.major().to_string() == word);
+        let version = |word| known(word).unwrap_or_else(|| panic!("{words}: expected `all`, or some of 14 to 18"));
+        words.split([' ', ',']).filter(|word| !word.is_empty()).map(version).collect()
+    }
+
     /// The npm package's version that carries it.
     fn package(self) -> &'static str {
         match self {
