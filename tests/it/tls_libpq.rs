@@ -37,7 +37,7 @@ async fn the_environment_says_what_the_file_does_not() {
     // What the file says explicitly is not weakened, not even where it is the default.
     tls.present(self_signed(&leaf(&["localhost"]))).await;
     let written = bare(&tls.scene.config).set("source.tls", "verify-full");
-    let refused = launch(&written, "require").arguments(&["--json", "check"]).output().await;
+    let refused = launch(&written, "require").env("PGSSLROOTCERT", "").arguments(&["--json", "check"]).output().await;
     assert!(refused.code == 1 && refused.stdout.contains("self-signed"), "{refused:?}");
     let query = bare(&tls.scene.config).set("source.query_role", "postgres");
     let shown =

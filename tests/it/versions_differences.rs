@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::faults_slot::{in_step, with_synced_slots};
@@ -113,8 +114,8 @@ async fn case_33_a_stored_generated_column_is_streamed_by_18() {
 
 #[tokio::test]
 async fn case_26_a_failover_slot_is_asked_for_where_there_are_any() {
-    for version in [Version::V16, Version::V17, Version::V18] {
-        let Some(mut scene) = scene(version).await else { continue };
+    join_all([Version::V16, Version::V17, Version::V18].map(async |version| {
+        let Some(mut scene) = scene(version).await else { return };
         scene.config = scene.config.set("source.failover_slot", "true");
         let (code, found) = check(&scene.config).await;
         assert_eq!(code, 0, "{found:?}");
@@ -129,7 +130,7 @@ async fn case_26_a_failover_slot_is_asked_for_where_there_are_any() {
         scene.exact().await;
         drain(app, &scene.cluster).await;
         if version < Version::V17 {
-            continue;
+            return;
         }
         let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'pg2planhat'";
         assert_eq!(scene.cluster.text(failover).await, "t");
@@ -139,7 +140,8 @@ async fn case_26_a_failover_slot_is_asked_for_where_there_are_any() {
         let (code, found) = check(&scene.config).await;
         assert_eq!(code, 1);
         says(&found, "standby_awaited", "error", "names s1", "primary_slot_name = 's1'");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -179,8 +181,8 @@ async fn case_26_a_slot_made_without_failover_is_named_and_can_be_altered() {
 /// look may find it promoted.
 #[tokio::test]
 async fn case_17_a_standby_is_refused_with_its_reason_and_taken_once_it_is_promoted() {
-    for version in [Version::V15, Version::V16, Version::V18] {
-        let Some(primary) = scene(version).await else { continue };
+    join_all([Version::V15, Version::V16, Version::V18].map(async |version| {
+        let Some(primary) = scene(version).await else { return };
         let standby = primary.cluster.standby().await;
         let config = primary.config.clone().through(standby.port());
         let (code, found) = check(&config).await;
@@ -199,15 +201,16 @@ async fn case_17_a_standby_is_refused_with_its_reason_and_taken_once_it_is_promo
         scene.insert(3).await;
         scene.exact().await;
         drain(app, &scene.cluster).await;
-    }
+    }))
+    .await;
 }
 
 /// What `status` and `check` read of `pg_replication_slots` is there, or known not to be there, in every version.
 #[tokio::test]
 async fn case_17_what_a_slot_says_of_itself_is_read_in_every_version() {
-    for version in Version::asked() {
+    join_all(Version::asked().into_iter().map(async |version| {
         let builder = Cluster::builder().version(version).setting("max_slot_wal_keep_size", "2GB");
-        let Some(cluster) = builder.start_or_skip().await else { continue };
+        let Some(cluster) = builder.start_or_skip().await else { return };
         let scene = Scene::at(cluster).await;
         let (code, found) = check(&scene.config.clone().section(section().set("name", "again"))).await;
         assert_eq!(code, 0, "{version}: {found:?}");
@@ -220,18 +223,20 @@ async fn case_17_what_a_slot_says_of_itself_is_read_in_every_version() {
         assert_eq!(code, 0, "{version}: {found:?}");
         says(&found, "slot_active", "info", "in use by pid", "");
         drain(app, &scene.cluster).await;
-    }
+    }))
+    .await;
 }
 
 /// A role that may not replicate: the server's words differ, the remedy does not.
 #[tokio::test]
 async fn case_17_no_right_to_replicate_is_named_in_every_version() {
-    for version in Version::asked() {
-        let Some(scene) = scene(version).await else { continue };
+    join_all(Version::asked().into_iter().map(async |version| {
+        let Some(scene) = scene(version).await else { return };
         scene.cluster.sql("CREATE ROLE plain LOGIN; GRANT SELECT ON m TO plain").await;
         let (code, found) = check(&scene.config.clone().set("source.user", "plain")).await;
         assert_eq!(code, 1);
         says(&found, "replication", "error", "no replication connection", "ALTER ROLE \"plain\" REPLICATION");
         says(&found, "role_replication", "error", "may not replicate", "ALTER ROLE \"plain\" REPLICATION");
-    }
+    }))
+    .await;
 }

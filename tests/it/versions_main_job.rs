@@ -64,7 +64,6 @@ async fn stopped(scene: &Scene) {
     let app = scene.run().await;
     scene.insert(3).await;
     scene.exact().await;
-    scene.confirmed().await;
     drain(app, &scene.cluster).await;
 }
 

@@ -96,6 +96,7 @@ impl Corridor {
             control,
             identity,
             server_version: server.version,
+            attached: None,
             epoch,
             types,
             sections,

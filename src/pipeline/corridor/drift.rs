@@ -37,6 +37,10 @@ impl Corridor {
         // Only now: where the publication is not what it was, rows above the old floor may have been skipped, and the gap that
         // `repair --gap` reads again must begin there.
         self.engine.set_floor(look.floor_at, look.xmin);
+        if self.attached.is_some_and(|at| self.engine.confirmed() >= at) {
+            self.attached = None;
+            self.rewind();
+        }
         for lane in 0..self.lanes.len() {
             if self.engine.lanes[lane].shut.is_some() {
                 continue;
@@ -94,10 +98,12 @@ impl Corridor {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
             let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();
-            // pgoutput of 14 remembers that it does not publish the table for as long as the walsender lives.
+            // pgoutput of 14 remembers that it does not publish a table for as long as the walsender lives, and a new one
+            // learns it again from what was written before the table was attached. Skipped meanwhile: in the gap.
             if self.server_version < 150_000 {
-                remedy += "; PostgreSQL 14 may also have skipped rows inserted into it since: pg2planhat repair --gap";
-                self.rewind();
+                remedy += "; PostgreSQL 14 may also skip rows inserted into it until the stream is read anew, in some seconds: \
+                           pg2planhat repair --gap";
+                self.attached = Some(look.floor_at);
             }
             tracing::warn!(section = %self.engine.lanes[lane].name, what, remedy, at = %look.floor_at, "rows may be missing");
             self.board.metrics.ignored("attached_partition");

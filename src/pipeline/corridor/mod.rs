@@ -122,6 +122,8 @@ pub struct Corridor {
     control: Session,
     identity: Identity,
     server_version: i32,
+    /// A partition was attached by then; the stream is to be opened anew behind it (PostgreSQL 14).
+    attached: Option<Lsn>,
     epoch: i64,
     types: Types,
     sections: Vec<SectionRun>,
