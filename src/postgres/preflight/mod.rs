@@ -110,9 +110,9 @@ fn pooler(fault: Fault) -> Finding {
     Finding::error(
         "pooler",
         "source",
-        format!("a connection pooler stands in the way, and none can carry replication: {}", fault.what),
-        "set source.host and source.port to PostgreSQL itself: PgBouncer listens on 6432 by custom; Supabase: \
-         db.PROJECT.supabase.co:5432; Neon: the host without `-pooler`; DigitalOcean: not the pool's port",
+        format!("a connection pooler stands in the way, and does not carry replication: {}", fault.what),
+        "set source.host and source.port to PostgreSQL itself: PgBouncer listens on 6432 by custom (Crunchy Bridge: 5431); \
+         Supabase: db.PROJECT.supabase.co:5432; Neon: the host without `-pooler`; DigitalOcean: not the pool's port",
     )
 }
 

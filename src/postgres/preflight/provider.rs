@@ -137,6 +137,14 @@ mod tests {
     fn each_provider_is_told_in_its_own_words() {
         assert!(Provider::Rds.logical().contains("rds.logical_replication"));
         assert!(Provider::CloudSql.logical().contains("cloudsql.logical_decoding"));
+        // What the README's table says of each.
+        let readme = include_str!("../../../README.md");
+        for word in ["rds.logical_replication = 1", "cloudsql.logical_decoding = on", "rds_replication", "`-pooler`"] {
+            assert!(readme.contains(word), "{word}");
+        }
+        for provider in ROLES.iter().map(|(_, provider)| *provider) {
+            assert!(readme.contains(provider.name().split(['/', ' ']).nth(1).unwrap_or(provider.name())), "{provider:?}");
+        }
         assert_eq!(Provider::Rds.replication("a\"b"), "GRANT rds_replication TO \"a\"\"b\";");
         assert_eq!(
             Provider::Own.set("max_wal_senders", "10", true),

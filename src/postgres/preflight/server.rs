@@ -78,6 +78,15 @@ pub(super) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         ));
     }
     senders(facts, &mut findings);
+    if facts.provider == Provider::Neon {
+        findings.push(Finding::info(
+            "neon",
+            SUBJECT,
+            "a running instance keeps the compute from scaling to zero; a slot that nobody reads from for about 40 hours is \
+             removed where another one is in use, and restoring a branch removes all",
+            "keep it running; after a removal: pg2planhat repair --gap",
+        ));
+    }
     kept_wal(facts, &mut findings);
     if sql_ascii {
         findings.push(Finding::warning(
@@ -242,6 +251,7 @@ pub(super) mod tests {
         assert_eq!(codes(|f| f.server.wal_level = "replica".into()), ["wal_level"]);
         assert_eq!(codes(|f| f.server.in_recovery = true), ["standby"]);
         assert_eq!(codes(|f| f.server.replication = false), ["role_replication"]);
+        assert_eq!(codes(|f| f.provider = Provider::Neon), ["neon"]);
         assert_eq!(codes(|f| f.senders = 10), ["wal_senders"]);
         assert_eq!(codes(|f| f.senders = 9), ["wal_senders"]);
         assert_eq!(codes(|f| f.server.wal_sender_timeout = 0), ["wal_sender_timeout"]);
