@@ -24,8 +24,11 @@ use crate::fault::Fault;
 const HEADER: usize = 5;
 /// A run is cut at this size.
 const RUN_MAX: usize = 256 << 10;
-/// The pause between reads while data keeps coming.
-const PAUSE: Duration = Duration::from_micros(300);
+/// The pause between reads when data begins to keep coming,
+const PAUSE_FIRST: Duration = Duration::from_micros(300);
+/// and what it grows to, by so much a read, while it does: a longer one makes fewer and larger gulps of a long flow.
+const PAUSE_MOST: Duration = Duration::from_millis(1);
+const PAUSE_STEP: Duration = Duration::from_micros(20);
 /// Reads closer together than this are a flow, not single commits.
 const FLOW: Duration = Duration::from_millis(1);
 /// Status updates for a moved position, or for keepalives that ask for one, are at least this far apart.
@@ -78,7 +81,7 @@ impl Copying<'_> {
     pub async fn copy(&mut self, events: &mpsc::Sender<Event>) -> Ended {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut flow = Flow::default();
+        let mut flow = Flow::new();
         loop {
             if self.control.stop.load(Ordering::Relaxed) {
                 return self.farewell().await;
@@ -304,26 +307,31 @@ impl Copying<'_> {
     }
 }
 
-/// Whether reads follow each other closely.
-#[derive(Default)]
+/// Whether reads follow each other closely, and for how long they have.
 struct Flow {
     last: Option<Instant>,
     flowing: bool,
     fresh: bool,
+    pause: Duration,
 }
 
 impl Flow {
+    fn new() -> Flow {
+        Flow { last: None, flowing: false, fresh: false, pause: PAUSE_FIRST }
+    }
+
     fn read(&mut self) {
         let now = Instant::now();
         self.flowing = self.last.is_some_and(|last| now.duration_since(last) < FLOW);
+        self.pause = if self.flowing { PAUSE_MOST.min(self.pause + PAUSE_STEP) } else { PAUSE_FIRST };
         self.last = Some(now);
         self.fresh = true;
     }
 
-    /// Lets the socket fill. Counted from before the pause, so that a pause does not end the flow by itself.
+    /// Lets the socket fill. Counted from after the pause, so that a pause does not end the flow by itself.
     fn pause_if_flowing(&mut self) {
         if std::mem::take(&mut self.fresh) && self.flowing {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(self.pause);
             self.last = Some(Instant::now());
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use super::dial::Stream;
 
 const READ_SIZE: usize = 256 << 10;
-const READ_MIN: usize = 32 << 10;
+const READ_MIN: usize = 64 << 10;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The receiving side of a connection.

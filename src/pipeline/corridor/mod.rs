@@ -27,6 +27,7 @@ use super::report::{Board, SectionBook, WalRate};
 use super::start::Hindrance;
 use super::watch::Seen;
 use super::writer::Written;
+use crate::admin::Attendant;
 use crate::config::{Config, Section};
 use crate::engine::Engine;
 use crate::fault::Fault;
@@ -142,6 +143,7 @@ pub struct Corridor {
     wal: WalRate,
     flushed: Lsn,
     shown: Option<Instant>,
+    attendant: Attendant,
     ending: Option<Ending>,
     pinged: Instant,
     wishes: wishes::Wishes,
@@ -195,11 +197,13 @@ impl Corridor {
                 Some(requested) = self.requests.join_next() => self.on_requested(requested),
                 // 4. The watch: the server may be going down, a person may want something.
                 Some(seen) = self.seen.recv() => self.on_seen(seen).await,
-                // 5. Time: batches that are due, waits that are over, connections to make again.
+                // 5. A look at the board: it is shown as it is now, on the way round.
+                () = self.attendant.asked() => self.shown = None,
+                // 6. Time: batches that are due, waits that are over, connections to make again.
                 () = tokio::time::sleep(wake) => self.on_time(),
-                // 6. Ranges: they yield to nothing below but the stream itself, and are bounded by their permits.
+                // 7. Ranges: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(news) = self.ranges.recv() => self.on_range(news),
-                // 7. The stream, while there is room.
+                // 8. The stream, while there is room.
                 event = next_event(&mut self.stream), if reading => self.on_event(event).await,
             }
             // A stream that never pauses leaves no turn to the clock: it takes one.
