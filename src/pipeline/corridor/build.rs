@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::drift::Anew;
 use super::{Corridor, LaneRun, Reconnect, SectionRun};
 use crate::config::{Config, Section};
 use crate::engine::{Engine, Settings};
@@ -96,8 +97,7 @@ impl Corridor {
             unwritten: None,
             control,
             identity,
-            server_version: server.version,
-            attached: None,
+            anew: Anew::of(&server),
             epoch,
             types,
             sections,

@@ -11,8 +11,38 @@ use crate::fault::Fault;
 use crate::lane::Shut;
 use crate::pipeline::connect::StateConnector;
 use crate::pipeline::watch::{Look, Published};
+use crate::postgres::slot::Server;
+use crate::row::Lsn;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status::Reason;
+
+/// When the stream is to be opened anew for an attached partition. pgoutput of PostgreSQL 14 remembers that it does not
+/// publish a table for as long as the walsender lives, and a new walsender learns it again from what was written before the
+/// table was attached: so not before all of that is confirmed. What is skipped meanwhile is in the gap.
+pub(super) struct Anew {
+    forgets: bool,
+    behind: Option<Lsn>,
+}
+
+impl Anew {
+    /// For this server.
+    pub(super) fn of(server: &Server) -> Anew {
+        Anew { forgets: server.version >= 150_000, behind: None }
+    }
+
+    /// A partition was attached by then. Whether the stream must be opened anew.
+    fn wanted(&mut self, by: Lsn) -> bool {
+        if !self.forgets {
+            self.behind = Some(by);
+        }
+        !self.forgets
+    }
+
+    /// Whether its time has come; once.
+    fn is_due(&mut self, confirmed: Lsn) -> bool {
+        self.behind.take_if(|behind| confirmed >= *behind).is_some()
+    }
+}
 
 impl Corridor {
     /// Compares with what was attached. What concerns one section halts it; what concerns all ends this corridor.
@@ -37,8 +67,7 @@ impl Corridor {
         // Only now: where the publication is not what it was, rows above the old floor may have been skipped, and the gap that
         // `repair --gap` reads again must begin there.
         self.engine.set_floor(look.floor_at, look.xmin);
-        if self.attached.is_some_and(|at| self.engine.confirmed() >= at) {
-            self.attached = None;
+        if self.anew.is_due(self.engine.confirmed()) {
             self.rewind();
         }
         for lane in 0..self.lanes.len() {
@@ -98,12 +127,9 @@ impl Corridor {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
             let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();
-            // pgoutput of 14 remembers that it does not publish a table for as long as the walsender lives, and a new one
-            // learns it again from what was written before the table was attached. Skipped meanwhile: in the gap.
-            if self.server_version < 150_000 {
+            if self.anew.wanted(look.floor_at) {
                 remedy += "; PostgreSQL 14 may also skip rows inserted into it until the stream is read anew, in some seconds: \
                            pg2planhat repair --gap";
-                self.attached = Some(look.floor_at);
             }
             tracing::warn!(section = %self.engine.lanes[lane].name, what, remedy, at = %look.floor_at, "rows may be missing");
             self.board.metrics.ignored("attached_partition");

@@ -122,9 +122,7 @@ pub struct Corridor {
     unwritten: Option<Fault>,
     control: Session,
     identity: Identity,
-    server_version: i32,
-    /// A partition was attached by then; the stream is to be opened anew behind it (PostgreSQL 14).
-    attached: Option<Lsn>,
+    anew: drift::Anew,
     epoch: i64,
     types: Types,
     sections: Vec<SectionRun>,
