@@ -104,7 +104,8 @@ async fn reconnect(connector: &StateConnector, store: &mut Store, failures: u32)
     let delay = crate::planhat::delay(failures.min(6), None, fastrand::f64()).min(Duration::from_secs(10));
     tokio::time::sleep(delay).await;
     if store.is_closed() {
-        *store = connector.store().await?;
+        let named = |fault: Fault| Fault { what: format!("the state cannot be reached: {}", fault.what), ..fault };
+        *store = connector.store().await.map_err(named)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The main job and the identity cases on every PostgreSQL that is supported: each case below is a test for each version,
-//! `pgNN::case`. `PG2PLANHAT_TEST_VERSIONS` chooses the versions (`all`, `15 18`).
+//! `pgNN::case`. By default they run on 15 and 18; `PG2PLANHAT_TEST_VERSIONS` chooses others (`all`, `14 17`).
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -252,6 +252,14 @@ async fn case_21_a_slot_with_two_phase_is_not_taken(version: Version) {
     assert!(checked.code == 1 && checked.stdout.contains("slot_two_phase"), "{checked:?}");
     let made = App::command(&scene.config, &["setup"]).await;
     assert!(made.code == 75 && made.stderr.contains("pg_drop_replication_slot('pg2planhat')"), "{made:?}");
+    // Nor where it takes the place of ours.
+    scene.cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
+    stopped(&scene).await;
+    scene.cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
+    scene.cluster.sql("SELECT pg_create_logical_replication_slot('pg2planhat', 'pgoutput', false, true)").await;
+    let app = App::run(&scene.config);
+    scene.needs_person(&app, "slot_recreated").await;
+    assert!(app.log().contains("two_phase"), "{}", app.log());
 }
 
 async fn case_26_another_server_is_a_named_state(version: Version) {
