@@ -34,3 +34,8 @@ mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
 mod memory;
+mod tls_libpq;
+mod tls_scene;
+mod tls_server;
+mod versions_differences;
+mod versions_main_job;

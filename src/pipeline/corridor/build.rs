@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::drift::Anew;
 use super::{Corridor, LaneRun, Reconnect, SectionRun};
 use crate::config::{Config, Section};
 use crate::engine::{Engine, Settings};
@@ -55,7 +56,7 @@ impl Corridor {
         stream: Stream,
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
-        let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
+        let Prepared { control, mut store, checkpoint, identity, server, timeline_moved } = prepared;
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
@@ -96,6 +97,7 @@ impl Corridor {
             unwritten: None,
             control,
             identity,
+            anew: Anew::of(&server),
             epoch,
             types,
             unseen: HashMap::new(),
