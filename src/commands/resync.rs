@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use super::output::count;
+use super::output::plural;
 use crate::config::{Kind, Section};
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate;
@@ -54,8 +54,8 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let from = match (&args.from.from_key, &args.from.from_time) {
         (Some(key), _) => operate::From::Key(key.clone()),
         (None, Some(time)) => {
-            let time = super::logs::time(time).map_err(|what| Fault::usage(what, "write it so"))?;
-            operate::From::Time(time)
+            let wrong = |_| Fault::usage(format!("{time:?} is no time"), super::logs::TIMES);
+            operate::From::Time(super::logs::time(time).map_err(wrong)?)
         }
         (None, None) => operate::From::All,
     };
@@ -86,7 +86,7 @@ fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
             "Planhat keeps what it has: a metric shown as SUM will count these rows twice; one shown as LAST stays right."
         }
     };
-    format!("{about}{} rows of {}{from} will be delivered again.\n{harm}", count(plan.rows), section.name)
+    format!("{about}{} of {}{from} will be delivered again.\n{harm}", plural(plan.rows, "row", "rows"), section.name)
 }
 
 /// What came of it.

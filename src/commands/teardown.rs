@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::output::count;
+use super::output::plural;
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate::{Teardown, TeardownPlan};
 
@@ -39,7 +39,7 @@ fn question(plan: &TeardownPlan) -> String {
     lines.extend(plan.state_schema.as_ref().map(|name| {
         let held = match plan.quarantined {
             0 => String::new(),
-            rows => format!(", and {} rows in quarantine", count(rows)),
+            rows => format!(", and {} in quarantine", plural(rows, "row", "rows")),
         };
         format!("  the schema {name}: the ledger, the checkpoints{held}")
     }));

@@ -141,7 +141,7 @@ async fn prepare_locked(
             Ok((instance.checkpoint, identity, found.server, moved))
         }
         None => {
-            for sql in setup::ensure_publication(control, config).await? {
+            for sql in setup::ensure_publication(control, config, &[]).await? {
                 tracing::info!(sql, "made the publication");
             }
             // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
@@ -229,7 +229,12 @@ pub async fn attach(
     let fresh = wanted.iter().any(|section| known(section).is_none_or(|row| row.phase == SectionPhase::Waiting));
     let mut published = Vec::new();
     if fresh {
-        published = setup::ensure_publication(control, config).await?;
+        let before = |section: &&&Section| {
+            let row = known(section).filter(|row| row.phase != SectionPhase::Waiting);
+            row.is_some_and(|row| row.attachment.table_name == written(&section.table))
+        };
+        let carried: Vec<TableName> = wanted.iter().filter(before).map(|section| section.table.clone()).collect();
+        published = setup::ensure_publication(control, config, &carried).await?;
         for sql in &published {
             tracing::info!(sql, "added tables to the publication");
         }

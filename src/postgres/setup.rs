@@ -66,11 +66,12 @@ const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'; SET synchronous_commit = lo
 /// How often it is tried: with [`LOCK_TIMEOUT`], ten minutes.
 const TRIES: u32 = 120;
 
-/// Makes the publication carry every table, and says what was done.
+/// Makes the publication carry every table, and says what was done. One of `known`, which it carried before, is not added
+/// in silence: rows were skipped meanwhile.
 ///
 /// # Errors
 /// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
-pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Vec<String>, Fault> {
+pub async fn ensure_publication(session: &Session, config: &Config, known: &[TableName]) -> Result<Vec<String>, Fault> {
     let name = &config.source.publication;
     let wanted = tables(config);
     let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
@@ -78,6 +79,7 @@ pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Ve
     for table_name in &wanted {
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
         match info {
+            Some(_) if there.is_some() && known.contains(table_name) => {}
             Some(info) => from.push((info.oid, info.from_clause())),
             // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
             None if there.is_some() => {}
@@ -107,7 +109,13 @@ pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Ve
         return Err(Fault::needs_person(what, format!("let the tables' owner run: {sql};")));
     }
     patiently(session, &sql).await.map_err(|fault| {
-        Fault::new(fault.exit, fault.what, format!("{}\n  or let the tables' owner run: {sql};", fault.remedy))
+        // What waiting mends has its own remedy.
+        if fault.exit == crate::fault::Exit::Unavailable {
+            return fault;
+        }
+        let remedy =
+            format!("let a DBA run the script of `pg2planhat setup --print-sql`, or the tables' owner: {sql};");
+        Fault::new(fault.exit, fault.what, remedy)
     })?;
     Ok(vec![sql])
 }
