@@ -124,7 +124,7 @@ async fn standing(config: &Config, findings: &mut Vec<Finding>) {
         Err(_) => return,
     };
     if standing.hindrance().is_some() {
-        let codes = ["slot_missing", "slot_lost", "publication_missing", "publication_tables", "publication_insert"];
+        let codes = ["slot_missing", "slot_lost", "publication_missing", "publication_tables", "publication_rights"];
         findings.retain(|finding| !codes.contains(&finding.code));
     }
     findings.extend(standing.findings());

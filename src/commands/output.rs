@@ -202,6 +202,9 @@ impl Colour {
     }
 }
 
+/// What may stand behind a number.
+const UNITS: &[&str] = &["%", " B", " KiB", " MiB", " GiB", " TiB", " s", " min", " h", " d"];
+
 /// What stands in a cell of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -218,6 +221,7 @@ impl Piece {
     /// A number, or the sign for none.
     fn is_number(&self) -> bool {
         let digits = self.text.strip_prefix('-').unwrap_or(&self.text);
+        let digits = UNITS.iter().find_map(|unit| digits.strip_suffix(unit)).unwrap_or(digits);
         matches!(&*self.text, "" | "-" | "?" | "NULL")
             || digits.starts_with(|c: char| c.is_ascii_digit())
                 && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '.'))
@@ -331,7 +335,11 @@ mod tests {
         let table = output.lay_out(&["a".into(), "b".into()], [["1,234", "x"], ["-", "5"]]).to_string();
         let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
         assert_eq!(lines, ["     a  b", " 1,234  x", "     -  5"], "{table}");
-        assert!(!Piece::from("2024-01-01").is_number() && !Piece::from("1 min").is_number());
+        assert!(
+            Piece::from("12.3 KiB").is_number()
+                && !Piece::from("2024-01-01").is_number()
+                && !Piece::from("1 ago").is_number()
+        );
     }
 
     #[test]

@@ -60,10 +60,11 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         (None, None) => operate::From::All,
     };
     let Some(plan) = operate::plan_resync(&config, section, &from).await? else {
-        return say(context, &Said { plan: None, event: None, result: Some("there are no such rows".to_owned()) });
+        let plan = operate::ResyncPlan { section: section.name.to_string(), from: None, rows: 0, counted: true };
+        return say(context, &Said { plan, event: None, result: Some("there are no such rows".to_owned()) });
     };
     if !context.confirm(&question(section, &plan), args.yes)? {
-        return say(context, &Said { plan: Some(plan), event: None, result: Some("nothing was done".to_owned()) });
+        return say(context, &Said { plan, event: None, result: Some("nothing was done".to_owned()) });
     }
     let event = operate::ask_resync(&store, section, &plan).await?;
     let mut result = None;
@@ -74,7 +75,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         let what = format!("the running instance refused: {refused}");
         return Err(Fault::usage(what, format!("look at `pg2planhat status`, then re-sync {} again", section.name)));
     }
-    say(context, &Said { plan: Some(plan), event: Some(event), result })
+    say(context, &Said { plan, event: Some(event), result })
 }
 
 fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
@@ -93,7 +94,7 @@ fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
 #[derive(serde::Serialize)]
 struct Said {
     #[serde(flatten)]
-    plan: Option<operate::ResyncPlan>,
+    plan: operate::ResyncPlan,
     /// The event that asks the running instance.
     event: Option<i64>,
     /// What came of it; none where no instance has obeyed yet.

@@ -78,7 +78,9 @@ async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
         return Err(fault);
     }
     let session = connect_sql(&config.source, "setup").await?;
-    let altered = setup::ensure_publication(&session, config, &[]).await?;
+    // The log says it, on stderr.
+    let told = |_: Option<&Fault>| ();
+    let altered = setup::ensure_publication(&session, config, &[], &told).await?;
     let publication = Step {
         what: "publication",
         name: config.source.publication.clone(),
@@ -86,7 +88,7 @@ async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
         detail: String::new(),
         sql: altered,
     };
-    let lsn = setup::ensure_slot(&session, config).await?;
+    let lsn = setup::ensure_slot(&session, config, &told).await?;
     let slot = Step {
         what: "slot",
         name: config.source.slot.clone(),

@@ -76,7 +76,8 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     slot(context, status)?;
     output.line("")?;
     let now = Timestamp::now();
-    let rows = status.sections.iter().map(|section| row(section, now));
+    let flows = matches!(status.state, InstanceState::Running | InstanceState::Draining);
+    let rows = status.sections.iter().map(|section| row(section, flows, now));
     output.table(&["section", "state", "delivered", "quarantined", "lag", "last delivery", "backfill"], rows)?;
     for section in &status.sections {
         notes(context, section)?;
@@ -95,8 +96,10 @@ fn slot(context: &Context, status: &Status) -> Result<(), Fault> {
     context.output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))
 }
 
-fn row(section: &SectionStatus, now: Timestamp) -> [Piece; 7] {
+fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [Piece; 7] {
     let colour = match section.state {
+        // As it was when an instance last ran.
+        SectionState::Streaming | SectionState::Backfilling if !flows => Colour::Dim,
         SectionState::Streaming => Colour::Green,
         SectionState::Waiting | SectionState::Backfilling | SectionState::Paused => Colour::Yellow,
         SectionState::Halted => Colour::Red,

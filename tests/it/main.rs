@@ -11,7 +11,9 @@ mod harness;
 
 mod cli_basics;
 mod cli_check;
+mod cli_check_more;
 mod cli_discover;
+mod cli_json;
 mod cli_ops_again;
 mod cli_ops_look;
 mod cli_ops_mend;
@@ -34,3 +36,4 @@ mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
 mod memory;
+mod walk_readme;

@@ -234,7 +234,7 @@ impl Repair {
     /// What could not be done; nothing is adopted then, and the repair can be done again.
     pub async fn run(mut self) -> Result<RepairPlan, Fault> {
         let config = Arc::clone(&self.config);
-        setup::ensure_publication(&self.control, &config, &[]).await?;
+        setup::ensure_publication(&self.control, &config, &[], &|_| ()).await?;
         // Taken before the slot begins: whatever had ended by then is before it.
         let xmin = self.xmin().await?;
         let attach = if self.whole { self.slot().await? } else { self.now().await? };
@@ -292,7 +292,7 @@ impl Repair {
             }
             drop_slot(&self.control, name).await?;
         }
-        let made = setup::ensure_slot(&self.control, &self.config).await?;
+        let made = setup::ensure_slot(&self.control, &self.config, &|_| ()).await?;
         made.ok_or_else(|| Fault::unavailable(format!("somebody else made the slot {name} just now"), "repair again"))
     }
 
