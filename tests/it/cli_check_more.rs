@@ -96,7 +96,7 @@ async fn case_17_keys_partitions_and_types_that_do_not_fit_are_named() {
         .sql(
             "CREATE TABLE by_text (id text PRIMARY KEY, external_id text, value float8, at timestamptz);
              CREATE TABLE loose (id bigint NOT NULL, external_id text, value float8, at timestamptz);
-             CREATE TABLE typed (id bigserial PRIMARY KEY, external_id text, value bytea, at jsonb);
+             CREATE TABLE typed (id bigserial PRIMARY KEY, external_id text, value bool, at jsonb);
              CREATE TABLE parts (id bigint NOT NULL, external_id text, value float8, at timestamptz NOT NULL)
                  PARTITION BY RANGE (id);
              CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);

@@ -18,6 +18,7 @@ mod cli_ops_again;
 mod cli_ops_look;
 mod cli_ops_mend;
 mod cli_query;
+mod cli_repair;
 mod cli_setup;
 mod crash;
 mod delivery_scene;
