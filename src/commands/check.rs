@@ -59,6 +59,8 @@ fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Findi
         let Some(columns) = examination.columns.get(&section.table) else { continue };
         if let Err(faults) = Mapping::compile(section, config.planhat.bulk_activity_names, columns) {
             let subject = format!("section {}", section.name);
+            // That it can be read is true, and no comfort.
+            findings.retain(|finding| finding.severity != Severity::Ok || finding.subject != subject);
             findings.extend(faults.iter().map(|fault| {
                 let text = fault.to_string();
                 let message = text.strip_prefix(&format!("{subject}, ")).unwrap_or(&text);
@@ -182,7 +184,9 @@ fn print(context: &Context, findings: &[Finding]) -> Result<(), Fault> {
             continue;
         }
         // SQL stays on its line, to be copied.
-        let remedy = match finding.remedy.contains(';') {
+        let sql =
+            ["ALTER ", "CREATE ", "GRANT ", "SELECT ", "REINDEX "].iter().any(|word| finding.remedy.contains(word));
+        let remedy = match sql {
             true => format!("{BEHIND}remedy: {}", finding.remedy),
             false => wrapped(&format!("remedy: {}", finding.remedy), BEHIND, BEHIND, output.width()),
         };

@@ -9,10 +9,10 @@ use crate::config;
 use crate::fault::{Exit, Fault};
 use crate::mapping::{self, Guess};
 use crate::postgres::catalog::{self, TableEntry};
+use crate::postgres::quote;
 use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::{self, TableInfo};
 use crate::postgres::types::Types;
-use crate::postgres::{preflight, quote};
 use crate::row::Column;
 
 /// Arguments of `discover`.
@@ -97,7 +97,7 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
     let at = |error: tokio_postgres::Error| session.fault(&error);
     let name = config::table_name(text, schema)?;
     let Some(info) = table::by_name(session, &name).await.map_err(at)? else {
-        let remedy = match preflight::nearest_table(session, &name).await.map_err(at)? {
+        let remedy = match table::nearest(session, &name).await.map_err(at)? {
             Some(near) => format!("did you mean {}.{}?", near.schema, near.name),
             None => "`pg2planhat discover` lists them; upper and lower case differ".to_owned(),
         };
@@ -128,10 +128,8 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
 fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) -> Result<(), Fault> {
     let output = context.output;
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
-    dim(format!(
-        "# {}, guessed from its columns: check each line, then `pg2planhat preview`",
-        printable(&quote::qualified(&info.name))
-    ))?;
+    dim(format!("# {}", printable(&quote::qualified(&info.name))))?;
+    dim("# guessed from its columns: check each line, then `pg2planhat preview`".into())?;
     let width = info.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
     for column in &info.columns {
         let mut notes = vec![printable(&column.type_name)];

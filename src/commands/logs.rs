@@ -68,6 +68,9 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             output.line("The ledger has no such batch.")?;
         } else {
             output.table(&HEADERS, rows.iter().map(cells))?;
+            for row in rows.iter().filter(|row| !row.error.is_empty()) {
+                output.prose(&format!("batch {}: {}", row.id, row.error), "")?;
+            }
         }
         return Ok(Exit::Done);
     }
@@ -95,16 +98,22 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 const HEADERS: [&str; 8] = ["id", "when (UTC)", "section", "phase", "rows", "keys", "outcome", "answer"];
 
 fn cells(row: &DeliveryRow) -> [Piece; 8] {
+    let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
     [
         row.id.to_string().into(),
-        row.started_at.get(..19).unwrap_or(&row.started_at).replace('T', " ").into(),
+        // Without the year: the ledger is pruned.
+        row.started_at.get(5..19).unwrap_or(&row.started_at).replace('T', " ").into(),
         (&*row.section).into(),
         (&*row.phase).into(),
         count(u64::try_from(row.rows).unwrap_or(0)).into(),
         keys(row).into(),
         Piece::painted(colour(&row.outcome), &*row.outcome),
-        answer(row).into(),
+        format!("{status}{}", again(row)).into(),
     ]
+}
+
+fn again(row: &DeliveryRow) -> String {
+    if row.attempts > 1 { format!(" ({} tries)", row.attempts) } else { String::new() }
 }
 
 fn colour(outcome: &str) -> Colour {
@@ -121,9 +130,10 @@ fn keys(row: &DeliveryRow) -> String {
 }
 
 fn answer(row: &DeliveryRow) -> String {
-    let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
-    let again = if row.attempts > 1 { format!(" ({} tries)", row.attempts) } else { String::new() };
-    format!("{status} {}{again}", row.error).trim().to_owned()
+    // The reason may begin with it.
+    let status = row.http_status.map(|status| status.to_string()).filter(|status| !row.error.starts_with(&**status));
+    let status = status.unwrap_or_default();
+    format!("{status} {}{}", row.error, again(row)).trim().to_owned()
 }
 
 fn line(context: &Context, row: &DeliveryRow) -> Result<(), Fault> {

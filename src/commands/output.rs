@@ -7,15 +7,15 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::fault::{Exit, Fault};
 
-/// How wide text is where there is no terminal.
+/// How wide text is where there is no terminal, or one that is narrower.
 const WIDTH: u16 = 80;
-/// The narrowest terminal that is believed.
-const NARROW: u16 = 40;
+/// The narrowest column that text is wrapped in.
+const WRAPPED: usize = 14;
 
 /// What a piece of text is, to the eye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +88,10 @@ impl Output {
         })
     }
 
-    /// Columns that there are: the terminal's, or 80.
+    /// Columns that there are: the terminal's, but not less than 80; 80 where there is no terminal.
     pub fn width(self) -> usize {
         let terminal = if self.is_terminal() { Table::new().width() } else { None };
-        usize::from(terminal.unwrap_or(WIDTH).max(NARROW))
+        usize::from(terminal.unwrap_or(WIDTH).max(WIDTH))
     }
 
     /// Prints prose within the width, each line behind `indent`.
@@ -150,7 +150,7 @@ impl Output {
         let rows: Vec<Vec<Piece>> = rows.into_iter().map(|row| row.into_iter().map(Into::into).collect()).collect();
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(u16::try_from(self.width()).unwrap_or(WIDTH));
+        table.set_width(u16::try_from(self.width()).unwrap_or(WIDTH)).style_text_only();
         let to_the_right = |index: usize| {
             let cells = || rows.iter().filter_map(|row| row.get(index));
             cells().all(Piece::is_number) && cells().any(|piece| piece.text.starts_with(|c: char| c.is_ascii_digit()))
@@ -171,6 +171,17 @@ impl Output {
                     Some(_) | None => cell,
                 }
             }));
+        }
+        // Only the widest column is wrapped, where that is enough: times and keys stay in one piece.
+        let widths: Vec<usize> =
+            table.column_max_content_widths().iter().map(|width| usize::from(*width) + 2).collect();
+        let widest = widths.iter().copied().enumerate().max_by_key(|(_, width)| *width);
+        if let Some((widest, width)) = widest
+            && widths.iter().sum::<usize>() - width + WRAPPED <= self.width()
+        {
+            for (_, column) in table.column_iter_mut().enumerate().filter(|(index, _)| *index != widest) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
         }
         table
     }
@@ -193,8 +204,8 @@ impl Output {
 impl Colour {
     fn on(self, cell: Cell) -> Cell {
         match self {
-            Colour::Green => cell.fg(Color::Green),
-            Colour::Yellow => cell.fg(Color::Yellow),
+            Colour::Green => cell.fg(Color::DarkGreen),
+            Colour::Yellow => cell.fg(Color::DarkYellow),
             Colour::Red => cell.fg(Color::Red),
             Colour::Bold => cell.add_attribute(Attribute::Bold),
             Colour::Dim => cell.add_attribute(Attribute::Dim),
@@ -278,6 +289,18 @@ pub(super) fn plural(number: u64, one: &str, more: &str) -> String {
 /// Text out of a database as a terminal may show it: control characters would move the cursor or worse.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The item on several lines, its digits and the order of its fields unchanged.
+pub(super) fn pretty(item: &[u8]) -> String {
+    let fields: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(item);
+    let raw: Result<std::collections::HashMap<String, &serde_json::value::RawValue>, _> = serde_json::from_slice(item);
+    let (Ok(fields), Ok(raw)) = (fields, raw) else { return String::from_utf8_lossy(item).into_owned() };
+    let lines = fields.keys().filter_map(|name| {
+        let value = raw.get(name)?;
+        Some(format!("  {}: {}", serde_json::Value::from(name.as_str()), printable(value.get())))
+    });
+    format!("{{\n{}\n}}", lines.collect::<Vec<_>>().join(",\n"))
 }
 
 /// Bytes for people: `12.3 MiB`.

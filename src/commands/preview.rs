@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::output::{bytes, plural, printable};
+use super::output::{bytes, plural, pretty, printable};
 use super::{Colour, Context};
 use crate::config::Section;
 use crate::fault::{Exit, Fault};
@@ -118,16 +118,4 @@ fn print(context: &Context, section: &Section, shown: &[Previewed]) -> Result<()
         ))?;
     }
     Ok(())
-}
-
-/// The item on several lines, its digits and the order of its fields unchanged.
-fn pretty(item: &[u8]) -> String {
-    let fields: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(item);
-    let raw: Result<std::collections::HashMap<String, &RawValue>, _> = serde_json::from_slice(item);
-    let (Ok(fields), Ok(raw)) = (fields, raw) else { return String::from_utf8_lossy(item).into_owned() };
-    let lines = fields.keys().filter_map(|name| {
-        let value = raw.get(name)?;
-        Some(format!("  {}: {}", serde_json::Value::from(name.as_str()), printable(value.get())))
-    });
-    format!("{{\n{}\n}}", lines.collect::<Vec<_>>().join(",\n"))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Context;
-use super::output::{count, plural, printable};
+use super::output::{count, plural, pretty, printable};
 use super::resync::PATIENCE;
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
@@ -124,9 +124,7 @@ fn list(context: &Context, rows: &[QuarantineRow], more: bool) -> Result<Exit, F
         });
         context.output.table(&["id", "section", "key", "since (UTC)", "reason"], cells)?;
         if more {
-            context
-                .output
-                .line(format!("and more: the oldest {} are shown, -n N shows N", count(rows.len() as u64)))?;
+            context.output.line("There are more, younger ones: -n N shows N.")?;
         }
     }
     Ok(Exit::Done)
@@ -138,17 +136,11 @@ fn show(context: &Context, item: &QuarantineItem) -> Result<Exit, Fault> {
         return Ok(Exit::Done);
     }
     let row = &item.row;
-    context.output.line(format!("{} of {}, key {}, since {}", row.id, row.section, row.key, row.created_at))?;
-    context.output.line(printable(&row.reason))?;
-    // As it was sent: a reader would lose digits.
-    let pretty = serde_json::from_str::<serde_json::Value>(item.item.get())
-        .ok()
-        .filter(|value| serde_json::to_string(value).is_ok_and(|text| text == item.item.get()));
-    let text = pretty.and_then(|value| serde_json::to_string_pretty(&value).ok());
-    let text = text.unwrap_or_else(|| item.item.get().to_owned());
-    for line in text.lines() {
-        context.output.line(printable(line))?;
-    }
+    let batch = item.delivery.map(|batch| format!(", of batch {batch}")).unwrap_or_default();
+    let head = format!("{} of {}, key {}, since {}{batch}", row.id, row.section, row.key, row.created_at);
+    context.output.line(printable(&head))?;
+    context.output.prose(&row.reason, "")?;
+    context.output.line(pretty(item.item.get().as_bytes()))?;
     Ok(Exit::Done)
 }
 

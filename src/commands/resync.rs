@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use super::output::plural;
+use super::output::{plural, wrapped};
 use crate::config::{Kind, Section};
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate;
@@ -87,6 +87,7 @@ fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
             "Planhat keeps what it has: a metric shown as SUM will count these rows twice; one shown as LAST stays right."
         }
     };
+    let harm = wrapped(harm, "", "", 80);
     format!("{about}{} of {}{from} will be delivered again.\n{harm}", plural(plan.rows, "row", "rows"), section.name)
 }
 

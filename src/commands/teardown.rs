@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         return said(context, &TeardownPlan::default(), "Nothing was dropped.");
     }
     let dropped = teardown.run().await?;
-    said(context, &dropped, "Slot, publication and state schema are gone. (Roles and grants are as they were.)")
+    said(context, &dropped, "Slot, publication and state schema are gone; roles and grants are as they were.")
 }
 
 fn question(plan: &TeardownPlan) -> String {

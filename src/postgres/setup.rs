@@ -88,7 +88,12 @@ pub async fn ensure_publication(
             Some(info) => from.push((info.oid, info.from_clause())),
             // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
             None if there.is_some() => {}
-            None => return Err(no_table(table_name)),
+            None => {
+                let near = table::nearest(session, table_name).await.map_err(|error| session.fault(&error))?;
+                let fault = no_table(table_name);
+                let meant = |near: TableName| format!("did you mean {}?", quote::qualified(&near));
+                return Err(Fault::new(fault.exit, fault.what, near.map_or(fault.remedy, meant)));
+            }
         }
     }
     let sql = match &there {

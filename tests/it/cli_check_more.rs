@@ -155,8 +155,9 @@ async fn answering(answer: &'static str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 4096];
-            stream.read(&mut request).await.ok();
-            stream.write_all(answer.as_bytes()).await.ok();
+            if stream.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {
+                stream.write_all(answer.as_bytes()).await.ok();
+            }
         }
     });
     url

@@ -20,6 +20,7 @@ mod cli_ops_mend;
 mod cli_query;
 mod cli_repair;
 mod cli_setup;
+mod cli_snapshots;
 mod crash;
 mod delivery_scene;
 mod demo;

@@ -7,7 +7,7 @@ use crate::postgres::range::{self, Selection};
 use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::{self, TableInfo};
 use crate::postgres::types::Types;
-use crate::postgres::{preflight, quote, setup};
+use crate::postgres::{quote, setup};
 use crate::row::{Column, CommitTime, Row, Value};
 
 /// What a row becomes.
@@ -47,7 +47,7 @@ async fn find(session: &Session, section: &Section) -> Result<TableInfo, Fault> 
     let at = |error: tokio_postgres::Error| session.fault(&error);
     match table::by_name(session, &section.table).await.map_err(at)? {
         Some(info) => Ok(info),
-        None => Err(match preflight::nearest_table(session, &section.table).await.map_err(at)? {
+        None => Err(match table::nearest(session, &section.table).await.map_err(at)? {
             Some(near) => Fault::usage(
                 format!("there is no table {}", quote::qualified(&section.table)),
                 format!("did you mean {}?", quote::qualified(&near)),

@@ -24,7 +24,6 @@ use crate::row::Column;
 
 pub use provider::Provider;
 use server::Facts;
-pub use table::nearest as nearest_table;
 
 /// What was found.
 #[derive(Debug, Default)]
