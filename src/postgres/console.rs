@@ -11,7 +11,8 @@
 //! `set_config` take that back. (4) A cursor over the statement as a
 //! subquery: SELECT, VALUES and TABLE alone, and no WITH that writes; around it each value is cut by the server, so that a
 //! value of a gigabyte is never sent. (5) The rights of
-//! `source.query_role`: what really protects, for a function that somebody else made can do whatever that role may.
+//! `source.query_role`, which must be taken for this session: they hide tables from the statement itself. A function that
+//! somebody else made can RESET ROLE, and then read whatever the connection's own role may.
 
 mod guard;
 

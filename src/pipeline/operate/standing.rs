@@ -45,13 +45,14 @@ pub async fn standing(config: &Arc<Config>) -> Result<Standing, Fault> {
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = slot::server(&control).await.map_err(fault)?;
-    // The slot before the checkpoint: a running instance moves both, the checkpoint first.
     let found = if server.in_recovery { None } else { find(config, &control, server).await.ok() };
     let (Some(instance), Some(found)) = (store.instance().await.map_err(super::fate)?, found) else {
         return Ok(Standing::default());
     };
     let rows = store.sections().await.map_err(super::fate)?;
-    let needs = found.compare(config, &instance).err();
+    // A running instance moves what would be compared, and watches it itself.
+    let held = super::held_by(found.slot.as_ref()).is_some();
+    let needs = if held { None } else { found.compare(config, &instance).err() };
     let mut drift = Vec::new();
     if needs.is_none() {
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
