@@ -6,13 +6,13 @@
 //!
 //! The fences, from the outside in. (1) [`guard`]: no function that reads files, reaches the network, runs SQL out of a
 //! string, changes a setting, or touches slots and other sessions; in the text, and again in the plan, where views are
-//! opened. EXPLAIN does not run what it explains. (2) PREPARE by the extended protocol: exactly one statement, and one that gives rows, so no SET, RESET, COMMIT,
-//! COPY or DO. (3) A READ ONLY transaction, one savepoint deep: inside a subtransaction PostgreSQL does not let even
-//! `set_config` take that back. (4) A cursor over the statement as a
-//! subquery: SELECT, VALUES and TABLE alone, and no WITH that writes; around it each value is cut by the server, so that a
-//! value of a gigabyte is never sent. (5) The rights of
-//! `source.query_role`, which must be taken for this session: they hide tables from the statement itself. A function that
-//! somebody else made can RESET ROLE, and then read whatever the connection's own role may.
+//! opened. EXPLAIN may not run what it explains. (2) PREPARE by the extended protocol: exactly one statement, and one that
+//! gives rows, so no SET, RESET, COMMIT, COPY or DO. (3) A READ ONLY transaction, one savepoint deep: inside a
+//! subtransaction PostgreSQL does not let even `set_config` take that back. (4) A cursor over the statement as a subquery:
+//! SELECT, VALUES and TABLE alone, and no WITH that writes; around it each value is cut by the server, so that a value of a
+//! gigabyte is never sent. (5) The rights of `source.query_role`. A function that somebody made in this database could RESET
+//! ROLE, and read what the connection's own role may: so only built-in functions and those of compiled extensions are
+//! called by name. (Operators and casts made of such functions are not seen; they cannot write either.)
 
 mod guard;
 
@@ -97,7 +97,11 @@ async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer,
         answer.truncated |= reading.cut;
         return Ok(answer);
     }
-    plan(session, sql, bounds).await?;
+    let mut called = guard::called(sql);
+    called.extend(plan(session, sql, bounds).await?);
+    if bounds.role.is_some() {
+        built_in(session, &called).await.map_err(|error| explain(session, &error, bounds))??;
+    }
     session.execute(&cursor(sql, answer.columns.len(), reading.longest), &[]).await.map_err(refused)?;
     // One row more than is shown tells whether there are more.
     while !answer.truncated && answer.rows.len() <= bounds.rows {
@@ -160,16 +164,34 @@ async fn begin(session: &Session, bounds: &Bounds) -> Result<(), Fault> {
     })
 }
 
-/// The plan shows the functions that views hide.
-async fn plan(session: &Session, sql: &str, bounds: &Bounds) -> Result<(), Fault> {
+/// The plan shows the functions that views hide; gives their names.
+async fn plan(session: &Session, sql: &str, bounds: &Bounds) -> Result<Vec<String>, Fault> {
     let explain_sql = format!("EXPLAIN (VERBOSE, COSTS off) {sql}");
     let lines = session.simple_query(&explain_sql).await.map_err(|error| explain(session, &error, bounds))?;
+    let mut called = Vec::new();
     for line in &lines {
         if let SimpleQueryMessage::Row(row) = line {
-            guard::plan(row.get(0).unwrap_or_default())?;
+            let line = row.get(0).unwrap_or_default();
+            guard::plan(line)?;
+            called.extend(guard::called(line));
         }
     }
-    Ok(())
+    Ok(called)
+}
+
+/// Refuses functions that were made in this database, by their names.
+async fn built_in(session: &Session, called: &[String]) -> Result<Result<(), Fault>, Error> {
+    let sql =
+        "SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE p.proname = ANY($1) AND l.lanname NOT IN ('internal', 'c')
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT 1";
+    let found = session.query_opt(sql, &[&called]).await?;
+    Ok(found.map_or(Ok(()), |row| {
+        let what =
+            format!("the function {} was made in this database: it could take other rights", row.get::<_, String>(0));
+        Err(Fault::usage(what, "ask without it; or by psql, with a role of one's own"))
+    }))
 }
 
 /// How much was read so far.

@@ -16,6 +16,10 @@ async fn it_reads_within_bounds_and_nothing_else() {
              CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO notes VALUES (99); RETURN 1; END';
              CREATE FUNCTION thaws() RETURNS int LANGUAGE plpgsql AS
                 $$BEGIN SET TRANSACTION READ WRITE; INSERT INTO notes VALUES (99); RETURN 1; END$$;
+             CREATE FUNCTION escapes() RETURNS text LANGUAGE plpgsql AS
+                $$DECLARE found text; BEGIN EXECUTE 'RESET ROLE'; SELECT secret INTO found FROM secrets; RETURN found; END$$;
+             CREATE FUNCTION hides() RETURNS text LANGUAGE sql STABLE AS 'SELECT escapes()';
+             CREATE VIEW cover AS SELECT escapes() AS x; GRANT SELECT ON cover TO support;
              CREATE TABLE usage (id bigserial PRIMARY KEY, external_id text, value float8, at timestamptz);",
         )
         .await;
@@ -67,6 +71,11 @@ async fn it_reads_within_bounds_and_nothing_else() {
         "EXPLAIN ANALYZE DELETE FROM notes",
         "SELECT writes()",
         "SELECT thaws()",
+        "SELECT escapes()",
+        "SELECT public.\"escapes\" ()",
+        "SELECT hides()",
+        "SELECT * FROM cover",
+        "SELECT * FROM escapes() AS e",
         "SELECT * FROM secrets",
         "SELECT * FROM notes FOR UPDATE",
         "SELECT nextval('usage_id_seq')",

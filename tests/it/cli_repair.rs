@@ -256,3 +256,43 @@ async fn case_20_a_swapped_table_is_mended_by_accepting_the_loss() {
 async fn case_20_a_table_swapped_while_nothing_ran_is_mended_by_gap() {
     swapped(WAYS[0], false).await;
 }
+
+/// The table is taken out of the publication while nothing runs, and nothing runs until the repair either.
+async fn taken_out(how: &str) {
+    let scene = Scene::new().await;
+    after_a_day(&scene, &scene.cluster).await;
+    scene.cluster.sql("ALTER PUBLICATION pg2planhat DROP TABLE m").await;
+    scene.insert(5).await;
+    let option = format!("--{how}");
+    let plan = json(&scene.config, &["repair", &option, "--yes"]).await["repaired"].clone();
+    assert_eq!(
+        (plan["reason"].as_str(), plan["new_slot"].as_bool()),
+        (Some("publication_changed"), Some(false)),
+        "{plan}"
+    );
+    let gap = "SELECT section || ' ' || reason || ' ' || (closed_at IS NOT NULL) FROM pg2planhat.gap";
+    assert_eq!(scene.cluster.text(gap).await, "m publication_changed true", "it is on record");
+    let before = scene.accepted();
+    let app = scene.run().await;
+    scene.insert(3).await;
+    let lost = |key: &i64| how == "accept-loss" && (41..=45).contains(key);
+    let keys = scene.keys().await;
+    let arrived = || async { keys.iter().all(|key| lost(key) || scene.accepted().contains_key(key)).then_some(()) };
+    eventually(PATIENCE, "every key", arrived).await;
+    stop(&app).await;
+    let accepted = scene.accepted();
+    assert_eq!(accepted.keys().filter(|key| lost(key)).count(), 0, "{accepted:?}");
+    let again = accepted.values().sum::<u32>() - before.values().sum::<u32>() - 3;
+    assert_eq!(Some(u64::from(again)), plan["sections"][0]["rows"].as_u64(), "{plan}");
+    assert_eq!(json(&scene.config, &["repair", &option]).await["repaired"], Value::Null, "it is mended");
+}
+
+#[tokio::test]
+async fn case_20_a_table_taken_out_while_nothing_ran_is_mended_by_gap() {
+    taken_out(WAYS[0]).await;
+}
+
+#[tokio::test]
+async fn case_20_a_table_taken_out_while_nothing_ran_is_mended_by_accepting_the_loss() {
+    taken_out(WAYS[2]).await;
+}

@@ -20,7 +20,7 @@ use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::TableInfo;
 use crate::postgres::types::Types;
 use crate::postgres::{fence, quote, setup, slot, timeline};
-use crate::row::Lsn;
+use crate::row::{Lsn, SectionName};
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
@@ -46,6 +46,8 @@ pub struct Repair {
     /// The slot and the identity are concerned, not single sections alone.
     whole: bool,
     gaps: Vec<Gap>,
+    /// Sections whose rows are skipped, and of which no gap may be recorded yet.
+    drift: Vec<(SectionName, String)>,
     ways: Vec<Way>,
     /// What it will do.
     pub plan: RepairPlan,
@@ -116,6 +118,7 @@ impl Repair {
             found,
             whole: needs.is_some(),
             gaps,
+            drift,
             ways: Vec::new(),
             plan,
         };
@@ -305,6 +308,20 @@ impl Repair {
                 section: None,
                 reason: self.plan.reason.clone(),
                 detail: self.plan.what.clone(),
+                from_lsn: Some(self.instance.checkpoint),
+                to_lsn: Some(to),
+                xmin_floor: self.instance.xmin_floor,
+            };
+            let id = store.open_gap(&gap).await.map_err(super::fate)?;
+            store.close_gap(id, &by).await.map_err(super::fate)?;
+        }
+        let unrecorded =
+            |name: &SectionName| !self.gaps.iter().any(|gap| gap.section.as_deref() == Some(name.as_str()));
+        for (name, what) in self.drift.iter().filter(|(name, _)| !self.whole && unrecorded(name)) {
+            let gap = NewGap {
+                section: Some(name.clone()),
+                reason: self.plan.reason.clone(),
+                detail: what.clone(),
                 from_lsn: Some(self.instance.checkpoint),
                 to_lsn: Some(to),
                 xmin_floor: self.instance.xmin_floor,

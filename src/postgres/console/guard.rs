@@ -104,6 +104,11 @@ pub(super) fn explain(sql: &str) -> Result<(), Fault> {
     }
 }
 
+/// The names that stand before a parenthesis: functions among them.
+pub(super) fn called(text: &str) -> Vec<String> {
+    words(text).list.into_iter().filter(|word| word.called).map(|word| word.text).collect()
+}
+
 /// A statement up to the semicolon that ends it: where it is known to be one, nothing but comments follows.
 pub(super) fn without_semicolon(sql: &str) -> &str {
     words(sql).semicolon.map_or(sql, |end| &sql[..end])
