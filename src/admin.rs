@@ -10,9 +10,11 @@
 mod heartbeat;
 mod host;
 mod listener;
+mod looks;
 
 pub use heartbeat::{Beat, Heartbeat, Stuck};
 pub use host::Hosts;
+pub use looks::{Attendant, Looks};
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,11 +46,14 @@ pub struct AdminState {
     pub heartbeat: Arc<Heartbeat>,
     /// Who may be meant by a request.
     pub hosts: Hosts,
+    /// By which the figures are asked for anew.
+    pub looks: Looks,
 }
 
 impl AdminState {
     /// The status as it may be believed now.
-    fn judged(&self) -> Status {
+    async fn judged(&self) -> Status {
+        self.looks.fresh().await;
         judge(self.status.borrow().clone(), &self.heartbeat.stuck(Instant::now()))
     }
 }
@@ -149,7 +154,7 @@ struct Asked {
 }
 
 async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
-    let status = state.judged();
+    let status = state.judged().await;
     if status.ready {
         return "ready\n".into_response();
     }
@@ -170,13 +175,13 @@ async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> 
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
-    state.metrics.reflect(&state.judged());
+    state.metrics.reflect(&state.judged().await);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(CONTENT_TYPE, kind)], state.metrics.render()).into_response()
 }
 
 async fn status(State(state): State<AdminState>) -> Json<Status> {
-    Json(state.judged())
+    Json(state.judged().await)
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ struct Run {
     commit_micros: i64,
 }
 
+/// How large a batch became: what the next one had better reserve at once, instead of growing by copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    body: usize,
+    keys: usize,
+    items: usize,
+}
+
 /// A batch that is being filled.
 #[derive(Debug)]
 pub struct Open {
@@ -58,13 +66,15 @@ fn offset(at: usize) -> u32 {
 }
 
 impl Open {
-    /// An empty batch, opened at `now` (any monotonic clock).
-    pub fn new(phase: Phase, now: Duration) -> Open {
+    /// An empty batch, opened at `now` (any monotonic clock), with room for another like the one before.
+    pub fn new(phase: Phase, now: Duration, room: Room) -> Open {
+        let mut body = Vec::with_capacity(room.body + 1);
+        body.push(b'[');
         Open {
             phase,
-            body: vec![b'['],
-            keys: Vec::new(),
-            items: Vec::new(),
+            body,
+            keys: Vec::with_capacity(room.keys),
+            items: Vec::with_capacity(room.items),
             runs: Vec::new(),
             refused: Vec::new(),
             through: None,
@@ -120,6 +130,11 @@ impl Open {
     /// Everything up to here has been considered for this batch.
     pub fn reach(&mut self, through: Through) {
         self.through = Some(through);
+    }
+
+    /// The room that it took.
+    pub fn room(&self) -> Room {
+        Room { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
     }
 
     /// Bytes that it holds in memory.
@@ -381,7 +396,7 @@ mod tests {
 
     /// `(transaction, item or refusal)` rows with ascending keys.
     fn fill(rows: &[(u64, bool)]) -> Batch {
-        let mut open = Open::new(Phase::Stream, Duration::ZERO);
+        let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
         for (index, (transaction, good)) in rows.iter().enumerate() {
             let position = Position { final_lsn: Lsn(*transaction), ordinal: index as u64 };
             let key = (index + 100).to_string();
@@ -456,7 +471,7 @@ mod tests {
 
         #[test]
         fn the_newest_item_can_be_taken_out_again(rows in proptest::collection::vec(0u64..2, 2..20)) {
-            let mut open = Open::new(Phase::Stream, Duration::ZERO);
+            let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
             let mut transaction = 1;
             let mut before = None;
             for (index, step) in rows.iter().enumerate() {

@@ -7,7 +7,7 @@
 mod holds;
 mod intake;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -97,7 +97,8 @@ pub struct Engine {
     /// One per section that is on.
     pub lanes: Vec<Lane>,
     progress: Progress,
-    routes: HashMap<u32, Vec<Route>>,
+    /// Few, and asked for each row: ordered, not hashed.
+    routes: BTreeMap<u32, Vec<Route>>,
     range_mappings: Vec<Option<Rc<Mapping>>>,
     settings: Settings,
     next_delivery: i64,
@@ -131,7 +132,7 @@ impl Engine {
             progress: Progress::new(lanes.len(), checkpoint),
             range_mappings: vec![None; lanes.len()],
             lanes,
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             settings,
             next_delivery,
             next_write: 1,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::batch::{Batch, MAX_BODY, Open, Origin, Refused, Through};
+use crate::batch::{Batch, MAX_BODY, Open, Origin, Refused, Room, Through};
 use crate::config::BatchLimits;
 use crate::mapping::Refuses;
 use crate::row::{Phase, Position};
@@ -14,11 +14,13 @@ pub struct Queue {
     open: Option<Open>,
     ready: VecDeque<Batch>,
     ready_weight: usize,
+    room: Room,
 }
 
 impl Queue {
     fn open(&mut self, phase: Phase, now: Duration) -> &mut Open {
-        self.open.get_or_insert_with(|| Open::new(phase, now))
+        let room = self.room;
+        self.open.get_or_insert_with(|| Open::new(phase, now, room))
     }
 
     /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
@@ -120,6 +122,7 @@ impl Queue {
         if let Some(open) = self.open.take()
             && !open.is_empty()
         {
+            self.room = open.room();
             self.put_back_last(open.seal());
         }
     }

@@ -57,6 +57,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
         metrics: Arc::clone(&board.metrics),
         heartbeat: Arc::clone(&board.heartbeat),
         hosts: Hosts::new::<&str>(&config.admin.listen, &[]),
+        looks: board.looks.clone(),
     };
     // Told to end when this function is left, however it is.
     let (_ends, ended) = tokio::sync::oneshot::channel::<()>();

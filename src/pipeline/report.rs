@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::identity::Needs;
-use crate::admin::Heartbeat;
+use crate::admin::{Heartbeat, Looks};
 use crate::config::{Config, Section};
 use crate::fault::Fault;
 use crate::lane::{Counts, Lane, PHASES, Shut};
@@ -28,6 +28,8 @@ pub struct Board {
     pub metrics: Arc<Metrics>,
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
+    /// Those who want to see it.
+    pub looks: Looks,
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
@@ -49,7 +51,14 @@ impl Board {
         status.sections = config.sections.iter().map(unknown).collect();
         let (status, _) = watch::channel(status);
         let wire = metrics.last_wire_message();
-        Ok(Board { status: Arc::new(status), metrics, heartbeat: Arc::new(Heartbeat::new()), wire, sections })
+        Ok(Board {
+            status: Arc::new(status),
+            metrics,
+            heartbeat: Arc::new(Heartbeat::new()),
+            looks: Looks::default(),
+            wire,
+            sections,
+        })
     }
 
     /// A reader of it.

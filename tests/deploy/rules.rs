@@ -2,7 +2,7 @@
 
 use crate::dashboard;
 use crate::tools::{path, succeed, text, tool};
-use pg2planhat::admin::{AdminState, Heartbeat, Hosts, bind, serve};
+use pg2planhat::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
 use pg2planhat::planhat::Verdict;
 use pg2planhat::state::{Outcome, Phase};
 use pg2planhat::telemetry::status::{Backfill, InstanceState, SectionState, SectionStatus, Status};
@@ -135,6 +135,7 @@ fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolves() {
         metrics: Arc::clone(&metrics),
         heartbeat: Arc::new(Heartbeat::new()),
         hosts: Hosts::new::<&str>(&address, &[]),
+        looks: Looks::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = std::thread::spawn(move || {

@@ -509,8 +509,10 @@ async fn case_51_one_sections_sink_is_down_and_the_other_goes_on_beyond_the_memo
     scene.metrics(total).await;
     assert_eq!(scene.sim.stats().activities.items, 0);
     assert!(buffered <= f64::from(4 << 20), "{buffered}");
-    let status = app.status().await;
-    assert!(of_section(&status, "logins")["reason"].as_str().is_some_and(|reason| reason.contains("503")), "{status}");
+    let named = |status: &serde_json::Value| {
+        of_section(status, "logins")["reason"].as_str().filter(|reason| reason.contains("503")).map(str::to_owned)
+    };
+    app.wait_status("the section that waits, and why", named).await;
     scene.assert_confirmed_behind_checkpoint().await;
     scene.sim.clear_faults();
     scene.sink(|stats| stats.activities.items >= total).await;

@@ -85,6 +85,7 @@ impl Corridor {
         tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in.clone()));
         let now = Instant::now();
         let mut corridor = Corridor {
+            attendant: board.looks.attend(),
             board,
             engine,
             decoder: Decoder::default(),
@@ -98,6 +99,7 @@ impl Corridor {
             identity,
             epoch,
             types,
+            unseen: HashMap::new(),
             sections,
             lanes: runs,
             tables,

@@ -27,6 +27,7 @@ use super::report::{Board, SectionBook, WalRate};
 use super::start::Hindrance;
 use super::watch::Seen;
 use super::writer::Written;
+use crate::admin::Attendant;
 use crate::config::{Config, Section};
 use crate::engine::Engine;
 use crate::fault::Fault;
@@ -123,6 +124,8 @@ pub struct Corridor {
     identity: Identity,
     epoch: i64,
     types: Types,
+    /// Types that no snapshot has seen, and since when they were asked for.
+    unseen: HashMap<u32, Instant>,
     sections: Vec<SectionRun>,
     lanes: Vec<LaneRun>,
     tables: HashMap<u32, Vec<usize>>,
@@ -139,6 +142,7 @@ pub struct Corridor {
     wal: WalRate,
     flushed: Lsn,
     shown: Option<Instant>,
+    attendant: Attendant,
     ending: Option<Ending>,
     pinged: Instant,
     wishes: wishes::Wishes,
@@ -192,11 +196,13 @@ impl Corridor {
                 Some(requested) = self.requests.join_next() => self.on_requested(requested),
                 // 4. The watch: the server may be going down, a person may want something.
                 Some(seen) = self.seen.recv() => self.on_seen(seen).await,
-                // 5. Time: batches that are due, waits that are over, connections to make again.
+                // 5. A look at the board: it is shown as it is now, on the way round.
+                () = self.attendant.asked() => self.shown = None,
+                // 6. Time: batches that are due, waits that are over, connections to make again.
                 () = tokio::time::sleep(wake) => self.on_time(),
-                // 6. Ranges: they yield to nothing below but the stream itself, and are bounded by their permits.
+                // 7. Ranges: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(news) = self.ranges.recv() => self.on_range(news),
-                // 7. The stream, while there is room.
+                // 8. The stream, while there is room.
                 event = next_event(&mut self.stream), if reading => self.on_event(event).await,
             }
             // A stream that never pauses leaves no turn to the clock: it takes one.

@@ -1,4 +1,4 @@
-//! Showing: the status and the metrics, once a second and whenever a state changes.
+//! Showing: the status and the metrics, twice a second and whenever someone looks.
 
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,7 @@ impl Corridor {
             status.message = trouble.as_ref().map(|fault| fault.what.clone());
             status.remedy = trouble.map(|fault| fault.remedy);
         });
+        self.attendant.shown();
     }
 
     /// What keeps rows from flowing, if anything does.

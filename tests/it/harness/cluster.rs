@@ -156,6 +156,12 @@ impl Cluster {
         self.port.number()
     }
 
+    /// Where a program of its distribution is; npm's binaries come without the clients.
+    #[allow(dead_code, reason = "the measurements use it, the tests do not")]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.binaries.directory.join(name)
+    }
+
     /// The directory of its Unix socket.
     pub fn socket_directory(&self) -> &Path {
         self.scratch.path()
