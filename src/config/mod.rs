@@ -24,6 +24,7 @@ mod tree;
 mod tests;
 
 pub use advice::{advice, tls_advice};
+pub use fields::is_dimension;
 pub use load::{ConfigError, ConfigErrors, load, load_source, parse};
 pub use schema::json_schema;
 pub use secret::Secret;

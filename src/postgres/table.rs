@@ -119,6 +119,27 @@ pub async fn by_oid(client: &Client, oid: u32) -> Result<Option<TableInfo>, toki
     read(client, client.query_opt(&sql, &[&oid]).await?).await
 }
 
+/// The table that was probably meant by a name that is not there.
+///
+/// # Errors
+/// Where the query fails.
+pub async fn nearest(client: &Client, name: &TableName) -> Result<Option<TableName>, tokio_postgres::Error> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
+    let tables = client.query(sql, &[]).await?;
+    let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
+    let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
+    let wanted = fold(&name.name);
+    // The right name in another schema comes before a like name in this one.
+    let score = |table: &TableName| {
+        let likeness = strsim::jaro_winkler(&wanted, &fold(&table.name));
+        if table.schema == name.schema { likeness } else { likeness - 0.05 }
+    };
+    let scored = tables.map(|table| (score(&table), table)).filter(|(score, _)| *score >= 0.8);
+    Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
+}
+
 async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let Some(row) = row else { return Ok(None) };
     let letter = |index: usize| row.get::<_, String>(index).chars().next().unwrap_or(' ');

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version};
 
 /// The findings by code, each with its severity; checks the shape of all.
-async fn check(config: &ConfigText) -> (i32, BTreeMap<String, Vec<Value>>) {
+pub async fn check(config: &ConfigText) -> (i32, BTreeMap<String, Vec<Value>>) {
     let output = App::command(config, &["--json", "check"]).await;
     let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for finding in output.json()["findings"].as_array().unwrap() {
@@ -21,7 +21,7 @@ async fn check(config: &ConfigText) -> (i32, BTreeMap<String, Vec<Value>>) {
     (output.code, found)
 }
 
-fn expect(found: &BTreeMap<String, Vec<Value>>, code: &str, severity: &str, remedy: &str) {
+pub fn expect(found: &BTreeMap<String, Vec<Value>>, code: &str, severity: &str, remedy: &str) {
     let findings = found.get(code).unwrap_or_else(|| panic!("no {code} among {:?}", found.keys()));
     let fits =
         |finding: &Value| finding["severity"] == severity && finding["remedy"].as_str().unwrap().contains(remedy);

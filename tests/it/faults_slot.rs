@@ -18,9 +18,13 @@ async fn case_18_whoever_blocks_the_slot_is_named_and_waited_for() {
     app.wait_log("set-up waits for open transactions").await;
     let log = app.log();
     assert!(log.contains(&format!("pid {pid}")) && log.contains("prepared transaction held"), "{log}");
+    let status = app.status().await;
+    assert!(status["message"].as_str().unwrap().contains(&format!("pid {pid}")), "{status}");
+    assert!(status["remedy"].as_str().unwrap().contains("pg_terminate_backend"), "{status}");
     blocker.batch_execute("COMMIT").await.unwrap();
     scene.cluster.sql("COMMIT PREPARED 'held'").await;
     scene.streaming(&app).await;
+    assert_eq!(app.status().await["message"], serde_json::Value::Null);
     scene.exact().await;
 }
 

@@ -25,7 +25,6 @@ use crate::row::Column;
 
 pub use provider::Provider;
 use server::Facts;
-pub use table::nearest as nearest_table;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -65,7 +64,7 @@ async fn look(config: &Config, session: &Session, found: &mut Examination) -> Re
     failover::examine(session, config, &facts, &mut found.findings).await?;
     let tables = table::examine(session, config, &facts, found).await?;
     publication::examine(session, config, &facts, &tables, &mut found.findings).await?;
-    activity::examine(session, slot, &mut found.findings).await
+    activity::examine(session, slot, facts.provider, &mut found.findings).await
 }
 
 /// The walsender is asked for in earnest: rights, `pg_hba.conf` and poolers show up here and nowhere else.

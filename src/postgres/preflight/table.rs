@@ -4,7 +4,7 @@ use tokio_postgres::Error;
 
 use super::server::Facts;
 use super::{Examination, key};
-use crate::config::{Config, Section, TableName};
+use crate::config::{Config, Section};
 use crate::fault::Finding;
 use crate::postgres::sql::Session;
 use crate::postgres::table::{self, TableInfo};
@@ -64,34 +64,13 @@ pub(super) fn subject(section: &Section) -> String {
 
 async fn missing(session: &Session, section: &Section) -> Result<Finding, Error> {
     let name = &section.table;
-    let near = nearest(session, name).await?;
+    let near = table::nearest(session, name).await?;
     let remedy = match near {
         Some(near) => format!("did you mean `table: {}.{}`?", near.schema, near.name),
         None => "`pg2planhat discover` lists the tables; upper and lower case differ".to_owned(),
     };
     let message = format!("there is no table {}", quote::qualified(name));
     Ok(Finding::error("table_missing", subject(section), message, remedy))
-}
-
-/// The table that was probably meant by a name that is not there.
-///
-/// # Errors
-/// Where the query fails.
-pub async fn nearest(session: &Session, name: &TableName) -> Result<Option<TableName>, Error> {
-    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
-    let tables = session.query(sql, &[]).await?;
-    let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
-    let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
-    let wanted = fold(&name.name);
-    // The right name in another schema comes before a like name in this one.
-    let score = |table: &TableName| {
-        let likeness = strsim::jaro_winkler(&wanted, &fold(&table.name));
-        if table.schema == name.schema { likeness } else { likeness - 0.05 }
-    };
-    let scored = tables.map(|table| (score(&table), table)).filter(|(score, _)| *score >= 0.8);
-    Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
 }
 
 async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {

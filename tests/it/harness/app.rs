@@ -140,6 +140,11 @@ impl App {
         self.stderr.text()
     }
 
+    /// What it has printed so far.
+    pub fn out(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Waits until its log holds `text`; panics if it ends before.
     pub async fn wait_log(&self, text: &str) {
         self.stderr.wait(text, PATIENCE).await;
