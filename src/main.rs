@@ -16,7 +16,7 @@ use pg2planhat::fault::{Exit, Fault};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(usage(&error).code()),
+        Err(error) => return ExitCode::from(refused(&error).code()),
     };
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
@@ -47,7 +47,11 @@ fn main() -> ExitCode {
 }
 
 /// What clap has to say: help and version are no errors.
-fn usage(error: &clap::Error) -> Exit {
+fn refused(error: &clap::Error) -> Exit {
+    if let Some(fault) = commands::usage(error) {
+        say(&fault);
+        return fault.exit;
+    }
     // Where nobody reads it, there is nobody to tell.
     error.print().ok();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) { Exit::Done } else { Exit::Usage }

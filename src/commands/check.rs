@@ -1,11 +1,15 @@
 //! `check`: everything that can be known before running.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use super::output::{plural, wrapped};
 use super::{Colour, Context};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Section};
 use crate::fault::{Exit, Fault, Finding, Severity};
 use crate::mapping::Mapping;
+use crate::pipeline::operate::{self, Previewed};
 use crate::planhat;
 use crate::postgres::preflight::{self, Examination};
 use crate::postgres::sql::{connect_sql, connect_url};
@@ -34,6 +38,10 @@ pub async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
     if examination.role.is_some() || config.state.url.is_some() {
         findings.push(state(config).await);
     }
+    if examination.role.is_some() {
+        samples(config, &mut findings).await;
+        standing(config, &mut findings).await;
+    }
     findings.push(planhat::probe(&config.planhat).await);
     findings.sort_by_key(|finding| finding.severity);
     if context.json() {
@@ -50,11 +58,78 @@ fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Findi
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let Some(columns) = examination.columns.get(&section.table) else { continue };
         if let Err(faults) = Mapping::compile(section, config.planhat.bulk_activity_names, columns) {
+            let subject = format!("section {}", section.name);
+            // That it can be read is true, and no comfort.
+            findings.retain(|finding| finding.severity != Severity::Ok || finding.subject != subject);
             findings.extend(faults.iter().map(|fault| {
-                Finding::error(fault.code(), format!("section {}", section.name), fault.to_string(), fault.remedy())
+                let text = fault.to_string();
+                let message = text.strip_prefix(&format!("{subject}, ")).unwrap_or(&text);
+                Finding::error(fault.code(), &subject, message, fault.remedy())
             }));
         }
     }
+}
+
+/// Rows that a section is tried with.
+const SAMPLE: u32 = 100;
+
+/// What becomes of the newest rows of each section that has no errors so far.
+async fn samples(config: &Config, findings: &mut Vec<Finding>) {
+    for section in config.sections.iter().filter(|section| section.is_on()) {
+        let subject = format!("section {}", section.name);
+        let table = format!("table {}.{}", section.table.schema, section.table.name);
+        let faulty = |finding: &Finding| {
+            finding.severity == Severity::Error && (finding.subject == subject || finding.subject == table)
+        };
+        if findings.iter().any(faulty) {
+            continue;
+        }
+        match operate::preview(config, section, true, SAMPLE).await {
+            Ok(shown) => findings.extend(sampled(section, &shown)),
+            Err(fault) => findings.push(Finding::of(fault, "sample", subject)),
+        }
+    }
+}
+
+/// Pure.
+fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
+    let (mut findings, subject) = (Vec::new(), format!("section {}", section.name));
+    let refused: Vec<&String> = shown.iter().filter_map(|row| row.item.as_ref().err()).collect();
+    if let Some(why) = refused.first() {
+        let message = format!(
+            "of the newest {} {} would go into quarantine: {why}",
+            plural(shown.len() as u64, "row", "rows"),
+            refused.len()
+        );
+        let remedy =
+            format!("`pg2planhat preview {} -n {SAMPLE}` shows them; mend the rows, or the mapping", section.name);
+        findings.push(Finding::warning("rows_refused", &subject, message, remedy));
+    }
+    let dimension = |row: &Previewed| -> Option<String> {
+        let item: serde_json::Value = serde_json::from_slice(row.item.as_ref().ok()?).ok()?;
+        item.get("dimensionId").and_then(serde_json::Value::as_str).map(str::to_owned)
+    };
+    if let Some(odd) = shown.iter().filter_map(dimension).find(|id| !config::is_dimension(id)) {
+        let message = format!("dimensionId {odd:?} has spaces or special characters, which Planhat refuses");
+        let remedy = "map a column of letters, digits, _, - and . only; a generated name such as seats_used";
+        findings.push(Finding::error("dimension_id", &subject, message, remedy));
+    }
+    findings
+}
+
+/// Whether what the state recorded still stands. What it says of slot and publication is truer than that they are not
+/// there yet.
+async fn standing(config: &Config, findings: &mut Vec<Finding>) {
+    let standing = match operate::standing(&Arc::new(config.clone())).await {
+        Ok(standing) => standing,
+        // Said by the state's own finding.
+        Err(_) => return,
+    };
+    if standing.hindrance().is_some() {
+        let codes = ["slot_missing", "slot_lost", "publication_missing", "publication_tables", "publication_rights"];
+        findings.retain(|finding| !codes.contains(&finding.code));
+    }
+    findings.extend(standing.findings());
 }
 
 /// Whether the state schema is there, or can be made.
@@ -103,17 +178,53 @@ fn print(context: &Context, findings: &[Finding]) -> Result<(), Fault> {
             Severity::Info => ("info", Colour::Dim),
             Severity::Ok => ("ok", Colour::Green),
         };
-        let sign = output.paint(colour, format!("{sign:<7}"));
-        output.line(format!("{sign} {}: {}", finding.subject, finding.message))?;
-        if !finding.remedy.is_empty() {
-            output.line(format!("        {} {}", output.paint(Colour::Dim, "remedy:"), finding.remedy))?;
+        let text = wrapped(&format!("{}: {}", finding.subject, finding.message), BEHIND, BEHIND, output.width());
+        output.line(format!("{} {}", output.paint(colour, format!("{sign:<7}")), text.trim_start()))?;
+        if finding.remedy.is_empty() {
+            continue;
         }
+        // SQL stays on its line, to be copied.
+        let sql =
+            ["ALTER ", "CREATE ", "GRANT ", "SELECT ", "REINDEX "].iter().any(|word| finding.remedy.contains(word));
+        let remedy = match sql {
+            true => format!("{BEHIND}remedy: {}", finding.remedy),
+            false => wrapped(&format!("remedy: {}", finding.remedy), BEHIND, BEHIND, output.width()),
+        };
+        output.line(remedy.replacen("remedy:", &output.paint(Colour::Dim, "remedy:"), 1))?;
     }
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
+    let (errors, warnings) = (count(Severity::Error), plural(count(Severity::Warning), "warning", "warnings"));
     let verdict = match errors {
-        0 => output.paint(Colour::Green, format!("ready to run: no errors, {warnings} warnings")),
-        _ => output.paint(Colour::Red, format!("not ready: {errors} errors, {warnings} warnings")),
+        0 => output.paint(Colour::Green, format!("ready to run: no errors, {warnings}")),
+        _ => output.paint(Colour::Red, format!("not ready: {}, {warnings}", plural(errors, "error", "errors"))),
     };
     output.line(format!("\n{verdict}"))
+}
+
+/// The indent of what belongs to a finding.
+const BEHIND: &str = "        ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_tells_of_refusals_and_of_names_that_planhat_refuses() {
+        let text = "source: {host: h, database: d, user: u}\nplanhat: {tenant: t}\nsections:\n  - {name: m, kind: \
+            custom_metric, table: t, key: id, fields: {dimensionId: n, value: v, externalId: e, date: d}}\n";
+        let config = config::parse(text, "test").unwrap();
+        let row = |item: Result<&str, &str>| Previewed {
+            key: "1".into(),
+            item: item.map(|item| item.as_bytes().to_vec()).map_err(str::to_owned),
+        };
+        let codes = |rows: &[Previewed]| {
+            sampled(&config.sections[0], rows).into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+        };
+        assert_eq!(codes(&[]), [""; 0]);
+        assert_eq!(codes(&[row(Ok(r#"{"dimensionId":"seats_used"}"#))]), [""; 0]);
+        assert_eq!(
+            codes(&[row(Ok(r#"{"dimensionId":"seats used"}"#)), row(Err("value is NULL"))]),
+            ["rows_refused", "dimension_id"]
+        );
+    }
 }

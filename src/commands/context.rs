@@ -90,15 +90,18 @@ impl Context {
             return Ok(true);
         }
         let (mut stderr, stdin) = (std::io::stderr(), std::io::stdin());
-        let nobody = |what: &str| Fault::usage(format!("{question}\n{what}"), "say --yes to do it without being asked");
+        let nobody =
+            |what: &str| Fault::usage(format!("nothing was done: {what}"), "say --yes to do it without being asked");
+        let failed = |error: std::io::Error| nobody(&error.to_string());
+        writeln!(stderr, "{question}").map_err(failed)?;
         if !stdin.is_terminal() {
-            return Err(nobody("nothing was done: there is no terminal to ask at"));
+            return Err(nobody("there is no terminal to ask at"));
         }
         let mut answer = String::new();
-        write!(stderr, "{question}\nGo on? [y/N] ")
+        write!(stderr, "Go on? [y/N] ")
             .and_then(|()| stderr.flush())
             .and_then(|()| stdin.lock().read_line(&mut answer))
-            .map_err(|error| nobody(&format!("nothing was done: {error}")))?;
+            .map_err(failed)?;
         Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 }

@@ -2,16 +2,17 @@
 
 use serde_json::{Value, json};
 
+use super::context::nearest;
 use super::output::{bytes, count, printable};
 use super::{Colour, Context};
 use crate::config;
 use crate::fault::{Exit, Fault};
 use crate::mapping::{self, Guess};
 use crate::postgres::catalog::{self, TableEntry};
+use crate::postgres::quote;
 use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::{self, TableInfo};
 use crate::postgres::types::Types;
-use crate::postgres::{preflight, quote};
 use crate::row::Column;
 
 /// Arguments of `discover`.
@@ -34,7 +35,10 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let schema = args.schema.as_deref().unwrap_or(&source.schema);
     match (&args.table, &args.schema) {
         (Some(table), _) => one(context, &session, table, schema).await?,
-        (None, Some(schema)) => list(context, &session, schema).await?,
+        (None, Some(schema)) => {
+            there(&session, schema).await?;
+            list(context, &session, schema).await?;
+        }
         (None, None) => overview(context, &session, schema).await?,
     }
     Ok(Exit::Done)
@@ -53,6 +57,19 @@ async fn overview(context: &Context, session: &Session, schema: &str) -> Result<
     list(context, session, schema).await
 }
 
+/// A schema that is not there is a mistake, one without tables is none.
+async fn there(session: &Session, schema: &str) -> Result<(), Fault> {
+    let schemas = catalog::schemas(session).await.map_err(|error| session.fault(&error))?;
+    if schemas.iter().any(|known| known.name == schema) {
+        return Ok(());
+    }
+    let remedy = match nearest(schema, schemas.iter().map(|known| &*known.name)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`pg2planhat discover` lists them; upper and lower case differ".to_owned(),
+    };
+    Err(Fault::usage(format!("there is no schema {}", quote::ident(schema)), remedy))
+}
+
 async fn list(context: &Context, session: &Session, schema: &str) -> Result<(), Fault> {
     let tables = catalog::tables(session, schema).await.map_err(|error| session.fault(&error))?;
     let name = |table: &TableEntry| format!("{}.{}", table.name.schema, table.name.name);
@@ -61,14 +78,18 @@ async fn list(context: &Context, session: &Session, schema: &str) -> Result<(), 
         return context.output.document(&json!({ "tables": tables.iter().map(entry).collect::<Vec<_>>() }));
     }
     if tables.is_empty() {
-        return context.output.line(format!("the schema {} has no tables", printable(schema)));
+        return context.output.line(format!("The schema {} has no tables that this role may see.", printable(schema)));
     }
+    let unknown = tables.iter().any(|table| table.rows.is_none());
     let rows = tables.iter().map(|table| {
         let rows = table.rows.map_or_else(|| "?".to_owned(), count);
         let keys = if table.keys.is_empty() { "none".to_owned() } else { printable(&table.keys.join(", ")) };
         [printable(&name(table)), rows, bytes(table.bytes), keys]
     });
     context.output.table(&["table", "rows (estimated)", "size", "candidate keys"], rows)?;
+    if unknown {
+        context.output.line("\n?: never analyzed; ANALYZE estimates the rows")?;
+    }
     context.output.line("\nnext: pg2planhat discover TABLE writes a section for it")
 }
 
@@ -76,7 +97,7 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
     let at = |error: tokio_postgres::Error| session.fault(&error);
     let name = config::table_name(text, schema)?;
     let Some(info) = table::by_name(session, &name).await.map_err(at)? else {
-        let remedy = match preflight::nearest_table(session, &name).await.map_err(at)? {
+        let remedy = match table::nearest(session, &name).await.map_err(at)? {
             Some(near) => format!("did you mean {}.{}?", near.schema, near.name),
             None => "`pg2planhat discover` lists them; upper and lower case differ".to_owned(),
         };
@@ -107,10 +128,8 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
 fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) -> Result<(), Fault> {
     let output = context.output;
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
-    dim(format!(
-        "# {}, guessed from its columns: check each line, then `pg2planhat preview`",
-        printable(&quote::qualified(&info.name))
-    ))?;
+    dim(format!("# {}", printable(&quote::qualified(&info.name))))?;
+    dim("# guessed from its columns: check each line, then `pg2planhat preview`".into())?;
     let width = info.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
     for column in &info.columns {
         let mut notes = vec![printable(&column.type_name)];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, SpanRelativeTo, Timestamp};
 
-use super::output::{bytes, count};
+use super::output::{Piece, bytes, count, plural};
 use super::{Colour, Context};
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate;
@@ -64,8 +64,13 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     if !args.follow {
         if context.json() {
             output.document(&rows)?;
+        } else if rows.is_empty() {
+            output.line("The ledger has no such batch.")?;
         } else {
             output.table(&HEADERS, rows.iter().map(cells))?;
+            for row in rows.iter().filter(|row| !row.error.is_empty()) {
+                output.prose(&format!("batch {}: {}", row.id, row.error), "")?;
+            }
         }
         return Ok(Exit::Done);
     }
@@ -90,19 +95,34 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
 }
 
-const HEADERS: [&str; 8] = ["id", "when", "section", "phase", "rows", "keys", "outcome", "answer"];
+const HEADERS: [&str; 8] = ["id", "when (UTC)", "section", "phase", "rows", "keys", "outcome", "answer"];
 
-fn cells(row: &DeliveryRow) -> [String; 8] {
+fn cells(row: &DeliveryRow) -> [Piece; 8] {
+    let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
     [
-        row.id.to_string(),
-        row.started_at.get(..19).unwrap_or(&row.started_at).replace('T', " "),
-        row.section.clone(),
-        row.phase.clone(),
-        count(u64::try_from(row.rows).unwrap_or(0)),
-        keys(row),
-        row.outcome.clone(),
-        answer(row),
+        row.id.to_string().into(),
+        // Without the year: the ledger is pruned.
+        row.started_at.get(5..19).unwrap_or(&row.started_at).replace('T', " ").into(),
+        (&*row.section).into(),
+        (&*row.phase).into(),
+        count(u64::try_from(row.rows).unwrap_or(0)).into(),
+        keys(row).into(),
+        Piece::painted(colour(&row.outcome), &*row.outcome),
+        format!("{status}{}", again(row)).into(),
     ]
+}
+
+fn again(row: &DeliveryRow) -> String {
+    if row.attempts > 1 { format!(" ({} tries)", row.attempts) } else { String::new() }
+}
+
+fn colour(outcome: &str) -> Colour {
+    match outcome {
+        "delivered" => Colour::Green,
+        "sending" | "resent" => Colour::Dim,
+        "partial" | "held" | "in_doubt" => Colour::Yellow,
+        _ => Colour::Red,
+    }
 }
 
 fn keys(row: &DeliveryRow) -> String {
@@ -110,9 +130,10 @@ fn keys(row: &DeliveryRow) -> String {
 }
 
 fn answer(row: &DeliveryRow) -> String {
-    let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
-    let again = if row.attempts > 1 { format!(" ({} tries)", row.attempts) } else { String::new() };
-    format!("{status} {}{again}", row.error).trim().to_owned()
+    // The reason may begin with it.
+    let status = row.http_status.map(|status| status.to_string()).filter(|status| !row.error.starts_with(&**status));
+    let status = status.unwrap_or_default();
+    format!("{status} {}{}", row.error, again(row)).trim().to_owned()
 }
 
 fn line(context: &Context, row: &DeliveryRow) -> Result<(), Fault> {
@@ -120,17 +141,12 @@ fn line(context: &Context, row: &DeliveryRow) -> Result<(), Fault> {
         let text = serde_json::to_string(row).map_err(|error| Fault::bug(error.to_string()))?;
         return context.output.line(text);
     }
-    let colour = match row.outcome.as_str() {
-        "delivered" => Colour::Green,
-        "sending" | "resent" => Colour::Dim,
-        "partial" | "held" | "in_doubt" => Colour::Yellow,
-        _ => Colour::Red,
-    };
-    let outcome = context.output.paint(colour, &row.outcome);
+    let outcome = context.output.paint(colour(&row.outcome), &row.outcome);
     let at = row.finished_at.as_deref().unwrap_or(&row.started_at);
     let size = bytes(u64::try_from(row.bytes).unwrap_or(0));
+    let rows = plural(u64::try_from(row.rows).unwrap_or(0), "row", "rows");
     let answer = super::output::printable(&answer(row));
-    let text = format!("{at} {} #{} {}: {} rows, {size}, keys {}", row.section, row.id, row.phase, row.rows, keys(row));
+    let text = format!("{at} {} #{} {}: {rows}, {size}, keys {}", row.section, row.id, row.phase, keys(row));
     context.output.line(format!("{} {outcome} {answer}", super::output::printable(&text)).trim_end())
 }
 
@@ -141,12 +157,15 @@ fn outcome(word: &str) -> Result<Outcome, String> {
     })
 }
 
+/// How times are written.
+pub(super) const TIMES: &str = "write 2026-01-31T14:00:00Z, or an age such as 30m, 2h, 7d";
+
 /// A time, or an age.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let wrong = |_| format!("{text:?} is no time: write 2026-01-31T14:00:00Z, or an age such as 30m, 2h, 7d");
+    let wrong = |_| TIMES.to_owned();
     let age: jiff::Span = text.parse().map_err(wrong)?;
     let age: SignedDuration = age.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     Timestamp::now().checked_sub(age.abs()).map_err(wrong)

@@ -26,9 +26,11 @@ mod setup;
 mod sim;
 mod status;
 mod teardown;
+mod usage;
 
 pub use context::Context;
 pub use output::{Colour, Output};
+pub use usage::usage;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Context;
-use super::output::{count, printable};
+use super::output::{count, plural, pretty, printable};
 use super::resync::PATIENCE;
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
@@ -91,7 +91,11 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         Action::List { filter, limit } => {
             let filter = filter.meant(context)?;
             let store = operate::store(&config).await?;
-            list(context, &store.quarantine_list(&filter, limit).await.map_err(|error| error.fault())?)
+            let mut rows =
+                store.quarantine_list(&filter, limit.saturating_add(1)).await.map_err(|error| error.fault())?;
+            let more = rows.len() > limit as usize;
+            rows.truncate(limit as usize);
+            list(context, &rows, more)
         }
         Action::Show { id } => {
             let store = operate::store(&config).await?;
@@ -108,7 +112,7 @@ fn absent(ids: &[i64]) -> Fault {
     Fault::usage(format!("not in quarantine: {}", ids.join(", ")), "`pg2planhat quarantine list` shows what is")
 }
 
-fn list(context: &Context, rows: &[QuarantineRow]) -> Result<Exit, Fault> {
+fn list(context: &Context, rows: &[QuarantineRow], more: bool) -> Result<Exit, Fault> {
     if context.json() {
         context.output.document(&rows)?;
     } else if rows.is_empty() {
@@ -118,7 +122,10 @@ fn list(context: &Context, rows: &[QuarantineRow]) -> Result<Exit, Fault> {
             let since = row.created_at.get(..19).unwrap_or(&row.created_at).replace('T', " ");
             [row.id.to_string(), row.section.clone(), row.key.clone(), since, row.reason.clone()]
         });
-        context.output.table(&["id", "section", "key", "since", "reason"], cells)?;
+        context.output.table(&["id", "section", "key", "since (UTC)", "reason"], cells)?;
+        if more {
+            context.output.line("There are more, younger ones: -n N shows N.")?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -129,17 +136,11 @@ fn show(context: &Context, item: &QuarantineItem) -> Result<Exit, Fault> {
         return Ok(Exit::Done);
     }
     let row = &item.row;
-    context.output.line(format!("{} of {}, key {}, since {}", row.id, row.section, row.key, row.created_at))?;
-    context.output.line(printable(&row.reason))?;
-    // As it was sent: a reader would lose digits.
-    let pretty = serde_json::from_str::<serde_json::Value>(item.item.get())
-        .ok()
-        .filter(|value| serde_json::to_string(value).is_ok_and(|text| text == item.item.get()));
-    let text = pretty.and_then(|value| serde_json::to_string_pretty(&value).ok());
-    let text = text.unwrap_or_else(|| item.item.get().to_owned());
-    for line in text.lines() {
-        context.output.line(printable(line))?;
-    }
+    let batch = item.delivery.map(|batch| format!(", of batch {batch}")).unwrap_or_default();
+    let head = format!("{} of {}, key {}, since {}{batch}", row.id, row.section, row.key, row.created_at);
+    context.output.line(printable(&head))?;
+    context.output.prose(&row.reason, "")?;
+    context.output.line(pretty(item.item.get().as_bytes()))?;
     Ok(Exit::Done)
 }
 
@@ -155,9 +156,9 @@ async fn retry(context: &Context, config: &Arc<Config>, chosen: &Chosen) -> Resu
     let doubtful = rows.iter().filter(|row| row.reason.starts_with("in_doubt")).count();
     if doubtful > 0 {
         let question = format!(
-            "{} of {} rows were in doubt: Planhat may have them, and would count them twice.",
+            "{} of {} in doubt: Planhat may have them, and would count them twice.",
             count(doubtful as u64),
-            count(rows.len() as u64)
+            plural(rows.len() as u64, "row was", "rows were")
         );
         if !context.confirm(&question, chosen.yes)? {
             return said(context, &json!({ "rows": 0, "events": [] }), "Nothing was done.");
@@ -186,13 +187,15 @@ async fn retry(context: &Context, config: &Arc<Config>, chosen: &Chosen) -> Resu
 async fn forget(context: &Context, config: &Arc<Config>, chosen: &Chosen) -> Result<Exit, Fault> {
     let store = operate::store(config).await?;
     let rows = pick(context, &store, chosen).await?;
-    let question =
-        format!("{} rows leave the quarantine for ever: they will never be delivered.", count(rows.len() as u64));
+    let question = format!(
+        "{} the quarantine for ever, and will never be delivered.",
+        plural(rows.len() as u64, "row leaves", "rows leave")
+    );
     if rows.is_empty() || !context.confirm(&question, chosen.yes)? {
         return said(context, &json!({ "dropped": 0 }), "Nothing was dropped.");
     }
     let dropped = operate::drop_rows(&store, &rows).await?;
-    said(context, &json!({ "dropped": dropped }), &format!("{} rows were dropped.", count(dropped)))
+    said(context, &json!({ "dropped": dropped }), &format!("{} dropped.", plural(dropped, "row was", "rows were")))
 }
 
 fn said(context: &Context, document: &serde_json::Value, text: &str) -> Result<Exit, Fault> {

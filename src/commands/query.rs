@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::Context;
-use super::output::printable;
+use super::output::{count, plural};
 use crate::config;
 use crate::fault::{Exit, Fault};
 use crate::postgres::console::{self, Answer, Bounds};
@@ -64,7 +64,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         rows: args.rows,
         bytes: BYTES,
     };
-    let answer = console::ask(&session, &args.sql, &bounds).await?;
+    let answer = console::ask(session, &args.sql, &bounds).await?;
     let format = if context.json() { Format::Json } else { args.format };
     match format {
         Format::Json => {
@@ -80,20 +80,20 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         Format::Table => table(context, &answer)?,
     }
     if answer.truncated && format != Format::Json {
-        eprint(&format!("more rows than shown: only the first {} were read", answer.rows.len()));
+        eprint(&format!(
+            "not all of it: {} shown (-n N shows more), and of a value {} characters at most",
+            plural(answer.rows.len() as u64, "row is", "rows are"),
+            count(console::longest(&bounds, answer.columns.len()) as u64)
+        ));
     }
     Ok(Exit::Done)
 }
 
 fn table(context: &Context, answer: &Answer) -> Result<(), Fault> {
-    let rows = answer.rows.iter().map(|row| {
-        row.iter()
-            .map(|value| value.as_ref().map_or_else(|| "NULL".to_owned(), |value| printable(value)))
-            .collect::<Vec<_>>()
-    });
-    let headers: Vec<&str> = answer.columns.iter().map(String::as_str).collect();
-    context.output.table(&headers, rows)?;
-    context.output.line(format!("({} rows)", answer.rows.len()))
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+    let rows: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(shown).collect()).collect();
+    context.output.records(&answer.columns, &rows)?;
+    context.output.line(format!("({})", plural(rows.len() as u64, "row", "rows")))
 }
 
 /// One line, as RFC 4180 has it.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::output::{bytes, count};
+use super::output::{bytes, plural, wrapped};
 use crate::fault::{Exit, Fault};
-use crate::pipeline::operate::{Mend, Repair, RepairPlan};
+use crate::pipeline::operate::{Mend, Repair, RepairPlan, SectionPlan};
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]
@@ -65,20 +65,35 @@ fn question(how: Mend, plan: &RepairPlan) -> String {
     match how {
         Mend::AcceptLoss => lines.push("Rows committed in the gap are given up: they are never delivered.".to_owned()),
         Mend::Gap => lines.push(format!(
-            "Rows written, or updated, by transaction {} or a later one are delivered; those of them that were delivered \
-             before the checkpoint come again, and Planhat counts them twice:",
+            "No row committed in the gap is lost: the rows that transaction {} or a later one wrote, or updated, are read \
+             again and delivered. Those of them that Planhat has already it will count twice. They are among:",
             plan.xmin_floor.unwrap_or_default()
         )),
-        Mend::Backfill => lines.push("Every row is delivered again, and Planhat counts twice what it has:".to_owned()),
+        Mend::Backfill => lines.push(
+            "No row is lost: every row is delivered again. Those that Planhat has already it will count twice. They are \
+             among:"
+                .to_owned(),
+        ),
     }
+    let mut text: Vec<String> = lines.iter().map(|line| wrapped(line, "", "", 80)).collect();
     if how != Mend::AcceptLoss {
-        lines.extend(plan.sections.iter().map(|section| {
-            let rows = section.rows.map_or_else(|| "unknown (too many to count in time)".to_owned(), count);
-            let all = if section.xmin_floor.is_none() { ", which is every row" } else { "" };
-            format!("  {}: {rows} rows{all}", section.section)
-        }));
+        text.extend(plan.sections.iter().map(|section| format!("  {}: {}", section.section, rows(section))));
     }
-    lines.join("\n")
+    text.join("\n")
+}
+
+/// Which rows of a section come (again).
+fn rows(section: &SectionPlan) -> String {
+    let all = if section.xmin_floor.is_none() { ", which is every row" } else { "" };
+    let rows = match section.rows {
+        None => return format!("more rows than could be counted in time{all}"),
+        Some(rows) => plural(rows, "row", "rows"),
+    };
+    match &section.keys {
+        Some((first, last)) if first != last => format!("{rows}, keys {first}…{last}{all}"),
+        Some((only, _)) => format!("{rows}, key {only}{all}"),
+        None => rows,
+    }
 }
 
 fn said(context: &Context, plan: Option<&RepairPlan>, text: &str) -> Result<Exit, Fault> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use super::output::count;
+use super::output::{plural, wrapped};
 use crate::config::{Kind, Section};
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate;
@@ -54,16 +54,17 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let from = match (&args.from.from_key, &args.from.from_time) {
         (Some(key), _) => operate::From::Key(key.clone()),
         (None, Some(time)) => {
-            let time = super::logs::time(time).map_err(|what| Fault::usage(what, "write it so"))?;
-            operate::From::Time(time)
+            let wrong = |_| Fault::usage(format!("{time:?} is no time"), super::logs::TIMES);
+            operate::From::Time(super::logs::time(time).map_err(wrong)?)
         }
         (None, None) => operate::From::All,
     };
     let Some(plan) = operate::plan_resync(&config, section, &from).await? else {
-        return say(context, &Said { plan: None, event: None, result: Some("there are no such rows".to_owned()) });
+        let plan = operate::ResyncPlan { section: section.name.to_string(), from: None, rows: 0, counted: true };
+        return say(context, &Said { plan, event: None, result: Some("there are no such rows".to_owned()) });
     };
     if !context.confirm(&question(section, &plan), args.yes)? {
-        return say(context, &Said { plan: Some(plan), event: None, result: Some("nothing was done".to_owned()) });
+        return say(context, &Said { plan, event: None, result: Some("nothing was done".to_owned()) });
     }
     let event = operate::ask_resync(&store, section, &plan).await?;
     let mut result = None;
@@ -74,7 +75,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         let what = format!("the running instance refused: {refused}");
         return Err(Fault::usage(what, format!("look at `pg2planhat status`, then re-sync {} again", section.name)));
     }
-    say(context, &Said { plan: Some(plan), event: Some(event), result })
+    say(context, &Said { plan, event: Some(event), result })
 }
 
 fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
@@ -86,14 +87,15 @@ fn question(section: &Section, plan: &operate::ResyncPlan) -> String {
             "Planhat keeps what it has: a metric shown as SUM will count these rows twice; one shown as LAST stays right."
         }
     };
-    format!("{about}{} rows of {}{from} will be delivered again.\n{harm}", count(plan.rows), section.name)
+    let harm = wrapped(harm, "", "", 80);
+    format!("{about}{} of {}{from} will be delivered again.\n{harm}", plural(plan.rows, "row", "rows"), section.name)
 }
 
 /// What came of it.
 #[derive(serde::Serialize)]
 struct Said {
     #[serde(flatten)]
-    plan: Option<operate::ResyncPlan>,
+    plan: operate::ResyncPlan,
     /// The event that asks the running instance.
     event: Option<i64>,
     /// What came of it; none where no instance has obeyed yet.

@@ -1,10 +1,13 @@
 //! `setup`: publication, slot and state schema, in this order.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::{Colour, Context};
 use crate::config::Config;
 use crate::fault::{Exit, Fault};
+use crate::pipeline::operate;
 use crate::postgres::sql::{connect_sql, connect_url};
 use crate::postgres::{script, setup};
 use crate::state::{self, Schema, Store};
@@ -17,7 +20,8 @@ pub struct Args {
     pub print_sql: bool,
 }
 
-/// One step.
+/// One step. Nothing is made where the state knows of a slot or a publication that is not what it was: that would hide a
+/// gap, which `repair` closes.
 #[derive(Debug, Serialize)]
 struct Step {
     /// `publication`, `slot`, `state`.
@@ -25,7 +29,10 @@ struct Step {
     name: String,
     /// Whether it was made or changed now; otherwise it was there.
     made: bool,
+    /// `from 0/16B3748 on`, `version 2`.
     detail: String,
+    /// What was run for it.
+    sql: Vec<String>,
 }
 
 /// Runs the command.
@@ -49,34 +56,45 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         }
         return Ok(Exit::Done);
     }
-    let steps = make(config).await?;
+    let steps = make(&Arc::new(config.clone())).await?;
     if context.json() {
         context.output.document(&serde_json::json!({ "steps": steps }))?;
         return Ok(Exit::Done);
     }
     for step in &steps {
         let word = if step.made { context.output.paint(Colour::Green, "made ") } else { "there".to_owned() };
-        context.output.line(format!("{word}  {} {}{}", step.what, step.name, step.detail))?;
+        let detail = if step.detail.is_empty() { String::new() } else { format!(", {}", step.detail) };
+        context.output.line(format!("{word}  {} {}{detail}", step.what, step.name))?;
+        for sql in &step.sql {
+            context.output.line(format!("       {sql};"))?;
+        }
     }
     context.output.line("\nnext: pg2planhat check, then pg2planhat run")?;
     Ok(Exit::Done)
 }
 
-async fn make(config: &Config) -> Result<Vec<Step>, Fault> {
+async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
+    if let Some(fault) = operate::standing(config).await?.hindrance() {
+        return Err(fault);
+    }
     let session = connect_sql(&config.source, "setup").await?;
-    let altered = setup::ensure_publication(&session, config).await?;
+    // The log says it, on stderr.
+    let told = |_: Option<&Fault>| ();
+    let altered = setup::ensure_publication(&session, config, &[], &told).await?;
     let publication = Step {
         what: "publication",
         name: config.source.publication.clone(),
         made: !altered.is_empty(),
-        detail: altered.iter().map(|sql| format!("\n       {sql}")).collect(),
+        detail: String::new(),
+        sql: altered,
     };
-    let lsn = setup::ensure_slot(&session, config).await?;
+    let lsn = setup::ensure_slot(&session, config, &told).await?;
     let slot = Step {
         what: "slot",
         name: config.source.slot.clone(),
         made: lsn.is_some(),
-        detail: lsn.map(|lsn| format!(", from {lsn} on")).unwrap_or_default(),
+        detail: lsn.map(|lsn| format!("from {lsn} on")).unwrap_or_default(),
+        sql: Vec::new(),
     };
     let client = match &config.state.url {
         Some(url) => connect_url(url, "setup").await?.into_client(),
@@ -98,7 +116,8 @@ async fn make(config: &Config) -> Result<Vec<Step>, Fault> {
         what: "state schema",
         name: config.state.schema.clone(),
         made: !there,
-        detail: format!(", version {}", state::version()),
+        detail: format!("version {}", state::version()),
+        sql: Vec::new(),
     };
     Ok(vec![publication, slot, state])
 }

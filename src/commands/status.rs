@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::output::{bytes, count};
+use jiff::Timestamp;
+
+use super::output::{Piece, bytes, count, plural};
 use super::{Colour, Context};
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate;
-use crate::telemetry::status::{InstanceState, SectionState, SectionStatus, Status};
+use crate::telemetry::status::{Backfill, InstanceState, SectionState, SectionStatus, Status};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -43,10 +45,15 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             if context.output.is_terminal() {
                 context.output.raw("\x1b[H\x1b[2J")?;
             }
+            let now = Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ");
+            context
+                .output
+                .line(context.output.paint(Colour::Dim, format!("{now}, every 2 s; Ctrl-C ends this view")))?;
             match status {
                 Ok(status) => show(context, &status)?,
                 Err(fault) => context.output.line(fault.to_string())?,
             }
+            context.output.line("")?;
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
@@ -63,52 +70,99 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     output.line(format!("{}{reason}", output.paint(colour, status.state.as_str())))?;
     for (word, text) in [("", &status.message), ("remedy: ", &status.remedy)] {
         if let Some(text) = text {
-            output.line(wrapped(&format!("{word}{text}"), "  "))?;
+            output.prose(&format!("{word}{text}"), "  ")?;
         }
     }
-    let slot = &status.slot;
-    if let Some(lag) = slot.confirmed_lag_bytes {
-        let retained = slot.retained_bytes.map(|held| format!(", {} kept", bytes(held))).unwrap_or_default();
-        let until = slot.seconds_until_lost.map(|seconds| format!(", lost in {}", time(seconds)));
-        let safe =
-            slot.safe_wal_bytes.map(|safe| format!(", {} until it is lost", bytes(u64::try_from(safe).unwrap_or(0))));
-        let bound = until.or(safe).unwrap_or_default();
-        output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))?;
-    }
+    slot(context, status)?;
     output.line("")?;
-    let rows = status.sections.iter().map(row);
-    output.table(&["section", "state", "delivered", "quarantined", "in doubt", "lag", "backfill"], rows)?;
+    let now = Timestamp::now();
+    let flows = matches!(status.state, InstanceState::Running | InstanceState::Draining);
+    let rows = status.sections.iter().map(|section| row(section, flows, now));
+    output.table(&["section", "state", "delivered", "quarantined", "lag", "last delivery", "backfill"], rows)?;
     for section in &status.sections {
-        if let Some(reason) = &section.reason {
-            output.line(wrapped(&format!("{}: {reason}", section.name), ""))?;
-            if let Some(remedy) = &section.remedy {
-                output.line(wrapped(&format!("remedy: {remedy}"), "  "))?;
-            }
-        }
+        notes(context, section)?;
     }
     Ok(())
 }
 
-fn row(section: &SectionStatus) -> [String; 7] {
+fn slot(context: &Context, status: &Status) -> Result<(), Fault> {
+    let slot = &status.slot;
+    let Some(lag) = slot.confirmed_lag_bytes else { return Ok(()) };
+    let retained = slot.retained_bytes.map(|held| format!(", {} kept", bytes(held))).unwrap_or_default();
+    let until = slot.seconds_until_lost.map(|seconds| format!(", lost in {}", time(seconds)));
+    let safe =
+        slot.safe_wal_bytes.map(|safe| format!(", {} until it is lost", bytes(u64::try_from(safe).unwrap_or(0))));
+    let bound = until.or(safe).unwrap_or_default();
+    context.output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))
+}
+
+fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [Piece; 7] {
+    let colour = match section.state {
+        // As it was when an instance last ran.
+        SectionState::Streaming | SectionState::Backfilling if !flows => Colour::Dim,
+        SectionState::Streaming => Colour::Green,
+        SectionState::Waiting | SectionState::Backfilling | SectionState::Paused => Colour::Yellow,
+        SectionState::Halted => Colour::Red,
+        SectionState::Off => Colour::Dim,
+    };
     let backfill = match &section.backfill {
         None => "-".to_owned(),
         Some(_) if !matches!(section.state, SectionState::Backfilling) => "done".to_owned(),
-        Some(backfill) => {
-            let of = backfill.estimated.filter(|estimated| *estimated > 0);
-            let part = of.map(|of| format!("{}%", backfill.rows.min(of) * 100 / of));
-            let left = backfill.eta_seconds.map(|eta| format!(", {} left", time(eta)));
-            format!("{}{}", part.unwrap_or_else(|| count(backfill.rows)), left.unwrap_or_default())
-        }
+        Some(backfill) => percent(backfill).map_or_else(|| count(backfill.rows), |part| format!("{part}%")),
     };
+    let last = section.last_delivered_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
+    let quarantined = count(section.rows_quarantined);
     [
-        section.name.clone(),
-        section.state.to_string(),
-        count(section.rows_delivered),
-        count(section.rows_quarantined),
-        count(section.rows_in_doubt),
-        section.lag_seconds.map_or_else(|| "-".to_owned(), time),
-        backfill,
+        section.name.clone().into(),
+        Piece::painted(colour, section.state.to_string()),
+        count(section.rows_delivered).into(),
+        if section.rows_quarantined > 0 { Piece::painted(Colour::Yellow, quarantined) } else { quarantined.into() },
+        section.lag_seconds.map_or_else(|| "-".to_owned(), time).into(),
+        last.map_or_else(
+            || "-".to_owned(),
+            |at| format!("{} ago", time(now.duration_since(at).as_secs_f64().max(0.0))),
+        )
+        .into(),
+        backfill.into(),
     ]
+}
+
+fn percent(backfill: &Backfill) -> Option<u64> {
+    let of = backfill.estimated.filter(|estimated| *estimated > 0)?;
+    Some(backfill.rows.min(of) * 100 / of)
+}
+
+/// What the table has no room for: a backfill's way, why a section does not flow, what was in doubt.
+fn notes(context: &Context, section: &SectionStatus) -> Result<(), Fault> {
+    let output = context.output;
+    if let (SectionState::Backfilling, Some(backfill)) = (section.state, &section.backfill)
+        && let (Some(part), Some(of)) = (percent(backfill), backfill.estimated)
+    {
+        let full = usize::try_from(part / 5).unwrap_or(0).min(20);
+        let bar = format!("{}{}", "█".repeat(full), "░".repeat(20 - full));
+        let left = backfill.eta_seconds.map(|eta| format!(", {} left", time(eta))).unwrap_or_default();
+        let bar = output.paint(Colour::Green, bar);
+        output.line(format!("{}: {bar} {} of about {}{left}", section.name, count(backfill.rows), count(of)))?;
+    }
+    if let Some(reason) = &section.reason {
+        output.prose(&format!("{}: {reason}", section.name), "")?;
+        if let Some(remedy) = &section.remedy {
+            output.prose(&format!("remedy: {remedy}"), "  ")?;
+        }
+    }
+    if section.rows_in_doubt > 0 {
+        output.prose(
+            &format!(
+                "{}: {} been in doubt, {} sent again; see `pg2planhat logs {} --outcome resent --outcome held`",
+                section.name,
+                plural(section.rows_in_doubt, "row has", "rows have"),
+                count(section.rows_resent),
+                section.name
+            ),
+            "",
+        )?;
+    }
+    Ok(())
 }
 
 /// A time for people: `3 s`, `12 min`, `5 h`, `3 d`.
@@ -120,24 +174,6 @@ fn time(seconds: f64) -> String {
     }
 }
 
-/// Text in lines of at most 80 columns, each behind `indent`.
-fn wrapped(text: &str, indent: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in super::output::printable(text).split_whitespace() {
-        let last = lines.len() - 1;
-        let line = &mut lines[last];
-        if line.is_empty() {
-            line.push_str(word);
-        } else if indent.len() + line.chars().count() + 1 + word.chars().count() <= 80 {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines.iter().map(|line| format!("{indent}{line}")).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +183,5 @@ mod tests {
         for (seconds, shown) in [(0.4, "0 s"), (119.0, "119 s"), (600.0, "10 min"), (7200.0, "2 h"), (1e6, "12 d")] {
             assert_eq!(time(seconds), shown);
         }
-    }
-
-    #[test]
-    fn text_is_wrapped_at_80_columns() {
-        let text = wrapped(&"word ".repeat(40), "  ");
-        assert!(text.lines().count() == 3 && text.lines().all(|line| line.len() <= 80 && line.starts_with("  word")));
-        assert_eq!(wrapped("", "  "), "  ");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
-use super::output::count;
+use super::output::plural;
 use crate::fault::{Exit, Fault};
 use crate::pipeline::operate::{Teardown, TeardownPlan};
 
@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         return said(context, &TeardownPlan::default(), "Nothing was dropped.");
     }
     let dropped = teardown.run().await?;
-    said(context, &dropped, "Slot, publication and state schema are gone. (Roles and grants are as they were.)")
+    said(context, &dropped, "Slot, publication and state schema are gone; roles and grants are as they were.")
 }
 
 fn question(plan: &TeardownPlan) -> String {
@@ -39,7 +39,7 @@ fn question(plan: &TeardownPlan) -> String {
     lines.extend(plan.state_schema.as_ref().map(|name| {
         let held = match plan.quarantined {
             0 => String::new(),
-            rows => format!(", and {} rows in quarantine", count(rows)),
+            rows => format!(", and {} in quarantine", plural(rows, "row", "rows")),
         };
         format!("  the schema {name}: the ledger, the checkpoints{held}")
     }));

@@ -36,10 +36,12 @@ pub(super) fn source(map: &Map<'_>) -> Source {
         database: map.read("database", names::identifier),
         user: map.read("user", names::identifier),
         password: password.map(|given| given.secret),
-        tls: map.choice("tls", tls).unwrap_or_default(),
+        // The default stands last, behind the URL's sslmode and PGSSLMODE.
+        tls: map.given("tls").and_then(|_| map.choice("tls", tls)),
         ca: map.read("ca", path),
         cert: map.read("cert", path),
         key: map.read("key", path),
+        readable_password: map.read("readable_password", scalar::boolean).unwrap_or_default(),
         schema: map.read("schema", names::identifier).unwrap_or_default(),
         slot: map.read("slot", names::slot).unwrap_or_default(),
         publication: map.read("publication", names::identifier).unwrap_or_default(),

@@ -277,8 +277,13 @@ fn constant(node: &Node, takes: Option<Takes>) -> Result<Constant, Complaint> {
     }
 }
 
+/// Whether Planhat takes this for a `dimensionId`.
+pub fn is_dimension(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
 fn dimension(text: &str) -> Result<Constant, Complaint> {
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
+    if is_dimension(text) {
         return Ok(Constant::Text(text.to_owned()));
     }
     let better: String =

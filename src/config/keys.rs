@@ -90,6 +90,12 @@ pub(super) const SOURCE: &[Key] = &[
     key("ca", Shape::Path, "PEM file of the authorities to trust instead of the system's."),
     key("cert", Shape::Path, "PEM file of the client certificate."),
     key("key", Shape::Path, "PEM file of the client certificate's key."),
+    key(
+        "readable_password",
+        Shape::Bool,
+        "Whether the password may be sent by MD5 or in cleartext to a server that is not verified.",
+    )
+    .default("false"),
     key("schema", Shape::Identifier, "Where unqualified tables are.").default("public"),
     key("slot", Shape::SlotName, "The replication slot.").default("pg2planhat"),
     key("publication", Shape::Identifier, "The publication.").default("pg2planhat"),

@@ -24,6 +24,7 @@ mod tree;
 mod tests;
 
 pub use advice::{advice, tls_advice};
+pub use fields::is_dimension;
 pub use load::{ConfigError, ConfigErrors, load, load_source, parse};
 pub use schema::json_schema;
 pub use secret::Secret;
@@ -84,14 +85,16 @@ pub struct Source {
     pub user: Option<String>,
     /// The role's password. Read again on every connect.
     pub password: Option<Secret>,
-    /// How the connection is protected.
-    pub tls: TlsMode,
+    /// How the connection is protected, where the file says so: the URL and PGSSLMODE count only where it does not.
+    pub tls: Option<TlsMode>,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// PEM file of the client certificate (chain).
     pub cert: Option<PathBuf>,
     /// PEM file of the client certificate's key.
     pub key: Option<PathBuf>,
+    /// Whether the password may go to the server by MD5 or in cleartext where nothing proves who reads it.
+    pub readable_password: bool,
     /// Where unqualified tables are.
     pub schema: String,
     /// The replication slot.

@@ -539,7 +539,7 @@ fn meanings() {
     let config =
         good(&top("source: { schema: app, url: { env: STATE_URL }, tls: disable, manage: off }\nstate: { url: null }"));
     assert_eq!(config.sections[0].table, TableName { schema: "app".into(), name: "t".into() });
-    assert_eq!((config.source.tls, config.source.manage), (TlsMode::Disable, false));
+    assert_eq!((config.source.tls, config.source.manage), (Some(TlsMode::Disable), false));
     assert!(config.source.host.is_none() && config.state.url.is_none());
     assert_eq!(config.source.url, Some(Secret::Env("STATE_URL".into())));
 }
@@ -573,6 +573,7 @@ fn the_example_loads_and_shows_the_defaults() {
         for section in &mut config.sections {
             section.timezone.get_or_insert(jiff::tz::TimeZone::UTC);
         }
+        config.source.tls.get_or_insert_default();
         format!("{config:#?}")
     };
     assert_eq!(comparable(example), comparable(minimal));

@@ -140,7 +140,7 @@ impl Guesser<'_> {
             matches!(column.ty, Type::Int | Type::Numeric | Type::Timestamp | Type::TimestampTz | Type::Date)
         };
         let (name, why) = match keys.first() {
-            Some(key) => (key.clone(), "an index holds it unique; its values must ascend".to_owned()),
+            Some(key) => (key.clone(), "unique by an index; it must ascend".to_owned()),
             None => match self.columns.iter().find(fits) {
                 Some(column) => {
                     (column.name.clone(), "NOT UNIQUE by any index: choose another, or make one".to_owned())
@@ -161,18 +161,28 @@ impl Guesser<'_> {
 
     /// The column whose name comes first in `names`, else one that ends so; of a fitting type and not taken.
     fn find(&self, names: &[&str], fits: fn(Type) -> bool) -> Option<String> {
+        self.look(names, fits).map(|(column, _)| column.name.clone())
+    }
+
+    /// As [`Guesser::find`], with the reason.
+    fn look(&self, names: &[&str], fits: fn(Type) -> bool) -> Option<(&Column, String)> {
         let free = || self.columns.iter().filter(|column| fits(column.ty) && !self.taken.contains(&column.name));
         let exact = names.iter().find_map(|name| free().find(|column| fold(&column.name) == *name));
-        let ending = || {
-            let long = names.iter().filter(|name| name.len() > 4);
-            long.into_iter().find_map(|name| free().find(|column| fold(&column.name).ends_with(name)))
-        };
-        exact.or_else(ending).map(|column| column.name.clone())
+        if let Some(column) = exact {
+            return Some((column, format!("by its name and type ({})", word(column.ty))));
+        }
+        let mut long = names.iter().filter(|name| name.len() > 4);
+        long.find_map(|name| {
+            let column = free().find(|column| fold(&column.name).ends_with(name))?;
+            Some((column, format!("its name ends in {name}, its type is {}", word(column.ty))))
+        })
     }
 
     fn take(&mut self, field: &'static str, names: &[&str], fits: fn(Type) -> bool) -> bool {
-        let Some(column) = self.find(names, fits) else { return false };
-        self.put(field, column, "by its name and type");
+        let Some((column, why)) = self.look(names, fits).map(|(column, why)| (column.name.clone(), why)) else {
+            return false;
+        };
+        self.put(field, column, &why);
         true
     }
 
@@ -202,11 +212,7 @@ impl Guesser<'_> {
     /// Whose metric it is.
     fn metric(&mut self, table: &TableName) -> &'static str {
         if !self.take("dimensionId", DIMENSION, is_text) {
-            self.constant(
-                "dimensionId",
-                dimension(&table.name),
-                "the table's name: as the metric is to be called in Planhat",
-            );
+            self.constant("dimensionId", dimension(&table.name), "as the metric is called in Planhat");
         }
         if !self.take("value", VALUE, is_number) {
             self.any("value", is_number, "A GUESS for want of better: the metric's value");
@@ -231,6 +237,19 @@ impl Guesser<'_> {
         let free = self.columns.iter().find(|column| fits(column.ty) && !self.taken.contains(&column.name));
         let column = free.map(|column| column.name.clone()).or_else(|| self.taken.first().cloned());
         self.put(field, column.unwrap_or_else(|| "id".to_owned()), why);
+    }
+}
+
+/// A type, for people.
+fn word(ty: Type) -> &'static str {
+    match ty {
+        Type::Bool => "boolean",
+        Type::Int => "integer",
+        Type::Float | Type::Numeric => "number",
+        Type::Json => "json",
+        Type::Timestamp | Type::TimestampTz => "time",
+        Type::Date => "date",
+        Type::Text => "text",
     }
 }
 
@@ -268,12 +287,12 @@ impl Guess {
             (format!("    kind: {}", self.kind()), "user_activity or custom_metric"),
         ];
         if let Some(model) = self.metric {
-            lines.push((format!("    model: {model}"), "whose externalId it is: Company, EndUser, Project, Asset"));
+            lines.push((format!("    model: {model}"), "Company, EndUser, Project or Asset"));
         }
         lines.push((format!("    table: {}", scalar(&self.table_text())), ""));
         lines.push((format!("    key: {}", scalar(&self.key.0)), &self.key.1));
         if self.receipt {
-            lines.push(("    date: receipt".into(), "no column looks like a date: Planhat takes the time of receipt"));
+            lines.push(("    date: receipt".into(), "no column looks like a date"));
         }
         lines.push(("    fields:".into(), ""));
         for guessed in &self.fields {
@@ -283,7 +302,7 @@ impl Guess {
             };
             lines.push((format!("      {}: {from}", guessed.field), &guessed.why));
         }
-        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(48);
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(40);
         let mut yaml = String::new();
         for (line, why) in lines {
             let pad = " ".repeat(width.saturating_sub(line.chars().count()));

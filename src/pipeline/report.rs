@@ -87,6 +87,14 @@ impl Board {
         new
     }
 
+    /// Writes what a start waits for, or that it waits no more.
+    pub fn waits(&self, fault: Option<&Fault>) {
+        self.status.send_modify(|status| {
+            status.message = fault.map(|fault| fault.what.clone());
+            status.remedy = fault.map(|fault| fault.remedy.clone());
+        });
+    }
+
     /// Writes that something is away.
     pub fn stalled(&self, fault: &Fault) {
         self.status.send_modify(|status| {

@@ -75,11 +75,11 @@ pub struct Prepared {
     pub timeline_moved: bool,
 }
 
-/// Connects, compares, and at the very first start makes what is missing.
+/// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
 ///
 /// # Errors
 /// What is in the way.
-pub async fn prepare(config: &Arc<Config>) -> Result<Prepared, Hindrance> {
+pub async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, Hindrance> {
     let control = connect_sql(&config.source, "control").await?;
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
     let lock = format!(
@@ -87,7 +87,7 @@ pub async fn prepare(config: &Arc<Config>) -> Result<Prepared, Hindrance> {
         crate::postgres::quote::literal(&format!("pg2planhat {}", config.source.slot))
     );
     control.batch_execute(&lock).await.map_err(|error| control.fault(&error))?;
-    let prepared = prepare_locked(config, &control, &mut store).await;
+    let prepared = prepare_locked(config, &control, &mut store, waiting).await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
     let (checkpoint, identity, server, timeline_moved) = prepared?;
     Ok(Prepared { control, store, checkpoint, identity, server, timeline_moved })
@@ -97,6 +97,7 @@ async fn prepare_locked(
     config: &Config,
     control: &Session,
     store: &mut Store,
+    waiting: setup::Waiting<'_>,
 ) -> Result<(Lsn, Identity, slot::Server, bool), Hindrance> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = slot::server(control).await.map_err(fault)?;
@@ -141,12 +142,12 @@ async fn prepare_locked(
             Ok((instance.checkpoint, identity, found.server, moved))
         }
         None => {
-            for sql in setup::ensure_publication(control, config).await? {
+            for sql in setup::ensure_publication(control, config, &[], waiting).await? {
                 tracing::info!(sql, "made the publication");
             }
             // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
             let floor = fence::xmin(control).await.map_err(fault)?;
-            let made = setup::ensure_slot(control, config).await?;
+            let made = setup::ensure_slot(control, config, waiting).await?;
             if let Some(lsn) = made {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
@@ -212,7 +213,7 @@ pub struct Unfit {
     pub streams: Option<KeyType>,
 }
 
-/// Attaches what is new and resumes what is known.
+/// Attaches what is new and resumes what is known. `waiting` is told for whom that waits.
 ///
 /// # Errors
 /// What is in the way of all sections; what is in the way of one is in its [`Unfit`].
@@ -223,13 +224,19 @@ pub async fn attach(
     term: &Term,
     opened: &Opened,
     types: &Types,
+    waiting: setup::Waiting<'_>,
 ) -> Result<Vec<Result<Attached, Unfit>>, Hindrance> {
     let known = |section: &Section| opened.sections.iter().find(|row| row.name == section.name);
     let wanted: Vec<&Section> = config.sections.iter().filter(|section| section.is_on()).collect();
     let fresh = wanted.iter().any(|section| known(section).is_none_or(|row| row.phase == SectionPhase::Waiting));
     let mut published = Vec::new();
     if fresh {
-        published = setup::ensure_publication(control, config).await?;
+        let before = |section: &&&Section| {
+            let row = known(section).filter(|row| row.phase != SectionPhase::Waiting);
+            row.is_some_and(|row| row.attachment.table_name == written(&section.table))
+        };
+        let carried: Vec<TableName> = wanted.iter().filter(before).map(|section| section.table.clone()).collect();
+        published = setup::ensure_publication(control, config, &carried, waiting).await?;
         for sql in &published {
             tracing::info!(sql, "added tables to the publication");
         }
@@ -282,18 +289,14 @@ pub(super) async fn describe(
         },
     };
     let columns = section.columns();
-    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
-    if let Some(name) = columns.iter().find(generated)
-        && slot::server(control).await?.version < 180_000
-    {
-        let what = format!(
-            "section {}: the column {name} is generated: before PostgreSQL 18 the stream does not bring it",
-            section.name
-        );
-        return Ok(Err(Fault::usage(
-            what,
-            "map the columns that it is made from; or fill an ordinary column by a trigger",
-        )));
+    if columns.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
+        let version = slot::server(control).await?.version;
+        let publication = &config.source.publication;
+        let published = slot::publication(control, publication).await?.map(|publication| publication.generated);
+        let left_out = columns.iter().find_map(|name| table.left_out(name, version, (publication, published)));
+        if let Some((what, remedy)) = left_out {
+            return Ok(Err(Fault::usage(format!("section {}: {what}", section.name), remedy)));
+        }
     }
     let all = table.row_columns(types);
     let chosen: Vec<_> =

@@ -117,6 +117,19 @@ impl Selection {
         Ok(u64::try_from(rows).unwrap_or_default())
     }
 
+    /// Counts the rows, and gives the first and the last key as texts.
+    ///
+    /// # Errors
+    /// As [`Selection::count`].
+    pub async fn extent(&self, client: &Client) -> Result<(u64, Option<(String, String)>), Error> {
+        let (key, from, only) = (&self.key, &self.from, &self.only);
+        let sql =
+            format!("SELECT count(*), min({key})::text, max({key})::text FROM {from} WHERE {only}{key} IS NOT NULL");
+        let row = client.query_one(&sql, &[]).await?;
+        let keys = row.get::<_, Option<String>>(1).zip(row.get::<_, Option<String>>(2));
+        Ok((u64::try_from(row.get::<_, i64>(0)).unwrap_or_default(), keys))
+    }
+
     /// The smallest key of a row that `condition` (SQL) holds for, and the key before it, as texts.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::fence::{self, Blocker};
 use super::slot::{self, Publication};
 use super::sql::{Session, first_value};
+use super::table::TableInfo;
 use super::{quote, table};
 use crate::config::{Config, TableName};
 use crate::fault::Fault;
@@ -26,13 +27,23 @@ pub struct Statement {
     pub sql: String,
 }
 
-/// `CREATE PUBLICATION` for these tables.
-pub fn create_publication(name: &str, tables: &[String]) -> String {
+/// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
+pub fn create_publication(name: &str, tables: &[String], generated: bool) -> String {
     format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true{})",
         quote::ident(name),
-        tables.join(", ")
+        tables.join(", "),
+        if generated { ", publish_generated_columns = stored" } else { "" }
     )
+}
+
+/// Whether a stored generated column is mapped. Only PostgreSQL 18 can publish it; before, its section is refused.
+pub fn generated(config: &Config, tables: &[TableInfo]) -> bool {
+    config.sections.iter().filter(|section| section.is_on()).any(|section| {
+        let table = tables.iter().find(|table| table.name == section.table);
+        let stored = |name: &String| table?.column(name).map(|column| column.generated && column.stored);
+        section.columns().iter().any(|name| stored(name) == Some(true))
+    })
 }
 
 /// `ALTER PUBLICATION … ADD TABLE`.
@@ -66,26 +77,45 @@ const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'; SET synchronous_commit = lo
 /// How often it is tried: with [`LOCK_TIMEOUT`], ten minutes.
 const TRIES: u32 = 120;
 
-/// Makes the publication carry every table, and says what was done.
+/// Makes the publication carry every table, and says what was done. One of `known`, which it carried before, is not added
+/// in silence: rows were skipped meanwhile.
 ///
 /// # Errors
 /// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
-pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Vec<String>, Fault> {
+pub async fn ensure_publication(
+    session: &Session,
+    config: &Config,
+    known: &[TableName],
+    waiting: Waiting<'_>,
+) -> Result<Vec<String>, Fault> {
     let name = &config.source.publication;
     let wanted = tables(config);
     let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
-    let mut from = Vec::new();
+    let version = slot::server(session).await.map_err(|error| session.fault(&error))?.version;
+    let (mut from, mut infos) = (Vec::new(), Vec::new());
     for table_name in &wanted {
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
         match info {
-            Some(info) => from.push((info.oid, info.from_clause())),
+            Some(_) if there.is_some() && known.contains(table_name) => {}
+            Some(info) => {
+                from.push((info.oid, info.from_clause()));
+                infos.push(info);
+            }
             // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
             None if there.is_some() => {}
-            None => return Err(no_table(table_name)),
+            None => {
+                let near = table::nearest(session, table_name).await.map_err(|error| session.fault(&error))?;
+                let fault = no_table(table_name);
+                let meant = |near: TableName| format!("did you mean {}?", quote::qualified(&near));
+                return Err(Fault::new(fault.exit, fault.what, near.map_or(fault.remedy, meant)));
+            }
         }
     }
     let sql = match &there {
-        None => create_publication(name, &from.iter().map(|(_, clause)| clause.clone()).collect::<Vec<_>>()),
+        None => {
+            let clauses: Vec<String> = from.iter().map(|(_, clause)| clause.clone()).collect();
+            create_publication(name, &clauses, version >= 180_000 && generated(config, &infos))
+        }
         Some(publication) => {
             fits(name, publication)?;
             let missing: Vec<String> = from
@@ -106,8 +136,14 @@ pub async fn ensure_publication(session: &Session, config: &Config) -> Result<Ve
         };
         return Err(Fault::needs_person(what, format!("let the tables' owner run: {sql};")));
     }
-    patiently(session, &sql).await.map_err(|fault| {
-        Fault::new(fault.exit, fault.what, format!("{}\n  or let the tables' owner run: {sql};", fault.remedy))
+    patiently(session, &sql, waiting).await.map_err(|fault| {
+        // What waiting mends has its own remedy.
+        if fault.exit == crate::fault::Exit::Unavailable {
+            return fault;
+        }
+        let remedy =
+            format!("let a DBA run the script of `pg2planhat setup --print-sql`, or the tables' owner: {sql};");
+        Fault::new(fault.exit, fault.what, remedy)
     })?;
     Ok(vec![sql])
 }
@@ -145,7 +181,7 @@ fn fits(name: &str, publication: &Publication) -> Result<(), Fault> {
 ///
 /// # Errors
 /// What is missing or in the way.
-pub async fn ensure_slot(session: &Session, config: &Config) -> Result<Option<Lsn>, Fault> {
+pub async fn ensure_slot(session: &Session, config: &Config, waiting: Waiting<'_>) -> Result<Option<Lsn>, Fault> {
     let name = &config.source.slot;
     let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
     let server = slot::server(session).await.map_err(|error| session.fault(&error))?;
@@ -158,6 +194,7 @@ pub async fn ensure_slot(session: &Session, config: &Config) -> Result<Option<Ls
                 "give this instance a name of its own: `source.slot`",
             ));
         }
+        Some(slot) if slot.two_phase == Some(true) => return Err(two_phase(name)),
         Some(slot) if slot.confirmed_flush_lsn.is_some() => return Ok(None),
         // Half-made: a client vanished while it waited for open transactions. It goes by itself, or is being made.
         Some(_) => {
@@ -173,19 +210,31 @@ pub async fn ensure_slot(session: &Session, config: &Config) -> Result<Option<Ls
         let what = format!("there is no slot {name}, and `source.manage` is false");
         return Err(Fault::needs_person(what, format!("run: {sql};")));
     }
-    let lsn = patiently(session, &sql).await?;
+    let lsn = patiently(session, &sql, waiting).await?;
     lsn.as_deref().and_then(|lsn| lsn.parse().ok()).map(Some).ok_or_else(|| Fault::bug("a slot without a position"))
+}
+
+/// A slot that decodes at PREPARE brings messages that this program never asks for.
+pub fn two_phase(name: &str) -> Fault {
+    Fault::needs_person(
+        format!("the slot {name} was made with two_phase: it brings prepared transactions before they are committed"),
+        format!(
+            "SELECT pg_drop_replication_slot({}); then `pg2planhat run` (the first time) or `pg2planhat repair` makes it as it must be",
+            quote::literal(name)
+        ),
+    )
 }
 
 /// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way. Gives the first
 /// column of its first row.
-async fn patiently(session: &Session, sql: &str) -> Result<Option<String>, Fault> {
+async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>) -> Result<Option<String>, Fault> {
     session.batch_execute(LOCK_TIMEOUT).await.map_err(|error| session.fault(&error))?;
     let mut blockers: Vec<Blocker> = Vec::new();
     for _ in 0..TRIES {
         match session.simple_query(sql).await {
             Ok(messages) => {
                 let first = first_value(&messages);
+                waiting(None);
                 return Ok(first);
             }
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -194,15 +243,25 @@ async fn patiently(session: &Session, sql: &str) -> Result<Option<String>, Fault
                     waiting_for = %names(&blockers),
                     "set-up waits for open transactions to end; end them, or wait"
                 );
+                waiting(Some(&held_up(&blockers)));
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(session.fault(&error)),
         }
     }
-    Err(Fault::unavailable(
-        format!("set-up has waited ten minutes for other transactions: {}", names(&blockers)),
-        "end them (SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED), then start again",
-    ))
+    let fault = held_up(&blockers);
+    Err(Fault::unavailable(format!("{}: for ten minutes", fault.what), fault.remedy))
+}
+
+/// Is told what a set-up waits for, and `None` when it goes on.
+pub type Waiting<'a> = &'a (dyn Fn(Option<&Fault>) + Send + Sync);
+
+/// That a set-up waits, and for whom.
+fn held_up(blockers: &[Blocker]) -> Fault {
+    Fault::unavailable(
+        format!("set-up waits for open transactions to end: {}", names(blockers)),
+        "wait, or end them: SELECT pg_terminate_backend(PID); for a prepared one ROLLBACK PREPARED",
+    )
 }
 
 /// Blockers in one line.

@@ -72,7 +72,7 @@ async fn preview(config: &ConfigText) {
     let oldest = App::command(config, &["--json", "preview", "events", "--oldest", "--rows", "1"]).await.json();
     assert_eq!(oldest["items"][0]["key"], "1");
     let people = App::command(config, &["preview", "events"]).await.stdout;
-    assert!(people.contains("1 items, 1 refused; nothing was sent"), "{people}");
+    assert!(people.contains("1 item, 1 refused; nothing was sent"), "{people}");
     let near = App::command(config, &["preview", "evnts"]).await;
     assert_eq!(near.code, 64);
     assert!(near.stderr.contains("did you mean events?"), "{}", near.stderr);

@@ -112,7 +112,7 @@ async fn quarantined_rows_are_listed_shown_sent_again_and_dropped() {
 
     // The row that is no item goes in again, with a new id; refused ones can be chosen by reason.
     let nothing = App::command(&config, &["quarantine", "drop", "--reason", "mapping"]).await;
-    assert!(nothing.code == 64 && nothing.stderr.contains("1 rows leave"), "{nothing:?}");
+    assert!(nothing.code == 64 && nothing.stderr.contains("1 row leaves"), "{nothing:?}");
     assert_eq!(json(&config, &["quarantine", "drop", "--reason", "mapping", "--yes"]).await["dropped"], 1);
     let all = json(&config, &["quarantine", "retry", "--all"]).await;
     assert_eq!(all["rows"], 1);

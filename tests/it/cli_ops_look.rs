@@ -86,6 +86,10 @@ async fn status_tells_of_an_instance_that_runs_here_elsewhere_or_not() {
     assert_eq!((after["state"].as_str(), after["ready"].as_bool()), (Some("stalled"), Some(false)));
     assert!(after["message"].as_str().unwrap().contains("no instance runs"), "{after}");
     assert!(after["slot"]["retained_bytes"].is_u64(), "{after}");
+    let watched = App::launch(&config).arguments(&["status", "--watch"]).start();
+    watched.wait_out("no instance runs").await;
+    watched.wait_out("Ctrl-C ends this view").await;
+    watched.kill9().await;
 
     cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
     let broken = json(&config, &["status"]).await;
@@ -128,6 +132,17 @@ async fn logs_show_the_ledger_and_follow_it() {
 
     follow.wait_out(r#""last_key":"105","outcome":"delivered""#).await;
     follow.kill9().await;
+    // Filters hold for what comes, too; people get one line a batch.
+    let filtered = App::launch(&config).arguments(&["logs", "logins", "--follow", "--outcome", "partial"]).start();
+    filtered.wait_out("partial").await;
+    insert(&cluster, 2).await;
+    wait_items(&sim, 106).await;
+    sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "later".into() });
+    insert(&cluster, 2).await;
+    filtered.wait_out("later").await;
+    let shown = filtered.out();
+    assert!(shown.lines().count() == 2 && shown.lines().all(|line| line.contains(" partial ")), "{shown}");
+    filtered.kill9().await;
     stop(&app).await;
 }
 

@@ -122,6 +122,7 @@ pub struct Corridor {
     unwritten: Option<Fault>,
     control: Session,
     identity: Identity,
+    anew: drift::Anew,
     epoch: i64,
     types: Types,
     /// Types that no snapshot has seen, and since when they were asked for.

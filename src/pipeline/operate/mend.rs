@@ -58,6 +58,8 @@ pub struct SectionPlan {
     pub section: String,
     /// How many rows are read again; none where they could not be counted in time, 0 where none are.
     pub rows: Option<u64>,
+    /// The first and the last key of these.
+    pub keys: Option<(String, String)>,
     /// Only rows of this transaction and later ones; none where every row is.
     pub xmin_floor: Option<u64>,
 }

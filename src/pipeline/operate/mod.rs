@@ -6,19 +6,23 @@
 //! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
 
 mod mend;
+mod preview;
 mod quarantine;
 mod repair;
 mod resync;
+mod standing;
 mod status;
 mod teardown;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use mend::{Mend, RepairPlan};
+pub use mend::{Mend, RepairPlan, SectionPlan};
+pub use preview::{Previewed, preview};
 pub use quarantine::{RetryAsked, chosen, drop_rows, retry};
 pub use repair::Repair;
 pub use resync::{From, ResyncPlan, ask_resync, plan_resync};
+pub use standing::{Standing, standing};
 pub use status::status;
 pub use teardown::{Teardown, TeardownPlan};
 

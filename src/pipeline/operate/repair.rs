@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::mend::{Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, ours, wedged};
+use super::standing::drifted;
 use super::teardown::drop_slot;
 use crate::config::{Config, Section};
 use crate::fault::Fault;
@@ -19,7 +20,7 @@ use crate::postgres::sql::{Session, connect_sql};
 use crate::postgres::table::TableInfo;
 use crate::postgres::types::Types;
 use crate::postgres::{fence, quote, setup, slot, timeline};
-use crate::row::Lsn;
+use crate::row::{Lsn, SectionName};
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
@@ -45,6 +46,8 @@ pub struct Repair {
     /// The slot and the identity are concerned, not single sections alone.
     whole: bool,
     gaps: Vec<Gap>,
+    /// Sections whose rows are skipped, and of which no gap may be recorded yet.
+    drift: Vec<(SectionName, String)>,
     ways: Vec<Way>,
     /// What it will do.
     pub plan: RepairPlan,
@@ -74,10 +77,14 @@ impl Repair {
         }
         let needs = found.compare(config, &instance).err().or_else(|| wedged(&instance));
         let gaps = store.gaps(true).await.map_err(super::fate)?;
+        let rows = store.sections().await.map_err(super::fate)?;
+        // Of what went while nothing ran, no gap is recorded yet.
+        let drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
+        let drifted = |section: &Section| drift.iter().any(|(name, _)| *name == section.name);
         let concerned: Vec<&Section> = config
             .sections
             .iter()
-            .filter(|s| s.is_on() && (needs.is_some() || of(&gaps, s).next().is_some()))
+            .filter(|s| s.is_on() && (needs.is_some() || of(&gaps, s).next().is_some() || drifted(s)))
             .collect();
         if needs.is_none() && concerned.is_empty() {
             return Ok(None);
@@ -88,7 +95,12 @@ impl Repair {
             reason: needs.as_ref().map_or(Reason::PublicationChanged, |needs| needs.reason).to_string(),
             what: match &needs {
                 Some(needs) => needs.fault.what.clone(),
-                None => gaps.iter().map(|gap| gap.detail.as_str()).collect::<Vec<_>>().join("; "),
+                None => {
+                    let mut what: Vec<&str> = gaps.iter().map(|gap| gap.detail.as_str()).collect();
+                    what.extend(drift.iter().map(|(_, what)| what.as_str()));
+                    what.dedup();
+                    what.join("; ")
+                }
             },
             new_slot: !keeps,
             from_lsn: instance.checkpoint.to_string(),
@@ -106,6 +118,7 @@ impl Repair {
             found,
             whole: needs.is_some(),
             gaps,
+            drift,
             ways: Vec::new(),
             plan,
         };
@@ -166,7 +179,8 @@ impl Repair {
             let phase = self.phase_of(row, &table);
             let same = row.attachment.table_oid == table.oid;
             let as_it_was = !self.whole && same && self.how == Mend::AcceptLoss;
-            let mut plan = SectionPlan { section: section.name.to_string(), rows: Some(0), xmin_floor: None };
+            let mut plan =
+                SectionPlan { section: section.name.to_string(), rows: Some(0), keys: None, xmin_floor: None };
             if let (Mend::Gap | Mend::Backfill, Some(progress)) = (self.how, phase.progress()) {
                 plan.xmin_floor = progress.xmin_floor;
                 let selection = Selection::new(section, &table, &columns);
@@ -174,7 +188,9 @@ impl Repair {
                     Some(floor) => selection.since(floor),
                     None => selection,
                 };
-                plan.rows = selection.count(&session, None).await.ok();
+                let extent = selection.extent(&session).await.ok();
+                plan.rows = extent.as_ref().map(|(rows, _)| *rows);
+                plan.keys = extent.and_then(|(_, keys)| keys);
             }
             self.plan.sections.push(plan);
             self.ways.push(Way { section: section.clone(), table, phase, as_it_was });
@@ -221,7 +237,7 @@ impl Repair {
     /// What could not be done; nothing is adopted then, and the repair can be done again.
     pub async fn run(mut self) -> Result<RepairPlan, Fault> {
         let config = Arc::clone(&self.config);
-        setup::ensure_publication(&self.control, &config).await?;
+        setup::ensure_publication(&self.control, &config, &[], &|_| ()).await?;
         // Taken before the slot begins: whatever had ended by then is before it.
         let xmin = self.xmin().await?;
         let attach = if self.whole { self.slot().await? } else { self.now().await? };
@@ -279,7 +295,7 @@ impl Repair {
             }
             drop_slot(&self.control, name).await?;
         }
-        let made = setup::ensure_slot(&self.control, &self.config).await?;
+        let made = setup::ensure_slot(&self.control, &self.config, &|_| ()).await?;
         made.ok_or_else(|| Fault::unavailable(format!("somebody else made the slot {name} just now"), "repair again"))
     }
 
@@ -292,6 +308,20 @@ impl Repair {
                 section: None,
                 reason: self.plan.reason.clone(),
                 detail: self.plan.what.clone(),
+                from_lsn: Some(self.instance.checkpoint),
+                to_lsn: Some(to),
+                xmin_floor: self.instance.xmin_floor,
+            };
+            let id = store.open_gap(&gap).await.map_err(super::fate)?;
+            store.close_gap(id, &by).await.map_err(super::fate)?;
+        }
+        let unrecorded =
+            |name: &SectionName| !self.gaps.iter().any(|gap| gap.section.as_deref() == Some(name.as_str()));
+        for (name, what) in self.drift.iter().filter(|(name, _)| !self.whole && unrecorded(name)) {
+            let gap = NewGap {
+                section: Some(name.clone()),
+                reason: self.plan.reason.clone(),
+                detail: what.clone(),
                 from_lsn: Some(self.instance.checkpoint),
                 to_lsn: Some(to),
                 xmin_floor: self.instance.xmin_floor,

@@ -15,6 +15,7 @@ const FORBIDDEN: &[&str] = &[
     "pg_stat_file",
     "pg_file_*",
     "pg_current_logfile",
+    "pg_logdir_*",
     "lo_*",
     "loread",
     "lowrite",
@@ -31,6 +32,7 @@ const FORBIDDEN: &[&str] = &[
     "schema_to_xml*",
     "database_to_xml*",
     "xpath_table",
+    "xslt_process",
     "crosstab*",
     "connectby",
     "ts_stat",
@@ -43,6 +45,7 @@ const FORBIDDEN: &[&str] = &[
     "pg_promote",
     "pg_notify",
     "pg_sleep*",
+    "pg_background_*",
     "pg_advisory_*",
     "pg_try_advisory_*",
     "pg_log_*",
@@ -57,6 +60,12 @@ const FORBIDDEN: &[&str] = &[
     "pg_export_snapshot",
     "pg_stat_reset*",
     "pg_stat_clear*",
+    "pg_stat_statements_reset",
+    "pg_truncate_*",
+    "heap_force_*",
+    "brin_*",
+    "gin_clean_pending_list",
+    "binary_upgrade_*",
     "pg_prewarm",
     "pg_import_*",
     "pg_restore_*",
@@ -82,6 +91,27 @@ pub(super) fn text(sql: &str) -> Result<(), Fault> {
         return Err(refusal("a name spelt by U& escapes"));
     }
     names(&words)
+}
+
+/// Refuses an EXPLAIN that would run its statement: what its views do could not be seen before.
+///
+/// # Errors
+/// That it says ANALYZE.
+pub(super) fn explain(sql: &str) -> Result<(), Fault> {
+    match words(sql).list.iter().any(|word| matches!(&*word.text, "analyze" | "analyse")) {
+        true => Err(Fault::usage("EXPLAIN ANALYZE runs the statement", "ask by EXPLAIN alone, or by psql")),
+        false => Ok(()),
+    }
+}
+
+/// The names that stand before a parenthesis: functions among them.
+pub(super) fn called(text: &str) -> Vec<String> {
+    words(text).list.into_iter().filter(|word| word.called).map(|word| word.text).collect()
+}
+
+/// A statement up to the semicolon that ends it: where it is known to be one, nothing but comments follows.
+pub(super) fn without_semicolon(sql: &str) -> &str {
+    words(sql).semicolon.map_or(sql, |end| &sql[..end])
 }
 
 /// Refuses a statement by a line of its plan.
@@ -128,11 +158,13 @@ struct Words {
     list: Vec<Word>,
     /// There was a `U&"` or `U&'`.
     escaped: bool,
+    /// Where the first semicolon stands.
+    semicolon: Option<usize>,
 }
 
 /// The words of a statement, without string literals and comments (documentation, "Lexical Structure").
 fn words(sql: &str) -> Words {
-    let mut words = Words { list: Vec::new(), escaped: false };
+    let mut words = Words { list: Vec::new(), escaped: false, semicolon: None };
     let mut rest = sql;
     // Whether nothing but space and comments came since the last word.
     let mut just_named = false;
@@ -167,6 +199,9 @@ fn words(sql: &str) -> Words {
                 words.list.push(word(name));
             }
         } else {
+            if c == ';' && words.semicolon.is_none() {
+                words.semicolon = Some(sql.len() - rest.len());
+            }
             if let (true, '(', Some(last)) = (just_named, c, words.list.last_mut()) {
                 last.called = true;
             }
@@ -257,6 +292,13 @@ mod tests {
             "SELECT a$b, pg_ls_dir('.')",
             "SELECT set_config -- hidden\n ('role', 'none', true)",
             "TABLE pg_authid",
+            "SELECT * FROM pg_logical_slot_get_changes('pg2planhat', NULL, NULL)",
+            "SELECT pg_logical_emit_message(true, 'a', 'b')",
+            "SELECT pg_advisory_lock(1), pg_try_advisory_xact_lock(2)",
+            "SELECT lo_export(1, '/tmp/x'), lo_from_bytea(0, '')",
+            "SELECT pg_sleep(1000)",
+            "SELECT lo_unlink(1) FROM a",
+            "SELECT pg_stat_statements_reset()",
         ] {
             assert!(text(sql).is_err(), "{sql}");
         }
@@ -275,6 +317,9 @@ mod tests {
         ] {
             assert!(text(sql).is_ok(), "{sql}");
         }
+        assert_eq!(without_semicolon("SELECT ';' AS \";\" /* ; */; -- ; end"), "SELECT ';' AS \";\" /* ; */");
+        assert_eq!(without_semicolon("SELECT $a$;$a$"), "SELECT $a$;$a$");
+        assert!(explain("EXPLAIN (VERBOSE, ANALYZE) SELECT 1").is_err() && explain("EXPLAIN SELECT 1").is_ok());
         assert_eq!(first_word("/* a */ -- b\n  ExPLAIN SELECT 1"), "explain");
     }
 

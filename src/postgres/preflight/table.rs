@@ -4,12 +4,12 @@ use tokio_postgres::Error;
 
 use super::server::Facts;
 use super::{Examination, key};
-use crate::config::{Config, Section, TableName};
+use crate::config::{Config, Section};
 use crate::fault::Finding;
-use crate::postgres::quote;
 use crate::postgres::sql::Session;
 use crate::postgres::table::{self, TableInfo};
 use crate::postgres::types::Types;
+use crate::postgres::{quote, slot};
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
 pub(super) async fn examine(
@@ -20,6 +20,8 @@ pub(super) async fn examine(
 ) -> Result<Vec<TableInfo>, Error> {
     let types = Types::load(session).await?;
     let mut tables: Vec<TableInfo> = Vec::new();
+    let published = slot::publication(session, &config.source.publication).await?;
+    let published = published.map(|publication| publication.generated);
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let known = tables.iter().find(|table| table.name == section.table);
         let info = match known {
@@ -38,7 +40,12 @@ pub(super) async fn examine(
             },
         };
         let before = found.findings.len();
-        generated(section, &info, facts, &mut found.findings);
+        let publication = (&*config.source.publication, published);
+        for name in section.columns() {
+            if let Some((message, remedy)) = info.left_out(&name, facts.server.version, publication) {
+                found.findings.push(Finding::error("column_generated", subject(section), message, remedy));
+            }
+        }
         if readable(session, section, &info, &mut found.findings).await? {
             key::examine(session, section, &info, &types, &mut found.findings).await?;
         }
@@ -57,34 +64,13 @@ pub(super) fn subject(section: &Section) -> String {
 
 async fn missing(session: &Session, section: &Section) -> Result<Finding, Error> {
     let name = &section.table;
-    let near = nearest(session, name).await?;
+    let near = table::nearest(session, name).await?;
     let remedy = match near {
         Some(near) => format!("did you mean `table: {}.{}`?", near.schema, near.name),
         None => "`pg2planhat discover` lists the tables; upper and lower case differ".to_owned(),
     };
     let message = format!("there is no table {}", quote::qualified(name));
     Ok(Finding::error("table_missing", subject(section), message, remedy))
-}
-
-/// The table that was probably meant by a name that is not there.
-///
-/// # Errors
-/// Where the query fails.
-pub async fn nearest(session: &Session, name: &TableName) -> Result<Option<TableName>, Error> {
-    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
-    let tables = session.query(sql, &[]).await?;
-    let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
-    let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
-    let wanted = fold(&name.name);
-    // The right name in another schema comes before a like name in this one.
-    let score = |table: &TableName| {
-        let likeness = strsim::jaro_winkler(&wanted, &fold(&table.name));
-        if table.schema == name.schema { likeness } else { likeness - 0.05 }
-    };
-    let scored = tables.map(|table| (score(&table), table)).filter(|(score, _)| *score >= 0.8);
-    Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
 }
 
 async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
@@ -146,23 +132,6 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
         findings.push(Finding::info("table_partitioned", &subject, message, "INSERT into the table itself"));
     }
     Ok(())
-}
-
-/// Generated columns are absent from the stream before PostgreSQL 18, while a SELECT shows them.
-fn generated(section: &Section, info: &TableInfo, facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.server.version >= 180_000 {
-        return;
-    }
-    for name in section.columns() {
-        if info.column(&name).is_some_and(|column| column.generated) {
-            findings.push(Finding::error(
-                "column_generated",
-                subject(section),
-                format!("the column {name} is generated: before PostgreSQL 18 the stream does not bring it"),
-                "map the columns that it is made from; or fill an ordinary column by a trigger",
-            ));
-        }
-    }
 }
 
 /// Tries to read the mapped columns, as a backfill would.
