@@ -47,7 +47,8 @@ fn for_each_source(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
             // Tests are not built into the image.
             let is_test = entry.file_stem().is_some_and(|stem| stem == "tests" || stem == "fixture");
             if !is_test {
-                see(&entry, &std::fs::read_to_string(&entry).unwrap());
+                let source = std::fs::read_to_string(&entry).unwrap();
+                see(&entry, source.split("#[cfg(test)]\nmod tests {").next().unwrap());
             }
         }
     }
