@@ -116,6 +116,8 @@ pub struct Lane {
     keyed_turn: bool,
     stage: Stage,
     admitted: Position,
+    answered: Position,
+    quarantined: Position,
     doubts: Vec<Doubt>,
     bad_in_a_row: u32,
     failures: u32,
@@ -156,6 +158,8 @@ impl Lane {
             keyed_turn: false,
             stage: Stage::Idle,
             admitted: position,
+            answered: position,
+            quarantined: Position::default(),
             doubts: Vec::new(),
             bad_in_a_row: 0,
             failures: 0,
@@ -170,6 +174,11 @@ impl Lane {
     /// The newest streamed row taken in (or left out because an earlier process settled it).
     pub fn admitted(&self) -> Position {
         self.admitted
+    }
+
+    /// How far streamed rows are settled by the sink's answers, durable or not; and the last of them that was quarantined.
+    pub fn answered(&self) -> (Position, Position) {
+        (self.answered, self.quarantined)
     }
 
     /// What the lane is doing with its batch.

@@ -78,6 +78,12 @@ impl Lane {
                 None => words.push((word.to_owned(), 1)),
             }
         }
+        if let Through::Stream(reached) = &batch.through {
+            self.answered = *reached;
+            if !quarantined.is_empty() {
+                self.quarantined = *reached;
+            }
+        }
         let add = Totals { delivered: items - lost, quarantined: quarantined.len() as u64, in_doubt, resent };
         step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
         self.checkpoint(&batch.through, add, step);

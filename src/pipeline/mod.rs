@@ -4,6 +4,7 @@
 //! * Out: rows delivered, a status that is true, an exit.
 //! * Never: a lock held across a wait; a task that outlives the corridor; anything streamed in a state that needs a person.
 
+mod carried;
 mod connect;
 mod corridor;
 pub mod doubts;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::carried::Carried;
 use super::identity::Needs;
 use crate::admin::{Heartbeat, Looks};
 use crate::config::{Config, Section};
@@ -35,6 +36,8 @@ pub struct Board {
     sections: Arc<HashMap<String, SectionMetrics>>,
     /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
     left: Arc<Mutex<HashMap<String, [u64; 4]>>>,
+    /// What it knew beyond the state.
+    carried: Arc<Mutex<HashMap<String, Carried>>>,
 }
 
 impl Board {
@@ -61,6 +64,7 @@ impl Board {
             wire,
             sections,
             left: Arc::default(),
+            carried: Arc::default(),
         })
     }
 
@@ -146,6 +150,16 @@ impl Board {
     /// What the last corridor left of a section.
     pub fn left(&self, name: &str) -> [u64; 4] {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
+    }
+
+    /// Leaves what is known of a section beyond the state to the next corridor.
+    pub fn carry(&self, name: &str, carried: Carried) {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), carried);
+    }
+
+    /// What the last corridor knew beyond the state.
+    pub fn carried(&self) -> HashMap<String, Carried> {
+        std::mem::take(&mut self.carried.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the document.

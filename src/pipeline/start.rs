@@ -71,8 +71,8 @@ pub struct Prepared {
     pub identity: Identity,
     /// The server.
     pub server: slot::Server,
-    /// The server's timeline is another than recorded, and that is in order.
-    pub timeline_moved: bool,
+    /// The server's timeline is another than recorded, and that is in order: the timeline before, and where it was left.
+    pub promoted: Option<(i64, Lsn)>,
 }
 
 /// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
@@ -89,8 +89,8 @@ pub async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Resul
     control.batch_execute(&lock).await.map_err(|error| control.fault(&error))?;
     let prepared = prepare_locked(config, &control, &mut store, waiting).await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
-    let (checkpoint, identity, server, timeline_moved) = prepared?;
-    Ok(Prepared { control, store, checkpoint, identity, server, timeline_moved })
+    let (checkpoint, identity, server, promoted) = prepared?;
+    Ok(Prepared { control, store, checkpoint, identity, server, promoted })
 }
 
 async fn prepare_locked(
@@ -98,7 +98,7 @@ async fn prepare_locked(
     control: &Session,
     store: &mut Store,
     waiting: setup::Waiting<'_>,
-) -> Result<(Lsn, Identity, slot::Server, bool), Hindrance> {
+) -> Result<(Lsn, Identity, slot::Server, Option<(i64, Lsn)>), Hindrance> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = slot::server(control).await.map_err(fault)?;
     if server.in_recovery {
@@ -138,8 +138,11 @@ async fn prepare_locked(
             let found = find(config, control, server).await?;
             found.compare(config, &instance)?;
             let identity = found.identity(config);
-            let moved = identity.timeline != instance.identity.timeline;
-            Ok((instance.checkpoint, identity, found.server, moved))
+            let before = instance.identity.timeline;
+            let left = found.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(before));
+            let promoted =
+                (identity.timeline != before).then(|| (i64::from(before), left.map_or(Lsn::ZERO, |(_, at)| *at)));
+            Ok((instance.checkpoint, identity, found.server, promoted))
         }
         None => {
             for sql in setup::ensure_publication(control, config, &[], waiting).await? {
@@ -158,7 +161,7 @@ async fn prepare_locked(
             };
             let identity = found.identity(config);
             store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
-            Ok((confirmed, identity, found.server, false))
+            Ok((confirmed, identity, found.server, None))
         }
     }
 }

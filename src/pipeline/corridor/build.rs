@@ -8,41 +8,25 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::drift::Anew;
-use super::{Corridor, LaneRun, Reconnect, SectionRun};
-use crate::config::{Config, Section};
-use crate::engine::{Engine, Settings};
-use crate::fault::Fault;
-use crate::lane::{Lane, Range, Shut};
+use super::parts::{AHEAD, Parts, engine, parts};
+use super::{Corridor, Reconnect};
+use crate::config::Config;
+use crate::pipeline::carried::catch_up;
 use crate::pipeline::connect::StateConnector;
-use crate::pipeline::doubts;
 use crate::pipeline::ranges::RangeTask;
-use crate::pipeline::report::{Board, SectionBook, WalRate};
-use crate::pipeline::start::{self, Attached, Hindrance, Prepared, Unfit};
+use crate::pipeline::report::{Board, WalRate};
+use crate::pipeline::start::{self, Hindrance, Prepared};
 use crate::pipeline::{watch, writer};
-use crate::planhat::{Client, Endpoint};
+use crate::planhat::Client;
 use crate::postgres::decode::Decoder;
-use crate::postgres::range::Selection;
 use crate::postgres::stream::{Start, Stream};
 use crate::postgres::types::Types;
-use crate::row::Phase;
-use crate::state::{NewGap, Op, Opened, SectionPhase, SectionRow, Store};
+use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::logs::Throttle;
 use crate::telemetry::status::InstanceState;
 
-/// Chunks that a range may be ahead of their use.
-const AHEAD: usize = 2;
 /// What one range may hold in chunks, about.
 const RANGE_SHARE: u64 = 12 << 20;
-
-/// What becomes of one section that is on.
-struct Laned {
-    lane: Lane,
-    run: LaneRun,
-    mapping: crate::mapping::Mapping,
-    row: SectionRow,
-    ops: Vec<Op>,
-    doubted: u64,
-}
 
 impl Corridor {
     /// Takes the epoch, attaches and resumes the sections, and starts the tasks.
@@ -56,8 +40,8 @@ impl Corridor {
         stream: Stream,
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
-        let Prepared { control, mut store, checkpoint, identity, server, timeline_moved } = prepared;
-        if timeline_moved {
+        let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
+        if promoted.is_some() {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
         }
@@ -65,19 +49,19 @@ impl Corridor {
         let epoch = term.epoch();
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
-        let opened = store.open().await?;
+        let mut opened = store.open().await?;
+        let caught_up = catch_up(&mut opened, &board.carried(), promoted);
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached =
             start::attach(&config, &control, &store, &term, &opened, &types, &|fault| board.waits(fault)).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let (parts, lanes) = parts(&config, &board, attached, &opened)?;
+        let (parts, lanes) = parts(&config, &board, attached, &opened, caught_up)?;
         let Parts { sections, runs, mappings, tables, first_ops } = parts;
         let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
 
-        let (lists, lists_out) = mpsc::unbounded_channel();
-        let (told, written) = mpsc::unbounded_channel();
+        let ((lists, lists_out), (told, written)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let ((ranges_in, ranges), (seen_in, seen)) = (mpsc::channel(8), mpsc::channel(32));
         let mut tasks = watches(&config, &seen_in);
         let connector = StateConnector::new(Arc::clone(&config));
@@ -197,198 +181,6 @@ async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> R
         }
     }
     Ok(())
-}
-
-/// All sections, and the lanes of those that have one.
-#[derive(Default)]
-struct Parts {
-    sections: Vec<SectionRun>,
-    runs: Vec<LaneRun>,
-    mappings: Vec<Option<crate::mapping::Mapping>>,
-    tables: HashMap<u32, Vec<usize>>,
-    first_ops: Vec<Op>,
-}
-
-impl Parts {
-    fn add(&mut self, run: &mut SectionRun, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
-        self.tables.entry(laned.oid).or_default().push(self.runs.len());
-        run.lane = Some(self.runs.len());
-        self.runs.push(laned);
-        self.mappings.push(mapping);
-    }
-}
-
-fn parts(
-    config: &Config,
-    board: &Board,
-    attached: Vec<Result<Attached, Unfit>>,
-    opened: &Opened,
-) -> Result<(Parts, Vec<Lane>), Hindrance> {
-    let (mut parts, mut lanes) = (Parts::default(), Vec::new());
-    let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
-    for section in &config.sections {
-        let Some(metrics) = board.section(section.name.as_str()) else { continue };
-        let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-        let left = board.left(section.name.as_str());
-        let book = SectionBook::new(known, left);
-        let mut run = SectionRun { section: section.clone(), lane: None, book, metrics };
-        match attached.remove(&section.name) {
-            Some(Ok(one)) => {
-                let laned = laned(config, one, parts.sections.len(), opened)?;
-                run.book = SectionBook::new(Some(laned.row), left);
-                run.book.since.in_doubt += laned.doubted;
-                run.metrics.in_doubt(laned.doubted);
-                parts.first_ops.extend(laned.ops);
-                lanes.push(laned.lane);
-                parts.add(&mut run, laned.run, Some(laned.mapping));
-            }
-            Some(Err(unfit)) => {
-                let trouble = (unfit.fault.what, unfit.fault.remedy);
-                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
-                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
-                        rows written before are delivered, and the first that does not fit halts it");
-                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
-                    (lane.shut, lane.key_type) = (None, key_type);
-                    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
-                    lane.expect_doubts(left.doubts);
-                    run.book.since.in_doubt += left.rows;
-                    run.book.warning = Some(trouble);
-                    run.metrics.in_doubt(left.rows);
-                    parts.first_ops.extend(left.ops);
-                    lanes.push(lane);
-                    parts.add(&mut run, laned, None);
-                    parts.sections.push(run);
-                    continue;
-                }
-                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
-                run.book.trouble = Some(trouble);
-                if let Some(row) = unfit.row {
-                    parts.first_ops.push(halted(&run));
-                    // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
-                    let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
-                    lanes.push(lane);
-                    parts.add(&mut run, laned, None);
-                }
-            }
-            None => {}
-        }
-        parts.sections.push(run);
-    }
-    Ok((parts, lanes))
-}
-
-/// The engine over these lanes, its first writes given to it.
-fn engine(
-    config: &Config,
-    mut lanes: Vec<Lane>,
-    mappings: Vec<Option<crate::mapping::Mapping>>,
-    first_ops: Vec<Op>,
-    checkpoint: crate::row::Lsn,
-    next_delivery: i64,
-) -> Engine {
-    let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-    limit(&mut lanes, budget);
-    let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
-    let mut engine = Engine::new(lanes, checkpoint, next_delivery, settings);
-    for (index, mapping) in mappings.into_iter().enumerate() {
-        let Some(mapping) = mapping else { continue };
-        engine.set_range_mapping(index, std::rc::Rc::new(mapping));
-    }
-    engine.record(first_ops);
-    engine
-}
-
-/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
-/// key range as much again waits behind it.
-fn limit(lanes: &mut [Lane], budget: usize) {
-    // An item weighs some more than its bytes.
-    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
-    for lane in lanes {
-        lane.limits.bytes = lane.limits.bytes.min(share as u64);
-    }
-}
-
-fn name_of(one: &Result<Attached, Unfit>) -> &crate::row::SectionName {
-    match one {
-        Ok(attached) => &attached.section.name,
-        Err(unfit) => &unfit.section.name,
-    }
-}
-
-fn halted(run: &SectionRun) -> Op {
-    Op::Halted { section: run.section.name.clone(), why: run.book.trouble.clone() }
-}
-
-/// A section's lane, as the state left it.
-fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) -> Result<Laned, Hindrance> {
-    let Attached { section, table, columns, mapping, key_type, row } = one;
-    let mut lane = Lane::new(&section, start::position(&row));
-    lane.key_type = key_type;
-    lane.paused = row.paused;
-    lane.range = range(&section, &row, key_type)?;
-    let left = doubts::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
-    lane.expect_doubts(left.doubts);
-    let mut ops = left.ops;
-    if row.halted.is_some() {
-        ops.push(Op::Halted { section: section.name.clone(), why: None });
-    }
-    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
-    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
-    let run = LaneRun {
-        section: section_index,
-        endpoint: Endpoint::new(&config.planhat, section.kind)?,
-        oid: table.oid,
-        selection: Some(Selection::new(&section, &table, &columns)),
-        key_column: mapping.key_column(),
-        ahead: Arc::new(Semaphore::new(AHEAD)),
-        chunks: 0,
-        sound,
-        entry: None,
-        partitions: None,
-    };
-    Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
-}
-
-/// The lane of a section whose table no longer fits: it takes no row, and the slot waits for it.
-fn shut(
-    config: &Config,
-    section: &Section,
-    row: &SectionRow,
-    run: &SectionRun,
-    section_index: usize,
-) -> Result<(Lane, LaneRun), Hindrance> {
-    let mut lane = Lane::new(section, start::position(row));
-    let (what, remedy) = run.book.trouble.clone().unwrap_or_default();
-    lane.shut = Some(Shut::Mapping(what, remedy));
-    lane.paused = row.paused;
-    let run = LaneRun {
-        section: section_index,
-        endpoint: Endpoint::new(&config.planhat, section.kind)?,
-        oid: row.attachment.table_oid,
-        selection: None,
-        key_column: 0,
-        ahead: Arc::new(Semaphore::new(AHEAD)),
-        chunks: 0,
-        sound: None,
-        entry: None,
-        partitions: None,
-    };
-    Ok((lane, run))
-}
-
-fn range(section: &Section, row: &SectionRow, key_type: crate::row::KeyType) -> Result<Option<Range>, Hindrance> {
-    let (phase, progress) = match &row.phase {
-        SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
-        SectionPhase::Resyncing(progress) => (Phase::Resync, progress),
-        SectionPhase::Streaming | SectionPhase::Waiting => return Ok(None),
-    };
-    let range = Range::resume(phase, progress, key_type).map_err(|error| {
-        Hindrance::Wrong(Fault::usage(
-            format!("section {}: where its backfill is cannot be read: {error}", section.name),
-            "mend `start: { after_key: … }`; or, where the key's type was changed, `pg2planhat resync`",
-        ))
-    })?;
-    Ok(Some(range))
 }
 
 /// Who leads: `host:pid`.

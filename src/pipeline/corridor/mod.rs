@@ -9,6 +9,7 @@ mod build;
 mod drift;
 mod flow;
 mod news;
+mod parts;
 mod show;
 mod wishes;
 

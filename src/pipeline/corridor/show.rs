@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use super::Corridor;
 use crate::config::Flush;
 use crate::fault::Fault;
+use crate::lane::Stage;
+use crate::pipeline::carried::Carried;
 use crate::row::Lsn;
 use crate::telemetry::status::InstanceState;
 
@@ -60,8 +62,16 @@ impl Corridor {
 
     /// Leaves the books as they are shown to the next corridor of this process.
     pub(super) fn leave(&self) {
-        for run in self.sections.iter().filter(|run| run.lane.is_some()) {
+        for run in &self.sections {
+            let Some(lane) = run.lane.map(|lane| &self.engine.lanes[lane]) else { continue };
             self.board.leave(run.section.name.as_str(), run.book.left());
+            let under_way = match lane.stage() {
+                Stage::Requesting(sending) => Some(lane.delivery(&sending.batch, sending.id)),
+                Stage::Idle | Stage::Announcing(_) | Stage::Waiting { .. } => None,
+            };
+            let (answered, quarantined) = lane.answered();
+            let carried = Carried { timeline: i64::from(self.identity.timeline), answered, quarantined, under_way };
+            self.board.carry(run.section.name.as_str(), carried);
         }
     }
 
