@@ -133,7 +133,12 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
                 let answer = Answer { verdict: Verdict::Received, status: Some(200), message: String::new() };
                 engine.verdict(lane, id, &answer, later, 0.5);
             }
-            _ => {}
+            Action::Confirm(_)
+            | Action::Settled(..)
+            | Action::Retry(..)
+            | Action::InDoubt(..)
+            | Action::Rewind
+            | Action::Halted(_) => {}
         }
         engine.pump(later);
     }

@@ -2,7 +2,12 @@
 //!
 //! Machines are noisy, so only ratios within one run count: each of our runs has a run of the limit beside it, in turn, and the
 //! medians are compared. `ROWS=200000 RUNS=1 make bench` is a quick look.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails says so by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measurement that fails says so by a panic"
+)]
 
 mod baseline;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]

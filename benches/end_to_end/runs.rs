@@ -141,19 +141,19 @@ pub async fn latency(cluster: &Cluster, table: &mut Table, seconds: u64) {
     }
     sink.wait(commits).await;
     let late = sink.late().await;
-    let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let at = |percent: usize| late[(late.len() - 1) * percent / 100].as_secs_f64() * 1e3;
     let share = (crate::ours::cpu(app.id()) - began).as_secs_f64() / seconds as f64;
     println!(
         "  latency of {} items: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, most {:.1} ms; {:.1} % of a core",
         late.len(),
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(1.0),
+        at(50),
+        at(90),
+        at(99),
+        at(100),
         share * 100.0
     );
     assert_eq!(late.len() as u64, commits, "each item once");
-    table.figure("commit to accepted, p99, flush 100 ms", at(0.99), "ms", 120.0, 150.0);
+    table.figure("commit to accepted, p99, flush 100 ms", at(99), "ms", 120.0, 150.0);
     app.sigterm();
     app.wait_exit(Duration::from_secs(30)).await;
     release(cluster).await;

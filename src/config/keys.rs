@@ -29,6 +29,8 @@ pub(super) enum Shape {
     Path,
     Url,
     Listen,
+    /// A list of host names.
+    Hosts,
     Secret,
     Bool,
     Port,
@@ -122,8 +124,10 @@ pub(super) const STATE: &[Key] = &[
 ];
 
 /// `admin`
-pub(super) const ADMIN: &[Key] =
-    &[key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187")];
+pub(super) const ADMIN: &[Key] = &[
+    key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
+    key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
+];
 
 /// One entry of `sections`
 pub(super) const SECTION: &[Key] = &[

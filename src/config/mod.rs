@@ -163,6 +163,8 @@ pub struct State {
 pub struct Admin {
     /// `address:port` to listen on.
     pub listen: String,
+    /// Further names that a request's Host header may have, beside those that no stranger can own.
+    pub hosts: Vec<String>,
 }
 
 /// One mapping of one table to one kind of item.

@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::frames::{FrameError, missing_bytes};
+use super::pace::Pace;
 use super::pgoutput::{Payload, payload};
 use super::resume;
 use super::server_error::ServerError;
@@ -24,13 +26,6 @@ use crate::fault::Fault;
 const HEADER: usize = 5;
 /// A run is cut at this size.
 const RUN_MAX: usize = 256 << 10;
-/// The pause between reads when data begins to keep coming,
-const PAUSE_FIRST: Duration = Duration::from_micros(300);
-/// and what it grows to, by so much a read, while it does: a longer one makes fewer and larger gulps of a long flow.
-const PAUSE_MOST: Duration = Duration::from_millis(1);
-const PAUSE_STEP: Duration = Duration::from_micros(20);
-/// Reads closer together than this are a flow, not single commits.
-const FLOW: Duration = Duration::from_millis(1);
 /// Status updates for a moved position, or for keepalives that ask for one, are at least this far apart.
 const STATUS_GAP: Duration = Duration::from_millis(100);
 /// How long a farewell may take, and what it may hold of a message that it throws away.
@@ -67,12 +62,14 @@ pub(super) struct Copying<'a> {
     status: StatusClock,
     /// When the server was last heard, or reading began again.
     heard: Instant,
+    pace: Pace,
 }
 
 impl<'a> Copying<'a> {
     pub fn new(reader: WireReader, writer: WireWriter, control: &'a Control, start: &'a Start) -> Copying<'a> {
         let (status, heard) = (StatusClock::new(), Instant::now());
-        Copying { reader, writer, control, start, run: 0, skim: None, short: None, status, heard }
+        let pace = Pace::new(reader.nearness());
+        Copying { reader, writer, control, start, run: 0, skim: None, short: None, status, heard, pace }
     }
 }
 
@@ -81,10 +78,12 @@ impl Copying<'_> {
     pub async fn copy(&mut self, events: &mpsc::Sender<Event>) -> Ended {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut flow = Flow::new();
         loop {
             if self.control.stop.load(Ordering::Relaxed) {
                 return self.farewell().await;
+            }
+            if let Err(ended) = self.go_on_or_pause() {
+                return ended;
             }
             tokio::select! {
                 biased;
@@ -116,13 +115,24 @@ impl Copying<'_> {
                     if let Err(ended) = self.on_read(read) {
                         return ended;
                     }
-                    flow.read();
                 }
             }
-            if !self.is_ready() {
-                flow.pause_if_flowing();
-            }
         }
+    }
+
+    /// Where nothing waits to go on: takes what else is there already, or lets the socket fill, if data keeps coming.
+    fn go_on_or_pause(&mut self) -> Result<(), Ended> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        if let Some(read) = self.reader.read_more().now_or_never() {
+            return self.on_read(read);
+        }
+        if let Some(pause) = self.pace.pause() {
+            std::thread::sleep(pause);
+            self.pace.paused(Instant::now());
+        }
+        Ok(())
     }
 
     fn is_ready(&self) -> bool {
@@ -156,7 +166,7 @@ impl Copying<'_> {
         };
         match read {
             Ok(0) => return Err(transient("the server closed the replication connection".into())),
-            Ok(_) => {}
+            Ok(bytes) => self.pace.read(bytes, Instant::now()),
             Err(error) => return Err(transient(format!("the replication connection broke: {error}"))),
         }
         self.heard = Instant::now();
@@ -303,36 +313,6 @@ impl Copying<'_> {
             if buffer.len() > FAREWELL_BUFFER || self.reader.read_more().await? == 0 {
                 return Ok(());
             }
-        }
-    }
-}
-
-/// Whether reads follow each other closely, and for how long they have.
-struct Flow {
-    last: Option<Instant>,
-    flowing: bool,
-    fresh: bool,
-    pause: Duration,
-}
-
-impl Flow {
-    fn new() -> Flow {
-        Flow { last: None, flowing: false, fresh: false, pause: PAUSE_FIRST }
-    }
-
-    fn read(&mut self) {
-        let now = Instant::now();
-        self.flowing = self.last.is_some_and(|last| now.duration_since(last) < FLOW);
-        self.pause = if self.flowing { PAUSE_MOST.min(self.pause + PAUSE_STEP) } else { PAUSE_FIRST };
-        self.last = Some(now);
-        self.fresh = true;
-    }
-
-    /// Lets the socket fill. Counted from after the pause, so that a pause does not end the flow by itself.
-    fn pause_if_flowing(&mut self) {
-        if std::mem::take(&mut self.fresh) && self.flowing {
-            std::thread::sleep(self.pause);
-            self.last = Some(Instant::now());
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use crate::config::TlsMode;
 use crate::fault::{Exit, Fault};
 
+use super::pace::Nearness;
 use super::target::{Endpoint, Host, Negotiation, Target};
 use super::tls;
 
@@ -235,6 +236,19 @@ fn too_slow(place: &str, address: &Address, limit: Duration) -> Fault {
 }
 
 impl Stream {
+    /// Where the other end is, by the address that was reached.
+    pub(super) fn nearness(&self) -> Nearness {
+        let tcp = match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Unix(_) => return Nearness::Socket,
+        };
+        match tcp.peer_addr() {
+            Ok(address) if address.ip().is_loopback() => Nearness::SameHost,
+            Ok(_) | Err(_) => Nearness::Network,
+        }
+    }
+
     /// Sets the kernel's receive buffer (SO_RCVBUF).
     pub(super) fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         match self {

@@ -12,15 +12,17 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::dial::Stream;
+use super::pace::Nearness;
 
 const READ_SIZE: usize = 256 << 10;
-const READ_MIN: usize = 64 << 10;
+const READ_MIN: usize = 128 << 10;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The receiving side of a connection.
 pub struct WireReader<S = ReadHalf<Stream>> {
     pub(super) stream: S,
     pub(super) inbound: BytesMut,
+    pub(super) nearness: Nearness,
 }
 
 /// The sending side of a connection.
@@ -39,6 +41,11 @@ impl<S: AsyncRead + Unpin> WireReader<S> {
             self.inbound.reserve(READ_SIZE);
         }
         self.stream.read_buf(&mut self.inbound).await
+    }
+
+    /// Where the server is.
+    pub fn nearness(&self) -> Nearness {
+        self.nearness
     }
 
     /// What was read and not yet taken: cut it by [`next_frame`].

@@ -19,6 +19,7 @@ mod given;
 mod guard;
 mod halves;
 mod handover;
+mod pace;
 mod passfile;
 pub mod pgoutput;
 pub mod preflight;

@@ -63,6 +63,7 @@ async fn take(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
         start.from,
         quote::literal(&quote::ident(&start.publication)),
     );
+    wire.narrow();
     wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))
 }
 

@@ -6,7 +6,7 @@
 //!   whoever is slow.
 //!
 //! Hard-won facts. The walsender sends one message per `send` call; a client that wakes for each makes every one of them
-//! dearer. Letting the socket fill for 300 µs to 1 ms while data keeps coming made the *server* up to twice as fast, at a
+//! dearer. Letting the socket fill while data keeps coming ([`super::pace`]) makes the *server* up to twice as fast, at a
 //! tenth of the client's CPU. The pause is a blocking sleep, which is why the connection has a thread of its own; it
 //! comes after what was read has been handed on, and only when reads follow each other closely, so that a quiet stream is
 //! never delayed. A client that stops reading dies at `wal_sender_timeout` even if it answers every keepalive that it has

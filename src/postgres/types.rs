@@ -1,6 +1,6 @@
 //! Type OIDs → what their text means. A domain is its base type.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::row::{Column, Type};
 
@@ -8,6 +8,8 @@ use crate::row::{Column, Type};
 #[derive(Clone, Debug, Default)]
 pub struct Types {
     domains: HashMap<u32, u32>,
+    /// Of a user's types those that were looked for: enums and the like, or gone.
+    others: HashSet<u32>,
 }
 
 /// The first OID that a user's object can have.
@@ -27,12 +29,31 @@ impl Types {
     /// Where the query fails.
     pub async fn load(client: &tokio_postgres::Client) -> Result<Types, tokio_postgres::Error> {
         let rows = client.query(DOMAINS, &[]).await?;
-        Ok(Types { domains: rows.iter().map(|row| (row.get(0), row.get(1))).collect() })
+        let domains = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok(Types { domains, others: HashSet::new() })
     }
 
-    /// Whether the type might be a domain made since [`Types::load`].
+    /// Reads the database's domains anew, and which of the other types in question are there at all. One that is not may have
+    /// been dropped; or its transaction is in the WAL already, and no snapshot sees it yet (a COMMIT that waits for a
+    /// synchronous standby can stay so for long).
+    ///
+    /// # Errors
+    /// Where the query fails.
+    pub async fn learn(&mut self, client: &tokio_postgres::Client, oids: &[u32]) -> Result<(), tokio_postgres::Error> {
+        self.domains = Types::load(client).await?.domains;
+        let there = client.query("SELECT oid FROM pg_catalog.pg_type WHERE oid = ANY($1)", &[&oids]).await?;
+        self.others.extend(there.iter().map(|row| row.get::<_, u32>(0)));
+        Ok(())
+    }
+
+    /// From now on this type is held to be gone: its values are taken as text.
+    pub fn give_up(&mut self, oid: u32) {
+        self.others.insert(oid);
+    }
+
+    /// Whether it is known what the type is; else it might be a domain made since it was last asked for.
     pub fn knows(&self, oid: u32) -> bool {
-        oid < FIRST_USER_OID || self.domains.contains_key(&oid)
+        oid < FIRST_USER_OID || self.domains.contains_key(&oid) || self.others.contains(&oid)
     }
 
     /// What a column of this type holds.

@@ -20,6 +20,7 @@ use super::auth::{Authenticator, State, Step};
 use super::dial::{self, Link, Stream};
 use super::frames::{Frame, FrameError, next_frame};
 use super::halves::flush;
+use super::pace::{NEAR_BUFFER, Nearness};
 use super::server_error::ServerError;
 use super::target::{Endpoint, SessionKind, Target};
 
@@ -145,7 +146,7 @@ impl Wire {
     async fn begin(target: &Target, endpoint: &Endpoint, link: Link, name: &str) -> Result<Wire, Fault> {
         let place = target.at(endpoint);
         let mut wire = Wire {
-            reader: WireReader { stream: link.stream, inbound: BytesMut::new() },
+            reader: WireReader { nearness: link.stream.nearness(), stream: link.stream, inbound: BytesMut::new() },
             outbound: BytesMut::new(),
             parameters: HashMap::new(),
             place: place.clone(),
@@ -222,12 +223,13 @@ impl Wire {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// Sets the kernel's receive buffer (SO_RCVBUF).
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.reader.stream.set_receive_buffer(bytes)
+    /// Makes the receive buffer fit the gulps of [`super::pace`], where that is known to help.
+    pub fn narrow(&self) {
+        if self.reader.nearness == Nearness::SameHost
+            && let Err(error) = self.reader.stream.set_receive_buffer(NEAR_BUFFER)
+        {
+            tracing::debug!(%error, "the receive buffer stays as it is");
+        }
     }
 
     /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
@@ -294,7 +296,7 @@ impl Wire {
     /// Parts the two directions, so that one can be written while the other is read, or while nobody reads.
     pub fn split(self) -> (WireReader, WireWriter) {
         let (read, write) = tokio::io::split(self.reader.stream);
-        let reader = WireReader { stream: read, inbound: self.reader.inbound };
+        let reader = WireReader { stream: read, inbound: self.reader.inbound, nearness: self.reader.nearness };
         (reader, WireWriter { stream: write, outbound: self.outbound })
     }
 
@@ -453,7 +455,6 @@ mod tests {
         assert_eq!(value(&mut wire, "SHOW statement_timeout").await, "0");
         assert_eq!(value(&mut wire, "SHOW client_encoding").await, "UTF8");
         assert_eq!(value(&mut wire, "SHOW application_name").await, "wire test");
-        wire.set_receive_buffer(1 << 20).unwrap();
     }
 
     #[tokio::test]

@@ -317,3 +317,35 @@ async fn case_31_34_a_row_by_backfill_and_by_stream_is_the_same_bytes_and_postgr
     assert!(item.contains(r#""c_num":12345678901234567890.10"#) && item.contains("later 😀"), "{item}");
     drain(app, &cluster).await;
 }
+
+/// A commit is in the WAL, and so in the stream, before any snapshot sees it: here for as long as a synchronous standby is away.
+#[tokio::test]
+async fn a_domain_that_no_snapshot_sees_yet_is_waited_for_and_never_taken_for_text() {
+    let (cluster, sim) = (Cluster::start().await, pg2planhat::sim::Sim::start(Default::default()).await.unwrap());
+    cluster.sql("CREATE TABLE t (id bigint PRIMARY KEY, account text)").await;
+    let mut section = SectionText::activity("s", "t").set("start", "now");
+    for field in ["email", "weight", "date"] {
+        section = section.without(field);
+    }
+    let section = section.field("externalId", "id").field("action", "account").field("info", "{ amount: amount }");
+    cluster.sql("ALTER TABLE t ADD COLUMN amount numeric").await;
+    let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section));
+    section_is(&app, "s", "streaming").await;
+
+    cluster.set("synchronous_standby_names", "nobody").await;
+    let hidden = cluster.client().await;
+    let hidden = tokio::spawn(async move {
+        let change =
+            "BEGIN; CREATE DOMAIN whole AS numeric(40, 2); ALTER TABLE t DROP COLUMN amount, ADD COLUMN amount whole;
+            INSERT INTO t VALUES (1, 'acme', 12345678901234567890.10); COMMIT";
+        hidden.batch_execute(change).await
+    });
+    app.wait_log("a type of a column cannot be seen yet").await;
+    assert_eq!(sim.stats().activities.items, 0, "nothing is sent of what is not understood");
+    cluster.set("synchronous_standby_names", "").await;
+    hidden.await.unwrap().unwrap();
+    let items = arrived(&sim, SinkKind::Activity, 1).await;
+    let item = String::from_utf8_lossy(&items[0].raw).into_owned();
+    assert!(item.contains(r#""amount":12345678901234567890.10"#), "{item}");
+    drain(app, &cluster).await;
+}

@@ -100,6 +100,7 @@ impl Corridor {
             anew: Anew::of(&server),
             epoch,
             types,
+            unseen: HashMap::new(),
             sections,
             lanes: runs,
             tables,
@@ -220,11 +221,13 @@ fn parts(
     for section in &config.sections {
         let Some(metrics) = board.section(section.name.as_str()) else { continue };
         let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-        let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
+        let left = board.left(section.name.as_str());
+        let book = SectionBook::new(known, left);
+        let mut run = SectionRun { section: section.clone(), lane: None, book, metrics };
         match attached.remove(&section.name) {
             Some(Ok(one)) => {
                 let laned = laned(config, one, parts.sections.len(), opened)?;
-                run.book = SectionBook::new(Some(laned.row));
+                run.book = SectionBook::new(Some(laned.row), left);
                 run.book.since.in_doubt += laned.doubted;
                 run.metrics.in_doubt(laned.doubted);
                 parts.first_ops.extend(laned.ops);

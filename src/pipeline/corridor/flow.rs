@@ -22,6 +22,9 @@ const MOST_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest that the loop waits for the catalog.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
+/// How long a type that no snapshot sees is waited for, before it is held to be dropped.
+const UNSEEN: Duration = Duration::from_secs(30);
+
 /// What interrupts the reading of a run.
 enum Halt {
     Table(Table),
@@ -93,14 +96,7 @@ impl Corridor {
     /// A table's columns, from here on: its sections' mappings are compiled anew.
     async fn on_table(&mut self, table: Table) {
         let Some(lanes) = self.tables.get(&table.oid).cloned() else { return };
-        if table.columns.iter().any(|(_, oid)| !self.types.knows(*oid))
-            && let Err(fault) = self.load_types().await
-        {
-            // A domain taken for text could refuse its rows: they are read again when it is known.
-            tracing::warn!(what = fault.what, "the database's types cannot be read: the stream begins again");
-            self.rewind();
-            self.reconnect.at = Instant::now() + Duration::from_secs(1);
-            self.down.get_or_insert((Instant::now(), fault));
+        if !self.knows_types_of(&table).await {
             return;
         }
         let columns = self.types.columns(&table.columns);
@@ -115,16 +111,48 @@ impl Corridor {
         self.engine.set_routes(table.oid, routes);
     }
 
-    /// Reads the database's domains, on a new connection where the old one has died.
-    async fn load_types(&mut self) -> Result<(), Fault> {
+    /// Whether the types of a table's columns are known. If not, the stream begins again until they are: a domain taken for
+    /// text could refuse its rows, or send a number as text.
+    async fn knows_types_of(&mut self, table: &Table) -> bool {
+        let unknown = |types: &Types| -> Vec<u32> {
+            table.columns.iter().map(|(_, oid)| *oid).filter(|oid| !types.knows(*oid)).collect()
+        };
+        let asked = unknown(&self.types);
+        if asked.is_empty() {
+            return true;
+        }
+        if let Err(fault) = self.learn_types(&asked).await {
+            tracing::warn!(what = fault.what, "the database's types cannot be read: the stream begins again");
+            self.rewind();
+            self.reconnect.at = Instant::now() + Duration::from_secs(1);
+            self.down.get_or_insert((Instant::now(), fault));
+            return false;
+        }
+        let unseen = unknown(&self.types);
+        let Some(since) = unseen.first().map(|oid| *self.unseen.entry(*oid).or_insert_with(Instant::now)) else {
+            return true;
+        };
+        let table = format!("{}.{}", table.schema, table.name);
+        if since.elapsed() > UNSEEN {
+            tracing::warn!(table, oids = ?unseen, "types of columns are gone: their values are taken as text");
+            unseen.iter().for_each(|oid| self.types.give_up(*oid));
+            return true;
+        }
+        tracing::info!(table, oids = ?unseen, "a type of a column cannot be seen yet: the stream begins again");
+        self.rewind();
+        self.reconnect.at = Instant::now() + UNSEEN / 60;
+        false
+    }
+
+    /// Reads the database's types, on a new connection where the old one has died.
+    async fn learn_types(&mut self, oids: &[u32]) -> Result<(), Fault> {
         let late = |_| Fault::unavailable("the server does not answer", "check the server and the network");
         if self.control.is_closed() {
             let connecting = connect_sql(&self.config.source, "control");
             self.control = tokio::time::timeout(LOOK_UP, connecting).await.map_err(late)??;
         }
-        let types = tokio::time::timeout(LOOK_UP, Types::load(&self.control)).await.map_err(late)?;
-        self.types = types.map_err(|error| self.control.fault(&error))?;
-        Ok(())
+        let learnt = tokio::time::timeout(LOOK_UP, self.types.learn(&self.control, oids)).await.map_err(late)?;
+        learnt.map_err(|error| self.control.fault(&error))
     }
 
     fn on_ended(&mut self, ended: Ended) {

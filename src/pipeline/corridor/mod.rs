@@ -125,6 +125,8 @@ pub struct Corridor {
     anew: drift::Anew,
     epoch: i64,
     types: Types,
+    /// Types that no snapshot has seen, and since when they were asked for.
+    unseen: HashMap<u32, Instant>,
     sections: Vec<SectionRun>,
     lanes: Vec<LaneRun>,
     tables: HashMap<u32, Vec<usize>>,
@@ -171,6 +173,7 @@ impl Corridor {
             self.show();
             if let Some(ending) = self.ending.take() {
                 beat.finish();
+                self.leave();
                 self.let_go(Duration::from_secs(2)).await;
                 return Ok(ending);
             }
