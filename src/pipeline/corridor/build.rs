@@ -107,9 +107,7 @@ impl Corridor {
             brake: Throttle::new(3, Duration::from_secs(60)),
             config,
         };
-        for lane in 0..corridor.lanes.len() {
-            corridor.start_range(lane);
-        }
+        (0..corridor.lanes.len()).for_each(|lane| corridor.start_range(lane));
         Ok(corridor)
     }
 
