@@ -160,7 +160,7 @@ async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
 async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, Hindrance> {
     board.is(InstanceState::Starting);
-    let prepared = start::prepare(config, &|fault| board.waits(fault)).await?;
+    let prepared = start::prepare(config, &board.waits()).await?;
     let begin = stream_start(config, &prepared);
     let mut stream =
         Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;

@@ -66,8 +66,7 @@ impl Corridor {
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let opened = store.open().await?;
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
-        let attached =
-            start::attach(&config, &control, &store, &term, &opened, &types, &|fault| board.waits(fault)).await?;
+        let attached = start::attach(&config, &control, &store, &term, &opened, &types, &board.waits()).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
