@@ -133,7 +133,7 @@ fn meant_for(hosts: &Hosts, request: &Request) -> Result<(), (StatusCode, &'stat
     if host.into_iter().chain(authority).all(|name| hosts.allow(name)) {
         return Ok(());
     }
-    let why = "this Host is not ours: ask by IP address, by localhost or by a name listed in the documentation of admin.listen\n";
+    let why = "this Host is not ours: ask by IP address or by localhost, or list the name under admin.hosts\n";
     Err((StatusCode::MISDIRECTED_REQUEST, why))
 }
 

@@ -6,14 +6,18 @@ use crate::{pipeline, shutdown};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Where a person must decide: stay, say so on the admin port and go on once it is mended, instead of ending with 75
+    #[arg(long)]
+    pub stay: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// As [`pipeline::run`].
-pub async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
+pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = context.config()?.clone();
     let stop = shutdown::on_signals()?;
-    pipeline::run(config, stop).await
+    pipeline::run(config, stop, args.stay).await
 }

@@ -63,11 +63,21 @@ fn is_local(url: &str) -> bool {
 }
 
 /// What the protection of a connection to a host that is not this machine lacks.
-pub fn tls_advice(mode: TlsMode, host: &str) -> Option<Finding> {
+/// `ca`: the authorities to trust are given.
+pub fn tls_advice(mode: TlsMode, ca: bool, host: &str) -> Option<Finding> {
     let remedy =
         "set `tls: verify-full` in source, and `ca:` to the authority's certificate where the system does not have it";
     match mode {
         TlsMode::VerifyFull => None,
+        TlsMode::VerifyCa if !ca => Some(Finding::warning(
+            "tls_name_unverified",
+            "source",
+            format!(
+                "the host name {host} is not verified, and every public authority is trusted: anyone with a certificate for \
+                 any name passes for it"
+            ),
+            remedy,
+        )),
         TlsMode::VerifyCa => Some(Finding::info(
             "tls_name_unverified",
             "source",
@@ -94,6 +104,7 @@ pub fn tls_advice(mode: TlsMode, host: &str) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Severity;
 
     fn codes(sections: &str) -> Vec<&'static str> {
         let text = format!("source: {{host: h, database: d, user: u}}\nplanhat: {{tenant: t}}\nsections:\n{sections}");
@@ -125,7 +136,9 @@ mod tests {
 
     #[test]
     fn only_full_verification_is_silent() {
-        assert_eq!(tls_advice(TlsMode::VerifyFull, "h"), None);
-        assert!(tls_advice(TlsMode::Disable, "h").is_some_and(|finding| finding.code == "tls_off"));
+        assert_eq!(tls_advice(TlsMode::VerifyFull, false, "h"), None);
+        assert!(tls_advice(TlsMode::Disable, true, "h").is_some_and(|finding| finding.code == "tls_off"));
+        let severity = |ca| tls_advice(TlsMode::VerifyCa, ca, "h").map(|finding| finding.severity);
+        assert_eq!((severity(true), severity(false)), (Some(Severity::Info), Some(Severity::Warning)));
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::cursor::{GivenSecret, Map};
 use super::error::Complaint;
+use super::tree::{Node, Value};
 use super::{ActivityNames, Admin, Planhat, Secret, Source, State, TlsMode, names, scalar};
 
 /// Decodes `source`.
@@ -35,10 +36,12 @@ pub(super) fn source(map: &Map<'_>) -> Source {
         database: map.read("database", names::identifier),
         user: map.read("user", names::identifier),
         password: password.map(|given| given.secret),
-        tls: map.choice("tls", tls).unwrap_or_default(),
+        // The default stands last, behind the URL's sslmode and PGSSLMODE.
+        tls: map.given("tls").and_then(|_| map.choice("tls", tls)),
         ca: map.read("ca", path),
         cert: map.read("cert", path),
         key: map.read("key", path),
+        readable_password: map.read("readable_password", scalar::boolean).unwrap_or_default(),
         schema: map.read("schema", names::identifier).unwrap_or_default(),
         slot: map.read("slot", names::slot).unwrap_or_default(),
         publication: map.read("publication", names::identifier).unwrap_or_default(),
@@ -129,7 +132,28 @@ pub(super) fn state(map: &Map<'_>) -> State {
 
 /// Decodes `admin`.
 pub(super) fn admin(map: &Map<'_>) -> Admin {
-    Admin { listen: map.read("listen", names::listen).unwrap_or_default() }
+    Admin { listen: map.read("listen", names::listen).unwrap_or_default(), hosts: hosts(map) }
+}
+
+fn hosts(map: &Map<'_>) -> Vec<String> {
+    const REMEDY: &str = "write a list of names, such as [metrics.example.com]";
+    let Some(node) = map.given("hosts") else { return Vec::new() };
+    let Value::List(items) = &node.value else {
+        map.report(node.at, format!("{} must be a list, not {}", map.path("hosts"), node.describe()), REMEDY);
+        return Vec::new();
+    };
+    let name = |item: &Node| {
+        let Value::Scalar(text, _) = &item.value else {
+            let what = format!("{} must hold names, not {}", map.path("hosts"), item.describe());
+            map.report(item.at, what, REMEDY);
+            return None;
+        };
+        let complain = |Complaint { message, remedy }| {
+            map.report(item.at, format!("{}: {message}", map.path("hosts")), remedy);
+        };
+        names::host(text).map_err(complain).ok()
+    };
+    items.iter().filter_map(name).collect()
 }
 
 #[cfg(test)]

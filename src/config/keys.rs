@@ -29,6 +29,8 @@ pub(super) enum Shape {
     Path,
     Url,
     Listen,
+    /// A list of host names.
+    Hosts,
     Secret,
     Bool,
     Port,
@@ -88,6 +90,12 @@ pub(super) const SOURCE: &[Key] = &[
     key("ca", Shape::Path, "PEM file of the authorities to trust instead of the system's."),
     key("cert", Shape::Path, "PEM file of the client certificate."),
     key("key", Shape::Path, "PEM file of the client certificate's key."),
+    key(
+        "readable_password",
+        Shape::Bool,
+        "Whether the password may be sent by MD5 or in cleartext to a server that is not verified.",
+    )
+    .default("false"),
     key("schema", Shape::Identifier, "Where unqualified tables are.").default("public"),
     key("slot", Shape::SlotName, "The replication slot.").default("pg2planhat"),
     key("publication", Shape::Identifier, "The publication.").default("pg2planhat"),
@@ -116,8 +124,10 @@ pub(super) const STATE: &[Key] = &[
 ];
 
 /// `admin`
-pub(super) const ADMIN: &[Key] =
-    &[key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187")];
+pub(super) const ADMIN: &[Key] = &[
+    key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
+    key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
+];
 
 /// One entry of `sections`
 pub(super) const SECTION: &[Key] = &[

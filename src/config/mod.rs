@@ -85,14 +85,16 @@ pub struct Source {
     pub user: Option<String>,
     /// The role's password. Read again on every connect.
     pub password: Option<Secret>,
-    /// How the connection is protected.
-    pub tls: TlsMode,
+    /// How the connection is protected, where the file says so: the URL and PGSSLMODE count only where it does not.
+    pub tls: Option<TlsMode>,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// PEM file of the client certificate (chain).
     pub cert: Option<PathBuf>,
     /// PEM file of the client certificate's key.
     pub key: Option<PathBuf>,
+    /// Whether the password may go to the server by MD5 or in cleartext where nothing proves who reads it.
+    pub readable_password: bool,
     /// Where unqualified tables are.
     pub schema: String,
     /// The replication slot.
@@ -162,6 +164,8 @@ pub struct State {
 pub struct Admin {
     /// `address:port` to listen on.
     pub listen: String,
+    /// Further names that a request's Host header may have, beside those that no stranger can own.
+    pub hosts: Vec<String>,
 }
 
 /// One mapping of one table to one kind of item.

@@ -143,6 +143,18 @@ pub(super) fn listen(text: &str) -> Parsed<String> {
     ))
 }
 
+/// A name that a request's Host header may have, without its port.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if !text.is_empty() && text.bytes().all(fine) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(
+        format!("{} is not a host name", shown(text)),
+        "write the name alone, without scheme, port or wildcard, such as metrics.example.com",
+    ))
+}
+
 /// The base URL of the sink, without trailing slashes. Its text is in no complaint: it may hold what it should not.
 pub(super) fn base_url(text: &str) -> Parsed<String> {
     const REMEDY: &str = "write the scheme and the host alone, such as https://analytics.planhat.com";

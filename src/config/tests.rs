@@ -211,6 +211,12 @@ fn errors_of_planhat_state_admin_and_limits() {
     );
     one_error(&top("state: { url: { env: X } }"), "1:15: url in state is not a connection URL", "postgres://");
     one_error(&top("admin: { listen: 9187 }"), "1:18: listen in admin: \"9187\" is not an address", "127.0.0.1:9187");
+    let hosts = "1:17: hosts in admin must be a list, not a single value";
+    one_error(&top("admin: { hosts: metrics.example.com }"), hosts, "[metrics.example.com]");
+    one_error(&top("admin: { hosts: [a, \"b:9187\"] }"), "1:21: hosts in admin: \"b:9187\" is not a host", "port");
+    one_error(&top("admin: { hosts: [{ a: b }] }"), "1:18: hosts in admin must hold names, not a mapping", "list");
+    assert_eq!(good(&top("admin: { hosts: [a.example.com, b] }")).admin.hosts, ["a.example.com", "b"]);
+    assert!(good(&top("admin: { hosts: }")).admin.hosts.is_empty());
     one_error(&top("shutdown_grace: soon"), "1:17: shutdown_grace: \"soon\" is not a duration", "5s");
     one_error(&top("memory: 64 MB extra"), "1:9: memory: \"64 MB extra\" is not a size", "64KiB");
     one_error(
@@ -533,7 +539,7 @@ fn meanings() {
     let config =
         good(&top("source: { schema: app, url: { env: STATE_URL }, tls: disable, manage: off }\nstate: { url: null }"));
     assert_eq!(config.sections[0].table, TableName { schema: "app".into(), name: "t".into() });
-    assert_eq!((config.source.tls, config.source.manage), (TlsMode::Disable, false));
+    assert_eq!((config.source.tls, config.source.manage), (Some(TlsMode::Disable), false));
     assert!(config.source.host.is_none() && config.state.url.is_none());
     assert_eq!(config.source.url, Some(Secret::Env("STATE_URL".into())));
 }
@@ -567,6 +573,7 @@ fn the_example_loads_and_shows_the_defaults() {
         for section in &mut config.sections {
             section.timezone.get_or_insert(jiff::tz::TimeZone::UTC);
         }
+        config.source.tls.get_or_insert_default();
         format!("{config:#?}")
     };
     assert_eq!(comparable(example), comparable(minimal));

@@ -4,6 +4,7 @@
 //! * Out: batches to send, and the [`Op`]s that record what became of them.
 //! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
 
+mod daily;
 mod delivery;
 mod queue;
 mod range;
@@ -13,6 +14,7 @@ mod settle;
 use std::collections::HashSet;
 use std::time::Duration;
 
+pub use daily::Daily;
 pub use delivery::{Sending, Stage, Step};
 pub use queue::Queue;
 pub use range::{Chunk, Range};
@@ -91,8 +93,8 @@ pub struct Lane {
     pub limits: BatchLimits,
     /// When a batch that is not full goes.
     pub flush: Flush,
-    /// For `daily_at`: when it goes next, on the monotonic clock.
-    pub daily_due: Option<Duration>,
+    /// For `daily_at`: when it goes.
+    pub daily: Daily,
     /// What becomes of batches in doubt.
     pub in_doubt: InDoubt,
     /// How its keys are read.
@@ -139,7 +141,7 @@ impl Lane {
             name: section.name.clone(),
             limits: section.batch,
             flush: section.flush.clone(),
-            daily_due: None,
+            daily: Daily::default(),
             in_doubt: section.in_doubt,
             key_type: KeyType::Int,
             paused: false,
@@ -260,7 +262,7 @@ impl Lane {
         }
         let due = |opened: Duration| match &self.flush {
             Flush::Every(age) => now >= opened + *age,
-            Flush::DailyAt(..) => self.daily_due.is_some_and(|due| opened <= due && now >= due),
+            Flush::DailyAt(..) => self.daily.is_due(opened, now),
         };
         let stream = |queue: &mut Queue| queue.take(|opened| force || due(opened));
         let age = match &self.flush {
@@ -284,7 +286,7 @@ impl Lane {
                 Flush::Every(age) => {
                     [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
                 }
-                Flush::DailyAt(..) => self.stream.opened().and(self.daily_due),
+                Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
             },
             Stage::Idle | Stage::Waiting { .. } | Stage::Announcing(_) | Stage::Requesting(_) => None,
         }

@@ -82,9 +82,16 @@ impl Found {
             return Err(needs(Reason::SlotMissing, what, REPAIR));
         };
         if there.is_lost() {
-            let why = there.invalidation_reason.as_deref().unwrap_or("its WAL was removed");
-            let what = format!("the slot {slot} is lost ({why}): rows committed after {checkpoint} cannot be streamed");
+            let why = there.why_lost();
+            let what =
+                format!("the slot {slot} is lost, for {why}: rows committed after {checkpoint} cannot be streamed");
             return Err(needs(Reason::SlotLost, what, REPAIR));
+        }
+        if there.two_phase == Some(true) {
+            let what = format!(
+                "the slot {slot} has two_phase, which ours never has: it brings prepared transactions before they are committed"
+            );
+            return Err(needs(Reason::SlotRecreated, what, REPAIR));
         }
         let lsn = |text: &Option<String>| text.as_ref().and_then(|lsn| lsn.parse::<Lsn>().ok());
         let (restart, confirmed) = (lsn(&there.restart_lsn), there.confirmed());

@@ -43,12 +43,16 @@ const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
 /// How long a standby waits between two looks at the slot.
 const STANDBY_LOOK: Duration = Duration::from_secs(2);
 
-/// Runs until told to stop.
+/// How long a state that needs a person is left alone before it is looked at again, by a process that stays.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop. Where a person must decide it ends, or stays: shows that on the admin port, lets the slot go, and
+/// goes on once it is mended. It looks again just as a process that is started again would.
 ///
 /// # Errors
 /// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
 /// for, for ever.
-pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
+pub async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit, Fault> {
     let config = Arc::new(config);
     let board = Board::new(&config)?;
     let listener = admin::bind(&config.admin.listen).await?;
@@ -56,7 +60,7 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
         status: board.subscribe(),
         metrics: Arc::clone(&board.metrics),
         heartbeat: Arc::clone(&board.heartbeat),
-        hosts: Hosts::new::<&str>(&config.admin.listen, &[]),
+        hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
         looks: board.looks.clone(),
     };
     // Told to end when this function is left, however it is.
@@ -85,7 +89,16 @@ pub async fn run(config: Config, stop: Stop) -> Result<Exit, Fault> {
         };
         let fault = match led {
             Ok(Ending::Drained) => return Ok(Exit::Done),
-            Ok(Ending::Needs(needs)) | Err(Hindrance::Needs(needs)) => return Err(person(&config, &board, needs).await),
+            Ok(Ending::Needs(needs)) | Err(Hindrance::Needs(needs)) => {
+                let fault = person(&config, &board, needs).await;
+                if !stays || !board.needs_a_person() {
+                    return Err(fault);
+                }
+                tokio::select! {
+                    () = stop.asked() => return Err(fault),
+                    () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                }
+            }
             Ok(Ending::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
             Ok(Ending::Again) => {
                 failures = 0;
@@ -112,13 +125,14 @@ async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault 
         tracing::error!(seen = needs.fault.what, what = fault.what, "fenced: stopping at once");
         return Fault::new(Exit::NeedsPerson, fault.what, fault.remedy);
     }
-    board.needs_person(&needs);
-    tracing::error!(
-        reason = needs.reason.as_str(),
-        what = needs.fault.what,
-        remedy = needs.fault.remedy,
-        "stopped: a person must decide"
-    );
+    if board.needs_person(&needs) {
+        tracing::error!(
+            reason = needs.reason.as_str(),
+            what = needs.fault.what,
+            remedy = needs.fault.remedy,
+            "stopped: a person must decide"
+        );
+    }
     let recorded = async {
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let Some(instance) = store.instance().await.map_err(|error| error.fault())? else { return Ok(()) };
@@ -159,13 +173,18 @@ async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
 
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
 async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, Hindrance> {
-    board.is(InstanceState::Starting);
+    // What needs a person is shown until it is known to be mended.
+    if !board.needs_a_person() {
+        board.is(InstanceState::Starting);
+    }
     let prepared = start::prepare(config, &board.waits()).await?;
     let begin = stream_start(config, &prepared);
     let mut stream =
         Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
     match stream.events.recv().await {
-        Some(Event::Started) => {}
+        Some(Event::Started) => {
+            board.is(InstanceState::Starting);
+        }
         Some(Event::Ended(ended)) if ended.fate == Fate::SlotActive => {
             drop(stream);
             if board.is(InstanceState::Standby) {

@@ -5,7 +5,7 @@
 //! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_postgres::error::SqlState;
@@ -17,6 +17,7 @@ use crate::postgres::range::{self, Selection};
 use crate::postgres::sql::{Session, connect_sql, is_transient};
 use crate::postgres::{fence, setup, table};
 use crate::row::{Key, KeyType};
+use crate::telemetry::logs::{Passage, Throttle};
 
 /// What a range's task tells the corridor.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct RangeTask {
 
 /// How long it waits before it tries again what a person must mend.
 const RETRY: Duration = Duration::from_secs(15);
+/// How often a hindrance of one kind is logged.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl RangeTask {
     /// Reads to the end of the range. `turn` bounds how many ranges are read at once, `ahead` how many chunks this one may
@@ -66,14 +69,17 @@ impl RangeTask {
         news: mpsc::Sender<RangeNews>,
     ) {
         let Ok(_turn) = turn.acquire_owned().await else { return };
-        let mut failed = false;
+        let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
         let mut limit = range::next_limit(None);
         loop {
             match self.attempt(&source, &ahead, &news, &mut failed, &mut limit).await {
                 Ok(()) => return,
                 Err(fault) => {
                     let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
-                    tracing::warn!(section = %self.section.name, what = fault.what, remedy = fault.remedy, "the backfill waits");
+                    if let Passage::Log { suppressed } = said.event(fault.exit.code(), Instant::now()) {
+                        let (what, remedy) = (&fault.what, &fault.remedy);
+                        tracing::warn!(section = %self.section.name, suppressed, what, remedy, "the backfill waits");
+                    }
                     failed = true;
                     if news.send(RangeNews::Failed(self.lane, fault)).await.is_err() {
                         return;

@@ -5,7 +5,7 @@
 //! * Never: "ready" where nothing flows.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -33,6 +33,8 @@ pub struct Board {
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
+    /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
+    left: Arc<Mutex<HashMap<String, [u64; 4]>>>,
 }
 
 impl Board {
@@ -58,6 +60,7 @@ impl Board {
             looks: Looks::default(),
             wire,
             sections,
+            left: Arc::default(),
         })
     }
 
@@ -100,18 +103,30 @@ impl Board {
             status.state = InstanceState::Stalled;
             status.ready = false;
             status.instance.leader = false;
+            status.reason = None;
             status.message = Some(fault.what.clone());
             status.remedy = Some(fault.remedy.clone());
         });
     }
 
-    /// Writes that a person must decide.
-    pub fn needs_person(&self, needs: &Needs) {
-        self.stalled(&needs.fault);
+    /// Writes that a person must decide; returns whether that, or its reason, is new.
+    pub fn needs_person(&self, needs: &Needs) -> bool {
+        let mut new = false;
         self.status.send_modify(|status| {
+            new = status.reason != Some(needs.reason);
             status.state = InstanceState::NeedsPerson;
+            status.ready = false;
+            status.instance.leader = false;
             status.reason = Some(needs.reason);
+            status.message = Some(needs.fault.what.clone());
+            status.remedy = Some(needs.fault.remedy.clone());
         });
+        new
+    }
+
+    /// Whether that is what stands written.
+    pub fn needs_a_person(&self) -> bool {
+        self.status.borrow().state == InstanceState::NeedsPerson
     }
 
     /// The epoch by which this process leads, if it does.
@@ -123,6 +138,16 @@ impl Board {
     /// Whether this process leads.
     pub fn is_leading(&self) -> bool {
         self.status.borrow().instance.leader
+    }
+
+    /// Leaves what a section's counters show as unsettled to the next corridor.
+    pub fn leave(&self, name: &str, left: [u64; 4]) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), left);
+    }
+
+    /// What the last corridor left of a section.
+    pub fn left(&self, name: &str) -> [u64; 4] {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
     }
 
     /// Changes the document.
@@ -174,9 +199,10 @@ pub struct SectionBook {
 }
 
 impl SectionBook {
-    /// A book that goes on from the state's row.
-    pub fn new(row: Option<SectionRow>) -> SectionBook {
+    /// A book that goes on from the state's row, and from what the corridor before left.
+    pub fn new(row: Option<SectionRow>, left: [u64; 4]) -> SectionBook {
         let last_delivered = row.as_ref().and_then(|row| row.last_delivered_at.clone());
+        let shown = left.map(|read| Counts { read, ..Counts::default() });
         SectionBook {
             row,
             since: Totals::default(),
@@ -186,7 +212,7 @@ impl SectionBook {
             quarantined: Vec::new(),
             warning: None,
             range_began: None,
-            shown: Default::default(),
+            shown,
         }
     }
 
@@ -217,6 +243,11 @@ impl SectionBook {
         let shed: u64 = self.shown.iter().zip(&lane.counts).map(|(shown, is)| shown.read - is.read).sum();
         metrics.unsettled(lane.unsettled().iter().sum::<u64>() + shed);
         metrics.oldest_unsettled(lane.oldest().map(|oldest| now.saturating_sub(oldest)));
+    }
+
+    /// Rows that the counters show as read and not as settled, by phase.
+    pub fn left(&self) -> [u64; 4] {
+        self.shown.map(|shown| shown.read - shown.filtered - shown.delivered - shown.quarantined)
     }
 
     /// The section's part of the status.

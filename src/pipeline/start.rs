@@ -289,18 +289,14 @@ pub(super) async fn describe(
         },
     };
     let columns = section.columns();
-    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
-    if let Some(name) = columns.iter().find(generated)
-        && slot::server(control).await?.version < 180_000
-    {
-        let what = format!(
-            "section {}: the column {name} is generated: before PostgreSQL 18 the stream does not bring it",
-            section.name
-        );
-        return Ok(Err(Fault::usage(
-            what,
-            "map the columns that it is made from; or fill an ordinary column by a trigger",
-        )));
+    if columns.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
+        let version = slot::server(control).await?.version;
+        let publication = &config.source.publication;
+        let published = slot::publication(control, publication).await?.map(|publication| publication.generated);
+        let left_out = columns.iter().find_map(|name| table.left_out(name, version, (publication, published)));
+        if let Some((what, remedy)) = left_out {
+            return Ok(Err(Fault::usage(format!("section {}: {what}", section.name), remedy)));
+        }
     }
     let all = table.row_columns(types);
     let chosen: Vec<_> =

@@ -21,8 +21,6 @@ use crate::state::{Event, Store};
 
 /// How often it looks.
 pub const LOOK: Duration = Duration::from_secs(3);
-/// Every so many looks the publication and the tables are looked at as well.
-const THOROUGH: u32 = 3;
 
 /// One look.
 #[derive(Debug)]
@@ -35,13 +33,14 @@ pub struct Look {
     pub xmin: u64,
     /// The WAL's end when `xmin` was taken.
     pub floor_at: Lsn,
-    /// The publication and where each watched table is now; only at every third look.
-    pub thorough: Option<Thorough>,
+    /// The publication and where each watched table is now. Looked at behind `xmin`: where all is in order, rows are missing
+    /// of no transaction below it.
+    pub published: Published,
 }
 
-/// What is looked at less often.
+/// What decides which rows the server sends.
 #[derive(Debug)]
-pub struct Thorough {
+pub struct Published {
     /// The publication; `None` where it is gone.
     pub publication: Option<Publication>,
     /// Which OID each configured name has now.
@@ -84,7 +83,6 @@ pub enum Seen {
 
 /// Watches the server until nobody listens.
 pub async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
-    let mut round = 0u32;
     loop {
         let session = match connect_sql(&config.source, &purpose(&config)).await {
             Ok(session) => session,
@@ -96,18 +94,16 @@ pub async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
                 continue;
             }
         };
-        if !look_on(&config, &session, &seen, &mut round).await {
+        if !look_on(&config, &session, &seen).await {
             return;
         }
     }
 }
 
 /// Looks until the connection ends. Returns whether anybody still listens.
-async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>, round: &mut u32) -> bool {
+async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>) -> bool {
     loop {
-        let looking = look(config, session, round.is_multiple_of(THOROUGH));
-        let looked = tokio::time::timeout(Duration::from_secs(10), looking).await;
-        *round = round.wrapping_add(1);
+        let looked = tokio::time::timeout(Duration::from_secs(10), look(config, session)).await;
         let news = match looked {
             Ok(Ok(look)) => Seen::Look(Box::new(look)),
             // A look that was under way when the server said that it goes down.
@@ -137,48 +133,53 @@ fn is_shutdown(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown())
 }
 
+/// Where each configured name leads now.
+const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
+    FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
+    LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name";
+
 /// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
 /// tells of a table that was attached later. Nothing comes back for a table without partitions.
-const PARTITIONS: &str = "SELECT c.oid, c.relname::text, y.xmin <> i.xmin
-    FROM pg_catalog.pg_partition_tree($1::oid::regclass) t
+const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin
+    FROM unnest($1::oid[]) AS root
+    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root::regclass) t
     JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
     WHERE t.isleaf AND t.level > 0";
 
-async fn look(config: &Config, session: &Session, thorough: bool) -> Result<Look, tokio_postgres::Error> {
+async fn look(config: &Config, session: &Session) -> Result<Look, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
         pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
     let row = session.query_one(sql, &[]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
-    let thorough = if thorough {
-        let (mut names, mut partitions) = (Vec::new(), Vec::new());
-        for section in config.sections.iter().filter(|section| section.is_on()) {
-            let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                WHERE n.nspname = $1 AND c.relname = $2";
-            let found = session.query_opt(sql, &[&section.table.schema, &section.table.name]).await?;
-            let oid: Option<u32> = found.map(|row| row.get(0));
-            names.push((super::start::written(&section.table), oid));
-            let Some(root) = oid.filter(|oid| !partitions.iter().any(|known: &Partition| known.root == *oid)) else {
-                continue;
-            };
-            let rows = session.query(PARTITIONS, &[&root]).await?;
-            let partition =
-                |row: &tokio_postgres::Row| Partition { root, oid: row.get(0), name: row.get(1), attached: row.get(2) };
-            partitions.extend(rows.iter().map(partition));
-        }
-        let publication = slot::publication(session, &config.source.publication).await?;
-        Some(Thorough { publication, names, partitions })
-    } else {
-        None
-    };
     Ok(Look {
         slot: slot::slot(session, &config.source.slot).await?,
         flushed: lsn(2),
         xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
         floor_at: lsn(1),
-        thorough,
+        published: published(config, session).await?,
     })
+}
+
+async fn published(config: &Config, session: &Session) -> Result<Published, tokio_postgres::Error> {
+    let tables = crate::postgres::setup::tables(config);
+    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
+    let tables: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+    let rows = session.query(NAMES, &[&schemas, &tables]).await?;
+    let names: Vec<(String, Option<u32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let roots: Vec<u32> = names.iter().filter_map(|(_, oid)| *oid).collect();
+    let rows = session.query(PARTITIONS, &[&roots]).await?;
+    let partition = |row: &tokio_postgres::Row| Partition {
+        root: row.get(0),
+        oid: row.get(1),
+        name: row.get(2),
+        attached: row.get(3),
+    };
+    let partitions = rows.iter().map(partition).collect();
+    let publication = slot::publication(session, &config.source.publication).await?;
+    Ok(Published { publication, names, partitions })
 }
 
 /// How often the operators' wishes are looked for: they are obeyed within 5 s.

@@ -53,7 +53,8 @@ pub async fn run(
                     return;
                 }
                 if store.is_closed() {
-                    store = reconnect(&connector, store, 1).await;
+                    // Nothing waits to be written: whoever has something says why it cannot be.
+                    reconnect(&connector, &mut store, 1).await.ok();
                 }
                 continue;
             }
@@ -80,7 +81,13 @@ pub async fn run(
                         return;
                     }
                     failures += 1;
-                    store = reconnect(&connector, store, failures).await;
+                    // Why it cannot be reached says more than that it went away: a password, a certificate.
+                    while let Err(fault) = reconnect(&connector, &mut store, failures).await {
+                        failures += 1;
+                        if told.send(Written::Waiting(fault)).is_err() {
+                            return;
+                        }
+                    }
                     continue;
                 }
             };
@@ -92,18 +99,13 @@ pub async fn run(
     }
 }
 
-/// A new connection, as soon as there is one; the old store where none is needed.
-async fn reconnect(connector: &StateConnector, store: Store, failures: u32) -> Store {
+/// A new connection after a while, where one is needed; or why there is none.
+async fn reconnect(connector: &StateConnector, store: &mut Store, failures: u32) -> Result<(), Fault> {
     let delay = crate::planhat::delay(failures.min(6), None, fastrand::f64()).min(Duration::from_secs(10));
     tokio::time::sleep(delay).await;
-    if !store.is_closed() {
-        return store;
+    if store.is_closed() {
+        let named = |fault: Fault| Fault { what: format!("the state cannot be reached: {}", fault.what), ..fault };
+        *store = connector.store().await.map_err(named)?;
     }
-    match connector.store().await {
-        Ok(new) => new,
-        Err(error) => {
-            tracing::debug!(%error, "the state's database is still away");
-            store
-        }
-    }
+    Ok(())
 }

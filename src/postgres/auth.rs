@@ -165,8 +165,11 @@ pub(super) fn missing_password(place: &str, passfile_note: Option<&str>) -> Faul
 /// The server wants the password in a form that others on the way could use.
 pub(super) fn readable_password(place: &str, how: &str) -> Fault {
     Fault::usage(
-        format!("{place}: the server wants the password by {how} over an unprotected network; it was not sent"),
-        "set source.tls: verify-full; or let the role in by scram-sha-256 in pg_hba.conf and set its password again",
+        format!(
+            "{place}: the server wants the password by {how}, and TLS does not prove whose server it is; it was not sent"
+        ),
+        "let the role in by scram-sha-256 in pg_hba.conf and set its password again; or set source.tls: verify-full; or, if \
+         you trust the network, source.readable_password: true",
     )
 }
 

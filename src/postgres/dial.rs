@@ -50,7 +50,8 @@ pub(super) struct Link {
     pub stream: Stream,
     /// The `tls-server-end-point` hash, where the stream is TLS and the certificate has one.
     pub end_point: Option<Vec<u8>>,
-    /// Whether nobody in between can read along: TLS, a Unix socket, or the loopback interface.
+    /// Whether the server may have the password readable: verified by TLS, or on this machine (a Unix socket, the loopback
+    /// interface); or because the configuration says so.
     pub private: bool,
 }
 
@@ -137,16 +138,16 @@ async fn open(target: &Target, endpoint: &Endpoint, address: &Address) -> Result
     };
     let stream = TcpStream::connect(socket).await.map_err(|error| describe_io(&place, &error))?;
     tune(&stream).map_err(|error| describe_io(&place, &error))?;
+    let private = target.readable_password || socket.ip().is_loopback();
     let name = match &endpoint.host {
         Host::Tcp(name) if target.tls.mode != TlsMode::Disable => name,
         Host::Tcp(_) | Host::Unix(_) => {
-            let private = socket.ip().is_loopback();
             return Ok(Link { stream: Stream::Tcp(stream), end_point: None, private });
         }
     };
     let stream = ask_for_tls(stream, target.tls.negotiation, &place).await?;
     let (stream, end_point) = tls::begin(stream, &target.tls, name, &place).await?;
-    Ok(Link { stream: Stream::Tls(Box::new(stream)), end_point, private: true })
+    Ok(Link { stream: Stream::Tls(Box::new(stream)), end_point, private: private || target.verifies() })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {

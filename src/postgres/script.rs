@@ -27,6 +27,8 @@ struct Seen {
     provider: Provider,
     version: i32,
     partitioned: Vec<TableName>,
+    /// A stored generated column is mapped, and this server can publish it.
+    generated: bool,
     database: String,
 }
 
@@ -41,14 +43,14 @@ pub async fn dba(config: &Config, state: &StateScript<'_>) -> String {
 
 async fn see(session: &Session, config: &Config) -> Result<Seen, tokio_postgres::Error> {
     let server = super::slot::server(session).await?;
-    let mut partitioned = Vec::new();
+    let mut tables = Vec::new();
     for name in setup::tables(config) {
-        if table::by_name(session, &name).await?.is_some_and(|info| info.kind == 'p') {
-            partitioned.push(name);
-        }
+        tables.extend(table::by_name(session, &name).await?);
     }
+    let generated = server.version >= 180_000 && setup::generated(config, &tables);
+    let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();
     let provider = Provider::detect(session).await?;
-    Ok(Seen { provider, version: server.version, partitioned, database: server.database.1 })
+    Ok(Seen { provider, version: server.version, partitioned, generated, database: server.database.1 })
 }
 
 fn write(config: &Config, state: &StateScript<'_>, seen: Option<&Seen>) -> String {
@@ -135,9 +137,10 @@ fn publication(sql: &mut String, config: &Config, seen: Option<&Seen>) {
     writeln!(sql, "-- 2. The publication: before the slot, inserts only, no filter and no column list.").ok();
     writeln!(sql, "SET lock_timeout = '5s';").ok();
     // By the plain names: an array of them says which are missing.
+    let generated = if seen.is_some_and(|seen| seen.generated) { ", publish_generated_columns = stored" } else { "" };
     writeln!(
         sql,
-        "SELECT format('CREATE PUBLICATION %I WITH (publish = ''insert'', publish_via_partition_root = true)', p)\n  \
+        "SELECT format('CREATE PUBLICATION %I WITH (publish = ''insert'', publish_via_partition_root = true{generated})', p)\n  \
          FROM (VALUES ({})) AS wanted (p) WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = p)\n\\gexec",
         quote::literal(name)
     )

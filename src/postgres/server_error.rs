@@ -77,7 +77,8 @@ impl ServerError {
             ),
             "28000" => self.authorization_remedy(&role),
             "3D000" => "mend source.database; `psql -l` lists the databases of that server".to_owned(),
-            "42501" if self.message.contains("replication") || self.message.contains("walsender") => format!(
+            // "must be superuser or replication role to start walsender" until 15, "permission denied to start WAL sender" since.
+            "42501" if ["replication", "walsender", "WAL sender"].iter().any(|word| self.message.contains(word)) => format!(
                 "ALTER ROLE {role} REPLICATION (Amazon RDS and Aurora: GRANT rds_replication TO {role})"
             ),
             "42501" => format!("grant the right that is named to {role}: `pg2planhat check` prints the exact SQL"),
@@ -191,6 +192,8 @@ mod tests {
         let fault = error("28000", "role \"o\"\"x\" does not exist").fault("there", "o\"x");
         assert!(fault.remedy.starts_with("CREATE ROLE \"o\"\"x\" LOGIN"), "{}", fault.remedy);
         let fault = error("42501", "must be superuser or replication role to start walsender").fault("there", "u");
+        assert!(fault.remedy.starts_with("ALTER ROLE \"u\" REPLICATION"), "{}", fault.remedy);
+        let fault = error("42501", "permission denied to start WAL sender").fault("there", "u");
         assert!(fault.remedy.starts_with("ALTER ROLE \"u\" REPLICATION"), "{}", fault.remedy);
     }
 

@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::fence::{self, Blocker};
 use super::slot::{self, Publication};
 use super::sql::{Session, first_value};
+use super::table::TableInfo;
 use super::{quote, table};
 use crate::config::{Config, TableName};
 use crate::fault::Fault;
@@ -26,13 +27,23 @@ pub struct Statement {
     pub sql: String,
 }
 
-/// `CREATE PUBLICATION` for these tables.
-pub fn create_publication(name: &str, tables: &[String]) -> String {
+/// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
+pub fn create_publication(name: &str, tables: &[String], generated: bool) -> String {
     format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true{})",
         quote::ident(name),
-        tables.join(", ")
+        tables.join(", "),
+        if generated { ", publish_generated_columns = stored" } else { "" }
     )
+}
+
+/// Whether a stored generated column is mapped. Only PostgreSQL 18 can publish it; before, its section is refused.
+pub fn generated(config: &Config, tables: &[TableInfo]) -> bool {
+    config.sections.iter().filter(|section| section.is_on()).any(|section| {
+        let table = tables.iter().find(|table| table.name == section.table);
+        let stored = |name: &String| table?.column(name).map(|column| column.generated && column.stored);
+        section.columns().iter().any(|name| stored(name) == Some(true))
+    })
 }
 
 /// `ALTER PUBLICATION … ADD TABLE`.
@@ -80,12 +91,16 @@ pub async fn ensure_publication(
     let name = &config.source.publication;
     let wanted = tables(config);
     let there = slot::publication(session, name).await.map_err(|error| session.fault(&error))?;
-    let mut from = Vec::new();
+    let version = slot::server(session).await.map_err(|error| session.fault(&error))?.version;
+    let (mut from, mut infos) = (Vec::new(), Vec::new());
     for table_name in &wanted {
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
         match info {
             Some(_) if there.is_some() && known.contains(table_name) => {}
-            Some(info) => from.push((info.oid, info.from_clause())),
+            Some(info) => {
+                from.push((info.oid, info.from_clause()));
+                infos.push(info);
+            }
             // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
             None if there.is_some() => {}
             None => {
@@ -97,7 +112,10 @@ pub async fn ensure_publication(
         }
     }
     let sql = match &there {
-        None => create_publication(name, &from.iter().map(|(_, clause)| clause.clone()).collect::<Vec<_>>()),
+        None => {
+            let clauses: Vec<String> = from.iter().map(|(_, clause)| clause.clone()).collect();
+            create_publication(name, &clauses, version >= 180_000 && generated(config, &infos))
+        }
         Some(publication) => {
             fits(name, publication)?;
             let missing: Vec<String> = from
@@ -176,6 +194,7 @@ pub async fn ensure_slot(session: &Session, config: &Config, waiting: Waiting<'_
                 "give this instance a name of its own: `source.slot`",
             ));
         }
+        Some(slot) if slot.two_phase == Some(true) => return Err(two_phase(name)),
         Some(slot) if slot.confirmed_flush_lsn.is_some() => return Ok(None),
         // Half-made: a client vanished while it waited for open transactions. It goes by itself, or is being made.
         Some(_) => {
@@ -193,6 +212,17 @@ pub async fn ensure_slot(session: &Session, config: &Config, waiting: Waiting<'_
     }
     let lsn = patiently(session, &sql, waiting).await?;
     lsn.as_deref().and_then(|lsn| lsn.parse().ok()).map(Some).ok_or_else(|| Fault::bug("a slot without a position"))
+}
+
+/// A slot that decodes at PREPARE brings messages that this program never asks for.
+pub fn two_phase(name: &str) -> Fault {
+    Fault::needs_person(
+        format!("the slot {name} was made with two_phase: it brings prepared transactions before they are committed"),
+        format!(
+            "SELECT pg_drop_replication_slot({}); then `pg2planhat run` (the first time) or `pg2planhat repair` makes it as it must be",
+            quote::literal(name)
+        ),
+    )
 }
 
 /// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way. Gives the first

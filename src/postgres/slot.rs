@@ -25,10 +25,26 @@ pub struct Slot {
     pub wal_status: Option<String>,
     /// Bytes that may be written before it may be lost; NULL without `max_slot_wal_keep_size`.
     pub safe_wal_size: Option<i64>,
+    /// Prepared transactions come at PREPARE already, in messages of their own (15; ours never).
+    pub two_phase: Option<bool>,
     /// Survives a failover (17).
     pub failover: Option<bool>,
     /// Why it is of no more use (17).
     pub invalidation_reason: Option<String>,
+}
+
+/// What became of a lost slot, in words.
+fn lost_because(reason: Option<&str>) -> String {
+    match reason {
+        None => "the server removed WAL that it needed".to_owned(),
+        Some("wal_removed") => "the server removed WAL that it needed (wal_removed)".to_owned(),
+        Some("idle_timeout") => {
+            "nobody read from it for longer than idle_replication_slot_timeout (idle_timeout)".to_owned()
+        }
+        Some("rows_removed") => "rows of the catalog that it needed were vacuumed away (rows_removed)".to_owned(),
+        Some("wal_level_insufficient") => "wal_level was lowered (wal_level_insufficient)".to_owned(),
+        Some(other) => format!("a reason that the server calls {other}"),
+    }
 }
 
 impl Slot {
@@ -40,6 +56,11 @@ impl Slot {
     /// Whether its WAL is gone.
     pub fn is_lost(&self) -> bool {
         self.wal_status.as_deref() == Some("lost") || self.invalidation_reason.is_some()
+    }
+
+    /// Why it was lost.
+    pub fn why_lost(&self) -> String {
+        lost_because(self.invalidation_reason.as_deref())
     }
 }
 
@@ -64,6 +85,8 @@ pub struct Publication {
     pub others: bool,
     /// `publish_via_partition_root`.
     pub via_root: bool,
+    /// It publishes stored generated columns (18).
+    pub generated: bool,
     /// Its tables.
     pub tables: Vec<Published>,
 }
@@ -89,8 +112,9 @@ pub struct Published {
 /// # Errors
 /// Where a query fails.
 pub async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
-    let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot
-        FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot,
+            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)
+        FROM pg_catalog.pg_publication p WHERE pubname = $1";
     let Some(row) = client.query_opt(sql, &[&name]).await? else { return Ok(None) };
     // Filters and column lists exist from 15 on; before, the view has neither column.
     let sql = "SELECT t.schemaname::text, t.tablename::text, c.oid,
@@ -117,6 +141,7 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
         insert: row.get(1),
         others: row.get(2),
         via_root: row.get(3),
+        generated: row.get(4),
         tables: tables.iter().map(published).collect(),
     }))
 }

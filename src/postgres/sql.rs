@@ -323,7 +323,7 @@ mod tests {
         for user in ["by_scram", "by_md5", "by_clear"] {
             assert!(connect_sql(&cluster().source(user), "test").await.is_ok(), "{user}");
         }
-        let plain = |user| Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+        let plain = |user| Source { tls: Some(TlsMode::Disable), ca: None, ..cluster().source(user) };
         for user in ["by_scram_plain", "by_md5", "by_clear"] {
             assert!(connect_sql(&plain(user), "test").await.is_ok(), "{user} by the loopback interface");
         }
@@ -366,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn a_readable_password_is_not_sent_over_a_network() {
         for (user, how) in [("by_clear", "cleartext"), ("by_md5", "MD5")] {
-            let source = Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+            let source = Source { tls: Some(TlsMode::Disable), ca: None, ..cluster().source(user) };
             let target = Target::resolve(&source).unwrap();
             let endpoint: &Endpoint = &target.endpoints[0];
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", cluster().port)).await.unwrap();

@@ -17,8 +17,10 @@ pub struct TableColumn {
     pub type_name: String,
     /// Declared NOT NULL.
     pub not_null: bool,
-    /// `GENERATED ALWAYS AS … STORED`: absent from the stream before PostgreSQL 18.
+    /// `GENERATED ALWAYS AS …`: absent from the stream, unless it is stored and PostgreSQL 18 publishes it.
     pub generated: bool,
+    /// Its values are stored; a virtual one's (18) are made when it is read, and so never are in the WAL.
+    pub stored: bool,
 }
 
 /// A table, as the catalog has it.
@@ -44,6 +46,27 @@ impl TableInfo {
     /// A column by its name.
     pub fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Why the stream does not bring this column, and what to do; `published`: the publication has
+    /// `publish_generated_columns = stored`, where there is one yet.
+    pub fn left_out(&self, name: &str, version: i32, publication: (&str, Option<bool>)) -> Option<(String, String)> {
+        let column = self.column(name).filter(|column| column.generated)?;
+        let instead = "map the columns that it is made from; or fill an ordinary column by a trigger";
+        let said = |what: &str, remedy: String| Some((format!("the column {name} is generated: {what}"), remedy));
+        if version < 180_000 {
+            return said("before PostgreSQL 18 the stream does not bring it", instead.to_owned());
+        }
+        if !column.stored {
+            let remedy = format!("make it STORED; or {instead}");
+            return said("it is virtual, so its values are nowhere in the WAL", remedy);
+        }
+        if publication.1 == Some(false) {
+            let name = super::quote::ident(publication.0);
+            let remedy = format!("ALTER PUBLICATION {name} SET (publish_generated_columns = stored);");
+            return said("the publication does not publish generated columns", remedy);
+        }
+        None
     }
 
     /// The columns as rows bring them.
@@ -75,7 +98,7 @@ const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
 const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
-    attgenerated <> ''
+    attgenerated <> '', attgenerated <> 'v'
  FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
 
 /// Looks a table up by name.
@@ -128,6 +151,7 @@ async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Optio
         type_name: row.get(2),
         not_null: row.get(3),
         generated: row.get(4),
+        stored: row.get(5),
     };
     Ok(Some(TableInfo {
         oid,

@@ -40,6 +40,8 @@ pub struct Target {
     pub session: SessionKind,
     /// Whether SCRAM must be bound to the TLS channel.
     pub channel_binding: Binding,
+    /// Whether the password may go out readable where nothing proves who reads it.
+    pub readable_password: bool,
     /// The bound on connecting to one address, hand-shake and authentication included.
     pub connect_timeout: Duration,
     /// Why a password file was passed over, for the error that a missing password will cause.
@@ -143,8 +145,7 @@ impl Target {
             database: source.database.clone(),
             user: source.user.clone(),
             password: source.password.as_ref().map(Secret::reveal).transpose()?.map(Password),
-            // The default cannot be told from the same word written out; it alone yields to the URL and PGSSLMODE.
-            tls: Some(source.tls).filter(|mode| *mode != TlsMode::default()),
+            tls: source.tls,
             ca: source.ca.clone(),
             cert: source.cert.clone(),
             key: source.key.clone(),
@@ -153,7 +154,8 @@ impl Target {
         if let Some(secret) = &source.url {
             given = given.or(url::parse(&secret.reveal()?)?);
         }
-        Target::settle(given.or(from_env(env, FILLS)?), env)
+        let target = Target::settle(given.or(from_env(env, FILLS)?), env)?;
+        Ok(Target { readable_password: source.readable_password, ..target })
     }
 
     /// Resolves a `postgres://…` URL that stands alone. PGHOST, PGPASSWORD and the like are the source's and do
@@ -199,6 +201,12 @@ impl Target {
             mode @ (TlsMode::VerifyFull | TlsMode::VerifyCa | TlsMode::Require | TlsMode::Disable) => mode,
         };
         let negotiation = given.negotiation.unwrap_or_default();
+        if (mode, negotiation) == (TlsMode::Disable, Negotiation::Direct) {
+            return Err(Fault::usage(
+                "TLS is disabled, and sslnegotiation=direct wants to begin with it",
+                "set source.tls to verify-full; or take sslnegotiation out of the URL and PGSSLNEGOTIATION",
+            ));
+        }
         Ok(Target {
             endpoints,
             database,
@@ -208,9 +216,19 @@ impl Target {
             application_name: given.application_name,
             session,
             channel_binding: given.channel_binding.unwrap_or_default(),
+            readable_password: false,
             connect_timeout: given.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             passfile_note,
         })
+    }
+
+    /// Whether TLS proves whose server it is. Any certificate of the system's authorities is not proof without its name.
+    pub fn verifies(&self) -> bool {
+        match self.tls.mode {
+            TlsMode::VerifyFull => true,
+            TlsMode::VerifyCa => self.tls.ca.is_some(),
+            TlsMode::Require | TlsMode::Disable => false,
+        }
     }
 
     /// How errors name this target at one of its servers.
@@ -269,10 +287,11 @@ mod tests {
             database: None,
             user: None,
             password: None,
-            tls: TlsMode::VerifyFull,
+            tls: None,
             ca: None,
             cert: None,
             key: None,
+            readable_password: false,
             schema: "public".into(),
             slot: "s".into(),
             publication: "p".into(),
@@ -306,8 +325,16 @@ mod tests {
         assert_eq!(target.tls.mode, TlsMode::Require);
         assert_eq!(target.options.as_deref(), Some("-c a=b"));
         assert_eq!(target.application_name.as_deref(), Some("mine"));
-        let written = Source { tls: TlsMode::VerifyCa, ..source };
-        assert_eq!(resolve(&written, &env).unwrap().tls.mode, TlsMode::VerifyCa);
+        // What the file says is not weakened, not even where it is the default's own word.
+        let env = [&env[..], &[("PGSSLMODE", "disable")]].concat();
+        for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa, TlsMode::Require, TlsMode::Disable] {
+            let written = Source { tls: Some(mode), ..source.clone() };
+            assert_eq!(resolve(&written, &env).unwrap().tls.mode, mode);
+        }
+        assert_eq!(resolve(&source, &env).unwrap().tls.mode, TlsMode::Require, "the URL's");
+        let alone = Source { url: None, ..source };
+        assert_eq!(resolve(&alone, &env).unwrap().tls.mode, TlsMode::Disable, "the environment's");
+        assert_eq!(resolve(&alone, &env[..5]).unwrap().tls.mode, TlsMode::VerifyFull, "the default");
     }
 
     #[test]
@@ -356,6 +383,9 @@ mod tests {
         };
         assert_eq!(target.tls, tls);
         assert_eq!((target.channel_binding, target.connect_timeout), (Binding::Require, Duration::from_secs(3)));
+        assert!(target.verifies() && !target.readable_password);
+        let fault = resolve(&nothing(), &[("PGUSER", "u"), ("PGSSLMODE", "disable"), ("PGSSLNEGOTIATION", "direct")]);
+        assert!(fault.unwrap_err().what.contains("sslnegotiation=direct"));
         let fault = resolve(&nothing(), &[("PGSSLMODE", "prefer")]).unwrap_err();
         assert!(fault.what.contains("PGSSLMODE") && fault.remedy.contains("verify-full"), "{fault}");
     }

@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use crate::config::TlsMode;
 use crate::fault::Fault;
 
-use super::target::TlsSetup;
+use super::target::{Negotiation, TlsSetup};
 use super::{dial, x509};
 
 /// PostgreSQL's name in ALPN; `sslnegotiation=direct` demands it.
@@ -47,10 +47,26 @@ pub(super) async fn begin(
         )
     })?;
     let connected = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
-    let stream = connected.map_err(|error| dial::describe_io(place, &error))?;
+    let direct = setup.negotiation == Negotiation::Direct;
+    let stream = connected.map_err(|error| match cause(&error) {
+        None if direct => not_direct(place, &error),
+        Some(_) | None => dial::describe_io(place, &error),
+    })?;
+    // Without it, what answers may be any TLS server, an HTTP one say, that somebody made us talk to (libpq asks for it, too).
+    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(not_direct(place, &io::Error::other("the server did not choose the protocol postgresql by ALPN")));
+    }
     let certificates = stream.get_ref().1.peer_certificates();
     let end_point = certificates.and_then(<[_]>::first).and_then(|certificate| x509::end_point(certificate));
     Ok((stream, end_point))
+}
+
+/// The fault of TLS that was begun at once, with a server that does not know of it.
+fn not_direct(place: &str, error: &io::Error) -> Fault {
+    Fault::unavailable(
+        format!("{place}: TLS cannot begin at once (sslnegotiation=direct): {error}"),
+        "PostgreSQL knows it from 17 on, and poolers and proxies may not: take sslnegotiation=direct out of the URL, or PGSSLNEGOTIATION; it is tried again",
+    )
 }
 
 fn client_config(setup: &TlsSetup) -> Result<ClientConfig, Fault> {
@@ -292,6 +308,11 @@ fn describe_certificate(error: &CertificateError) -> (String, String) {
                 ),
             )
         }
+        CertificateError::BadSignature => (
+            "the server's certificate was issued by an authority that is not trusted here, but bears the name of one that is"
+                .to_owned(),
+            format!("{trust}: the authority was made anew, or somebody stands in for the server"),
+        ),
         CertificateError::UnknownIssuer => (
             "the server's certificate was issued by an authority that is not trusted here".to_owned(),
             format!(
@@ -331,6 +352,8 @@ fn describe_alert(alert: AlertDescription) -> (String, String) {
         AlertDescription::CertificateRequired
         | AlertDescription::UnknownCA
         | AlertDescription::BadCertificate
+        // Its signature is not the authority's: an authority of the same name that was made anew.
+        | AlertDescription::DecryptError
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown => {
             "the server wants a client certificate that its ssl_ca_file vouches for: set source.cert and source.key, or renew them"
@@ -376,7 +399,7 @@ mod tests {
         let pair = || authority().sign(&leaf(&["db.elsewhere", "10.0.0.1"]));
         let fault = "is not for localhost; it is for db.elsewhere, ";
         refused(through(pair(), |_| {}).await, fault, "verify-ca");
-        assert!(through(pair(), |source| source.tls = TlsMode::VerifyCa).await.is_ok());
+        assert!(through(pair(), |source| source.tls = Some(TlsMode::VerifyCa)).await.is_ok());
         let nameless = authority().sign(&leaf(&[]));
         refused(through(nameless, |_| {}).await, "no subjectAltName", "subjectAltName localhost");
     }
@@ -387,7 +410,7 @@ mod tests {
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
-            let outcome = through(authority().sign(&params), |source| source.tls = mode).await;
+            let outcome = through(authority().sign(&params), |source| source.tls = Some(mode)).await;
             refused(outcome, "has expired", "renew it");
         }
     }
@@ -396,7 +419,7 @@ mod tests {
     async fn a_self_signed_certificate_is_taken_when_it_is_given_or_nothing_is_verified() {
         let pair = || self_signed(&leaf(&["localhost"]));
         refused(through(pair(), |_| {}).await, "self-signed", "source.ca");
-        let require = |source: &mut Source| (source.tls, source.ca) = (TlsMode::Require, None);
+        let require = |source: &mut Source| (source.tls, source.ca) = (Some(TlsMode::Require), None);
         assert!(through(pair(), require).await.is_ok());
 
         // As `openssl req -x509` makes it.

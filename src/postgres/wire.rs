@@ -420,7 +420,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_system_is_identified_by_every_way_in() {
-        let plain = |user| Source { tls: TlsMode::Disable, ca: None, ..cluster().source(user) };
+        let plain = |user| Source { tls: Some(TlsMode::Disable), ca: None, ..cluster().source(user) };
         let (cert, key) = (Some(cluster().path("client.crt")), Some(cluster().path("client.key")));
         let by_cert = Source { cert, key, password: None, ..cluster().source("by_cert") };
         let unix = Some(cluster().directory.display().to_string());

@@ -11,12 +11,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use super::declare::{Declared, PREFIX, declare_metrics, register};
+use super::process::Process;
 use super::section::{Age, SectionMetrics};
 use super::status::{InstanceState, SectionState, Status};
 use crate::fault::Fault;
@@ -31,6 +31,10 @@ const REQUEST: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 const LATE: &[f64] = &[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
+
+/// Messages that carry nothing for a section: each has its series from the start.
+const IGNORED: &[&str] =
+    &["update", "delete", "truncate", "origin", "type", "message", "unknown", "attached_partition"];
 
 declare_metrics! {
     /// All metrics of one process, in a registry of their own.
@@ -121,10 +125,13 @@ impl Metrics {
         let core = Core { registry: Registry::new(), ages: Mutex::default(), books: Arc::default() };
         let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));
         let metrics = Metrics::declare(core).map_err(bug)?;
-        metrics.core.registry.register(Box::new(ProcessCollector::for_self())).map_err(bug)?;
+        metrics.core.registry.register(Box::new(Process::new())).map_err(bug)?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for state in InstanceState::ALL {
             metrics.instance_state.with_label_values(&[state.as_str()]).set(0);
+        }
+        for kind in IGNORED {
+            metrics.stream_messages_ignored_total.with_label_values(&[kind]).reset();
         }
         Ok(metrics)
     }
@@ -267,7 +274,6 @@ mod tests {
         let mut status = Status::starting("s", "p");
         status.sections.push(section_status(SectionState::Streaming));
         metrics.reflect(&status);
-        metrics.ignored("update");
         let text = metrics.render();
         for (name, declared) in Metrics::names().zip(Metrics::DECLARED) {
             assert!(name.starts_with("pg2planhat_"));

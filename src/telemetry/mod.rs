@@ -7,6 +7,7 @@
 mod declare;
 pub mod logs;
 pub mod metrics;
+mod process;
 mod section;
 pub mod status;
 

@@ -47,7 +47,8 @@ fn for_each_source(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
             // Tests are not built into the image.
             let is_test = entry.file_stem().is_some_and(|stem| stem == "tests" || stem == "fixture");
             if !is_test {
-                see(&entry, &std::fs::read_to_string(&entry).unwrap());
+                let source = std::fs::read_to_string(&entry).unwrap();
+                see(&entry, source.split("#[cfg(test)]\nmod tests {").next().unwrap());
             }
         }
     }
@@ -73,7 +74,7 @@ fn compose_mounts_what_exists_and_opens_ports_on_this_machine_only() {
 #[test]
 fn the_systemd_unit_is_valid_and_little_exposed() {
     let unit = text("deploy/systemd/pg2planhat.service");
-    assert!(unit.contains("\nExecStart=/usr/bin/pg2planhat --config /etc/pg2planhat/pg2planhat.yaml run\n"));
+    assert!(unit.contains("\nExecStart=/usr/bin/pg2planhat --config /etc/pg2planhat/pg2planhat.yaml run --stay\n"));
     assert!(unit.contains("\nTimeoutStopSec=30s\n") && unit.contains("\nRestartPreventExitStatus=64 75\n"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pg2planhat.service");

@@ -90,7 +90,7 @@ fn manifests_and_configuration_agree() {
         let number =
             |text: &Value, unit: &str| text.as_str().unwrap().strip_suffix(unit).unwrap().parse::<i64>().unwrap();
         assert_eq!(pod["terminationGracePeriodSeconds"], number(&config["shutdown_grace"], "s") + 10);
-        assert!(number(&container["resources"]["limits"]["memory"], "Mi") >= 2 * number(&config["memory"], "MiB"));
+        assert!(number(&container["resources"]["limits"]["memory"], "Mi") >= 3 * number(&config["memory"], "MiB"));
         let port = container["ports"][0]["containerPort"].to_string();
         assert_eq!(config["admin"]["listen"], format!("0.0.0.0:{port}"));
         let mounts =
@@ -100,7 +100,7 @@ fn manifests_and_configuration_agree() {
         }
         let configured = container["args"][1].as_str().unwrap();
         assert!(mounts(configured.rsplit_once('/').unwrap().0), "{configured} is not mounted");
-        assert_eq!(container["args"], json!(["--config", "/etc/pg2planhat/pg2planhat.yaml", "run"]));
+        assert_eq!(container["args"], json!(["--config", "/etc/pg2planhat/pg2planhat.yaml", "run", "--stay"]));
         let name = of_kind(objects, "ConfigMap")["metadata"]["name"].as_str().unwrap();
         assert!(name.starts_with("pg2planhat-"), "without the hash a new configuration is no rollout");
     });

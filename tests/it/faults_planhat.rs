@@ -293,6 +293,7 @@ async fn case_48_no_such_name_and_no_tls_are_not_in_doubt() {
     for (url, word) in [("http://sink.invalid:1".to_owned(), ""), (scene.sim.url().replace("http", "https"), "")] {
         let config = scene.config.clone().set("planhat.url", &url).set("planhat.timeout", "2s");
         let app = App::run(&config);
+        app.wait_ready().await;
         scene.insert(1, 3).await;
         let tried = || async { app.metric("retries_total", &[("reason", "not_sent")]).await.filter(|n| *n >= 2.0) };
         eventually(PATIENCE, &format!("{url} to fail"), tried).await;

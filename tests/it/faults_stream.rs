@@ -5,7 +5,7 @@ use std::time::Duration;
 use pg2planhat::sim::SimFault;
 
 use crate::faults_stream_scene::{PATIENCE, Scene, section};
-use crate::harness::{App, Cluster, Direction, Proxy, SectionText, Stop, eventually};
+use crate::harness::{App, Cluster, Direction, Proxy, SectionText, Stop, Version, eventually};
 
 fn slow(millis: u64) -> SimFault {
     SimFault::Slow { millis }
@@ -309,7 +309,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     scene.cluster.sql("UPDATE m SET external_id = 'b' WHERE id = 1").await;
     scene.sim.wait_for(|stats| stats.metrics.items >= 3, PATIENCE).await.unwrap();
     assert_eq!(scene.accepted()[&1], 2);
-    // The partitions that there are have been seen: the first look is a thorough one.
+    // The partitions that there are have been seen, by the first look.
     metric(&app, "slot_retained_bytes", &[], |bytes| bytes >= 0.0).await;
     for sql in [
         "CREATE TABLE m_c (id bigint, external_id text, value float8, at timestamptz)",
@@ -321,8 +321,21 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     }
     app.wait_log("m_c was attached").await;
     assert!(!app.log().contains("m_d was attached"), "a partition made empty hides nothing");
+    if Version::usual() < Version::V15 {
+        // What it skips until then is in the gap.
+        scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (6, 'c')").await;
+        let anew = || async {
+            scene.cluster.sql("SELECT pg_logical_emit_message(false, 'test', repeat('x', 2000))").await;
+            app.log().contains("reading the stream again").then_some(())
+        };
+        eventually(PATIENCE, "the stream to be read anew", anew).await;
+        let below =
+            "SELECT count(*) FROM m WHERE id = 6 AND xmin::text::bigint < (SELECT xmin_floor FROM pg2planhat.gap)";
+        assert_eq!(scene.cluster.number(below).await, 0, "a row below the gap's floor: no repair would find it");
+    }
     scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (4, 'c'), (5, 'd')").await;
-    scene.sim.wait_for(|stats| stats.metrics.items >= 5, PATIENCE).await.unwrap();
+    let both = |_: &pg2planhat::sim::Stats| [4, 5].iter().all(|key| scene.accepted().contains_key(key));
+    scene.sim.wait_for(both, PATIENCE).await.unwrap();
     metric(&app, "stream_messages_ignored_total", &[("kind", "attached_partition")], |count| count > 0.0).await;
     assert_eq!(scene.gaps().await, ["partition_attached"]);
 }

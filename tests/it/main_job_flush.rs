@@ -76,7 +76,9 @@ async fn flush_daily_at_waits_for_its_hour() {
     let late = items[0].at.duration_since(due);
     assert!(late >= jiff::SignedDuration::from_millis(-50), "{late} after its hour");
     assert!(late < jiff::SignedDuration::from_secs(5), "{late} after its hour");
-    // After the hour: waits for tomorrow's, or for the end.
+    // After the hour: waits for tomorrow's, or for the end. The two are settled first: their own age would be taken for its.
+    let settled = |status: &serde_json::Value| (status["sections"][0]["rows_delivered"] == 5).then_some(());
+    app.wait_status("the two to be settled", settled).await;
     cluster.sql("INSERT INTO t DEFAULT VALUES").await;
     let read = |status: &serde_json::Value| (status["sections"][0]["lag_seconds"].as_f64()? > 1.0).then_some(());
     app.wait_status("the row to wait", read).await;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::drift::Anew;
 use super::{Corridor, LaneRun, Reconnect, SectionRun};
 use crate::config::{Config, Section};
 use crate::engine::{Engine, Settings};
@@ -55,7 +56,7 @@ impl Corridor {
         stream: Stream,
         begin: Start,
     ) -> Result<Corridor, Hindrance> {
-        let Prepared { control, mut store, checkpoint, identity, server: _, timeline_moved } = prepared;
+        let Prepared { control, mut store, checkpoint, identity, server, timeline_moved } = prepared;
         if timeline_moved {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None).await?;
@@ -77,11 +78,9 @@ impl Corridor {
         let (lists, lists_out) = mpsc::unbounded_channel();
         let (told, written) = mpsc::unbounded_channel();
         let ((ranges_in, ranges), (seen_in, seen)) = (mpsc::channel(8), mpsc::channel(32));
+        let mut tasks = watches(&config, &seen_in);
         let connector = StateConnector::new(Arc::clone(&config));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(writer::run(connector.clone(), store, term, lists_out, told));
-        tasks.spawn(watch::server(Arc::clone(&config), seen_in.clone()));
-        tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen_in.clone()));
+        tasks.spawn(writer::run(connector, store, term, lists_out, told));
         let now = Instant::now();
         let mut corridor = Corridor {
             attendant: board.looks.attend(),
@@ -96,6 +95,7 @@ impl Corridor {
             unwritten: None,
             control,
             identity,
+            anew: Anew::of(&server),
             epoch,
             types,
             unseen: HashMap::new(),
@@ -153,6 +153,15 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
     }
+}
+
+/// Sets the watch over server and operators going.
+fn watches(config: &Arc<Config>, seen: &mpsc::Sender<super::Seen>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(watch::server(Arc::clone(config), seen.clone()));
+    let connector = StateConnector::new(Arc::clone(config));
+    tasks.spawn(watch::operators(connector, config.state.keep_deliveries, seen.clone()));
+    tasks
 }
 
 /// How many ranges are read at once, so that their chunks stay within a quarter of the memory.
@@ -219,11 +228,13 @@ fn parts(
     for section in &config.sections {
         let Some(metrics) = board.section(section.name.as_str()) else { continue };
         let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-        let mut run = SectionRun { section: section.clone(), lane: None, book: SectionBook::new(known), metrics };
+        let left = board.left(section.name.as_str());
+        let book = SectionBook::new(known, left);
+        let mut run = SectionRun { section: section.clone(), lane: None, book, metrics };
         match attached.remove(&section.name) {
             Some(Ok(one)) => {
                 let laned = laned(config, one, parts.sections.len(), opened)?;
-                run.book = SectionBook::new(Some(laned.row));
+                run.book = SectionBook::new(Some(laned.row), left);
                 run.book.since.in_doubt += laned.doubted;
                 run.metrics.in_doubt(laned.doubted);
                 parts.first_ops.extend(laned.ops);

@@ -1,6 +1,6 @@
 //! What the watch sees of the publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
 //!
-//! * In: a thorough look.
+//! * In: a look.
 //! * Out: halted sections, and gaps recorded for `repair`.
 //! * Never: a section that goes on though rows of it may have been skipped.
 
@@ -10,15 +10,46 @@ use super::Corridor;
 use crate::fault::Fault;
 use crate::lane::Shut;
 use crate::pipeline::connect::StateConnector;
-use crate::pipeline::watch::{Look, Thorough};
+use crate::pipeline::watch::{Look, Published};
+use crate::postgres::slot::Server;
+use crate::row::Lsn;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status::Reason;
 
+/// When the stream is to be opened anew for an attached partition. pgoutput of PostgreSQL 14 remembers that it does not
+/// publish a table for as long as the walsender lives, and a new walsender learns it again from what was written before the
+/// table was attached: so not before all of that is confirmed. What is skipped meanwhile is in the gap.
+pub(super) struct Anew {
+    forgets: bool,
+    behind: Option<Lsn>,
+}
+
+impl Anew {
+    /// For this server.
+    pub(super) fn of(server: &Server) -> Anew {
+        Anew { forgets: server.version >= 150_000, behind: None }
+    }
+
+    /// A partition was attached by then. Whether the stream must be opened anew.
+    fn wanted(&mut self, by: Lsn) -> bool {
+        if !self.forgets {
+            self.behind = Some(by);
+        }
+        !self.forgets
+    }
+
+    /// Whether its time has come; once.
+    fn is_due(&mut self, confirmed: Lsn) -> bool {
+        self.behind.take_if(|behind| confirmed >= *behind).is_some()
+    }
+}
+
 impl Corridor {
-    /// The publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
-    pub(super) fn on_thorough(&mut self, look: &Look, thorough: &Thorough) {
+    /// Compares with what was attached. What concerns one section halts it; what concerns all ends this corridor.
+    pub(super) fn on_published(&mut self, look: &Look) {
+        let seen = &look.published;
         let name = self.config.source.publication.clone();
-        let Some(publication) = &thorough.publication else {
+        let Some(publication) = &seen.publication else {
             let what = format!("the publication {name} is gone");
             return self.needs(Reason::PublicationChanged, what);
         };
@@ -33,15 +64,21 @@ impl Corridor {
             let what = format!("the publication {name} does not publish inserts any more: rows are skipped in silence");
             return self.needs(Reason::PublicationChanged, what);
         }
+        // Only now: where the publication is not what it was, rows above the old floor may have been skipped, and the gap that
+        // `repair --gap` reads again must begin there.
+        self.engine.set_floor(look.floor_at, look.xmin);
+        if self.anew.is_due(self.engine.confirmed()) {
+            self.rewind();
+        }
         for lane in 0..self.lanes.len() {
             if self.engine.lanes[lane].shut.is_some() {
                 continue;
             }
-            self.partitions(lane, look, thorough);
+            self.partitions(lane, look, seen);
             let run = &self.lanes[lane];
             let table = publication.tables.iter().find(|table| table.oid == run.oid);
             let configured = crate::pipeline::start::written(&self.sections[run.section].section.table);
-            let now = thorough.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
+            let now = seen.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
             let drift = match table {
                 _ if now.is_some_and(|oid| oid != run.oid) => {
                     Some(format!("{configured} is another table than the one attached (swapped or remade)"))
@@ -81,15 +118,19 @@ impl Corridor {
 
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
     /// none. The section goes on: what comes from here on is whole.
-    fn partitions(&mut self, lane: usize, look: &Look, thorough: &Thorough) {
+    fn partitions(&mut self, lane: usize, look: &Look, seen: &Published) {
         let oid = self.lanes[lane].oid;
-        let now: Vec<_> = thorough.partitions.iter().filter(|partition| partition.root == oid).collect();
+        let now: Vec<_> = seen.partitions.iter().filter(|partition| partition.root == oid).collect();
         let known = self.lanes[lane].partitions.replace(now.iter().map(|partition| partition.oid).collect());
         let Some(known) = known else { return };
         for partition in now.iter().filter(|partition| partition.attached && !known.contains(&partition.oid)) {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
-            let remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds";
+            let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();
+            if self.anew.wanted(look.floor_at) {
+                remedy += "; PostgreSQL 14 may also skip rows inserted into it until the stream is read anew, in some seconds: \
+                           pg2planhat repair --gap";
+            }
             tracing::warn!(section = %self.engine.lanes[lane].name, what, remedy, at = %look.floor_at, "rows may be missing");
             self.board.metrics.ignored("attached_partition");
             self.open_gap(lane, "partition_attached", what);

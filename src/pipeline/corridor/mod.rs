@@ -122,6 +122,7 @@ pub struct Corridor {
     unwritten: Option<Fault>,
     control: Session,
     identity: Identity,
+    anew: drift::Anew,
     epoch: i64,
     types: Types,
     /// Types that no snapshot has seen, and since when they were asked for.
@@ -172,6 +173,7 @@ impl Corridor {
             self.show();
             if let Some(ending) = self.ending.take() {
                 beat.finish();
+                self.leave();
                 self.let_go(Duration::from_secs(2)).await;
                 return Ok(ending);
             }

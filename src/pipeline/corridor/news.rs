@@ -96,7 +96,6 @@ impl Corridor {
 
     fn on_look(&mut self, look: &Look) {
         self.flushed = look.flushed;
-        self.engine.set_floor(look.floor_at, look.xmin);
         let rate = self.wal.look(look.flushed, Instant::now());
         self.board.metrics.wal_bytes_per_second.set(rate.unwrap_or(0.0));
         match &look.slot {
@@ -105,8 +104,7 @@ impl Corridor {
                 self.needs(Reason::SlotMissing, what);
             }
             Some(slot) if slot.is_lost() => {
-                let what =
-                    format!("the slot {} is lost: the server removed WAL that it needed", self.config.source.slot);
+                let what = format!("the slot {} is lost, for {}", self.config.source.slot, slot.why_lost());
                 self.needs(Reason::SlotLost, what);
             }
             Some(slot) => {
@@ -131,9 +129,7 @@ impl Corridor {
                 });
             }
         }
-        if let Some(thorough) = &look.thorough {
-            self.on_thorough(look, thorough);
-        }
+        self.on_published(look);
     }
 
     pub(super) fn needs(&mut self, reason: Reason, what: String) {

@@ -58,6 +58,13 @@ impl Corridor {
         self.attendant.shown();
     }
 
+    /// Leaves the books as they are shown to the next corridor of this process.
+    pub(super) fn leave(&self) {
+        for run in self.sections.iter().filter(|run| run.lane.is_some()) {
+            self.board.leave(run.section.name.as_str(), run.book.left());
+        }
+    }
+
     /// What keeps rows from flowing, if anything does.
     fn trouble(&self) -> Option<Fault> {
         if let Some(fault) = &self.unwritten {
@@ -95,9 +102,8 @@ impl Corridor {
         let now = self.clock.elapsed();
         for lane in &mut self.engine.lanes {
             let Flush::DailyAt(time, zone) = &lane.flush else { continue };
-            // A minute after it was due, the next day's is set: what was taken in before it has gone by then.
-            if lane.daily_due.is_none_or(|due| now > due + Duration::from_secs(60)) {
-                lane.daily_due = next_daily(*time, zone).map(|wait| now + wait);
+            if lane.daily.wants_next(now) {
+                lane.daily.set_next(next_daily(*time, zone).map(|wait| now + wait));
             }
         }
     }

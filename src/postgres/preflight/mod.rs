@@ -5,6 +5,7 @@
 //! * Never: a change on the server; the first error alone.
 
 mod activity;
+mod failover;
 mod key;
 mod provider;
 mod publication;
@@ -60,6 +61,7 @@ async fn look(config: &Config, session: &Session, found: &mut Examination) -> Re
     let facts = Facts::read(session).await?;
     found.findings.extend(server::judge(&facts, session.is_sql_ascii()));
     let slot = slot::examine(session, config, &facts, &mut found.findings).await?;
+    failover::examine(session, config, &facts, &mut found.findings).await?;
     let tables = table::examine(session, config, &facts, found).await?;
     publication::examine(session, config, &facts, &tables, &mut found.findings).await?;
     activity::examine(session, slot, facts.provider, &mut found.findings).await
@@ -107,9 +109,9 @@ fn pooler(fault: Fault) -> Finding {
     Finding::error(
         "pooler",
         "source",
-        format!("a connection pooler stands in the way, and none can carry replication: {}", fault.what),
-        "set source.host and source.port to PostgreSQL itself: PgBouncer listens on 6432 by custom; Supabase: \
-         db.PROJECT.supabase.co:5432; Neon: the host without `-pooler`; DigitalOcean: not the pool's port",
+        format!("a connection pooler stands in the way, and does not carry replication: {}", fault.what),
+        "set source.host and source.port to PostgreSQL itself: PgBouncer listens on 6432 by custom (Crunchy Bridge: 5431); \
+         Supabase: db.PROJECT.supabase.co:5432; Neon: the host without `-pooler`; DigitalOcean: not the pool's port",
     )
 }
 
@@ -120,7 +122,7 @@ fn protection(config: &Config, findings: &mut Vec<Finding>) {
         Host::Tcp(host) if !dial::is_this_machine(host) => Some(host),
         Host::Tcp(_) | Host::Unix(_) => None,
     });
-    findings.extend(remote.and_then(|host| tls_advice(target.tls.mode, host)));
+    findings.extend(remote.and_then(|host| tls_advice(target.tls.mode, target.tls.ca.is_some(), host)));
 }
 
 #[cfg(test)]

@@ -96,6 +96,24 @@ impl Provider {
         }
     }
 
+    /// Which address is the primary's.
+    pub fn primary(self) -> &'static str {
+        match self {
+            Provider::Own => {
+                "set source.host to the primary; or list all servers and set target_session_attrs=read-write in source.url"
+            }
+            Provider::Rds => {
+                "set source.host to the primary instance's endpoint (Aurora: the cluster's writer endpoint, without `-ro-`)"
+            }
+            Provider::CloudSql => "set source.host to the primary instance's address, not to a read replica's",
+            Provider::Azure => {
+                "set source.host to the primary server's name, or to its writer endpoint (NAME.writer.postgres.database.azure.com)"
+            }
+            Provider::Neon => "set source.host to the branch's read-write compute, not to a read replica's",
+            Provider::Supabase => "set source.host to db.PROJECT.supabase.co, not to a read replica's",
+        }
+    }
+
     /// How a role gets the right to replicate.
     pub fn replication(self, role: &str) -> String {
         let role = quote::ident(role);
@@ -119,6 +137,14 @@ mod tests {
     fn each_provider_is_told_in_its_own_words() {
         assert!(Provider::Rds.logical().contains("rds.logical_replication"));
         assert!(Provider::CloudSql.logical().contains("cloudsql.logical_decoding"));
+        // What the README's table says of each.
+        let readme = include_str!("../../../README.md");
+        for word in ["rds.logical_replication = 1", "cloudsql.logical_decoding = on", "rds_replication", "`-pooler`"] {
+            assert!(readme.contains(word), "{word}");
+        }
+        for row in ["Amazon RDS", "Amazon Aurora", "Google Cloud SQL", "Azure Flexible Server", "Neon", "Supabase"] {
+            assert!(readme.contains(&format!("| {row} |")), "{row}");
+        }
         assert_eq!(Provider::Rds.replication("a\"b"), "GRANT rds_replication TO \"a\"\"b\";");
         assert_eq!(
             Provider::Own.set("max_wal_senders", "10", true),

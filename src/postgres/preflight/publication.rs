@@ -25,7 +25,6 @@ pub(super) async fn examine(
         form(publication, name, &subject, findings);
         harm(session, publication, name, &subject, findings).await?;
         partitions(publication, tables, name, &subject, findings);
-        generated(session, config, facts, tables, findings).await?;
     }
     let missing: Vec<&TableInfo> = match &there {
         Some(publication) => {
@@ -40,37 +39,40 @@ pub(super) async fn examine(
     if missing.is_empty() {
         return Ok(());
     }
-    lacking(session, config, there.is_some(), &missing, &subject, findings).await
+    let clauses: Vec<String> = missing.iter().map(|table| table.from_clause()).collect();
+    let generated = facts.server.version >= 180_000 && setup::generated(config, tables);
+    let (code, what, sql) = match there {
+        Some(_) => {
+            let what = format!("it does not carry {} yet", clauses.join(", ").replace("ONLY ", ""));
+            ("publication_tables", what, setup::add_tables(name, &clauses))
+        }
+        None => {
+            ("publication_missing", "there is none yet".into(), setup::create_publication(name, &clauses, generated))
+        }
+    };
+    if config.source.manage {
+        findings.push(Finding::info(code, &subject, what, "`pg2planhat setup` does it, and so does `run`"));
+        return rights(session, name, &missing, (there.is_some(), &sql), findings).await;
+    }
+    let message = format!("{what}, and `source.manage` is false");
+    findings.push(Finding::error(code, &subject, message, format!("let the tables' owner run: {sql};")));
+    Ok(())
 }
 
-/// Tables that it does not carry yet: who will add them?
-async fn lacking(
+/// Whether this role may make it carry the tables that it does not carry yet.
+async fn rights(
     session: &Session,
-    config: &Config,
-    there: bool,
+    name: &str,
     missing: &[&TableInfo],
-    subject: &str,
+    (there, sql): (bool, &str),
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let name = &config.source.publication;
-    let clauses: Vec<String> = missing.iter().map(|table| table.from_clause()).collect();
-    let sql = if there { setup::add_tables(name, &clauses) } else { setup::create_publication(name, &clauses) };
-    let (code, what) = match there {
-        true => ("publication_tables", format!("it does not carry {} yet", clauses.join(", ").replace("ONLY ", ""))),
-        false => ("publication_missing", "there is none yet".to_owned()),
-    };
-    if !config.source.manage {
-        let message = format!("{what}, and `source.manage` is false");
-        findings.push(Finding::error(code, subject, message, format!("let the tables' owner run: {sql};")));
-        return Ok(());
-    }
-    findings.push(Finding::info(code, subject, what, "`pg2planhat setup` does it, and so does `run`"));
     let oids: Vec<u32> = missing.iter().map(|table| table.oid).collect();
     let asked = "SELECT has_database_privilege(current_database(), 'CREATE'), current_database()::text,
         ARRAY(SELECT oid::regclass::text FROM pg_catalog.pg_class
               WHERE oid = ANY($1) AND NOT pg_has_role(relowner, 'USAGE')),
         COALESCE((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $2), true)";
-    let row = session.query_one(asked, &[&oids, name]).await?;
+    let row = session.query_one(asked, &[&oids, &name]).await?;
     let (create, database, foreign, owner): (bool, String, Vec<String>, bool) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
     let mut why = Vec::new();
@@ -86,7 +88,7 @@ async fn lacking(
     if !why.is_empty() {
         let message = format!("the role {} {}, so it cannot do this itself", session.user(), why.join(" and "));
         let remedy = format!("let a DBA run the script of `pg2planhat setup --print-sql`; here: {sql};");
-        findings.push(Finding::error("publication_rights", subject, message, remedy));
+        findings.push(Finding::error("publication_rights", format!("publication {name}"), message, remedy));
     }
     Ok(())
 }
@@ -155,30 +157,4 @@ fn partitions(publication: &Publication, tables: &[TableInfo], name: &str, subje
         let remedy = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", quote::ident(name));
         findings.push(Finding::error("publication_via_root", subject, message, remedy));
     }
-}
-
-/// From 18 on stored generated columns are published where the publication says so.
-async fn generated(
-    session: &Session,
-    config: &Config,
-    facts: &Facts,
-    tables: &[TableInfo],
-    findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
-    if facts.server.version < 180_000 {
-        return Ok(());
-    }
-    let mapped = config.sections.iter().filter(|section| section.is_on()).find_map(|section| {
-        let table = tables.iter().find(|table| table.name == section.table)?;
-        section.columns().into_iter().find(|name| table.column(name).is_some_and(|column| column.generated))
-    });
-    let Some(column) = mapped else { return Ok(()) };
-    let name = &config.source.publication;
-    let sql = "SELECT to_jsonb(p) ->> 'pubgencols' = 's' FROM pg_catalog.pg_publication p WHERE pubname = $1";
-    if session.query_one(sql, &[name]).await?.get::<_, Option<bool>>(0) != Some(true) {
-        let message = format!("the generated column {column} is mapped, and generated columns are not published");
-        let remedy = format!("ALTER PUBLICATION {} SET (publish_generated_columns = stored);", quote::ident(name));
-        findings.push(Finding::error("column_generated", format!("publication {name}"), message, remedy));
-    }
-    Ok(())
 }

@@ -32,6 +32,7 @@ const SETTINGS: &[&str] = &[
     "wal_sender_timeout",
     "max_slot_wal_keep_size",
     "idle_replication_slot_timeout",
+    "synchronized_standby_slots",
 ];
 
 impl Facts {
@@ -62,8 +63,9 @@ pub(super) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         findings.push(Finding::error(
             "standby",
             SUBJECT,
-            "this server is a standby: neither the publication nor the state schema can be made or written there",
-            "set source.host to the primary; or list all servers and set target_session_attrs=read-write in source.url",
+            "this server is a standby: neither the publication nor the state schema can be made or written there, although \
+             PostgreSQL 16 and later could decode on it",
+            facts.provider.primary(),
         ));
     }
     wal_level(facts, &mut findings);
@@ -76,6 +78,15 @@ pub(super) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         ));
     }
     senders(facts, &mut findings);
+    if facts.provider == Provider::Neon {
+        findings.push(Finding::info(
+            "neon",
+            SUBJECT,
+            "a running instance keeps the compute from scaling to zero; a slot that nobody reads from for about 40 hours is \
+             removed where another one is in use, and restoring a branch removes all",
+            "keep it running; after a removal: pg2planhat repair --gap",
+        ));
+    }
     kept_wal(facts, &mut findings);
     if sql_ascii {
         findings.push(Finding::warning(
@@ -193,11 +204,11 @@ fn kept_wal(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::fault::Severity;
 
-    fn facts() -> Facts {
+    pub(in super::super) fn facts() -> Facts {
         let settings =
             [("max_wal_senders", "10"), ("max_slot_wal_keep_size", "51200"), ("max_replication_slots", "10")];
         Facts {
@@ -240,6 +251,7 @@ mod tests {
         assert_eq!(codes(|f| f.server.wal_level = "replica".into()), ["wal_level"]);
         assert_eq!(codes(|f| f.server.in_recovery = true), ["standby"]);
         assert_eq!(codes(|f| f.server.replication = false), ["role_replication"]);
+        assert_eq!(codes(|f| f.provider = Provider::Neon), ["neon"]);
         assert_eq!(codes(|f| f.senders = 10), ["wal_senders"]);
         assert_eq!(codes(|f| f.senders = 9), ["wal_senders"]);
         assert_eq!(codes(|f| f.server.wal_sender_timeout = 0), ["wal_sender_timeout"]);

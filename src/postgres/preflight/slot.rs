@@ -57,10 +57,16 @@ fn judge(slot: &Slot, name: &str, database: &str, subject: &str, findings: &mut 
         findings.push(Finding::error("slot_database", subject, format!("it decodes another database: {other}"), own));
         return;
     }
+    if slot.two_phase == Some(true) {
+        let fault = setup::two_phase(name);
+        let message = "it was made with two_phase: it brings prepared transactions before they are committed";
+        findings.push(Finding::error("slot_two_phase", subject, message, fault.remedy));
+        return;
+    }
     if slot.is_lost() {
-        let why = slot.invalidation_reason.as_deref().unwrap_or("its WAL is gone");
         let message = format!(
-            "it is lost ({why}): rows since {} cannot be streamed",
+            "it is lost, for {}: rows since {} cannot be streamed",
+            slot.why_lost(),
             slot.confirmed_flush_lsn.as_deref().unwrap_or("?")
         );
         findings.push(Finding::error("slot_lost", subject, message, "pg2planhat repair --gap"));
@@ -106,6 +112,7 @@ mod tests {
             confirmed_flush_lsn: Some("0/2".into()),
             wal_status: Some("reserved".into()),
             safe_wal_size: None,
+            two_phase: Some(false),
             failover: None,
             invalidation_reason: None,
         };
@@ -118,6 +125,7 @@ mod tests {
         assert_eq!(codes(Slot { plugin: None, ..good.clone() }), ["slot_plugin"]);
         assert_eq!(codes(Slot { database: Some("other".into()), ..good.clone() }), ["slot_database"]);
         assert_eq!(codes(Slot { wal_status: Some("lost".into()), ..good.clone() }), ["slot_lost"]);
+        assert_eq!(codes(Slot { two_phase: Some(true), ..good.clone() }), ["slot_two_phase"]);
         assert_eq!(codes(Slot { confirmed_flush_lsn: None, ..good.clone() }), ["slot_half_made"]);
         assert_eq!(codes(Slot { active_pid: Some(1), ..good.clone() }), ["slot_active"]);
         assert_eq!(codes(Slot { wal_status: Some("unreserved".into()), ..good }), ["slot", "slot_unreserved"]);

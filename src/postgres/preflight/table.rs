@@ -6,10 +6,10 @@ use super::server::Facts;
 use super::{Examination, key};
 use crate::config::{Config, Section};
 use crate::fault::Finding;
-use crate::postgres::quote;
 use crate::postgres::sql::Session;
 use crate::postgres::table::{self, TableInfo};
 use crate::postgres::types::Types;
+use crate::postgres::{quote, slot};
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
 pub(super) async fn examine(
@@ -20,6 +20,8 @@ pub(super) async fn examine(
 ) -> Result<Vec<TableInfo>, Error> {
     let types = Types::load(session).await?;
     let mut tables: Vec<TableInfo> = Vec::new();
+    let published = slot::publication(session, &config.source.publication).await?;
+    let published = published.map(|publication| publication.generated);
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let known = tables.iter().find(|table| table.name == section.table);
         let info = match known {
@@ -38,7 +40,12 @@ pub(super) async fn examine(
             },
         };
         let before = found.findings.len();
-        generated(section, &info, facts, &mut found.findings);
+        let publication = (&*config.source.publication, published);
+        for name in section.columns() {
+            if let Some((message, remedy)) = info.left_out(&name, facts.server.version, publication) {
+                found.findings.push(Finding::error("column_generated", subject(section), message, remedy));
+            }
+        }
         if readable(session, section, &info, &mut found.findings).await? {
             key::examine(session, section, &info, &types, &mut found.findings).await?;
         }
@@ -125,23 +132,6 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
         findings.push(Finding::info("table_partitioned", &subject, message, "INSERT into the table itself"));
     }
     Ok(())
-}
-
-/// Generated columns are absent from the stream before PostgreSQL 18, while a SELECT shows them.
-fn generated(section: &Section, info: &TableInfo, facts: &Facts, findings: &mut Vec<Finding>) {
-    if facts.server.version >= 180_000 {
-        return;
-    }
-    for name in section.columns() {
-        if info.column(&name).is_some_and(|column| column.generated) {
-            findings.push(Finding::error(
-                "column_generated",
-                subject(section),
-                format!("the column {name} is generated: before PostgreSQL 18 the stream does not bring it"),
-                "map the columns that it is made from; or fill an ordinary column by a trigger",
-            ));
-        }
-    }
 }
 
 /// Tries to read the mapped columns, as a backfill would.

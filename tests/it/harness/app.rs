@@ -155,10 +155,12 @@ impl App {
         self.stdout.wait(text, PATIENCE).await;
     }
 
-    /// Waits for its end; the exit code, or 128 + the signal that ended it.
+    /// Waits for its end, and until its log has been read; the exit code, or 128 + the signal that ended it.
     pub async fn wait_exit(&self, limit: Duration) -> i32 {
         let ended = || async { self.child.lock().unwrap().try_wait().unwrap() };
         let status = eventually(limit, "the program to end", ended).await;
+        let read = || async { self.stderr.ended().then_some(()) };
+        eventually(PATIENCE, "the end of the program's log", read).await;
         status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap()
     }
 
@@ -210,9 +212,10 @@ impl App {
         Metrics::parse(&answer.body)
     }
 
-    /// One metric now: the sum over the samples that have these labels; `None` where there is none.
+    /// One metric now: the sum over the samples that have these labels; `None` where there is none, or nobody answers yet.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        self.metrics().await.get(name, labels)
+        assert!(self.is_running(), "the program has ended:\n{}", self.log());
+        Metrics::parse(&self.get("/metrics").await.ok()?.body).get(name, labels)
     }
 
     /// Waits until `/status` shows what is wished, and brings what `look` found there.

