@@ -178,7 +178,7 @@ async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, 
     if !board.needs_a_person() {
         board.is(InstanceState::Starting);
     }
-    let prepared = start::prepare(config, &|fault| board.waits(fault)).await?;
+    let prepared = start::prepare(config, &board.waits()).await?;
     let begin = stream_start(config, &prepared);
     let mut stream =
         Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;

@@ -91,12 +91,14 @@ impl Board {
         new
     }
 
-    /// Writes what a start waits for, or that it waits no more.
-    pub fn waits(&self, fault: Option<&Fault>) {
-        self.status.send_modify(|status| {
-            status.message = fault.map(|fault| fault.what.clone());
-            status.remedy = fault.map(|fault| fault.remedy.clone());
-        });
+    /// Writes what it is told that a start waits for, and with nothing that it waits no more.
+    pub fn waits(&self) -> impl Fn(Option<&Fault>) + Send + Sync {
+        |fault| {
+            self.status.send_modify(|status| {
+                status.message = fault.map(|fault| fault.what.clone());
+                status.remedy = fault.map(|fault| fault.remedy.clone());
+            });
+        }
     }
 
     /// Writes that something is away.

@@ -52,8 +52,7 @@ impl Corridor {
         let mut opened = store.open().await?;
         let caught_up = catch_up(&mut opened, &board.carried(), promoted);
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
-        let attached =
-            start::attach(&config, &control, &store, &term, &opened, &types, &|fault| board.waits(fault)).await?;
+        let attached = start::attach(&config, &control, &store, &term, &opened, &types, &board.waits()).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
