@@ -184,7 +184,7 @@ impl Copying<'_> {
             return Ok(());
         }
         let buffer = self.reader.buffer_mut();
-        let mut at = 0;
+        let (mut at, mut messages) = (0, 0);
         let mut wal_end = 0;
         while at < RUN_MAX {
             let rest = &buffer[at..];
@@ -229,7 +229,9 @@ impl Copying<'_> {
                 _ => {}
             }
             at += len;
+            messages += 1;
         }
+        self.pace.messages(messages);
         self.run = at;
         self.control.received.fetch_max(wal_end, Ordering::Relaxed);
         Ok(())
