@@ -2,12 +2,13 @@
 //!
 //! * In: where a section's range begins (and ends, where its fence has passed already).
 //! * Out: [`RangeNews`], in order.
-//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke.
+//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a turn taken from the corridor:
+//!   they have a thread of their own, so that the server sends while batches are made and sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 
 use crate::config::{Section, Source};
@@ -51,6 +52,37 @@ pub struct RangeTask {
     pub cursor: Option<Key>,
     /// The last key, where the fence has passed already.
     pub ceiling: Option<Key>,
+}
+
+/// The thread on which ranges are read. Its tasks end with it.
+#[derive(Debug)]
+pub struct Readers {
+    handle: tokio::runtime::Handle,
+    /// Dropped with this: the thread's own word to end.
+    _ends: oneshot::Sender<()>,
+}
+
+impl Readers {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread.
+    pub fn start() -> std::io::Result<Readers> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (ends, ended) = oneshot::channel::<()>();
+        std::thread::Builder::new().name("ranges".into()).spawn(move || {
+            runtime.block_on(async {
+                if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+            });
+        })?;
+        Ok(Readers { handle, _ends: ends })
+    }
+
+    /// Where its tasks are spawned.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
+    }
 }
 
 /// How long it waits before it tries again what a person must mend.

@@ -17,7 +17,7 @@ const STORED: usize = 16 << 10;
 /// The `SELECT` list of these columns: name and type OID, `None` for one that is to be read as it is (the key: a guarded
 /// one would be ordered by the guard, without its index). Returns whether there is a column of marks.
 pub(super) fn list<'a>(columns: impl Iterator<Item = (&'a str, Option<u32>)>) -> (String, bool) {
-    let (mut list, mut marks) = (Vec::new(), Vec::new());
+    let (mut list, mut marks, mut any) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (name, ty)) in columns.enumerate() {
         let name = quote::ident(name);
         match ty.and_then(|ty| is_large(&name, ty)) {
@@ -25,11 +25,14 @@ pub(super) fn list<'a>(columns: impl Iterator<Item = (&'a str, Option<u32>)>) ->
             Some(large) => {
                 marks.push(format!("CASE WHEN {large} THEN '{index}' END"));
                 list.push(format!("CASE WHEN {large} THEN NULL ELSE {name} END AS {name}"));
+                any.push(format!("({large})"));
             }
         }
     }
     if !marks.is_empty() {
-        list.push(format!("pg_catalog.concat_ws(',', {})", marks.join(", ")));
+        // Asked for first whether there is any: a list is dear to make, and nearly always empty.
+        let marks = format!("pg_catalog.concat_ws(',', {})", marks.join(", "));
+        list.push(format!("CASE WHEN {} THEN {marks} ELSE '' END", any.join(" OR ")));
     }
     (list.join(", "), !marks.is_empty())
 }
@@ -81,7 +84,7 @@ mod tests {
             "{sql}"
         );
         assert!(sql.contains("octet_length(\"b\") > 4194304") && sql.contains("octet_length(\"j\"::pg_catalog.text)"));
-        assert!(sql.ends_with("THEN '3' END)"), "{sql}");
+        assert!(sql.ends_with("THEN '3' END) ELSE '' END"), "{sql}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Corridor, Reconnect};
 use crate::config::Config;
 use crate::pipeline::carried::catch_up;
 use crate::pipeline::connect::StateConnector;
-use crate::pipeline::ranges::RangeTask;
+use crate::pipeline::ranges::{RangeTask, Readers};
 use crate::pipeline::report::{Board, WalRate};
 use crate::pipeline::start::{self, Hindrance, Prepared};
 use crate::pipeline::{watch, writer};
@@ -92,6 +92,7 @@ impl Corridor {
             written,
             ranges,
             ranges_in,
+            readers: None,
             turns: Arc::new(Semaphore::new(turns(&config))),
             seen,
             requests: JoinSet::new(),
@@ -133,7 +134,14 @@ impl Corridor {
             ceiling: range.ceiling.clone(),
         };
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
-        self.tasks.spawn(task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone()));
+        let reading = task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone());
+        if self.readers.is_none() {
+            self.readers = Readers::start().inspect_err(|error| tracing::warn!(%error, "no thread for ranges")).ok();
+        }
+        match &self.readers {
+            Some(readers) => self.tasks.spawn_on(reading, readers.handle()),
+            None => self.tasks.spawn(reading),
+        };
     }
 }
 

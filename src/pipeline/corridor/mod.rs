@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::identity::Needs;
-use super::ranges::RangeNews;
+use super::ranges::{RangeNews, Readers};
 use super::report::{Board, SectionBook, WalRate};
 use super::start::Hindrance;
 use super::watch::Seen;
@@ -137,6 +137,8 @@ pub struct Corridor {
     written: mpsc::UnboundedReceiver<Written>,
     ranges: mpsc::Receiver<RangeNews>,
     ranges_in: mpsc::Sender<RangeNews>,
+    /// The thread that reads them, once there was one to read.
+    readers: Option<Readers>,
     turns: Arc<Semaphore>,
     seen: mpsc::Receiver<Seen>,
     requests: JoinSet<Requested>,
