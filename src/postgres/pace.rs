@@ -44,7 +44,7 @@ impl Nearness {
     /// The longest pause.
     fn most(self) -> Duration {
         match self {
-            Nearness::SameHost => Duration::from_millis(3),
+            Nearness::SameHost => Duration::from_millis(5),
             Nearness::Socket => FIRST,
             Nearness::Network => Duration::from_millis(1),
         }
