@@ -25,7 +25,7 @@ pub async fn describe(cluster: &Cluster, rows: u64, times: u64) {
     let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!(
-        "machine: {cores} cores,{}; load {}",
+        "machine: {cores} cores, {}; load {}",
         model.trim_start_matches([' ', '\t', ':']).trim(),
         read("/proc/loadavg").trim()
     );
