@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{Cluster, eventually};
@@ -26,9 +27,15 @@ impl Cluster {
         Ok(client)
     }
 
-    /// Runs statements; panics with the server's words if one fails.
+    /// Runs statements; panics with the server's words if one fails. A walsender holds its slot for a moment after its client
+    /// has gone: that is waited for.
     pub async fn sql(&self, statements: &str) {
-        self.try_sql(statements).await.unwrap_or_else(|error| panic!("{statements}\n{error:?}"));
+        let begun = std::time::Instant::now();
+        while let Err(error) = self.try_sql(statements).await {
+            let in_use = error.code() == Some(&SqlState::OBJECT_IN_USE) && begun.elapsed() < Duration::from_secs(10);
+            assert!(in_use, "{statements}\n{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Runs statements.
