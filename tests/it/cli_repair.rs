@@ -136,10 +136,7 @@ async fn promoted(how: &str) {
     after_a_day(&scene, &scene.cluster).await;
     let standby = scene.cluster.standby().await;
     scene.insert(5).await;
-    let end = scene.cluster.text("SELECT pg_current_wal_lsn()").await;
-    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
-    let caught_up = || async { (standby.text(&replayed).await == "t").then_some(()) };
-    eventually(PATIENCE, "the standby to catch up", caught_up).await;
+    standby.catch_up_with(&scene.cluster).await;
     scene.cluster.crash().await;
     standby.promote().await;
     standby.sql("INSERT INTO m (external_id, value) VALUES ('after', 1), ('after', 2)").await;

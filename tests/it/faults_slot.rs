@@ -382,9 +382,7 @@ async fn case_26_a_promoted_standby_without_the_slot_is_a_named_state() {
     let standby = scene.cluster.standby().await;
     app.sigterm();
     assert_eq!(app.wait_exit(PATIENCE).await, 0);
-    let (end, caught_up) = (scene.cluster.text("SELECT pg_current_wal_lsn()").await, "SELECT pg_last_wal_replay_lsn()");
-    let replayed = || async { (standby.text(&format!("SELECT ({caught_up}) >= '{end}'")).await == "t").then_some(()) };
-    eventually(PATIENCE, "the standby to catch up", replayed).await;
+    standby.catch_up_with(&scene.cluster).await;
     scene.cluster.crash().await;
     standby.promote().await;
     let app = App::run(&scene.config.clone().through(standby.port()));
@@ -442,10 +440,7 @@ pub async fn in_step(scene: &Scene, standby: &Cluster) {
         (standby.number(synced).await > 0).then_some(())
     };
     eventually(PATIENCE, "the slot at the standby", there).await;
-    let end = scene.cluster.text("SELECT pg_current_wal_flush_lsn()").await;
-    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
-    let caught_up = || async { (standby.text(&replayed).await == "t").then_some(()) };
-    eventually(PATIENCE, "the standby to catch up", caught_up).await;
+    standby.catch_up_with(&scene.cluster).await;
 }
 
 #[tokio::test]

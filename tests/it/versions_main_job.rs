@@ -323,10 +323,7 @@ async fn case_26_a_promotion_without_the_slot_is_a_named_state(version: Version)
     let standby = scene.cluster.standby().await;
     drain(app, &scene.cluster).await;
     scene.insert(2).await;
-    let end = scene.cluster.text("SELECT pg_current_wal_lsn()").await;
-    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
-    let caught_up = || async { (standby.text(&replayed).await == "t").then_some(()) };
-    eventually(PATIENCE, "the standby to catch up", caught_up).await;
+    standby.catch_up_with(&scene.cluster).await;
     scene.cluster.crash().await;
     standby.promote().await;
     let scene = Scene { config: scene.config.through(standby.port()), cluster: standby, sim: scene.sim };

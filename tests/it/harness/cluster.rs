@@ -295,6 +295,15 @@ impl Cluster {
         standby
     }
 
+    /// Waits until this standby has replayed everything that `primary` has written by now.
+    #[allow(dead_code, reason = "the measurements have no standby")]
+    pub async fn catch_up_with(&self, primary: &Cluster) {
+        let end = primary.text("SELECT pg_current_wal_lsn()").await;
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+        let caught_up = || async { (self.text(&replayed).await == "t").then_some(()) };
+        super::eventually(std::time::Duration::from_secs(40), "the standby to catch up", caught_up).await;
+    }
+
     /// Makes a standby the primary, and waits until it is.
     pub async fn promote(&self) {
         assert_eq!(self.text("SELECT pg_promote(true, 60)").await, "t", "promotion failed:\n{}", self.log());
