@@ -9,15 +9,15 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use pg2planhat::config::{Config, Section};
-use pg2planhat::engine::{Action, Engine, Route, Settings};
-use pg2planhat::lane::Lane;
-use pg2planhat::mapping::Mapping;
-use pg2planhat::planhat::{Answer, Reply, Verdict, read};
-use pg2planhat::postgres::decode::{Decoder, Item};
-use pg2planhat::postgres::types::Types;
-use pg2planhat::progress::Progress;
-use pg2planhat::row::{Lsn, Position};
+use pg2planhat::testing::config::{Config, Section};
+use pg2planhat::testing::delivery::Lane;
+use pg2planhat::testing::delivery::Progress;
+use pg2planhat::testing::delivery::{Action, Engine, Route, Settings};
+use pg2planhat::testing::mapping::Mapping;
+use pg2planhat::testing::model::{Lsn, Position};
+use pg2planhat::testing::planhat::{Answer, Reply, Verdict, read};
+use pg2planhat::testing::postgres::Types;
+use pg2planhat::testing::postgres::{Decoder, Item};
 
 const METRIC: &[u8] = include_bytes!("recorded/metric.pgoutput");
 const ACTIVITY: &[u8] = include_bytes!("recorded/activity.pgoutput");
@@ -146,7 +146,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
 }
 
 fn whole(bencher: Bencher<'_, '_>, bytes: &[u8], section: usize) {
-    let config = pg2planhat::config::parse(CONFIG, "the bench").expect("the bench's own configuration");
+    let config = pg2planhat::testing::config::parse(CONFIG, "the bench").expect("the bench's own configuration");
     let (run, rows) = recording(bytes);
     assert!(carry(&run, &config, &config.sections[section]) > rows * 50, "every row became an item");
     bencher.counter(ItemsCount::new(rows)).bench_local(|| black_box(carry(&run, &config, &config.sections[section])));

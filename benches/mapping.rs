@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use pg2planhat::config::{
+use pg2planhat::testing::config::{
     ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section, Start, Sync, TableName,
 };
-use pg2planhat::mapping::Mapping;
-use pg2planhat::row::{Cell, Column, CommitTime, Row, Type};
+use pg2planhat::testing::mapping::Mapping;
+use pg2planhat::testing::model::{Cell, Column, CommitTime, Row, Type};
 
 const ROWS: usize = 1_000;
 const COMMITTED: CommitTime = CommitTime::Micros(757_653_845_123_456);

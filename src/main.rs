@@ -1,7 +1,7 @@
 //! The binary: wiring only.
 //!
 //! * In: arguments.
-//! * Out: an exit code (DESIGN section 6), and for an error two lines on stderr: what happened, what to do.
+//! * Out: an exit code, and for an error two lines on stderr: what happened, what to do.
 //! * Never: a panic without a word; noise about a reader that went away.
 
 use std::io::{IsTerminal as _, Write as _};
@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use pg2planhat::commands::{self, Cli};
-use pg2planhat::fault::{Exit, Fault};
+use pg2planhat::{Cli, Exit, Fault};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(fault.exit.code());
         }
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(commands::run(cli))));
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(pg2planhat::run(cli))));
     // Dropping a runtime waits for its blocking tasks, and looking a name up takes as long as the resolver likes: longer than
     // `shutdown_grace` where the network is gone.
     runtime.shutdown_background();
@@ -48,7 +47,7 @@ fn main() -> ExitCode {
 
 /// What clap has to say: help and version are no errors.
 fn refused(error: &clap::Error) -> Exit {
-    if let Some(fault) = commands::usage(error) {
+    if let Some(fault) = pg2planhat::usage(error) {
         say(&fault);
         return fault.exit;
     }

@@ -2,40 +2,35 @@
 
 use tokio::sync::watch;
 
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// Says when to end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(watch::Receiver<bool>);
 
 /// The hand that asks for the end.
 #[derive(Debug)]
-pub struct Stopper(watch::Sender<bool>);
+pub(crate) struct Stopper(watch::Sender<bool>);
 
 impl Stopper {
     /// Asks for the end.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 /// A pair that no signal is tied to.
-pub fn pair() -> (Stopper, Stop) {
+pub(crate) fn pair() -> (Stopper, Stop) {
     let (sender, receiver) = watch::channel(false);
     (Stopper(sender), Stop(receiver))
 }
 
 impl Stop {
     /// Resolves once the end was asked for; never where the asking side is gone.
-    pub async fn asked(&self) {
+    pub(crate) async fn asked(&self) {
         if self.0.clone().wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Whether the end was asked for.
-    pub fn is_asked(&self) -> bool {
-        *self.0.borrow()
     }
 }
 
@@ -44,7 +39,7 @@ impl Stop {
 ///
 /// # Errors
 /// Where the operating system gives no signal handler.
-pub fn on_signals() -> Result<Stop, Fault> {
+pub(crate) fn on_signals() -> Result<Stop, Fault> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| signal(kind).map_err(|error| Fault::bug(format!("no signal handler: {error}")));
     let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
@@ -60,7 +55,7 @@ pub fn on_signals() -> Result<Stop, Fault> {
                 stopper.stop();
             } else {
                 tracing::warn!("asked twice: ending at once; what is under way will be in doubt");
-                std::process::exit(i32::from(crate::fault::Exit::Unavailable.code()));
+                std::process::exit(i32::from(crate::model::Exit::Unavailable.code()));
             }
         }
     });

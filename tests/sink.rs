@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use pg2planhat::config::{ActivityNames, Kind, Model, Planhat, Secret};
-use pg2planhat::planhat::{Answer, Client, Endpoint, RefusedItem, Verdict, match_refused};
-use pg2planhat::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
+use pg2planhat::testing::config::{ActivityNames, Kind, Model, Planhat, Secret};
+use pg2planhat::testing::planhat::{Answer, Client, Endpoint, RefusedItem, Verdict, match_refused};
+use pg2planhat::testing::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
 
 const ITEMS: [&str; 2] =
     [r#"{"dimensionId":"d","value":1.50,"externalId":"a"}"#, r#"{"dimensionId":"d","value":2,"externalId":"b"}"#];

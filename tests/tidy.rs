@@ -5,43 +5,42 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 
+#[path = "tidy/graph.rs"]
+mod graph;
+#[path = "tidy/names.rs"]
+mod names;
+
 use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// DESIGN's import table, from the ground up: a room may import rooms of the levels above its own line, never of its own
-/// line or below. `main` and `lib` are the roof and stand outside.
+/// The import table, from the ground up: a room may import rooms of the levels above its own line, never of its own
+/// line or below. `main`, `lib` and `testing` are the roof and stand outside.
 const LEVELS: &[&[&str]] = &[
-    &["row", "fault"],
+    &["model"],
     &["config"],
-    &["postgres", "mapping", "batch", "planhat", "state", "sim"],
-    &["telemetry", "keys", "progress", "lane", "engine"],
-    &["pipeline", "admin", "shutdown"],
-    &["commands"],
+    &["postgres", "mapping", "planhat", "state", "sim"],
+    &["delivery", "telemetry"],
+    &["shutdown", "terminal"],
+    &["admin"],
+    &["runtime"],
+    &["operations"],
+    &["demo"],
+    &["cli"],
 ];
 
 /// Who may import a room of its own level: (who, whom). Never both ways.
-const BESIDE: &[(&str, &str)] = &[
-    ("lane", "keys"),
-    ("lane", "progress"),
-    ("engine", "lane"),
-    ("engine", "progress"),
-    ("pipeline", "admin"),
-    ("pipeline", "shutdown"),
-    ("admin", "shutdown"),
-];
+const BESIDE: &[(&str, &str)] = &[];
 
 /// Where something may be set going beside the caller: a file, or a directory. Everything else is called and returns.
 const SPAWNERS: &[&str] = &[
-    "src/pipeline.rs",
-    "src/pipeline/",
-    "src/shutdown.rs",        // the task that hears signals
-    "src/postgres/sql.rs",    // the task that moves a connection's bytes
-    "src/postgres/stream.rs", // the connection's own thread, which paces its reading
-    "src/sim/",               // a server of its own
-    "src/commands/demo.rs",
-    "src/commands/demo/",
+    "src/runtime/",
+    "src/shutdown.rs",                    // the task that hears signals
+    "src/postgres/connection/session.rs", // the task that moves a connection's bytes
+    "src/postgres/replication/stream.rs", // the connection's own thread, which paces its reading
+    "src/sim/",                           // a server of its own
+    "src/demo/",
 ];
 
 /// What sets something going.
@@ -61,6 +60,9 @@ const TOP_LEVEL: &[&str] = &[
     "Makefile",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs",
     "LICENSE",
     "src",
     "deploy",
@@ -96,7 +98,7 @@ impl Source {
         let mut lines = self.text.lines().peekable();
         let mut before_tests = Vec::new();
         while let Some(line) = lines.next() {
-            let tests_follow = lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'));
+            let tests_follow = lines.peek().is_some_and(|next| next.contains("mod ") && next.ends_with('{'));
             if line == "#[cfg(test)]" && tests_follow {
                 break;
             }
@@ -110,16 +112,10 @@ impl Source {
         self.lines().map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
     }
 
-    /// The room that the file belongs to: `src/postgres/slot.rs` and `src/postgres.rs` are `postgres`.
+    /// The room that the file belongs to: `src/postgres/catalog/slot.rs` and `src/postgres.rs` are `postgres`.
     fn room(&self) -> &str {
         let inside = self.path.strip_prefix("src/").unwrap_or(&self.path);
         inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
-    }
-
-    /// How many modules deep its own module is: 1 for `src/row.rs` and `src/config/mod.rs`.
-    fn depth(&self) -> usize {
-        let steps = self.path.matches('/').count();
-        if self.path.ends_with("/mod.rs") { steps - 1 } else { steps }
     }
 
     fn offence(&self, line: usize, what: impl Into<String>) -> Offence {
@@ -128,7 +124,7 @@ impl Source {
 }
 
 fn is_roof(room: &str) -> bool {
-    room == "main" || room == "lib"
+    ["main", "lib", "testing"].contains(&room)
 }
 
 /// The rooms that `source` names, each with its line: `crate::room`, and `use crate::{a, b::c}` over several lines.
@@ -205,9 +201,10 @@ fn wrong_imports(source: &Source) -> Vec<Offence> {
     let wrong = imports(source).into_iter().filter(|(_, other)| !allowed(other));
     let mut offences: Vec<Offence> =
         wrong.map(|(line, other)| source.offence(line, format!("`{room}` must not import `{other}`"))).collect();
-    let climb = "super::".repeat(source.depth());
-    let climbing = source.code().filter(|(_, line)| line.contains(&climb));
-    offences.extend(climbing.map(|(line, _)| source.offence(line, "leaves its room by `super`: write `crate::`")));
+    let climbing = source.code().filter(|(_, line)| line.contains("super::"));
+    offences.extend(
+        climbing.map(|(line, _)| source.offence(line, "a path by `super`: write `crate::`, which can be followed")),
+    );
     offences
 }
 
@@ -329,6 +326,18 @@ fn exceptions_are_one_way() {
 }
 
 #[test]
+fn no_files_import_each_other_in_a_circle() {
+    hold(graph::circles(&sources("src")));
+}
+
+#[test]
+fn documents_that_are_named_are_there() {
+    let texts = names::texts(root());
+    assert!(texts.len() > 100, "the texts were not found");
+    hold(names::missing_documents(&texts, |path| root().join(path).exists()));
+}
+
+#[test]
 fn rooms_are_small() {
     in_src(too_long);
 }
@@ -367,59 +376,89 @@ mod rules_bite {
 
     #[test]
     fn an_import_upwards_is_seen() {
-        let text = "//! Doc of crate::commands.\nuse crate::pipeline::Pipeline;\nuse crate::row::{Key, Row};\nfn f() { crate::planhat::send() }\n";
-        assert_eq!(lines(&wrong_imports(&source("src/postgres/slot.rs", text))), [2, 4]);
-        assert_eq!(lines(&wrong_imports(&source("src/commands/run.rs", text))), []);
+        let text = "//! Doc of crate::cli.\nuse crate::runtime::Board;\nuse crate::model::{Key, Row};\nfn f() { crate::planhat::send() }\n";
+        assert_eq!(lines(&wrong_imports(&source("src/postgres/catalog/slot.rs", text))), [2, 4]);
+        assert_eq!(lines(&wrong_imports(&source("src/cli/run.rs", text))), []);
     }
 
     #[test]
     fn a_group_over_several_lines_is_seen() {
-        let text = "use crate::{\n    config::{Config, Section},\n    fault::Fault, state::Ledger,\n    planhat,\n};\nuse crate::{sim, row};\n";
+        let text = "use crate::{\n    config::{Config, Section},\n    model::Fault, state::Ledger,\n    planhat,\n};\nuse crate::{sim, model};\n";
         assert_eq!(lines(&wrong_imports(&source("src/mapping/mod.rs", text))), [3, 4, 6]);
         assert_eq!(imports(&source("src/mapping/mod.rs", text)).len(), 6);
     }
 
     #[test]
-    fn a_way_round_by_super_is_seen() {
-        assert_eq!(lines(&wrong_imports(&source("src/row.rs", "use super::config::Config;\n"))), [1]);
-        assert_eq!(
-            lines(&wrong_imports(&source("src/mapping/item.rs", "use super::row;\nuse super::super::state;\n"))),
-            [2]
-        );
-        assert_eq!(lines(&wrong_imports(&source("src/mapping/mod.rs", "use super::state;\n"))), [1]);
+    fn a_path_by_super_is_seen() {
+        let text =
+            "use super::row;\nfn f() { super::super::state::f() }\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n";
+        assert_eq!(lines(&wrong_imports(&source("src/mapping/item.rs", text))), [1, 2]);
+    }
+
+    #[test]
+    fn a_circle_of_files_is_seen_through_a_door_and_by_a_path() {
+        let files = [
+            source("src/state/mod.rs", "mod a;\npub use crate::state::a::Thing;\npub(crate) mod b;\n"),
+            source("src/state/a.rs", "use crate::{model::Key, state::b::{Other, self}};\n"),
+            source("src/state/b.rs", "fn f() -> crate::state::Thing {}\n"),
+            source("src/model/mod.rs", "pub struct Key;\n"),
+        ];
+        let found = graph::circles(&files);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].what.contains("src/state/a.rs, src/state/b.rs"), "{found:?}");
+        assert!(graph::circles(&[source("src/state/a.rs", "use crate::state::a::X;\n")]).is_empty());
+    }
+
+    #[test]
+    fn a_name_with_two_meanings_is_seen() {
+        let files =
+            [source("src/sim/store.rs", "pub(crate) struct Store;\n"), source("src/state/store.rs", "enum Store {}\n")];
+        assert_eq!(lines(&names::types_twice(&files)), [1]);
+        assert_eq!(names::files_twice(&files).len(), 1);
+        let mirrored =
+            [source("src/cli/status.rs", "struct Args;"), source("src/operations/status.rs", "struct Report;")];
+        assert!(names::files_twice(&mirrored).is_empty());
+    }
+
+    #[test]
+    fn a_document_that_is_not_there_is_seen() {
+        let texts = [("src/a.rs".to_owned(), "// see docs/gone.md and README.md, not https://x.y/z.md\n".to_owned())];
+        assert_eq!(lines(&names::missing_documents(&texts, |path| path == "README.md")), [1]);
+        let texts = [("src/a.rs".to_owned(), format!("// {} section 3\n", concat!("DES", "IGN")))];
+        assert_eq!(lines(&names::missing_documents(&texts, |_| true)), [1]);
     }
 
     #[test]
     fn an_unknown_room_is_seen_and_tests_are_not() {
         assert_eq!(lines(&wrong_imports(&source("src/util.rs", ""))), [1]);
-        let tests = "#[cfg(test)]\nmod tests {\n    use crate::commands;\n}\n";
-        assert_eq!(lines(&wrong_imports(&source("src/row.rs", tests))), []);
+        let tests = "#[cfg(test)]\nmod tests {\n    use crate::cli;\n}\n";
+        assert_eq!(lines(&wrong_imports(&source("src/model/row.rs", tests))), []);
     }
 
     #[test]
     fn a_long_file_is_seen() {
-        assert_eq!(lines(&too_long(&source("src/row.rs", &"x\n".repeat(401)))), [401]);
+        assert_eq!(lines(&too_long(&source("src/model/row.rs", &"x\n".repeat(401)))), [401]);
         let tested = "x\n".repeat(400) + "#[cfg(test)]\nmod tests {\n" + &"x\n".repeat(99);
-        assert_eq!(lines(&too_long(&source("src/row.rs", &tested))), []);
+        assert_eq!(lines(&too_long(&source("src/model/row.rs", &tested))), []);
     }
 
     #[test]
     fn a_missing_doc_is_seen() {
-        assert_eq!(lines(&no_module_doc(&source("src/row.rs", "use a;\n//! Late.\n"))), [1]);
-        assert_eq!(lines(&no_module_doc(&source("src/row.rs", "//! Rows.\n"))), []);
+        assert_eq!(lines(&no_module_doc(&source("src/model/row.rs", "use a;\n//! Late.\n"))), [1]);
+        assert_eq!(lines(&no_module_doc(&source("src/model/row.rs", "//! Rows.\n"))), []);
     }
 
     #[test]
     fn a_leftover_is_seen() {
         let text = format!("fn f() {{\n    {}()\n}} // {}\n", LEFTOVERS[0], LEFTOVERS[1]);
-        assert_eq!(lines(&leftovers(&source("src/row.rs", &text))), [2, 3]);
+        assert_eq!(lines(&leftovers(&source("src/model/row.rs", &text))), [2, 3]);
     }
 
     #[test]
     fn a_spawn_is_seen() {
         let text = "// tokio::spawn\ntokio::spawn(f());\nstd::thread::spawn(f);\nCommand::new(x).spawn();\n";
         assert_eq!(lines(&spawning(&source("src/state/ledger.rs", text))), [2, 3]);
-        assert_eq!(lines(&spawning(&source("src/pipeline.rs", text))), []);
+        assert_eq!(lines(&spawning(&source("src/runtime/startup.rs", text))), []);
         assert_eq!(lines(&spawning(&source("src/sim/server.rs", text))), []);
     }
 

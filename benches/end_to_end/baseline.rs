@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pg2planhat::postgres::stream::{Event, Start, Stream};
+use pg2planhat::testing::postgres::Stream;
+use pg2planhat::testing::postgres::{Event, Start};
 
 use crate::harness::{Cluster, ConfigText};
 
@@ -40,7 +41,8 @@ fn timed(command: &mut Command) -> Duration {
 pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publication: &str, rows: u64) -> Duration {
     let from = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'");
     let from = cluster.text(&from).await;
-    let config = pg2planhat::config::parse(&config.render(), "the bench").unwrap_or_else(|errors| panic!("{errors}"));
+    let config =
+        pg2planhat::testing::config::parse(&config.render(), "the bench").unwrap_or_else(|errors| panic!("{errors}"));
     let start = Start {
         slot: slot.to_owned(),
         publication: publication.to_owned(),

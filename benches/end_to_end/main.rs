@@ -2,6 +2,7 @@
 //!
 //! Machines are noisy, so only ratios within one run count: each of our runs has a run of the limit beside it, in turn, and the
 //! medians are compared. `ROWS=200000 RUNS=1 make bench` is a quick look.
+#![allow(unreachable_pub, reason = "the modules of a test are no interface")]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -18,19 +18,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// Open connections at once.
-pub(super) const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 /// What one connection may take, from accept to the last byte. One request is answered on it.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The listener.
-pub(super) struct Brief {
+pub(crate) struct Brief {
     inner: TcpListener,
     places: Arc<Semaphore>,
     deadline: Duration,
 }
 
 impl Brief {
-    pub(super) fn new(inner: TcpListener, deadline: Duration) -> Brief {
+    pub(crate) fn new(inner: TcpListener, deadline: Duration) -> Brief {
         Brief { inner, places: Arc::new(Semaphore::new(CONNECTIONS)), deadline }
     }
 }
@@ -52,7 +52,7 @@ impl Listener for Brief {
 }
 
 /// One connection.
-pub(super) struct Timed {
+pub(crate) struct Timed {
     stream: TcpStream,
     over: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,

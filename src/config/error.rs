@@ -7,8 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use super::tree::Mark;
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// One error, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,32 +74,32 @@ impl From<ConfigErrors> for Fault {
 
 /// What is wrong with one value, before it is known where that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Complaint {
-    pub(super) message: String,
-    pub(super) remedy: String,
+pub(crate) struct Complaint {
+    pub(crate) message: String,
+    pub(crate) remedy: String,
 }
 
 impl Complaint {
-    pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Complaint {
+    pub(crate) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Complaint {
         Complaint { message: message.into(), remedy: remedy.into() }
     }
 }
 
 /// Collects the errors of one file while it is decoded. Shared by all cursors, hence the inner mutability.
 #[derive(Default)]
-pub(super) struct Report(RefCell<Vec<(Mark, Complaint)>>);
+pub(crate) struct Report(RefCell<Vec<(Mark, Complaint)>>);
 
 impl Report {
-    pub(super) fn add(&self, at: Mark, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(crate) fn add(&self, at: Mark, message: impl Into<String>, remedy: impl Into<String>) {
         self.complain(at, Complaint::new(message, remedy));
     }
 
-    pub(super) fn complain(&self, at: Mark, complaint: Complaint) {
+    pub(crate) fn complain(&self, at: Mark, complaint: Complaint) {
         self.0.borrow_mut().push((at, complaint));
     }
 
     /// The errors with the file's name, in the file's order; `None` where there are none.
-    pub(super) fn finish(self, file: &str) -> Option<ConfigErrors> {
+    pub(crate) fn finish(self, file: &str) -> Option<ConfigErrors> {
         let mut found = self.0.into_inner();
         found.sort_by_key(|(at, _)| *at);
         let errors: Vec<ConfigError> = found
@@ -118,7 +117,7 @@ impl Report {
 }
 
 /// A value of the file as a message may show it: quoted, escaped, not endless.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 64;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -126,53 +125,16 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// The candidate that `name` was most likely meant to be, if any is near.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted: String = name.chars().take(128).collect::<String>().to_lowercase();
-    let limit = (wanted.chars().count() / 3).max(1);
-    let distance = |candidate: &str| {
-        let candidate = candidate.to_lowercase();
-        // A beginning is near, too: `dimension` for `dimensionId`.
-        let begins = wanted.len() >= 3 && candidate.starts_with(&wanted);
-        let distance = strsim::damerau_levenshtein(&wanted, &candidate);
-        if begins { distance.min(limit) } else { distance }
-    };
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// The remedy for a word that is not one of `candidates`.
-pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    match nearest(name, candidates.clone()) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => format!("known here: {}", candidates.into_iter().collect::<Vec<_>>().join(", ")),
-    }
+/// A place in the file: line and column (in characters), both from 1. Zero is the file as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn near_misses_are_suggested_and_far_ones_are_not() {
-        let known = ["table", "timezone", "batch", "externalId", "EndUser", "after_key"];
-        for (name, expected) in [
-            ("tabel", Some("table")),
-            ("Table", Some("table")),
-            ("externalID", Some("externalId")),
-            ("external_id", Some("externalId")),
-            ("Enduser", Some("EndUser")),
-            ("after", Some("after_key")),
-            ("colour", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(name, known), expected, "{name}");
-        }
-    }
 
     #[test]
     fn one_error_is_a_fault_of_its_own_and_several_are_a_list() {

@@ -4,17 +4,18 @@
 //! * Out: fields in the order written, each a column, a constant, or (for `info`) an object of such.
 //! * Never: a guess. A name that Planhat does not know, and a form that could mean two things, are errors.
 
-use super::cursor::Map;
-use super::error::{Complaint, did_you_mean, shown};
-use super::keys::{ACTIVITY, FORM, METRIC, PlanhatField, Takes};
-use super::scalar::{Plain, plain};
-use super::tree::{Mark, Name, Node, Value};
-use super::{Constant, Field, Kind, names};
+use crate::config::decoder::Map;
+use crate::config::error::{Complaint, Mark, shown};
+use crate::config::keys::{ACTIVITY, FORM, METRIC, PlanhatField, Takes};
+use crate::config::scalar::{Plain, plain};
+use crate::config::yaml::{Name, Node, Value};
+use crate::config::{Constant, Field, Kind, names};
+use crate::model::nearest::did_you_mean;
 
 const FORMS: &str = "write a column's name, { value: constant } or { column: name, default: constant }";
 
 /// Decodes `fields` of a section. `None` for a kind that is not known: then only the forms are checked.
-pub(super) fn fields(section: &Map<'_>, kind: Option<Kind>, date_receipt: bool) -> Vec<(String, Field)> {
+pub(crate) fn fields(section: &Map<'_>, kind: Option<Kind>, date_receipt: bool) -> Vec<(String, Field)> {
     let Some(node) = section.given("fields") else {
         section.value("fields");
         return Vec::new();
@@ -278,7 +279,7 @@ fn constant(node: &Node, takes: Option<Takes>) -> Result<Constant, Complaint> {
 }
 
 /// Whether Planhat takes this for a `dimensionId`.
-pub fn is_dimension(text: &str) -> bool {
+pub(crate) fn is_dimension(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 

@@ -7,19 +7,19 @@
 
 /// One key of a mapping.
 #[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    pub(super) shape: Shape,
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
     /// As it would be written in the file.
-    pub(super) default: Option<&'static str>,
-    pub(super) required: bool,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) required: bool,
     /// A sentence for the schema and for remedies.
-    pub(super) about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// The form of a key's value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Text,
     /// A name of at most 63 bytes, as the catalog has it.
     Identifier,
@@ -67,7 +67,7 @@ impl Key {
 }
 
 /// The file.
-pub(super) const ROOT: &[Key] = &[
+pub(crate) const ROOT: &[Key] = &[
     key("source", Shape::Object(SOURCE), "The database that rows are read from."),
     key("planhat", Shape::Object(PLANHAT), "Where items go.").required(),
     key("state", Shape::Object(STATE), "Where the ledger and the checkpoints live."),
@@ -78,7 +78,7 @@ pub(super) const ROOT: &[Key] = &[
 ];
 
 /// `source`
-pub(super) const SOURCE: &[Key] = &[
+pub(crate) const SOURCE: &[Key] = &[
     key("url", Shape::Secret, "postgres://… connection URL, instead of host, port, database and user."),
     key("host", Shape::Text, "Host name, address, comma-separated list of them, or directory of a Unix socket."),
     key("port", Shape::Port, "TCP port."),
@@ -107,7 +107,7 @@ pub(super) const SOURCE: &[Key] = &[
 ];
 
 /// `planhat`
-pub(super) const PLANHAT: &[Key] = &[
+pub(crate) const PLANHAT: &[Key] = &[
     key("tenant", Shape::Secret, "Tenant UUID: the credential of the analytics endpoint.").required(),
     key("url", Shape::Url, "Base URL of the analytics host.").default("https://analytics.planhat.com"),
     key("bulk_activity_names", Shape::OneOf(&["current", "legacy"]), "Which names bulk activities are sent with.")
@@ -117,20 +117,20 @@ pub(super) const PLANHAT: &[Key] = &[
 ];
 
 /// `state`
-pub(super) const STATE: &[Key] = &[
+pub(crate) const STATE: &[Key] = &[
     key("schema", Shape::Identifier, "Schema of the state.").default("pg2planhat"),
     key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
     key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept.").default("30d"),
 ];
 
 /// `admin`
-pub(super) const ADMIN: &[Key] = &[
+pub(crate) const ADMIN: &[Key] = &[
     key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
     key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
 ];
 
 /// One entry of `sections`
-pub(super) const SECTION: &[Key] = &[
+pub(crate) const SECTION: &[Key] = &[
     key("name", Shape::SectionName, "Unique name: 1 to 63 of a-z, A-Z, 0-9, _ and -.").required(),
     key("kind", Shape::OneOf(&["user_activity", "custom_metric"]), "What a row becomes.").required(),
     key("model", Shape::OneOf(&["Company", "EndUser", "Project", "Asset"]), "Whose metric it is; custom_metric only.")
@@ -149,45 +149,45 @@ pub(super) const SECTION: &[Key] = &[
 ];
 
 /// A section's `start`, written as a mapping
-pub(super) const START: &[Key] =
+pub(crate) const START: &[Key] =
     &[key("after_key", Shape::Constant, "Begin with rows whose key is greater than this.").required()];
 
 /// A section's `batch`
-pub(super) const BATCH: &[Key] = &[
+pub(crate) const BATCH: &[Key] = &[
     key("rows", Shape::Count, "Items in a batch, at most.").default("10000"),
     key("bytes", Shape::Size, "Bytes of a request's body, at most; never over 30,000,000.").default("8MiB"),
 ];
 
 /// A section's `flush`, written as a mapping
-pub(super) const FLUSH: &[Key] = &[
+pub(crate) const FLUSH: &[Key] = &[
     key("daily_at", Shape::TimeOfDay, "Once a day at this wall-clock time.").required(),
     key("timezone", Shape::Zone, "The zone of that time.").default("UTC"),
 ];
 
 /// One field, written as a mapping: a constant, or a column with a default
-pub(super) const FORM: &[Key] = &[
+pub(crate) const FORM: &[Key] = &[
     key("value", Shape::Constant, "The same value in every item."),
     key("column", Shape::Identifier, "The column's name, as the catalog has it."),
     key("default", Shape::Constant, "Sent where the column is NULL."),
 ];
 
 /// A secret, written as a mapping
-pub(super) const SECRET: &[Key] = &[
+pub(crate) const SECRET: &[Key] = &[
     key("env", Shape::Text, "Name of the environment variable that holds it."),
     key("file", Shape::Path, "Path of the file that holds it."),
 ];
 
 /// A field that Planhat knows.
 #[derive(Debug)]
-pub(super) struct PlanhatField {
-    pub(super) name: &'static str,
-    pub(super) takes: Takes,
-    pub(super) about: &'static str,
+pub(crate) struct PlanhatField {
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+    pub(crate) about: &'static str,
 }
 
 /// What Planhat takes in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     Text,
     /// Text without spaces and special characters.
     Dimension,
@@ -202,7 +202,7 @@ const fn field(name: &'static str, takes: Takes, about: &'static str) -> Planhat
 }
 
 /// The fields of a user activity
-pub(super) const ACTIVITY: &[PlanhatField] = &[
+pub(crate) const ACTIVITY: &[PlanhatField] = &[
     field("email", Takes::Text, "The end user's e-mail address; this or externalId is mandatory."),
     field("externalId", Takes::Text, "The end user's id in your system; this or email is mandatory."),
     field("action", Takes::Text, "Name of the event; Planhat shows no event without it."),
@@ -217,7 +217,7 @@ pub(super) const ACTIVITY: &[PlanhatField] = &[
 ];
 
 /// The fields of a custom metric
-pub(super) const METRIC: &[PlanhatField] = &[
+pub(crate) const METRIC: &[PlanhatField] = &[
     field("dimensionId", Takes::Dimension, "Which metric it is; without spaces and special characters. Mandatory."),
     field("value", Takes::Number, "The metric's value. Mandatory."),
     field("externalId", Takes::Text, "Id, in your system, of the object that the metric belongs to. Mandatory."),
@@ -226,7 +226,7 @@ pub(super) const METRIC: &[PlanhatField] = &[
 
 /// Each table of keys, with a name for messages of tests.
 #[cfg(test)]
-pub(super) const TABLES: &[(&str, &[Key])] = &[
+pub(crate) const TABLES: &[(&str, &[Key])] = &[
     ("", ROOT),
     ("source", SOURCE),
     ("planhat", PLANHAT),

@@ -4,17 +4,17 @@
 //! * Out: a configuration that is whole and consistent.
 //! * Never: the first error alone.
 
+use crate::config::error::ConfigErrors;
+
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::cursor::{Context, Map};
-use super::error::{Report, shown};
-use super::keys::ROOT;
-use super::tree::{Mark, Node, Value, parse as parse_yaml, place_of};
-use super::{Config, Secret, Section, Source, check, ends, names, scalar, section};
-use crate::fault::Fault;
-
-pub use super::error::{ConfigError, ConfigErrors};
+use crate::config::decoder::{Context, Map};
+use crate::config::error::{Mark, Report, shown};
+use crate::config::keys::ROOT;
+use crate::config::yaml::{Node, Value, parse as parse_yaml, place_of};
+use crate::config::{Config, Secret, Section, Source, cross_checks, endpoints, names, scalar, section};
+use crate::model::Fault;
 
 /// The largest file that is read. The parser's time grows with it, and no configuration comes near.
 const LARGEST: usize = 1 << 20;
@@ -25,7 +25,7 @@ const EXAMPLE: &str = "begin with deploy/pg2planhat.example.yaml, or with `pg2pl
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
-pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
     read(path, parse)
 }
 
@@ -51,7 +51,7 @@ fn parse_source(text: &str, origin: &str) -> Result<Source, ConfigErrors> {
             return Err(finish(context.report, origin));
         }
     };
-    let source = ends::source(&Map::open(&root, ROOT, String::new(), &context).object("source"));
+    let source = endpoints::source(&Map::open(&root, ROOT, String::new(), &context).object("source"));
     match context.report.finish(origin) {
         None => Ok(source),
         Some(errors) => Err(errors),
@@ -91,7 +91,7 @@ pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigErrors> {
 }
 
 /// As [`parse`], with another way to read secrets.
-pub(super) fn parse_with(
+pub(crate) fn parse_with(
     text: &str,
     origin: &str,
     reveal: &dyn Fn(&Secret) -> Result<String, Fault>,
@@ -124,15 +124,15 @@ fn finish(report: Report, origin: &str) -> ConfigErrors {
 
 fn decode(root: &Node, context: &Context<'_>) -> Config {
     let map = Map::open(root, ROOT, String::new(), context);
-    let source = ends::source(&map.object("source"));
+    let source = endpoints::source(&map.object("source"));
     let sections = sections(&map, &source.schema);
     let memory = map.read_marked("memory", scalar::size);
-    let state = ends::state(&map.object("state"));
-    check::memory(&map, memory, &sections);
+    let state = endpoints::state(&map.object("state"));
+    cross_checks::memory(&map, memory, &sections);
     Config {
-        planhat: ends::planhat(&map.object("planhat")),
+        planhat: endpoints::planhat(&map.object("planhat")),
         state,
-        admin: ends::admin(&map.object("admin")),
+        admin: endpoints::admin(&map.object("admin")),
         memory: memory.map(|(_, bytes)| bytes).unwrap_or_default(),
         shutdown_grace: map.read("shutdown_grace", scalar::duration).unwrap_or_default(),
         sections,
@@ -161,7 +161,7 @@ fn sections(map: &Map<'_>, schema: &str) -> Vec<Section> {
             Some((_, name)) if names::section(name).is_ok() => format!("section \"{name}\""),
             Some(_) | None => format!("section {}", index + 1),
         };
-        let inner = Map::open(item, super::keys::SECTION, place, map.context());
+        let inner = Map::open(item, crate::config::keys::SECTION, place, map.context());
         sections.push(section::section(&inner, schema));
         let Some((at, name)) = name else { continue };
         match first_lines.get(name) {

@@ -1,53 +1,54 @@
 //! The configuration: what was written → what it means.
 //!
-//! * In: one YAML file (DESIGN section 5), and the environment where it names it.
+//! * In: one YAML file, and the environment where it names it.
 //! * Out: a [`Config`] that is whole and consistent, or every error at once with line, column and remedy.
 //! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
 
-mod load;
-mod secret;
-
-mod advice;
-mod check;
-mod cursor;
-mod ends;
-mod error;
-mod fields;
-mod keys;
-mod names;
-mod scalar;
-mod schema;
-mod section;
-mod tree;
-
+pub(crate) mod cross_checks;
+pub(crate) mod decoder;
+pub(crate) mod endpoints;
+pub(crate) mod error;
+pub(crate) mod fields;
+pub(crate) mod keys;
+pub(crate) mod lints;
+pub(crate) mod load;
+pub(crate) mod names;
+pub(crate) mod scalar;
+pub(crate) mod schema;
+pub(crate) mod secret;
+pub(crate) mod section;
+pub(crate) mod table_name;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod yaml;
 
-pub use advice::{advice, tls_advice};
-pub use fields::is_dimension;
-pub use load::{ConfigError, ConfigErrors, load, load_source, parse};
-pub use schema::json_schema;
-pub use secret::Secret;
+pub(crate) use crate::config::fields::is_dimension;
+pub(crate) use crate::config::lints::{advice, tls_advice};
+pub(crate) use crate::config::load::load;
+pub use crate::config::load::{load_source, parse};
+pub(crate) use crate::config::schema::json_schema;
+pub use crate::config::secret::Secret;
+pub use crate::config::table_name::TableName;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::row::SectionName;
+use crate::model::SectionName;
 
 /// Reads a table's name as the file has it: `table`, `schema.table`, parts in SQL's double quotes where needed.
 ///
 /// # Errors
 /// What is wrong with it, and how to write it.
-pub fn table_name(text: &str, default_schema: &str) -> Result<TableName, crate::fault::Fault> {
+pub(crate) fn table_name(text: &str, default_schema: &str) -> Result<TableName, crate::model::Fault> {
     names::table(text, default_schema)
-        .map_err(|complaint| crate::fault::Fault::usage(complaint.message, complaint.remedy))
+        .map_err(|complaint| crate::model::Fault::usage(complaint.message, complaint.remedy))
 }
 
 /// Reads a duration as the file has it: `250ms`, `5s`, `10m`, `1h`, `30d`.
 ///
 /// # Errors
 /// What is wrong with it, and how to write it.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     scalar::duration(text).map_err(|complaint| format!("{}: {}", complaint.message, complaint.remedy))
 }
 
@@ -138,7 +139,7 @@ pub struct Planhat {
     pub halt_probe: Duration,
 }
 
-/// The two sets of names seen in bulk activities (PLANHAT.md).
+/// The two sets of names seen in bulk activities (docs/planhat.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ActivityNames {
     /// `externalId`, `companyExternalId`, `weight`.
@@ -273,15 +274,6 @@ pub enum Sync {
     Receive,
     /// Nothing is attached, read or sent.
     Off,
-}
-
-/// A table's name, exactly as the catalog has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableName {
-    /// Its schema (the source's default where the file gave none).
-    pub schema: String,
-    /// Its name.
-    pub name: String,
 }
 
 /// Where a section begins.

@@ -1,16 +1,18 @@
 //! The JSON Schema of the file, for editors. Made from the decoder's own tables, so the two cannot drift.
 //!
-//! * In: the tables of [`super::keys`].
+//! * In: the tables of [`crate::config::keys`].
 //! * Out: one JSON document (draft 2020-12), committed as `deploy/pg2planhat.schema.json`.
 //! * Never: a key, a word or a default that the decoder does not have. It is looser than the decoder in most rules, and
 //!   stricter in one: text that looks like a number or a boolean is to be quoted.
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{ACTIVITY, FLUSH, FORM, Key, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes};
+use crate::config::keys::{
+    ACTIVITY, FLUSH, FORM, Key, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
+};
 
 /// The JSON Schema of the configuration.
-pub fn json_schema() -> Value {
+pub(crate) fn json_schema() -> Value {
     let mut root = object(ROOT);
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!("pg2planhat.yaml");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// A secret, or where it is. Its `Debug` form never shows it.
 #[derive(Clone, PartialEq, Eq)]

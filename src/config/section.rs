@@ -4,18 +4,18 @@
 //! * Out: a [`Section`].
 //! * Never: an answer to whether the table is there; `check` says that.
 
-use super::cursor::Map;
-use super::error::{Complaint, shown};
-use super::keys::{FLUSH, START};
-use super::tree::{Node, Value};
-use super::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};
-use crate::row::SectionName;
+use crate::config::decoder::Map;
+use crate::config::error::{Complaint, shown};
+use crate::config::keys::{FLUSH, START};
+use crate::config::yaml::{Node, Value};
+use crate::config::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};
+use crate::model::SectionName;
 
-/// Planhat takes 32 MB a body; this is the safe side of it (PLANHAT.md, limits).
+/// Planhat takes 32 MB a body; this is the safe side of it (docs/planhat.md).
 const MOST_BYTES: u64 = 30_000_000;
 
 /// Decodes one section.
-pub(super) fn section(map: &Map<'_>, default_schema: &str) -> Section {
+pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
     let kind = kind(map);
     let name = map.read("name", names::section).unwrap_or_default();
     let date_receipt = map.choice("date", |word| (word == "receipt").then_some(true)).unwrap_or_default();
@@ -26,7 +26,7 @@ pub(super) fn section(map: &Map<'_>, default_schema: &str) -> Section {
         sync: sync(map),
         table: map
             .read("table", |text| names::table(text, default_schema))
-            .unwrap_or_else(|| super::TableName { schema: String::new(), name: String::new() }),
+            .unwrap_or_else(|| crate::config::TableName { schema: String::new(), name: String::new() }),
         key: map.read("key", names::identifier).unwrap_or_default(),
         start: start(map),
         batch: batch(&map.object("batch")),
@@ -53,11 +53,11 @@ fn kind(map: &Map<'_>) -> Option<Kind> {
     kind
 }
 
-pub(super) fn model(word: &str) -> Option<Model> {
+pub(crate) fn model(word: &str) -> Option<Model> {
     [Model::Company, Model::EndUser, Model::Project, Model::Asset].into_iter().find(|model| model.as_str() == word)
 }
 
-pub(super) fn in_doubt(word: &str) -> Option<InDoubt> {
+pub(crate) fn in_doubt(word: &str) -> Option<InDoubt> {
     match word {
         "resend" => Some(InDoubt::Resend),
         "hold" => Some(InDoubt::Hold),
@@ -75,7 +75,7 @@ fn sync(map: &Map<'_>) -> Sync {
     map.choice("sync", switch).unwrap_or_default()
 }
 
-pub(super) fn switch(word: &str) -> Option<Sync> {
+pub(crate) fn switch(word: &str) -> Option<Sync> {
     match word {
         "receive" => Some(Sync::Receive),
         "off" => Some(Sync::Off),

@@ -1,15 +1,16 @@
 //! The whole room: bad files and their errors, the example against the tables, secrets, arbitrary text.
 
+use crate::config::error::ConfigErrors;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::*;
 use proptest::prelude::*;
 
-use super::keys::{ACTIVITY, Key, METRIC, ROOT, SECTION, Shape, TABLES};
-use super::load::parse_with;
-use super::tree::{Node, Value};
-use super::*;
-use crate::fault::Fault;
+use crate::config::keys::{ACTIVITY, Key, METRIC, ROOT, SECTION, Shape, TABLES};
+use crate::config::load::parse_with;
+use crate::config::yaml::{Node, Value};
+use crate::model::Fault;
 
 const EXAMPLE: &str = include_str!("../../deploy/pg2planhat.example.yaml");
 
@@ -557,8 +558,8 @@ fn every_word_of_a_choice_has_a_meaning_of_its_own() {
             assert!(!meanings[..index].contains(one), "{name}: {one:?} twice");
         }
     }
-    check("tls", ends::tls);
-    check("bulk_activity_names", ends::activity_names);
+    check("tls", endpoints::tls);
+    check("bulk_activity_names", endpoints::activity_names);
     check("model", section::model);
     check("sync", section::switch);
     check("in_doubt", section::in_doubt);
@@ -582,7 +583,7 @@ fn the_example_loads_and_shows_the_defaults() {
 /// Every `key: value` of the example that has a default shows it, and each default is shown.
 #[test]
 fn every_default_is_in_the_example() {
-    let root = tree::parse(EXAMPLE).unwrap().unwrap();
+    let root = yaml::parse(EXAMPLE).unwrap().unwrap();
     let mut shown = BTreeSet::new();
     walk(&root, ROOT, "", &mut |path, key, node| {
         if let (Some(default), Value::Scalar(text, _)) = (key.default, &node.value) {
@@ -744,7 +745,7 @@ fn the_schema_knows_the_example() {
         }
     }
     let schema = json_schema();
-    check(&tree::parse(EXAMPLE).unwrap().unwrap(), &schema, &schema, "");
+    check(&yaml::parse(EXAMPLE).unwrap().unwrap(), &schema, &schema, "");
 }
 
 #[test]

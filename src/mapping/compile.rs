@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fault::{MappingFault, Problem};
-use super::value::{self, Encoder, Target};
-use super::{ColumnStep, Mapping, Presence, Step, json, time};
 use crate::config::{ActivityNames, Constant, Field, Kind, Section};
-use crate::row::{Column, KeyType, Type};
+use crate::mapping::fault::{MappingFault, Problem};
+use crate::mapping::value::{Encoder, Target};
+use crate::mapping::{ColumnStep, Mapping, Presence, Step, json, time, value};
+use crate::model::{Column, KeyType, Type};
 
 type Fields = [(String, Field)];
 

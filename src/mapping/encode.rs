@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::refusal::shortened;
-use super::{ColumnStep, Mapping, Presence, Reason, Refusal, Step, json, time};
-use crate::row::{CommitTime, Row, Value};
+use crate::mapping::refusal::shortened;
+use crate::mapping::{ColumnStep, Mapping, Presence, Reason, Refusal, Step, json, time};
+use crate::model::{CommitTime, Row, Value};
 
 /// The most bytes of one value that [`Mapping::describe`] shows.
 const DESCRIBED: usize = 16 * 1024;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::TableName;
-use crate::row::SectionName;
+use crate::model::SectionName;
 
 /// One reason why a section cannot be mapped. Its `Display` form says what is wrong, [`MappingFault::remedy`] what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::config::TableName;
-use crate::row::{Column, Type};
+use crate::model::{Column, Type};
 
 /// A guessed section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Guess {
+pub(crate) struct Guess {
     table: TableName,
     metric: Option<&'static str>,
     key: (String, String),
@@ -111,7 +111,7 @@ const INFO: &[&str] =
     &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
 
 /// Guesses a section. `keys`: the columns that an index holds unique, the best first.
-pub fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> Guess {
+pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> Guess {
     let mut guesser = Guesser { columns, taken: Vec::new(), fields: Vec::new() };
     let key = guesser.key(keys);
     let user = guesser.find(EMAIL, is_text).is_some() || guesser.find(USER, is_id).is_some();
@@ -281,7 +281,7 @@ fn dimension(name: &str) -> String {
 
 impl Guess {
     /// As one item of the list `sections`.
-    pub fn yaml(&self) -> String {
+    pub(crate) fn yaml(&self) -> String {
         let mut lines: Vec<(String, &str)> = vec![
             (format!("  - name: {}", scalar(&self.name())), "unique; the state is kept by it"),
             (format!("    kind: {}", self.kind()), "user_activity or custom_metric"),
@@ -317,7 +317,7 @@ impl Guess {
     }
 
     /// The same as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let fields: Map<String, Value> = self
             .fields
             .iter()
@@ -373,7 +373,8 @@ fn scalar(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Kind};
+    use crate::config;
+    use crate::config::Kind;
     use proptest::prelude::*;
 
     fn columns(list: &[(&str, Type)]) -> Vec<Column> {

@@ -6,7 +6,7 @@
 
 use serde::de::IgnoredAny;
 
-use super::Reason;
+use crate::mapping::Reason;
 
 /// What follows the backslash, by byte; 0 needs none, `u` is `\u00XX`.
 const ESCAPE: [u8; 256] = {
@@ -27,7 +27,7 @@ const ESCAPE: [u8; 256] = {
 };
 
 /// Appends `text` as a JSON string.
-pub(super) fn string(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn string(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     if is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text);
@@ -40,7 +40,7 @@ pub(super) fn string(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
 }
 
 /// Appends `text` as a JSON string.
-pub(super) fn escaped(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn escaped(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let text = text.as_bytes();
     let mut copied = 0;
@@ -86,14 +86,14 @@ fn is_plain_word(word: u64) -> bool {
 ///
 /// PostgreSQL has checked it already; but one bad item spoils its whole batch, and bytes of a `SQL_ASCII` database may
 /// be anything. The grammar alone is checked: depth, duplicate keys, and lone surrogates are left as they are.
-pub(super) fn checked(text: &[u8]) -> Result<&[u8], Reason> {
+pub(crate) fn checked(text: &[u8]) -> Result<&[u8], Reason> {
     let text = std::str::from_utf8(text).map_err(|_| Reason::NotUtf8)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| Reason::NotJson)?;
     Ok(text.trim_ascii().as_bytes())
 }
 
 /// Whether `text` is the JSON scalar `null`.
-pub(super) fn is_null(text: &[u8]) -> bool {
+pub(crate) fn is_null(text: &[u8]) -> bool {
     text.trim_ascii() == b"null"
 }
 

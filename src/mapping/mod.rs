@@ -18,25 +18,27 @@
 //! `–` fails when the mapping is compiled; a value that does not fit its column's rule is refused row by row.
 //! A JSON `null` counts as NULL where the field has a type of its own, and where `info` is one whole column.
 
-mod compile;
-mod encode;
-mod fault;
-mod guess;
-mod json;
-mod refusal;
-mod time;
-mod value;
+pub(crate) mod compile;
+pub(crate) mod encode;
+pub(crate) mod fault;
+pub(crate) mod guess;
+pub(crate) mod json;
+pub(crate) mod refusal;
+#[cfg(test)]
+pub(crate) mod tests;
+pub(crate) mod time;
+pub(crate) mod value;
 
-pub use fault::{MappingFault, Problem};
-pub use guess::{Guess, guess};
-pub use refusal::{Reason, Refusal, Refuses};
+pub(crate) use crate::mapping::fault::MappingFault;
+pub(crate) use crate::mapping::guess::{Guess, guess};
+pub(crate) use crate::mapping::refusal::{Reason, Refusal, Refuses};
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::row::KeyType;
-use value::Encoder;
+use crate::mapping::value::Encoder;
+use crate::model::KeyType;
 
 /// One section's fields, compiled against the columns of one Relation.
 #[derive(Clone, Debug)]
@@ -118,6 +120,3 @@ enum Presence {
     /// One of several of which one suffices: left out, also for an empty string.
     Identity,
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,7 +18,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> Refusal {
+    pub(crate) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> Refusal {
         let excerpt = match reason {
             Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge => None,
             Reason::NotUtf8
@@ -105,7 +105,7 @@ impl Reason {
 }
 
 /// `value` as text, cut after at most `limit` bytes, with `mark` behind the cut.
-pub(super) fn shortened(value: &[u8], limit: usize, mark: &str) -> String {
+pub(crate) fn shortened(value: &[u8], limit: usize, mark: &str) -> String {
     if value.len() <= limit {
         return String::from_utf8_lossy(value).into_owned();
     }
@@ -115,7 +115,7 @@ pub(super) fn shortened(value: &[u8], limit: usize, mark: &str) -> String {
 }
 
 /// Why a row is no item, as the quarantine names it: a word, and a sentence ([`std::fmt::Display`]).
-pub trait Refuses: std::fmt::Display {
+pub(crate) trait Refuses: std::fmt::Display {
     /// The first word of the reason, which is counted.
     fn word(&self) -> &'static str {
         "mapping"

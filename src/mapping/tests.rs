@@ -1,13 +1,13 @@
 //! The room's rules, through its door.
 
+use super::*;
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
-use super::*;
 use crate::config::{
     ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section, Start, Sync, TableName,
 };
-use crate::row::{Cell, Column, CommitTime, Row, Type};
+use crate::model::{Cell, Column, CommitTime, Row, Type};
 
 const METRIC: Kind = Kind::CustomMetric(Model::EndUser);
 
@@ -114,7 +114,7 @@ fn a_metric_has_its_fields_in_order_then_model_then_commit_time() {
         encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("12.50"), Some("acme")]).unwrap(),
         r#"{"dimensionId":"seats","value":12.50,"externalId":"acme","model":"EndUser"}"#
     );
-    assert_eq!((mapping.key_column(), mapping.key_type()), (0, crate::row::KeyType::Int));
+    assert_eq!((mapping.key_column(), mapping.key_type()), (0, crate::model::KeyType::Int));
     assert_eq!(mapping.columns_used().collect::<Vec<_>>(), [0, 1, 2]);
     let never = encode(&mapping, CommitTime::Micros(i64::MAX), &[Some("1"), Some("1"), Some("a")]).unwrap_err();
     assert_eq!(never, "date: not within the years 0001 to 9999: \"9223372036854775807 µs since 2000\"");

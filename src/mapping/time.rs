@@ -9,11 +9,11 @@ use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
-use super::Reason;
+use crate::mapping::Reason;
 
 /// How many fraction digits are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fraction {
+pub(crate) enum Fraction {
     /// As many as PostgreSQL printed.
     AsPrinted,
     /// Three.
@@ -26,7 +26,7 @@ type Seconds = [u8; 19];
 const MIDNIGHT: &[u8] = b"T00:00:00.000Z\"";
 
 /// Appends the date `2024-01-02` as the beginning of that day.
-pub(super) fn date(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn date(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     if !has_shape(text, b"0000-00-00") || text.starts_with(b"0000") {
         return Err(unfit(text));
     }
@@ -38,14 +38,14 @@ pub(super) fn date(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
 
 /// Appends a `timestamp with time zone`. The session is pinned to UTC, so its text ends with `+00`; another offset
 /// is refused, for it would mean that the session is not what this program takes it for.
-pub(super) fn instant(text: &[u8], fraction: Fraction, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn instant(text: &[u8], fraction: Fraction, out: &mut Vec<u8>) -> Result<(), Reason> {
     let (seconds, digits) = split(text.strip_suffix(b"+00").ok_or_else(|| unfit(text))?)?;
     write(seconds, digits, fraction, out);
     Ok(())
 }
 
 /// Appends a `timestamp without time zone`, read in `zone`.
-pub(super) fn naive(text: &[u8], zone: Option<&TimeZone>, fraction: Fraction, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn naive(text: &[u8], zone: Option<&TimeZone>, fraction: Fraction, out: &mut Vec<u8>) -> Result<(), Reason> {
     let (mut seconds, digits) = split(text)?;
     if let Some(zone) = zone {
         // Offsets are whole seconds: the fraction stays as it is.
@@ -58,7 +58,7 @@ pub(super) fn naive(text: &[u8], zone: Option<&TimeZone>, fraction: Fraction, ou
 
 /// Appends a text column's ISO date (its day in UTC) or time (RFC 3339; without an offset: read in `zone`), with
 /// milliseconds.
-pub(super) fn free_text(text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn free_text(text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Reason> {
     let text = text.trim_ascii();
     if text.is_empty() {
         return Err(Reason::Empty);
@@ -85,7 +85,7 @@ pub(super) fn free_text(text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>)
 }
 
 /// Appends a commit time, given in microseconds since 2000-01-01 00:00 UTC, with milliseconds.
-pub(super) fn commit(micros: i64, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn commit(micros: i64, out: &mut Vec<u8>) -> Result<(), Reason> {
     const DAY: i64 = 86_400_000_000;
     let (year, month, day) = civil_from_days(micros.div_euclid(DAY) + 10_957);
     let year = u32::try_from(year).ok().filter(|year| (1..=9999).contains(year)).ok_or(Reason::OutsideYears)?;

@@ -6,13 +6,13 @@
 
 use jiff::tz::TimeZone;
 
-use super::time::{self, Fraction};
-use super::{Reason, json};
-use crate::row::Type;
+use crate::mapping::time::Fraction;
+use crate::mapping::{Reason, json, time};
+use crate::model::Type;
 
 /// What Planhat, or a place within the item, wants of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// A JSON string.
     Text,
     /// `dimensionId`: a JSON string, and no json column can ever hold one.
@@ -29,7 +29,7 @@ pub(super) enum Target {
 
 /// How one column's text becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoder {
+pub(crate) enum Encoder {
     /// The text as a string.
     Text,
     /// `true`, `false`.
@@ -58,7 +58,7 @@ pub(super) enum Encoder {
 
 impl Encoder {
     /// The encoder from a column of type `ty` to `target`; `None` where no value could ever fit.
-    pub(super) fn new(ty: Type, target: Target) -> Option<Encoder> {
+    pub(crate) fn new(ty: Type, target: Target) -> Option<Encoder> {
         match target {
             Target::Dimension if ty == Type::Json => None,
             Target::Text | Target::Dimension => Some(match ty {
@@ -95,17 +95,17 @@ impl Encoder {
     }
 
     /// Whether `text` says "nothing": JSON's `null`, where it is not passed on verbatim.
-    pub(super) fn reads_as_null(self, text: &[u8]) -> bool {
+    pub(crate) fn reads_as_null(self, text: &[u8]) -> bool {
         matches!(self, Encoder::JsonNumber | Encoder::JsonText | Encoder::JsonObject) && json::is_null(text)
     }
 
     /// Whether `text` is the empty string.
-    pub(super) fn reads_as_empty(self, text: &[u8]) -> bool {
+    pub(crate) fn reads_as_empty(self, text: &[u8]) -> bool {
         text.is_empty() || (self == Encoder::JsonText && text.trim_ascii() == b"\"\"")
     }
 
     /// Appends `text` as JSON.
-    pub(super) fn write(self, text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    pub(crate) fn write(self, text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Reason> {
         match self {
             Encoder::Text => json::string(text, out),
             Encoder::Bool => boolean(text).map(|value| out.extend_from_slice(value.as_bytes())),
@@ -145,7 +145,7 @@ fn boolean(text: &[u8]) -> Result<&'static str, Reason> {
 
 /// Appends a number with its digits unchanged. What people write and JSON does not (`+1`, `007`, `.5`, `5.`, white
 /// space around it) is brought into JSON's form, which changes no digit that counts.
-pub(super) fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(crate) fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
     let text = text.trim_ascii();
     let Some(parts) = Decimal::split(text) else {
         return Err(not_a_number(text));

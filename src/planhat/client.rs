@@ -6,22 +6,23 @@
 //!   text, or shown to a proxy.
 //!
 //! "Surely not received" is not read off the library's error classes, which differ by version and stage, but off the
-//! [`super::handover`]: while the body's last piece is held back, nobody can have the batch, be it DNS, the connection,
+//! [`crate::planhat::body`]: while the body's last piece is held back, nobody can have the batch, be it DNS, the connection,
 //! TLS or half of the sending that failed.
 
 use std::error::Error as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{self, HeaderMap};
+use reqwest::header;
+use reqwest::header::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
-use super::handover::{HandOver, pieces};
-use super::reply::{Reply, read};
-use super::request::{Endpoint, base, check_tenant, redact};
-use super::{Answer, Verdict};
 use crate::config::{Planhat, Secret};
-use crate::fault::Fault;
+use crate::model::Fault;
+use crate::planhat::body::{HandOver, pieces};
+use crate::planhat::request::{Endpoint, base, check_tenant, redact};
+use crate::planhat::response::{Reply, read};
+use crate::planhat::{Answer, Verdict};
 
 /// The bound on DNS, TCP and TLS together, within the bound on the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ impl Client {
     }
 
     /// Asks for a URL that has no tenant in it. The answer, or why there is none.
-    pub(super) async fn look(&self, url: reqwest::Url) -> Result<Looked, String> {
+    pub(crate) async fn look(&self, url: reqwest::Url) -> Result<Looked, String> {
         let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
         let response = match timeout_at(deadline, self.http.get(url).send()).await {
             Ok(Ok(response)) => response,
@@ -135,11 +136,11 @@ impl Client {
 }
 
 /// What [`Client::look`] saw.
-pub(super) struct Looked {
-    pub(super) status: u16,
-    pub(super) content_type: String,
-    pub(super) location: String,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Looked {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) location: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// As much of a body as was kept; `broke` says why that is not all.

@@ -4,24 +4,22 @@
 //! * Out: an [`Answer`], whose [`Verdict`] says what may be done next.
 //! * Never: a Postgres type; a redirect followed; an answer read without bounds; the tenant in a text.
 
-mod backoff;
-mod client;
-mod handover;
-mod probe;
-mod refused;
-mod reply;
-mod request;
+pub(crate) mod body;
+pub(crate) mod client;
+pub(crate) mod match_rejections;
+pub(crate) mod probe;
+pub(crate) mod request;
+pub(crate) mod response;
 
-pub use backoff::{RETRY_AFTER_CAP, delay};
-pub use client::Client;
-pub use probe::probe;
-pub use refused::{Matched, match_refused};
-pub use reply::{Reply, read};
-pub use request::{Endpoint, redact};
+pub use crate::planhat::client::Client;
+pub use crate::planhat::match_rejections::match_refused;
+pub(crate) use crate::planhat::probe::probe;
+pub use crate::planhat::request::Endpoint;
+pub use crate::planhat::response::{Reply, read};
 
 use std::time::Duration;
 
-/// What came back for one request (DESIGN section 3, the verdict table). Matched exhaustively: "surely not received",
+/// What came back for one request (the table in docs/planhat.md). Matched exhaustively: "surely not received",
 /// "refused" and "unknown" are different fates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {

@@ -7,15 +7,15 @@
 //! `GET` on the route of metrics, without a tenant: Planhat has nothing there and says so with some 4xx. What answers with a
 //! page, or sends one on, is somebody else.
 
-use super::client::{Client, Looked};
-use super::request::base;
 use crate::config::Planhat;
-use crate::fault::{Fault, Finding};
+use crate::model::{Fault, Finding};
+use crate::planhat::client::{Client, Looked};
+use crate::planhat::request::base;
 
 const SUBJECT: &str = "sink";
 
 /// Looks whether the sink is there.
-pub async fn probe(planhat: &Planhat) -> Finding {
+pub(crate) async fn probe(planhat: &Planhat) -> Finding {
     let found = async {
         let client = Client::new(planhat)?;
         if planhat.tenant.reveal()?.trim().is_empty() {

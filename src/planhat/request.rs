@@ -9,7 +9,7 @@ use std::fmt;
 use reqwest::Url;
 
 use crate::config::{Kind, Planhat};
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// What stands where a secret was.
 const REDACTED: &str = "…";
@@ -18,7 +18,7 @@ const REDACTED: &str = "…";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     base: Url,
-    /// The path before the tenant (PLANHAT.md, "Endpoints").
+    /// The path before the tenant (docs/planhat.md, "Endpoints").
     path: &'static [&'static str],
 }
 
@@ -36,7 +36,7 @@ impl Endpoint {
     }
 
     /// The whole URL, with the tenant. Only the client may call it, and nobody may print what it gives.
-    pub(super) fn url(&self, tenant: &str) -> Result<Url, Fault> {
+    pub(crate) fn url(&self, tenant: &str) -> Result<Url, Fault> {
         check_tenant(tenant)?;
         Ok(self.with_last_segment(tenant))
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// Refuses what cannot be one segment of a path: a tenant with a slash or a question mark would be another path.
-pub(super) fn check_tenant(tenant: &str) -> Result<(), Fault> {
+pub(crate) fn check_tenant(tenant: &str) -> Result<(), Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if tenant.chars().all(|c| c == '.') || !tenant.chars().all(plain) {
         return Err(Fault::usage(
@@ -69,7 +69,7 @@ pub(super) fn check_tenant(tenant: &str) -> Result<(), Fault> {
 }
 
 /// Reads the base URL. User, password, query and fragment are refused: they would be sent, or shown, or neither.
-pub(super) fn base(text: &str) -> Result<Url, Fault> {
+pub(crate) fn base(text: &str) -> Result<Url, Fault> {
     let remedy = "set planhat.url to a URL like https://analytics.planhat.com";
     let url = Url::parse(text).map_err(|error| Fault::usage(format!("planhat.url is not a URL: {error}"), remedy))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -82,7 +82,7 @@ pub(super) fn base(text: &str) -> Result<Url, Fault> {
 }
 
 /// `text` with every secret in it blotted out, in whatever case an answer echoes it.
-pub fn redact(text: &str, secrets: &[&str]) -> String {
+pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         // ASCII lowering keeps every byte where it was, so the ranges fit the original.

@@ -16,13 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{Secret, Source, TlsMode};
+use crate::postgres::connection::params::{Negotiation, TlsSetup};
+use crate::postgres::connection::{dial, tls};
 
-use super::target::{Negotiation, TlsSetup};
-use super::{dial, tls};
+pub(crate) const PASSWORD: &str = "pass word:\\'%";
 
-pub(super) const PASSWORD: &str = "pass word:\\'%";
-
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     pub directory: PathBuf,
     pub port: u16,
     /// Its standard input is the sign that this process lives.
@@ -30,20 +29,20 @@ pub(super) struct Cluster {
 }
 
 /// A certificate's parameters, ready to be changed.
-pub(super) fn leaf(names: &[&str]) -> CertificateParams {
+pub(crate) fn leaf(names: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params
 }
 
 /// The authority of this process.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "test authority");
@@ -53,18 +52,18 @@ impl Authority {
     }
 
     /// Certificate and key in PEM.
-    pub(super) fn sign(&self, params: &CertificateParams) -> (String, String) {
+    pub(crate) fn sign(&self, params: &CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }
 
-pub(super) fn authority() -> &'static Authority {
+pub(crate) fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(Authority::new)
 }
 
-pub(super) fn cluster() -> &'static Cluster {
+pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| Cluster::start().expect("a PostgreSQL server for the tests: install it, or set PGBIN"))
 }
@@ -109,12 +108,12 @@ impl Cluster {
         Ok(Cluster { directory, port, _watchdog: watchdog })
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
     /// `user` by TCP with verify-full, all else given too, so that this process's environment says nothing.
-    pub(super) fn source(&self, user: &str) -> Source {
+    pub(crate) fn source(&self, user: &str) -> Source {
         Source {
             url: None,
             host: Some("localhost".into()),
@@ -138,7 +137,7 @@ impl Cluster {
 }
 
 /// Somebody in between: ends TLS with a certificate of its own, and goes on to the cluster in plaintext or by TLS.
-pub(super) async fn front((certificate, key): (String, String), tls_behind: bool) -> u16 {
+pub(crate) async fn front((certificate, key): (String, String), tls_behind: bool) -> u16 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

@@ -13,11 +13,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use super::server::Wire;
-use super::store::SinkKind;
+use crate::sim::server::Wire;
+use crate::sim::store::SinkKind;
 
 /// Planhat's answer: metrics always say what became of them, activities only where some were refused.
-pub(super) fn processed(kind: SinkKind, accepted: u64, refused: &[(Bytes, String)]) -> Response {
+pub(crate) fn processed(kind: SinkKind, accepted: u64, refused: &[(Bytes, String)]) -> Response {
     match kind {
         SinkKind::Activity if refused.is_empty() => StatusCode::OK.into_response(),
         SinkKind::Activity | SinkKind::Metric => json(200, processed_body(accepted, refused)),
@@ -36,12 +36,12 @@ fn processed_body(accepted: u64, refused: &[(Bytes, String)]) -> Bytes {
 }
 
 /// A JSON answer.
-pub(super) fn json(status: u16, body: impl Into<Body>) -> Response {
+pub(crate) fn json(status: u16, body: impl Into<Body>) -> Response {
     with_type(status, "application/json; charset=utf-8", body)
 }
 
 /// An answer of this type; a status that is none is 500.
-pub(super) fn with_type(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(crate) fn with_type(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -49,12 +49,12 @@ pub(super) fn with_type(status: u16, content_type: &'static str, body: impl Into
 }
 
 /// An error in Planhat's manner.
-pub(super) fn error(status: u16, error: &str) -> Response {
+pub(crate) fn error(status: u16, error: &str) -> Response {
     json(status, serde_json::json!({ "error": error }).to_string())
 }
 
 /// The same answer with a header, where its text can be one.
-pub(super) fn with_header(mut response: Response, name: header::HeaderName, value: &str) -> Response {
+pub(crate) fn with_header(mut response: Response, name: header::HeaderName, value: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
@@ -62,7 +62,7 @@ pub(super) fn with_header(mut response: Response, name: header::HeaderName, valu
 }
 
 /// Half of an answer, then a reset.
-pub(super) fn cut(accepted: u64, wire: Wire) -> Response {
+pub(crate) fn cut(accepted: u64, wire: Wire) -> Response {
     let whole = processed_body(accepted, &[]);
     let half = whole.slice(..whole.len() / 2);
     // The first poll gives the half; the next asks for the reset and never ends, so that hyper flushes and waits.
@@ -75,7 +75,7 @@ pub(super) fn cut(accepted: u64, wire: Wire) -> Response {
 }
 
 /// JSON that never ends.
-pub(super) fn endless() -> Response {
+pub(crate) fn endless() -> Response {
     let piece = Bytes::from(vec![b'x'; 64 * 1024]);
     let beginning = stream::once(async { Bytes::from_static(b"{\"processed\":\"") });
     let body = beginning.chain(stream::repeat(piece)).map(Ok::<_, std::io::Error>);
@@ -83,7 +83,7 @@ pub(super) fn endless() -> Response {
 }
 
 /// One blank at a time.
-pub(super) fn drip(between: Duration) -> Response {
+pub(crate) fn drip(between: Duration) -> Response {
     let body = stream::repeat(()).then(move |()| async move {
         tokio::time::sleep(between).await;
         Ok::<_, std::io::Error>(Bytes::from_static(b" "))
@@ -92,7 +92,7 @@ pub(super) fn drip(between: Duration) -> Response {
 }
 
 /// A megabyte of gzip that unpacks to 160 MB of zeros, and does not end then.
-pub(super) fn gzip_bomb() -> Response {
+pub(crate) fn gzip_bomb() -> Response {
     with_header(json(200, bomb(1 << 20)), header::CONTENT_ENCODING, "gzip")
 }
 

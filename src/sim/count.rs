@@ -6,7 +6,7 @@
 
 /// Where the bytes so far have led.
 #[derive(Debug, Default)]
-pub(super) struct Counter {
+pub(crate) struct Counter {
     depth: u32,
     in_string: bool,
     escaped: bool,
@@ -15,14 +15,14 @@ pub(super) struct Counter {
 
 impl Counter {
     /// Takes the next bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = if self.in_string { self.skip_string(bytes) } else { self.skip_structure(bytes) };
         }
     }
 
     /// The objects begun so far, at the top or within the top array.
-    pub(super) fn items(&self) -> u64 {
+    pub(crate) fn items(&self) -> u64 {
         self.items
     }
 

@@ -174,7 +174,7 @@ impl SimFault {
 
 /// Faults by chance: the same seed and the same order of requests give the same faults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// The generator's seed.
     pub seed: u64,
     /// Of a fault at each request, from 0 to 1.

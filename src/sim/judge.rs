@@ -1,4 +1,4 @@
-//! Which items Planhat would take, after PLANHAT.md's "Items" and "Answers". Pure.
+//! Which items Planhat would take, after docs/planhat.md, "Items" and "Answers". Pure.
 //!
 //! * In: the bytes of a body, and what kind of items it holds.
 //! * Out: items accepted, and items refused with the reason in Planhat's words.
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::store::SinkKind;
+use crate::sim::store::SinkKind;
 
-/// Which of the disputed names (PLANHAT.md, "Items") activities may use.
+/// Which of the disputed names (docs/planhat.md, "Items") activities may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
     /// Both sets.
@@ -24,15 +24,15 @@ pub enum Names {
 
 /// One item of a body: its bytes, and the object if it is one.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// Its JSON text, a part of the body.
-    pub(super) raw: Bytes,
+    pub(crate) raw: Bytes,
     /// Its fields.
-    pub(super) fields: Option<Map<String, Value>>,
+    pub(crate) fields: Option<Map<String, Value>>,
 }
 
 /// The items of a body that is an array, or one object.
-pub(super) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
+pub(crate) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
     let invalid = |error: serde_json::Error| format!("invalid JSON: {error}");
     let whole: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
     let items: Vec<&RawValue> = match whole.get().as_bytes().first() {
@@ -48,7 +48,7 @@ pub(super) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
 }
 
 /// Why an item is refused, if it is.
-pub(super) fn refusal(kind: SinkKind, names: Names, item: &Item) -> Option<String> {
+pub(crate) fn refusal(kind: SinkKind, names: Names, item: &Item) -> Option<String> {
     let Some(fields) = &item.fields else { return Some("item must be an object".to_owned()) };
     match kind {
         SinkKind::Activity => activity(names, fields),

@@ -1,4 +1,4 @@
-//! The Planhat stand-in: PLANHAT.md's contract over a real socket, with faults on request.
+//! The Planhat stand-in: the contract of docs/planhat.md over a real socket, with faults on request.
 //!
 //! * In: HTTP requests, and faults queued or drawn from a seed.
 //! * Out: what Planhat would answer; and, on routes of its own, what it received.
@@ -7,19 +7,26 @@
 //! Its own routes: `GET /sim/received?kind=&offset=&limit=`, `GET /sim/stats`, `POST /sim/faults` (one, or a list),
 //! `DELETE /sim/faults`, `POST /sim/rate` (faults by probability, with a seed), `POST /sim/clear`.
 
-mod answer;
-mod count;
-mod fault;
-mod judge;
-mod own;
-mod plan;
-mod server;
-mod sink;
-mod store;
+pub(crate) mod answer;
+pub(crate) mod count;
+pub(crate) mod fault;
+pub(crate) mod judge;
+pub(crate) mod own;
+pub(crate) mod plan;
+pub(crate) mod server;
+pub(crate) mod shared;
+pub(crate) mod sink;
+pub(crate) mod store;
+#[cfg(test)]
+pub(crate) mod tests;
 
-pub use fault::{QueuedFault, Rate, Route, SimFault};
-pub use judge::Names;
-pub use store::{KindStats, Received, SinkKind, Stats};
+pub(crate) use crate::sim::fault::QueuedFault;
+pub(crate) use crate::sim::fault::Rate;
+pub use crate::sim::fault::{Route, SimFault};
+pub use crate::sim::judge::Names;
+use crate::sim::shared::Shared;
+pub use crate::sim::shared::{Keep, SimOptions};
+pub use crate::sim::store::{Received, SinkKind, Stats};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,54 +35,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::fault::Fault;
-use plan::Plan;
-use store::Store;
-
-/// What a stand-in is like.
-#[derive(Clone, Debug)]
-pub struct SimOptions {
-    /// `address:port`; port 0 takes a free one.
-    pub listen: String,
-    /// The tenants that it knows; empty: any. An unknown one gets 404, for the tenant is a part of the path.
-    pub tenants: Vec<String>,
-    /// Which names it takes in activities.
-    pub names: Names,
-    /// Bytes of a body, at most; more gets 413. Planhat's limit is 32 MB.
-    pub max_body: u64,
-    /// What it keeps.
-    pub keep: Keep,
-    /// Every answer waits this long.
-    pub latency: Duration,
-    /// The token that the read-back wants; `None`: any.
-    pub token: Option<String>,
-}
-
-impl Default for SimOptions {
-    fn default() -> Self {
-        SimOptions {
-            listen: "127.0.0.1:0".to_owned(),
-            tenants: Vec::new(),
-            names: Names::Any,
-            max_body: 32_000_000,
-            keep: Keep::Items,
-            latency: Duration::ZERO,
-            token: None,
-        }
-    }
-}
-
-/// What becomes of a body. What is not parsed is not judged: every item of it is accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
-    /// Items are parsed, judged and kept.
-    #[default]
-    Items,
-    /// Items are counted by their braces, without parsing, and forgotten: for benchmarks.
-    Counts,
-    /// Only requests and bytes are counted.
-    Bytes,
-}
+use crate::model::Fault;
+use crate::sim::plan::Plan;
+use crate::sim::store::Store;
 
 /// Starts stand-ins.
 #[derive(Debug)]
@@ -92,13 +54,6 @@ impl Sim {
         let (address, running) = Running::start(&listen, &shared).await?;
         Ok(SimHandle { shared, address, running: Some(running) })
     }
-}
-
-/// What all connections share.
-struct Shared {
-    options: SimOptions,
-    plan: Plan,
-    store: Store,
 }
 
 /// The accepting task; dropping `stop` ends it too.
@@ -215,6 +170,3 @@ impl SimHandle {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,12 +15,13 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fault::{QueuedFault, Rate};
-use super::store::{Received, SinkKind};
-use super::{Shared, answer};
+use crate::sim::answer;
+use crate::sim::fault::{QueuedFault, Rate};
+use crate::sim::shared::Shared;
+use crate::sim::store::{Received, SinkKind};
 
 /// All of them.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/sim/received", get(received).delete(clear))
         .route("/sim/stats", get(stats))

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::fault::{QueuedFault, Rate, Route, SimFault};
+use crate::sim::fault::{QueuedFault, Rate, Route, SimFault};
 
 /// The queue and the dice.
 #[derive(Debug, Default)]
-pub(super) struct Plan(Mutex<State>);
+pub(crate) struct Plan(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,20 +24,20 @@ impl Plan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn queue(&self, fault: QueuedFault) {
+    pub(crate) fn queue(&self, fault: QueuedFault) {
         self.state().queue.push_back(fault);
     }
 
-    pub(super) fn set_rate(&self, rate: Rate) {
+    pub(crate) fn set_rate(&self, rate: Rate) {
         self.state().rate = Some((fastrand::Rng::with_seed(rate.seed), rate));
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *self.state() = State::default();
     }
 
     /// At the head of a request: the reset that wants no body, if it is its turn, or what the dice say for later.
-    pub(super) fn at_head(&self, route: Route) -> Option<SimFault> {
+    pub(crate) fn at_head(&self, route: Route) -> Option<SimFault> {
         let mut state = self.state();
         let drawn = state.draw();
         // Faults that wait for a fitting body let others pass: whether they fit is not known yet.
@@ -50,7 +50,7 @@ impl Plan {
     }
 
     /// At the end of a request: the first fault of the queue that fits it, else the one drawn.
-    pub(super) fn at_end(
+    pub(crate) fn at_end(
         &self,
         route: Route,
         drawn: Option<SimFault>,

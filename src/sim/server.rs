@@ -15,21 +15,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::Shared;
+use crate::sim::shared::Shared;
 
 /// A request's hold on the connection beneath it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wire(Arc<Notify>);
+pub(crate) struct Wire(Arc<Notify>);
 
 impl Wire {
     /// Asks for a reset: the peer gets RST, and what was not flushed is lost.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.0.notify_one();
     }
 }
 
 /// Accepts and serves until `stop` changes or its sender is gone.
-pub(super) async fn serve(listener: TcpListener, router: Router, shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

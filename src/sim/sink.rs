@@ -16,15 +16,16 @@ use axum::{Extension, Router};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-use super::count::Counter;
-use super::fault::{Route, SimFault};
-use super::judge::{self, Item};
-use super::server::Wire;
-use super::store::{Brought, SinkKind, UnderWay};
-use super::{Keep, Shared, answer};
+use crate::sim::count::Counter;
+use crate::sim::fault::{Route, SimFault};
+use crate::sim::judge::Item;
+use crate::sim::server::Wire;
+use crate::sim::shared::{Keep, Shared};
+use crate::sim::store::{Brought, SinkKind, UnderWay};
+use crate::sim::{answer, judge};
 
 /// The three routes.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(crate) fn routes() -> Router<Arc<Shared>> {
     let sink = |route: Route| {
         post(
             move |State(sim): State<Arc<Shared>>,

@@ -95,20 +95,20 @@ impl Stats {
 
 /// What a request brought.
 #[derive(Debug, Default)]
-pub(super) struct Brought {
+pub(crate) struct Brought {
     /// Items to keep.
-    pub(super) kept: Vec<Bytes>,
+    pub(crate) kept: Vec<Bytes>,
     /// Items accepted (more than are kept, where they are only counted).
-    pub(super) items: u64,
+    pub(crate) items: u64,
     /// Items refused.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// Bytes of the body.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The store.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     stats: Arc<watch::Sender<Stats>>,
     kept: Mutex<Kept>,
 }
@@ -121,11 +121,11 @@ struct Kept {
 
 /// A request under way; dropped when it is answered or broken.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     stats: Arc<watch::Sender<Stats>>,
     kind: SinkKind,
     /// The request's number.
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }
 
 impl Drop for UnderWay {
@@ -143,16 +143,16 @@ impl Store {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn connected(&self) {
+    pub(crate) fn connected(&self) {
         self.stats.send_modify(|stats| stats.connections += 1);
     }
 
-    pub(super) fn faulted(&self) {
+    pub(crate) fn faulted(&self) {
         self.stats.send_modify(|stats| stats.faults += 1);
     }
 
     /// Counts a request; it is under way as long as what is returned lives.
-    pub(super) fn begin(&self, kind: SinkKind) -> UnderWay {
+    pub(crate) fn begin(&self, kind: SinkKind) -> UnderWay {
         let number = {
             let mut kept = self.kept();
             kept.requests += 1;
@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Accepts what a request brought.
-    pub(super) fn accept(&self, kind: SinkKind, request: u64, brought: Brought) {
+    pub(crate) fn accept(&self, kind: SinkKind, request: u64, brought: Brought) {
         let at = Timestamp::now();
         let mut kept = self.kept();
         for raw in brought.kept {
@@ -184,26 +184,26 @@ impl Store {
         });
     }
 
-    pub(super) fn items(&self, kind: Option<SinkKind>) -> Vec<Received> {
+    pub(crate) fn items(&self, kind: Option<SinkKind>) -> Vec<Received> {
         let wanted = |item: &&Received| kind.is_none_or(|kind| item.kind == kind);
         self.kept().items.iter().filter(wanted).cloned().collect()
     }
 
-    pub(super) fn items_after(&self, seq: u64, limit: usize) -> Vec<Received> {
+    pub(crate) fn items_after(&self, seq: u64, limit: usize) -> Vec<Received> {
         let kept = self.kept();
         let begin = usize::try_from(seq).unwrap_or(usize::MAX).min(kept.items.len());
         kept.items[begin..].iter().take(limit).cloned().collect()
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         self.stats.borrow().clone()
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Stats> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Stats> {
         self.stats.subscribe()
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut kept = self.kept();
         *kept = Kept::default();
         self.stats.send_replace(Stats::default());

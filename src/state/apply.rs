@@ -15,11 +15,11 @@ use std::task::Poll;
 use futures_util::future::{MaybeDone, maybe_done};
 use tokio_postgres::Error;
 
-use super::error::StateError;
-use super::model::Op;
-use super::store::{Store, Term};
-use super::writes::{Bound, Under, Write, statements};
-use crate::fault::Fault;
+use crate::model::Fault;
+use crate::state::error::StateError;
+use crate::state::model::Op;
+use crate::state::store::{Store, Term};
+use crate::state::writes::{Bound, Under, Write, statements};
 
 const DOING: &str = "writing";
 
@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate. [`StateError::Fenced`] and [`StateError::Unwritable`] wrote nothing.
-    pub async fn apply(&mut self, term: &mut Term, ops: &[Op]) -> Result<(), StateError> {
+    pub(crate) async fn apply(&mut self, term: &mut Term, ops: &[Op]) -> Result<(), StateError> {
         let under = Under { epoch: term.epoch, seq: term.seq + 1, digest: digest(ops) };
         self.prepare(ops).await?;
         self.settle().await?;

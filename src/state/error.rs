@@ -8,12 +8,12 @@ use std::error::Error as _;
 
 use tokio_postgres::Error;
 
-use super::schema::{Schema, grants, quote};
-use crate::fault::{Exit, Fault};
+use crate::model::{Exit, Fault};
+use crate::state::schema::{Schema, grants, quote};
 
 /// Why the state could not be read or written, by what happens next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// Another process took a later epoch: this one stops at once. Nothing was written.
     Fenced,
     /// No answer, or not now. The caller connects anew and applies the *same* list again; it is applied once.
@@ -24,7 +24,7 @@ pub enum StateError {
 
 impl StateError {
     /// The error as people see it.
-    pub fn fault(&self) -> Fault {
+    pub(crate) fn fault(&self) -> Fault {
         match self {
             StateError::Fenced => Fault::unavailable(
                 "another process has taken over: the state schema holds a later epoch than this process's",
@@ -45,15 +45,15 @@ impl std::error::Error for StateError {}
 
 /// Where the session is: what the remedies name.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) schema: Schema,
-    pub(super) user: String,
-    pub(super) database: String,
+pub(crate) struct Place {
+    pub(crate) schema: Schema,
+    pub(crate) user: String,
+    pub(crate) database: String,
 }
 
 impl Place {
     /// What an error of the connection means.
-    pub(super) fn classify(&self, doing: &str, error: &Error) -> StateError {
+    pub(crate) fn classify(&self, doing: &str, error: &Error) -> StateError {
         let Some(db) = error.as_db_error() else {
             let broken = error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>());
             return match broken {
@@ -75,7 +75,7 @@ impl Place {
     }
 
     /// The server does not answer.
-    pub(super) fn unreachable(&self, doing: &str, why: &str) -> StateError {
+    pub(crate) fn unreachable(&self, doing: &str, why: &str) -> StateError {
         StateError::Unavailable(Fault::unavailable(
             format!("{doing}: the connection to the state schema's server broke: {why}"),
             "nothing while the server restarts: the program connects again. If it lasts, see that the server of the \
@@ -89,7 +89,7 @@ impl Place {
              a.usename, a.state, a.query FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_class c ON c.oid \
              = l.relation WHERE c.relnamespace = '{}'::regnamespace AND a.application_name <> '{}'",
             self.schema.quoted().replace('\'', "''"),
-            super::APPLICATION_NAME
+            crate::state::APPLICATION_NAME
         )
     }
 
@@ -131,7 +131,7 @@ impl Place {
     }
 
     /// The one row of `instance` is not there.
-    pub(super) fn no_instance(&self) -> StateError {
+    pub(crate) fn no_instance(&self) -> StateError {
         StateError::Unwritable(Fault::needs_person(
             format!("state schema {} has lost its row in table instance", self.schema),
             "put the schema back from its newest backup; the row holds the checkpoint, and nothing can go on without it",
@@ -139,7 +139,7 @@ impl Place {
     }
 
     /// A section's row is not there.
-    pub(super) fn no_section(&self, doing: &str) -> StateError {
+    pub(crate) fn no_section(&self, doing: &str) -> StateError {
         StateError::Unwritable(Fault::needs_person(
             format!("{doing}: state schema {} has lost the row of a section that is running", self.schema),
             "put the row back into table section from the newest backup, or restart: the section then attaches anew, \
@@ -148,7 +148,7 @@ impl Place {
     }
 
     /// The schema holds less than this process wrote: it was put back from an older copy while it ran.
-    pub(super) fn older_copy(&self, held: i64, expected: i64) -> StateError {
+    pub(crate) fn older_copy(&self, held: i64, expected: i64) -> StateError {
         StateError::Unwritable(Fault::needs_person(
             format!(
                 "state schema {} is an older copy: its last write is number {held}, this process's was {expected}",
@@ -160,7 +160,7 @@ impl Place {
     }
 
     /// The schema was made by a later version of this program.
-    pub(super) fn newer_schema(&self, held: i32, known: i32) -> StateError {
+    pub(crate) fn newer_schema(&self, held: i32, known: i32) -> StateError {
         StateError::Unwritable(Fault::new(
             Exit::NeedsPerson,
             format!("state schema {} has version {held}; this program knows {known}", self.schema),
@@ -169,7 +169,7 @@ impl Place {
     }
 
     /// The schema is of an earlier version, or not there at all.
-    pub(super) fn not_migrated(&self) -> StateError {
+    pub(crate) fn not_migrated(&self) -> StateError {
         StateError::Unwritable(Fault::needs_person(
             format!("state schema {} is missing or of an earlier version", self.schema),
             "run `pg2planhat setup`, or let a DBA run what `pg2planhat setup --print-sql` prints",

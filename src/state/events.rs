@@ -8,14 +8,15 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use super::error::StateError;
-use super::sections::lsn;
-use super::store::{Store, Term, rfc3339, signed};
-use crate::row::{Lsn, SectionName};
+use crate::model::{Lsn, SectionName};
+use crate::state::error::StateError;
+use crate::state::model::signed;
+use crate::state::sections::lsn;
+use crate::state::store::{Store, rfc3339};
 
 /// Something that a person asks of the running instance.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NewEvent {
+pub(crate) struct NewEvent {
     /// Who: the role or user name, as far as it is known.
     pub actor: String,
     /// What: `resync`, `retry`, `drop`, `pause`, …
@@ -28,7 +29,7 @@ pub struct NewEvent {
 
 /// A row of `event`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its id; ascending in the order of asking.
     pub id: i64,
     /// RFC 3339, UTC.
@@ -49,10 +50,10 @@ pub struct Event {
 
 /// A stretch of the log that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewGap {
+pub(crate) struct NewGap {
     /// The section, or all.
     pub section: Option<SectionName>,
-    /// The reason's word (DESIGN section 6): `slot_missing`, `publication_changed`, …
+    /// The reason's word: `slot_missing`, `publication_changed`, …
     pub reason: String,
     /// What was seen, for people.
     pub detail: String,
@@ -66,7 +67,7 @@ pub struct NewGap {
 
 /// A row of `gap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// Its id.
     pub id: i64,
     /// The section, or all.
@@ -94,12 +95,12 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn append_event(&self, event: &NewEvent) -> Result<i64, StateError> {
+    pub(crate) async fn append_event(&self, event: &NewEvent) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args)
              VALUES ($1, $2, $3, $4::text::jsonb) RETURNING id";
         let section = event.section.as_ref().map(SectionName::as_str);
         let args = event.args.to_string();
-        let params: super::store::Params<'_> =
+        let params: crate::state::store::Params<'_> =
             &[&self.text(&event.actor), &self.text(&event.action), &section, &self.text(&args)];
         Ok(self.one("recording an event", write, params).await?.get(0))
     }
@@ -108,12 +109,12 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn record_event(&self, event: &NewEvent, result: &str) -> Result<i64, StateError> {
+    pub(crate) async fn record_event(&self, event: &NewEvent, result: &str) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args, handled_at, result)
              VALUES ($1, $2, $3, $4::text::jsonb, now(), $5) RETURNING id";
         let section = event.section.as_ref().map(SectionName::as_str);
         let args = event.args.to_string();
-        let params: super::store::Params<'_> =
+        let params: crate::state::store::Params<'_> =
             &[&self.text(&event.actor), &self.text(&event.action), &section, &self.text(&args), &self.text(result)];
         Ok(self.one("recording an event", write, params).await?.get(0))
     }
@@ -122,7 +123,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn unhandled_events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
+    pub(crate) async fn unhandled_events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
         self.events_where("handled_at IS NULL AND $1::bigint IS NOT NULL ORDER BY id", 0, limit).await
     }
 
@@ -130,16 +131,8 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn event(&self, id: i64) -> Result<Option<Event>, StateError> {
+    pub(crate) async fn event(&self, id: i64) -> Result<Option<Event>, StateError> {
         Ok(self.events_where("id = $1", id, 1).await?.pop())
-    }
-
-    /// The last events, newest first.
-    ///
-    /// # Errors
-    /// As every reading.
-    pub async fn events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
-        self.events_where("$1::bigint IS NOT NULL ORDER BY id DESC", 0, limit).await
     }
 
     async fn events_where(&self, which: &str, id: i64, limit: u32) -> Result<Vec<Event>, StateError> {
@@ -152,27 +145,12 @@ impl Store {
         Ok(self.query("reading the events", &sql, &[&id, &i64::from(limit)]).await?.iter().map(event_of).collect())
     }
 
-    /// Marks an event as handled; `false` where it was already.
-    ///
-    /// # Errors
-    /// By fate.
-    pub async fn mark_handled(&self, term: &Term, id: i64, result: &str) -> Result<bool, StateError> {
-        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
-             UPDATE {schema}.event SET handled_at = now(), result = $3
-             FROM held WHERE id = $2 AND handled_at IS NULL";
-        let changed = self.execute("handling an event", write, &[&term.epoch, &id, &self.text(result)]).await?;
-        if changed == 0 {
-            self.still_leads(term).await?;
-        }
-        Ok(changed > 0)
-    }
-
     /// Records a gap; its id. Where one of the same section and reason is open, that one's id (and
     /// its end, where it is known now).
     ///
     /// # Errors
     /// By fate.
-    pub async fn open_gap(&self, gap: &NewGap) -> Result<i64, StateError> {
+    pub(crate) async fn open_gap(&self, gap: &NewGap) -> Result<i64, StateError> {
         let write = "WITH open AS (
                 SELECT id FROM {schema}.gap
                 WHERE closed_at IS NULL AND reason = $2 AND section IS NOT DISTINCT FROM $1::text
@@ -186,7 +164,7 @@ impl Store {
              SELECT id FROM open UNION ALL SELECT id FROM added";
         let section = gap.section.as_ref().map(SectionName::as_str);
         let at = |lsn: Option<Lsn>| lsn.map(|lsn| PgLsn::from(lsn.0));
-        let params: super::store::Params<'_> = &[
+        let params: crate::state::store::Params<'_> = &[
             &section,
             &gap.reason,
             &self.text(&gap.detail),
@@ -201,7 +179,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn close_gap(&self, id: i64, closed_by: &str) -> Result<bool, StateError> {
+    pub(crate) async fn close_gap(&self, id: i64, closed_by: &str) -> Result<bool, StateError> {
         let write = "UPDATE {schema}.gap SET closed_at = now(), closed_by = $2 WHERE id = $1 AND closed_at IS NULL";
         Ok(self.execute("closing a gap", write, &[&id, &self.text(closed_by)]).await? > 0)
     }
@@ -210,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn gaps(&self, open_only: bool) -> Result<Vec<Gap>, StateError> {
+    pub(crate) async fn gaps(&self, open_only: bool) -> Result<Vec<Gap>, StateError> {
         let sql = format!(
             "SELECT id, section, reason, detail, from_lsn, to_lsn, xmin_floor, {} AS opened_at, {} AS closed_at,
                 closed_by

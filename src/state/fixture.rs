@@ -13,15 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::{Schema, Store};
+use crate::state::{Schema, Store};
 
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     directory: PathBuf,
     _keeper: Child,
 }
 
 /// The cluster, started by whoever asks first.
-pub(super) fn cluster() -> &'static Cluster {
+pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start)
 }
@@ -67,17 +67,17 @@ impl Cluster {
         Cluster { directory, _keeper: keeper }
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join(".s.PGSQL.5432")
     }
 
-    pub(super) async fn client(&self, user: &str) -> Client {
+    pub(crate) async fn client(&self, user: &str) -> Client {
         client_on(UnixStream::connect(self.socket()).await.unwrap(), user).await
     }
 }
 
 /// A client that speaks over `stream`.
-pub(super) async fn client_on<S>(stream: S, user: &str) -> Client
+pub(crate) async fn client_on<S>(stream: S, user: &str) -> Client
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -87,18 +87,18 @@ where
 }
 
 /// A schema name that no other test has, made of `name`.
-pub(super) fn schema(name: &str) -> Schema {
+pub(crate) fn schema(name: &str) -> Schema {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     Schema::new(&format!("{name}{}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
 }
 
 /// A store of the superuser's.
-pub(super) async fn store(schema: &Schema) -> Store {
+pub(crate) async fn store(schema: &Schema) -> Store {
     Store::new(cluster().client("postgres").await, schema.clone()).await.unwrap()
 }
 
 /// A store behind a relay that loses a COMMIT: before the server sees it, or only its answer.
-pub(super) async fn store_losing_commit(schema: &Schema, server_sees_it: bool) -> Store {
+pub(crate) async fn store_losing_commit(schema: &Schema, server_sees_it: bool) -> Store {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(relay(theirs, cluster().socket(), server_sees_it));
     Store::new(client_on(ours, "postgres").await, schema.clone()).await.unwrap()

@@ -7,15 +7,16 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use super::error::StateError;
-use super::ledger::OpenDelivery;
-use super::sections::{SectionRow, lsn};
-use super::store::{Store, Term, rfc3339, unsigned};
-use crate::row::Lsn;
+use crate::model::Lsn;
+use crate::state::error::StateError;
+use crate::state::ledger::OpenDelivery;
+use crate::state::model::unsigned;
+use crate::state::sections::{SectionRow, lsn};
+use crate::state::store::{Store, Term, rfc3339};
 
 /// Which server, database, slot and publication the state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// `system_identifier` of `pg_control_system()` or IDENTIFY_SYSTEM.
     pub system_identifier: String,
     /// The timeline.
@@ -34,7 +35,7 @@ pub struct Identity {
 
 /// The row of `instance`, once an identity was adopted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// Whose state it is.
     pub identity: Identity,
     /// The epoch of the last leader.
@@ -49,7 +50,7 @@ pub struct Instance {
     pub started_at: Option<String>,
     /// Its program's version.
     pub version: Option<String>,
-    /// What it said of itself last: DESIGN section 6.
+    /// What it said of itself last.
     pub state: Option<String>,
     /// Why, where it needs a person.
     pub reason: Option<String>,
@@ -59,7 +60,7 @@ pub struct Instance {
 
 /// All that an instance needs to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// `None` before the first [`Store::adopt`].
     pub instance: Option<Instance>,
     /// Every section ever attached, by name; also such as the configuration has no more.
@@ -75,7 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading; [`StateError::Unwritable`] also where the schema is not of this version.
-    pub async fn instance(&self) -> Result<Option<Instance>, StateError> {
+    pub(crate) async fn instance(&self) -> Result<Option<Instance>, StateError> {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
                 leader, {}, version, state, reason, remedy, schema_version, publication_oid
@@ -84,9 +85,9 @@ impl Store {
         );
         let rows = self.query("reading the identity", &sql, &[]).await?;
         let row = rows.first().ok_or_else(|| self.place.no_instance())?;
-        match row.get::<_, i32>(15).cmp(&super::version()) {
+        match row.get::<_, i32>(15).cmp(&crate::state::version()) {
             std::cmp::Ordering::Less => Err(self.place.not_migrated()),
-            std::cmp::Ordering::Greater => Err(self.place.newer_schema(row.get(15), super::version())),
+            std::cmp::Ordering::Greater => Err(self.place.newer_schema(row.get(15), crate::state::version())),
             std::cmp::Ordering::Equal => Ok(instance_of(row)),
         }
     }
@@ -95,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::instance`].
-    pub async fn open(&mut self) -> Result<Opened, StateError> {
+    pub(crate) async fn open(&mut self) -> Result<Opened, StateError> {
         self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
             let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
                         FROM {schema}.instance WHERE id = 1";
@@ -116,14 +117,14 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn adopt(
+    pub(crate) async fn adopt(
         &mut self,
         identity: &Identity,
         checkpoint: Lsn,
         xmin_floor: Option<u64>,
     ) -> Result<(), StateError> {
         let doing = "adopting the identity";
-        let (checkpoint, floor) = (PgLsn::from(checkpoint.0), xmin_floor.map(super::store::signed));
+        let (checkpoint, floor) = (PgLsn::from(checkpoint.0), xmin_floor.map(crate::state::model::signed));
         self.transaction(doing, "BEGIN", async |store| {
             let write = "UPDATE {schema}.instance SET system_identifier = $1, timeline = $2, database_oid = $3,
                     database = $4, slot = $5, publication = $6, publication_oid = $7, checkpoint = $8, xmin_floor = $9,
@@ -164,7 +165,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate. A frozen leader can hold this up for 5 s.
-    pub async fn take_epoch(&mut self, leader: &str) -> Result<Term, StateError> {
+    pub(crate) async fn take_epoch(&mut self, leader: &str) -> Result<Term, StateError> {
         let take = "UPDATE {schema}.instance SET epoch = epoch + 1, leader = $1, started_at = now(), version = $2
              WHERE id = 1 RETURNING epoch, applied_seq";
         let version = env!("CARGO_PKG_VERSION");
@@ -177,7 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StateError::Fenced`] where it is not; as every reading.
-    pub async fn still_leads(&self, term: &Term) -> Result<(), StateError> {
+    pub(crate) async fn still_leads(&self, term: &Term) -> Result<(), StateError> {
         let asked = "SELECT epoch FROM {schema}.instance WHERE id = 1";
         let rows = self.query("looking at the epoch", asked, &[]).await?;
         let row = rows.first().ok_or_else(|| self.place.no_instance())?;
@@ -193,7 +194,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn set_instance_state(
+    pub(crate) async fn set_instance_state(
         &self,
         term: &Term,
         state: &str,
@@ -213,7 +214,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn note_hindrance(&self, epoch: i64, reason: &str, remedy: &str) -> Result<(), StateError> {
+    pub(crate) async fn note_hindrance(&self, epoch: i64, reason: &str, remedy: &str) -> Result<(), StateError> {
         let (reason, remedy) = (self.text(reason), self.text(remedy));
         let write = "UPDATE {schema}.instance SET state = 'needs_person', reason = $2, remedy = $3
              WHERE id = 1 AND epoch = $1";

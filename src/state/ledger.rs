@@ -9,12 +9,11 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use super::error::StateError;
-use super::model::{Delivery, Outcome, Phase};
-use super::sections::position;
-use super::store::{Store, rfc3339, unsigned};
-use crate::fault::Fault;
-use crate::row::SectionName;
+use crate::model::{Fault, SectionName};
+use crate::state::error::StateError;
+use crate::state::model::{Delivery, Outcome, Phase, unsigned};
+use crate::state::sections::position;
+use crate::state::store::{Store, rfc3339};
 
 /// A ledger row that has not ended, as a leader finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +30,9 @@ pub struct OpenDelivery {
     pub epoch: i64,
 }
 
-/// A ledger row as `logs` shows it (DESIGN section 6).
+/// A ledger row as `logs` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeliveryRow {
+pub(crate) struct DeliveryRow {
     /// Ledger id.
     pub id: i64,
     /// Its section.
@@ -67,7 +66,7 @@ pub struct DeliveryRow {
 
 /// Which ledger rows, and in which order: newest first, unless one of the `after`s is given; then as they come.
 #[derive(Clone, Debug, Default)]
-pub struct DeliveryFilter {
+pub(crate) struct DeliveryFilter {
     /// Of this section.
     pub section: Option<SectionName>,
     /// With one of these outcomes; with any, where there are none.
@@ -87,7 +86,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn deliveries(&self, filter: &DeliveryFilter, limit: u32) -> Result<Vec<DeliveryRow>, StateError> {
+    pub(crate) async fn deliveries(&self, filter: &DeliveryFilter, limit: u32) -> Result<Vec<DeliveryRow>, StateError> {
         let order = match (filter.changed_after, filter.after_id) {
             (Some(_), _) => "changed, id",
             (None, Some(_)) => "id",
@@ -109,7 +108,7 @@ impl Store {
         let outcomes: Vec<&str> = filter.outcomes.iter().map(|outcome| outcome.as_str()).collect();
         let (since, until) = (filter.since.map(|at| at.to_string()), filter.until.map(|at| at.to_string()));
         let limit = i64::from(limit);
-        let params: super::store::Params<'_> =
+        let params: crate::state::store::Params<'_> =
             &[&section, &outcomes, &since, &filter.after_id, &filter.changed_after, &limit, &until];
         Ok(self.query("reading the ledger", &sql, params).await?.iter().map(row_of).collect())
     }
@@ -118,7 +117,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn last_change(&self) -> Result<i64, StateError> {
+    pub(crate) async fn last_change(&self) -> Result<i64, StateError> {
         let asked = "SELECT coalesce(max(changed), 0) FROM {schema}.delivery";
         Ok(self.one("reading the ledger", asked, &[]).await?.get(0))
     }
@@ -127,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
+    pub(crate) async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
         let sql = "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_ordinal, last_lsn,
                 last_ordinal, outcome, under_way, attempts, epoch
              FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') ORDER BY id";
@@ -139,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
+    pub(crate) async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
         let write = "DELETE FROM {schema}.delivery WHERE id IN (
                 SELECT id FROM {schema}.delivery
                 WHERE outcome NOT IN ('sending', 'in_doubt') AND started_at < now() - make_interval(secs => $1)

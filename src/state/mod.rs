@@ -11,35 +11,33 @@
 //!                                        a Term: the epoch, and the number of the last list applied under it
 //! ```
 
-mod model;
-mod schema;
-
-mod error;
-mod store;
-
-mod apply;
-mod writes;
-
-mod events;
-mod instance;
-mod ledger;
-mod quarantine;
-mod sections;
-
+pub(crate) mod apply;
+pub(crate) mod error;
+pub(crate) mod events;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
+pub(crate) mod instance;
+pub(crate) mod ledger;
+pub(crate) mod model;
+pub(crate) mod quarantine;
+pub(crate) mod schema;
+pub(crate) mod sections;
+pub(crate) mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod writes;
 
-pub use error::StateError;
-pub use events::{Event, Gap, NewEvent, NewGap};
-pub use instance::{Identity, Instance, Opened};
-pub use ledger::{DeliveryFilter, DeliveryRow, OpenDelivery};
-pub use model::*;
-pub use quarantine::{QuarantineFilter, QuarantineItem, QuarantineRow};
-pub use schema::{Schema, ddl, version};
-pub use sections::{Attachment, MappedColumn, SectionRow};
-pub use store::{Store, Term};
+pub(crate) use crate::state::error::StateError;
+pub(crate) use crate::state::events::{Event, Gap, NewEvent, NewGap};
+pub(crate) use crate::state::instance::{Identity, Instance, Opened};
+pub use crate::state::ledger::OpenDelivery;
+pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};
+pub use crate::state::model::*;
+pub(crate) use crate::state::quarantine::{QuarantineFilter, QuarantineItem, QuarantineRow};
+pub(crate) use crate::state::schema::{Schema, ddl, version};
+pub(crate) use crate::state::sections::MappedColumn;
+pub use crate::state::sections::{Attachment, SectionRow};
+pub(crate) use crate::state::store::{Store, Term};
 
 /// What the sessions of this room are called in `pg_stat_activity`.
-pub const APPLICATION_NAME: &str = "pg2planhat state";
+pub(crate) const APPLICATION_NAME: &str = "pg2planhat state";

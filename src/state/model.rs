@@ -1,7 +1,8 @@
 //! What the state schema holds, as types.
 
-pub use crate::row::Phase;
-use crate::row::{Lsn, Position, SectionName};
+pub use crate::model::Phase;
+
+use crate::model::{Lsn, Position, SectionName};
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -230,4 +231,14 @@ pub enum Op {
         /// Every transaction below this xid (64 bits, with epoch) is settled.
         xmin_floor: Option<u64>,
     },
+}
+
+/// PostgreSQL's integers are signed; no count of ours comes near the end.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// And back.
+pub(crate) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
 }

@@ -8,14 +8,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
-use super::error::StateError;
-use super::sections::position;
-use super::store::{Params, Store, rfc3339, unsigned};
-use crate::row::{Position, SectionName};
+use crate::model::SectionName;
+use crate::state::error::StateError;
+use crate::state::model::unsigned;
+use crate::state::store::{Params, Store, rfc3339};
 
-/// A row of `quarantine list` (DESIGN section 6).
+/// A row of `quarantine list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct QuarantineRow {
+pub(crate) struct QuarantineRow {
     /// Its id.
     pub id: i64,
     /// Its section.
@@ -30,22 +30,19 @@ pub struct QuarantineRow {
 
 /// A row of the quarantine with its item: `quarantine show`, and what a retry sends.
 #[derive(Clone, Debug, Serialize)]
-pub struct QuarantineItem {
+pub(crate) struct QuarantineItem {
     /// What the list shows.
     #[serde(flatten)]
     pub row: QuarantineRow,
     /// The item as JSON, byte for byte as it was sent or refused.
     pub item: Box<RawValue>,
-    /// Where it stood in the stream.
-    #[serde(skip)]
-    pub position: Option<Position>,
     /// The ledger row of the batch it was in.
     pub delivery: Option<i64>,
 }
 
 /// Which rows of the quarantine; in the order of ids.
 #[derive(Clone, Debug, Default)]
-pub struct QuarantineFilter {
+pub(crate) struct QuarantineFilter {
     /// Of this section.
     pub section: Option<SectionName>,
     /// Whose reason begins with this word.
@@ -61,7 +58,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn quarantine_list(
+    pub(crate) async fn quarantine_list(
         &self,
         filter: &QuarantineFilter,
         limit: u32,
@@ -81,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn quarantine_rows(&self, ids: &[i64]) -> Result<Vec<QuarantineRow>, StateError> {
+    pub(crate) async fn quarantine_rows(&self, ids: &[i64]) -> Result<Vec<QuarantineRow>, StateError> {
         let sql = format!(
             "SELECT id, section, key, reason, {} AS created_at FROM {{schema}}.quarantine
              WHERE id = ANY ($1) ORDER BY id",
@@ -94,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn quarantine_show(&self, id: i64) -> Result<Option<QuarantineItem>, StateError> {
+    pub(crate) async fn quarantine_show(&self, id: i64) -> Result<Option<QuarantineItem>, StateError> {
         Ok(self.quarantine_items(&[id]).await?.pop())
     }
 
@@ -103,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn quarantine_items(&self, ids: &[i64]) -> Result<Vec<QuarantineItem>, StateError> {
+    pub(crate) async fn quarantine_items(&self, ids: &[i64]) -> Result<Vec<QuarantineItem>, StateError> {
         let sql = format!(
             "SELECT {COLUMNS}, {} AS created_at FROM {{schema}}.quarantine WHERE id = ANY ($1) ORDER BY id",
             rfc3339("created_at")
@@ -115,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn quarantine_drop(&self, ids: &[i64]) -> Result<u64, StateError> {
+    pub(crate) async fn quarantine_drop(&self, ids: &[i64]) -> Result<u64, StateError> {
         let write = "DELETE FROM {schema}.quarantine WHERE id = ANY ($1)";
         self.execute("dropping from quarantine", write, &[&ids]).await
     }
@@ -124,7 +121,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn quarantine_counts(&self) -> Result<Vec<(SectionName, u64)>, StateError> {
+    pub(crate) async fn quarantine_counts(&self) -> Result<Vec<(SectionName, u64)>, StateError> {
         let sql = "SELECT section, count(*) FROM {schema}.quarantine GROUP BY section ORDER BY section";
         let rows = self.query("counting the quarantine", sql, &[]).await?;
         Ok(rows.iter().map(|row| (SectionName::from(row.get::<_, &str>(0)), unsigned(row.get(1)))).collect())
@@ -149,7 +146,6 @@ fn item_of(row: &Row) -> QuarantineItem {
         item: RawValue::from_string(item.clone())
             .or_else(|_| RawValue::from_string(serde_json::Value::from(item).to_string()))
             .unwrap_or_else(|_| RawValue::NULL.to_owned()),
-        position: position(row, "lsn", "ordinal"),
         delivery: row.get("delivery"),
     }
 }

@@ -7,11 +7,11 @@
 
 use std::fmt;
 
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// Every migration, in order; the version is the number of those that were applied. Each statement of each script can
 /// be run twice, so that a DBA may run [`ddl`] again after an upgrade.
-pub(super) const MIGRATIONS: &[&str] =
+pub(crate) const MIGRATIONS: &[&str] =
     &[include_str!("migrations/0001_tables.sql"), include_str!("migrations/0002_gap_floor.sql")];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.
@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 63;
 
 /// The name of the state schema: known to be usable, quoted wherever it is written into SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schema {
+pub(crate) struct Schema {
     name: String,
     quoted: String,
 }
@@ -29,7 +29,7 @@ impl Schema {
     ///
     /// # Errors
     /// A usage fault where PostgreSQL could not have a schema of this name.
-    pub fn new(name: &str) -> Result<Schema, Fault> {
+    pub(crate) fn new(name: &str) -> Result<Schema, Fault> {
         let remedy = "set state.schema to a name of 1 to 63 bytes that does not begin with pg_, such as pg2planhat";
         let refuse = |why: &str| Err(Fault::usage(format!("state.schema {name:?} cannot be used: {why}"), remedy));
         if name.is_empty() {
@@ -48,17 +48,17 @@ impl Schema {
     }
 
     /// The name as the catalog has it.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The name as an SQL identifier.
-    pub fn quoted(&self) -> &str {
+    pub(crate) fn quoted(&self) -> &str {
         &self.quoted
     }
 
     /// SQL with every `{schema}` replaced.
-    pub(super) fn sql(&self, template: &str) -> String {
+    pub(crate) fn sql(&self, template: &str) -> String {
         template.replace("{schema}", &self.quoted)
     }
 }
@@ -70,17 +70,17 @@ impl fmt::Display for Schema {
 }
 
 /// A name as an SQL identifier.
-pub(super) fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The version of the schema that this program reads and writes.
-pub fn version() -> i32 {
+pub(crate) fn version() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
 /// Writes the version into the one row of `instance`, which it makes where it is missing.
-pub(super) fn record_version() -> String {
+pub(crate) fn record_version() -> String {
     format!(
         "INSERT INTO {{schema}}.instance (id, schema_version) VALUES (1, {v}) \
          ON CONFLICT (id) DO UPDATE SET schema_version = greatest(instance.schema_version, {v});\n",
@@ -89,7 +89,7 @@ pub(super) fn record_version() -> String {
 }
 
 /// What the program's role needs in the schema, and no more.
-pub(super) fn grants(schema: &Schema, role: &str) -> String {
+pub(crate) fn grants(schema: &Schema, role: &str) -> String {
     let role = quote(role);
     format!(
         "GRANT USAGE ON SCHEMA {schema} TO {role};\n\
@@ -99,7 +99,7 @@ pub(super) fn grants(schema: &Schema, role: &str) -> String {
 
 /// The whole script for `setup --print-sql`: may be run again, after an upgrade too. With a role, the grants that it
 /// needs where somebody else owns the schema.
-pub fn ddl(schema: &Schema, role: Option<&str>) -> String {
+pub(crate) fn ddl(schema: &Schema, role: Option<&str>) -> String {
     let mut script = format!("BEGIN;\nCREATE SCHEMA IF NOT EXISTS {schema};\n\n");
     for migration in MIGRATIONS {
         script.push_str(&schema.sql(migration));

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use super::error::StateError;
-use super::model::{BackfillProgress, SectionPhase, Totals};
-use super::store::{Store, Term, rfc3339, signed, unsigned};
-use crate::row::{Lsn, Position, SectionName};
+use crate::model::{Lsn, Position, SectionName};
+use crate::state::error::StateError;
+use crate::state::model::{BackfillProgress, SectionPhase, Totals, signed, unsigned};
+use crate::state::store::{Store, Term, rfc3339};
 
 /// A mapped column as it was when the section attached: what drift is measured against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
+    pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
                 ceiling, streamed, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate.
-    pub async fn attach_section(
+    pub(crate) async fn attach_section(
         &self,
         term: &Term,
         name: &SectionName,
@@ -139,59 +139,11 @@ impl Store {
         if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
     }
 
-    /// Notes what the section's table is called and looks like now (a rename is followed), and nothing else.
-    ///
-    /// # Errors
-    /// By fate.
-    pub async fn note_table(&self, term: &Term, name: &SectionName, now: &Attachment) -> Result<(), StateError> {
-        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
-             UPDATE {schema}.section SET table_oid = $3, table_name = $4, columns = $5::text::jsonb
-             FROM held WHERE name = $2";
-        let (table, columns) = (self.text(&now.table_name), columns_json(&now.columns));
-        let changed = self
-            .execute(
-                "noting a table",
-                write,
-                &[&term.epoch, &name.as_str(), &now.table_oid, &table, &self.text(&columns)],
-            )
-            .await?;
-        if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
-    }
-
-    /// Sends the section back to `from`; where an event asked for it, that event is handled in the same write, so that
-    /// a crash cannot make it be done twice.
-    ///
-    /// # Errors
-    /// By fate.
-    pub async fn reset_section_for_resync(
-        &self,
-        term: &Term,
-        name: &SectionName,
-        from: &BackfillProgress,
-        event: Option<i64>,
-    ) -> Result<(), StateError> {
-        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE),
-             handled AS (UPDATE {schema}.event SET handled_at = now(), result = 'begun'
-                FROM held WHERE id = $3 AND handled_at IS NULL)
-             UPDATE {schema}.section SET phase = 'resyncing', cursor = $4, ceiling = $5, streamed = $6,
-                backfill_rows = $7, backfill_estimated = $8, gap_floor = NULL, backfill_started_at = now()
-             FROM held WHERE name = $2";
-        let (rows, estimated) = (signed(from.rows), signed(from.estimated));
-        let changed = self
-            .execute(
-                "beginning a re-sync",
-                write,
-                &[&term.epoch, &name.as_str(), &event, &from.cursor, &from.ceiling, &from.streamed, &rows, &estimated],
-            )
-            .await?;
-        if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
-    }
-
     /// Pauses or resumes a section, on a person's behalf. `false` where no section of this name was ever attached.
     ///
     /// # Errors
     /// By fate.
-    pub async fn set_paused(&self, name: &SectionName, paused: bool) -> Result<bool, StateError> {
+    pub(crate) async fn set_paused(&self, name: &SectionName, paused: bool) -> Result<bool, StateError> {
         let write = "UPDATE {schema}.section SET paused = $2 WHERE name = $1";
         Ok(self.execute("pausing a section", write, &[&name.as_str(), &paused]).await? > 0)
     }
@@ -254,12 +206,12 @@ fn section_of(row: &Row) -> SectionRow {
 }
 
 /// A column that holds an LSN.
-pub(super) fn lsn(row: &Row, column: impl tokio_postgres::row::RowIndex + std::fmt::Display) -> Option<Lsn> {
+pub(crate) fn lsn(row: &Row, column: impl tokio_postgres::row::RowIndex + std::fmt::Display) -> Option<Lsn> {
     row.get::<_, Option<PgLsn>>(column).map(|lsn| Lsn(lsn.into()))
 }
 
 /// Two columns that hold a position.
-pub(super) fn position(row: &Row, lsn_column: &str, ordinal: &str) -> Option<Position> {
+pub(crate) fn position(row: &Row, lsn_column: &str, ordinal: &str) -> Option<Position> {
     let ordinal: Option<i64> = row.get(ordinal);
     lsn(row, lsn_column).zip(ordinal).map(|(final_lsn, ordinal)| Position { final_lsn, ordinal: unsigned(ordinal) })
 }

@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::error::{Place, StateError};
-use super::schema::{self, MIGRATIONS, Schema};
-use super::writes::Write;
+use crate::state::error::{Place, StateError};
+use crate::state::schema;
+use crate::state::schema::{MIGRATIONS, Schema};
+use crate::state::writes::Write;
 
 /// How long an answer may take, whatever the server does.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -27,30 +28,30 @@ const SETTINGS: &str = "SET synchronous_commit = local; SET statement_timeout = 
      SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off";
 
 /// Parameters of a statement.
-pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// The right to write, and how far it was used. Kept by the leader across reconnects: it is what makes the same list,
 /// applied again after a lost answer, be applied once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Term {
-    pub(super) epoch: i64,
+pub(crate) struct Term {
+    pub(crate) epoch: i64,
     /// The number of the last list known to be applied; ascends over all epochs.
-    pub(super) seq: i64,
+    pub(crate) seq: i64,
 }
 
 impl Term {
     /// The epoch.
-    pub fn epoch(&self) -> i64 {
+    pub(crate) fn epoch(&self) -> i64 {
         self.epoch
     }
 }
 
 /// One session with the state schema.
 #[derive(Debug)]
-pub struct Store {
-    pub(super) client: Client,
-    pub(super) place: Place,
-    pub(super) prepared: HashMap<Write, Statement>,
+pub(crate) struct Store {
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+    pub(crate) prepared: HashMap<Write, Statement>,
     /// Only ASCII can surely be stored: the database's encoding is not UTF-8.
     ascii_only: bool,
     /// A transaction was begun and its end was not seen (the future was dropped): it is rolled back first.
@@ -62,12 +63,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StateError::Unavailable`] where the connection breaks.
-    pub async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
+    pub(crate) async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
         let place = Place { schema, user: String::new(), database: String::new() };
         let mut store =
             Store { client, place, prepared: HashMap::new(), ascii_only: false, abandoned: AtomicBool::new(false) };
         let doing = "setting the session up";
-        let settings = format!("{SETTINGS}; SET application_name = '{}'", super::APPLICATION_NAME);
+        let settings = format!("{SETTINGS}; SET application_name = '{}'", crate::state::APPLICATION_NAME);
         store.bounded(doing, store.client.batch_execute(&settings)).await?;
         let asked = "SELECT current_user::text, current_database()::text, current_setting('server_encoding')";
         let row = store.one(doing, asked, &[]).await?;
@@ -76,13 +77,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The schema's name.
-    pub fn schema(&self) -> &Schema {
-        &self.place.schema
-    }
-
     /// Whether the connection is gone.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
@@ -90,7 +86,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading.
-    pub async fn schema_version(&self) -> Result<Option<i32>, StateError> {
+    pub(crate) async fn schema_version(&self) -> Result<Option<i32>, StateError> {
         let doing = "looking for the tables";
         let there = "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                      WHERE n.nspname::text = $1 AND c.relname = 'instance' AND c.relkind IN ('r', 'p')";
@@ -105,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// As every reading; [`StateError::Unwritable`] also where the schema is of a later version.
-    pub async fn is_there(&self) -> Result<bool, StateError> {
+    pub(crate) async fn is_there(&self) -> Result<bool, StateError> {
         match self.schema_version().await? {
             Some(held) if held > schema::version() => Err(self.place.newer_schema(held, schema::version())),
             held => Ok(held == Some(schema::version())),
@@ -116,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StateError::Unwritable`] where rights are missing or the schema is of a later version.
-    pub async fn migrate(&mut self) -> Result<(), StateError> {
+    pub(crate) async fn migrate(&mut self) -> Result<(), StateError> {
         if self.is_there().await? {
             return Ok(());
         }
@@ -148,7 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StateError::Unwritable`] where rights are missing or the schema holds other objects.
-    pub async fn drop_schema(&mut self) -> Result<(), StateError> {
+    pub(crate) async fn drop_schema(&mut self) -> Result<(), StateError> {
         self.prepared.clear();
         self.transaction("dropping the schema", "BEGIN", async |store| {
             let tables = ["event", "gap", "quarantine", "delivery", "section", "instance"];
@@ -165,7 +161,7 @@ impl Store {
 /// What the other files of this room stand on. `{schema}` in SQL is replaced.
 impl Store {
     /// Waits for an answer, within bounds, and says what an error means.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         doing: &str,
         answer: impl Future<Output = Result<T, Error>>,
@@ -178,19 +174,19 @@ impl Store {
     }
 
     /// The rows of one statement.
-    pub(super) async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StateError> {
+    pub(crate) async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StateError> {
         self.settle().await?;
         self.bounded(doing, self.client.query(&self.place.schema.sql(sql), params)).await
     }
 
     /// The one row of a statement that always has one.
-    pub(super) async fn one(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Row, StateError> {
+    pub(crate) async fn one(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Row, StateError> {
         self.settle().await?;
         self.bounded(doing, self.client.query_one(&self.place.schema.sql(sql), params)).await
     }
 
     /// One statement; how many rows it changed.
-    pub(super) async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64, StateError> {
+    pub(crate) async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64, StateError> {
         self.settle().await?;
         self.bounded(doing, self.client.execute(&self.place.schema.sql(sql), params)).await
     }
@@ -200,7 +196,7 @@ impl Store {
     }
 
     /// Does `work` between `begin` and COMMIT, or ROLLBACK where it fails. `&mut`: nothing else can slip into it.
-    pub(super) async fn transaction<T>(
+    pub(crate) async fn transaction<T>(
         &mut self,
         doing: &str,
         begin: &str,
@@ -224,14 +220,14 @@ impl Store {
     }
 
     /// Ends a transaction that failed. Where this fails too, the next statement does it, or finds the connection gone.
-    pub(super) async fn rollback(&self, open: OpenTransaction<'_>) {
+    pub(crate) async fn rollback(&self, open: OpenTransaction<'_>) {
         if self.bounded("rolling back", self.client.batch_execute("ROLLBACK")).await.is_ok() {
             open.ended();
         }
     }
 
     /// Rolls back what a dropped future left open.
-    pub(super) async fn settle(&self) -> Result<(), StateError> {
+    pub(crate) async fn settle(&self) -> Result<(), StateError> {
         if !self.abandoned.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -242,19 +238,19 @@ impl Store {
     }
 
     /// Marks that a transaction is open from here until [`OpenTransaction::ended`].
-    pub(super) fn opening(&self) -> OpenTransaction<'_> {
+    pub(crate) fn opening(&self) -> OpenTransaction<'_> {
         OpenTransaction::new(&self.abandoned)
     }
 
     /// Text that the database can hold: no NUL; where its encoding is not UTF-8, other characters than ASCII as JSON
     /// escapes, which leaves an item the same JSON.
-    pub(super) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         storable(text, self.ascii_only)
     }
 }
 
 /// A transaction that is open. Dropped before its end, it leaves word that it is to be rolled back.
-pub(super) struct OpenTransaction<'a> {
+pub(crate) struct OpenTransaction<'a> {
     abandoned: &'a AtomicBool,
     ended: bool,
 }
@@ -265,7 +261,7 @@ impl<'a> OpenTransaction<'a> {
     }
 
     /// Its end was seen.
-    pub(super) fn ended(mut self) {
+    pub(crate) fn ended(mut self) {
         self.ended = true;
     }
 }
@@ -297,18 +293,8 @@ fn storable(text: &str, ascii_only: bool) -> Cow<'_, str> {
 }
 
 /// SQL that shows a timestamp as RFC 3339 in UTC.
-pub(super) fn rfc3339(column: &str) -> String {
+pub(crate) fn rfc3339(column: &str) -> String {
     format!(r#"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"#)
-}
-
-/// PostgreSQL's integers are signed; no count of ours comes near the end.
-pub(super) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// And back.
-pub(super) fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -8,13 +8,12 @@ use std::borrow::Cow;
 
 use tokio_postgres::types::{PgLsn, ToSql};
 
-use super::model::{Delivery, Op, Quarantined, SectionPhase, Totals};
-use super::store::signed;
-use crate::row::{Position, SectionName};
+use crate::model::{Position, SectionName};
+use crate::state::model::{Delivery, Op, Quarantined, SectionPhase, Totals, signed};
 
 /// A prepared statement of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Write {
+pub(crate) enum Write {
     /// Takes the row of `instance` for this transaction, if the epoch and the number are the next ones.
     Fence,
     Sending,
@@ -29,7 +28,7 @@ pub(super) enum Write {
 }
 
 impl Write {
-    pub(super) fn sql(self) -> &'static str {
+    pub(crate) fn sql(self) -> &'static str {
         match self {
             Write::Fence => {
                 "UPDATE {schema}.instance SET applied_seq = $2, applied_digest = $3,
@@ -102,12 +101,12 @@ impl Write {
 }
 
 /// A parameter, owned or borrowed from the list of writes.
-pub(super) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+pub(crate) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
 /// A statement with its parameters.
-pub(super) struct Bound<'a> {
-    pub(super) write: Write,
-    pub(super) params: Vec<Param<'a>>,
+pub(crate) struct Bound<'a> {
+    pub(crate) write: Write,
+    pub(crate) params: Vec<Param<'a>>,
 }
 
 macro_rules! bound {
@@ -118,14 +117,14 @@ macro_rules! bound {
 
 /// What every statement of one list shares.
 #[derive(Clone, Copy)]
-pub(super) struct Under {
-    pub(super) epoch: i64,
-    pub(super) seq: i64,
-    pub(super) digest: i64,
+pub(crate) struct Under {
+    pub(crate) epoch: i64,
+    pub(crate) seq: i64,
+    pub(crate) digest: i64,
 }
 
 /// The statements of one list; the first is the fence, which carries the list's marks.
-pub(super) fn statements<'a>(
+pub(crate) fn statements<'a>(
     under: Under,
     ops: &'a [Op],
     text: impl Fn(&'a str) -> Cow<'a, str> + Copy,
@@ -260,6 +259,6 @@ fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, st
 }
 
 /// A position as its two columns.
-pub(super) fn columns(position: Option<Position>) -> (Option<PgLsn>, Option<i64>) {
+pub(crate) fn columns(position: Option<Position>) -> (Option<PgLsn>, Option<i64>) {
     position.map(|at| (PgLsn::from(at.final_lsn.0), signed(at.ordinal))).unzip()
 }

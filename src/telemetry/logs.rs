@@ -13,11 +13,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::fault::Fault;
+use crate::model::Fault;
 
 /// What the lines look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -30,7 +30,7 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// Where the level or `RUST_LOG` cannot be read, or a log is set up already.
-pub fn init(format: LogFormat, level: Option<&str>) -> Result<(), Fault> {
+pub(crate) fn init(format: LogFormat, level: Option<&str>) -> Result<(), Fault> {
     let colour = colour(stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()));
     let filter = filter(level, std::env::var("RUST_LOG").ok().as_deref())?;
     tracing::subscriber::set_global_default(subscriber(format, filter, colour, stderr))
@@ -51,7 +51,7 @@ fn filter(level: Option<&str>, rust_log: Option<&str>) -> Result<EnvFilter, Faul
     EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).parse(directives).map_err(|error| {
         Fault::usage(
             format!("{origin} {directives:?} cannot be read: {error}"),
-            "give error, warn, info, debug or trace, or directives such as info,pg2planhat::postgres=debug",
+            "give error, warn, info, debug or trace, or directives such as info,crate::postgres=debug",
         )
     })
 }
@@ -76,7 +76,7 @@ where
 
 /// What to do with one event of a storm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
+pub(crate) enum Passage {
     /// Log it. So many like it were held back since the last that was logged.
     Log {
         /// Events held back; mention it where it is not 0.
@@ -88,7 +88,7 @@ pub enum Passage {
 
 /// Lets the first few events of a kind pass in each window and counts the rest. Pure: `now` is passed.
 #[derive(Debug)]
-pub struct Throttle<K> {
+pub(crate) struct Throttle<K> {
     burst: u32,
     window: Duration,
     kinds: HashMap<K, Window>,
@@ -107,12 +107,12 @@ impl<K: Hash + Eq> Throttle<K> {
     const KINDS: usize = 1024;
 
     /// `burst` events of a kind per `window`; at least 1.
-    pub fn new(burst: u32, window: Duration) -> Throttle<K> {
+    pub(crate) fn new(burst: u32, window: Duration) -> Throttle<K> {
         Throttle { burst: burst.max(1), window, kinds: HashMap::new() }
     }
 
     /// Whether an event of this kind is to be logged now.
-    pub fn event(&mut self, kind: K, now: Instant) -> Passage {
+    pub(crate) fn event(&mut self, kind: K, now: Instant) -> Passage {
         if !self.kinds.contains_key(&kind) && self.kinds.len() >= Self::KINDS {
             let window = self.window;
             self.kinds.retain(|_, seen| seen.suppressed > 0 || now.saturating_duration_since(seen.began) < window);
@@ -134,7 +134,7 @@ impl<K: Hash + Eq> Throttle<K> {
 
     /// The kinds whose window is over and that held events back: for one closing line each, "suppressed n". They are
     /// forgotten by this.
-    pub fn owed(&mut self, now: Instant) -> Vec<(K, u64)> {
+    pub(crate) fn owed(&mut self, now: Instant) -> Vec<(K, u64)> {
         let window = self.window;
         let over = self.kinds.extract_if(|_, seen| now.saturating_duration_since(seen.began) >= window);
         over.filter(|(_, seen)| seen.suppressed > 0).map(|(kind, seen)| (kind, seen.suppressed)).collect()
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(filter(Some("debug"), Some("error")).unwrap().to_string(), "debug");
         assert_eq!(filter(None, Some("warn,hyper=debug")).unwrap().max_level_hint(), Some(LevelFilter::DEBUG));
         assert_eq!(filter(None, Some("")).unwrap().to_string(), "info");
-        assert_eq!(filter(Some("a=b=c"), None).unwrap_err().exit, crate::fault::Exit::Usage);
+        assert_eq!(filter(Some("a=b=c"), None).unwrap_err().exit, crate::model::Exit::Usage);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Every metric of the process, declared once (DESIGN section 7).
+//! Every metric of the process, declared once.
 //!
 //! * In: counts from the pipeline; the status document at each scrape, so that metrics and status never disagree.
 //! * Out: the text that Prometheus reads.
@@ -15,11 +15,11 @@ use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use super::declare::{Declared, PREFIX, declare_metrics, register};
-use super::process::Process;
-use super::section::{Age, SectionMetrics};
-use super::status::{InstanceState, SectionState, Status};
-use crate::fault::Fault;
+use crate::model::Fault;
+use crate::telemetry::age::Age;
+use crate::telemetry::declare::{Declared, PREFIX, declare_metrics, register};
+use crate::telemetry::process::Process;
+use crate::telemetry::status::{InstanceState, SectionState, Status};
 
 /// Rows of a batch: up to the most that Planhat takes.
 const ROWS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 1.5e5];
@@ -136,17 +136,12 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The handles of one section, resolved once; all its series are there from then on, at 0.
-    pub fn section(&self, name: &str) -> SectionMetrics {
-        SectionMetrics::new(self, name)
-    }
-
     /// The time since the server's last message, to be touched at each.
     pub fn last_wire_message(&self) -> Age {
         self.age(self.last_wire_message_seconds.clone(), f64::NAN)
     }
 
-    pub(super) fn age(&self, gauge: Gauge, nothing: f64) -> Age {
+    pub(crate) fn age(&self, gauge: Gauge, nothing: f64) -> Age {
         let age = Age::new(gauge, nothing);
         self.core.ages.lock().unwrap_or_else(PoisonError::into_inner).push(age.clone());
         age
@@ -219,7 +214,7 @@ mod tests {
     use crate::telemetry::status::{Backfill, SectionStatus};
     use std::time::Duration;
 
-    /// DESIGN section 7, word for word, less the process metrics.
+    /// The names that dashboards and alerts are written against, less the process metrics.
     const PROMISED: &str = "rows_read_total{section,phase} rows_delivered_total{section,phase} \
         rows_quarantined_total{section,reason} rows_in_doubt_total{section} rows_resent_total{section} \
         batches_total{section,outcome} batch_rows{section} batch_bytes{section} \

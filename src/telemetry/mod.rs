@@ -4,12 +4,14 @@
 //! * Out: lines on stderr, the registry that `/metrics` shows, and the snapshot that `/status` shows.
 //! * Never: a secret, row data, or an unbounded label.
 
-mod declare;
-pub mod logs;
-pub mod metrics;
-mod process;
-mod section;
-pub mod status;
+pub(crate) mod age;
+pub(crate) mod declare;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod process;
+pub(crate) mod section_metrics;
+pub(crate) mod status;
 
-pub use metrics::Metrics;
-pub use section::{Age, Filtered, SectionMetrics};
+pub(crate) use crate::telemetry::age::Age;
+pub use crate::telemetry::metrics::Metrics;
+pub use crate::telemetry::section_metrics::{Filtered, SectionMetrics};

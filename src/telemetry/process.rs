@@ -13,7 +13,7 @@ use prometheus::proto::{Counter, Gauge, MetricFamily};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The collector.
-pub(super) struct Process {
+pub(crate) struct Process {
     inner: ProcessCollector,
     /// Seconds since 1970.
     began: f64,
@@ -21,7 +21,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Of this process, which has just begun.
-    pub(super) fn new() -> Process {
+    pub(crate) fn new() -> Process {
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Process { inner: ProcessCollector::for_self(), began: began.as_secs_f64() }
     }

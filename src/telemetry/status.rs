@@ -1,4 +1,4 @@
-//! The status document: what `status` prints, `/status` serves and `/readyz` judges by (DESIGN section 6).
+//! The status document: what `status` prints, `/status` serves and `/readyz` judges by.
 //!
 //! * In: what the pipeline and the watch know.
 //! * Out: one JSON document; fields may be added, never renamed.

@@ -38,7 +38,7 @@ fn every_query_names_a_metric_that_exists() {
 #[test]
 fn every_metric_has_its_place_on_it() {
     let shown: BTreeSet<String> = queries().iter().flat_map(|(_, query)| named(query)).collect();
-    for name in pg2planhat::telemetry::Metrics::names() {
+    for name in pg2planhat::testing::telemetry::Metrics::names() {
         assert!(shown.iter().any(|shown| shown.starts_with(&name)), "{name} is on no panel");
     }
 }

@@ -1,7 +1,7 @@
 //! Every metric that a rule, a panel or the runbook names is one that the program shows.
 
 use crate::tools::{alerts, text, yaml};
-use pg2planhat::telemetry::Metrics;
+use pg2planhat::testing::telemetry::Metrics;
 use std::collections::BTreeSet;
 
 /// The words of a text that are metrics of ours, recording rules or process metrics.

@@ -6,7 +6,7 @@ use crate::harness::cluster::Stop;
 use crate::harness::{App, eventually};
 use crate::prometheus::{Pace, Prometheus};
 use crate::scene::Scene;
-use pg2planhat::sim::SimFault;
+use pg2planhat::testing::sim::SimFault;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -91,7 +91,7 @@ async fn a_rolling_update_loses_and_doubles_nothing_and_is_short() {
         pod.wait_ready().await;
         for round in 1..=3 {
             let before = scene.sim.stats().metrics.items;
-            let flows = |stats: &pg2planhat::sim::Stats| stats.metrics.items > before + 20;
+            let flows = |stats: &pg2planhat::testing::sim::Stats| stats.metrics.items > before + 20;
             scene.sim.wait_for(flows, Duration::from_secs(30)).await.unwrap();
             let (new, without) = update(&manifest, &scene, pod).await;
             eprintln!("update {round}: {without:?} without a leader");

@@ -3,11 +3,11 @@
 use crate::dashboard;
 use crate::prometheus::{Pace, Prometheus};
 use crate::tools::{path, succeed, text, tool};
-use pg2planhat::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
-use pg2planhat::planhat::Verdict;
-use pg2planhat::state::{Outcome, Phase};
-use pg2planhat::telemetry::status::{Backfill, InstanceState, SectionState, SectionStatus, Status};
-use pg2planhat::telemetry::{Filtered, Metrics, SectionMetrics};
+use pg2planhat::testing::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
+use pg2planhat::testing::planhat::Verdict;
+use pg2planhat::testing::state::{Outcome, Phase};
+use pg2planhat::testing::telemetry::{Backfill, InstanceState, SectionState, SectionStatus, Status};
+use pg2planhat::testing::telemetry::{Filtered, Metrics, SectionMetrics};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,8 +4,8 @@ use crate::agree::understood;
 use crate::harness::Cluster;
 use crate::tools::{alerts, path, succeed, text, tool, yaml};
 use clap::CommandFactory as _;
-use pg2planhat::commands::Cli;
-use pg2planhat::telemetry::status::Reason;
+use pg2planhat::testing::cli::Cli;
+use pg2planhat::testing::telemetry::Reason;
 use std::collections::BTreeSet;
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! What a rehearsal needs: an application that never stops writing, a stand-in for Planhat, and the books of both sides.
 
 use crate::harness::{Cluster, ConfigText, SectionText, eventually};
-use pg2planhat::sim::{Sim, SimHandle, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Sim, SimHandle, SimOptions, SinkKind};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pg2planhat::sim::{Sim, SimOptions};
+use pg2planhat::testing::sim::{Sim, SimOptions};
 use serde_json::Value;
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version};
@@ -28,7 +28,7 @@ pub fn expect(found: &BTreeMap<String, Vec<Value>>, code: &str, severity: &str, 
     assert!(findings.iter().any(fits), "no {severity} {code} with {remedy:?}: {findings:?}");
 }
 
-async fn sim() -> pg2planhat::sim::SimHandle {
+async fn sim() -> pg2planhat::testing::sim::SimHandle {
     Sim::start(SimOptions::default()).await.unwrap()
 }
 
@@ -47,7 +47,7 @@ async fn a_good_set_up_has_no_errors_and_sends_nothing() {
     let people = App::command(&config, &["check"]).await;
     assert!(people.stdout.contains("ready to run: no errors"), "{}", people.stdout);
     assert!(!people.stdout.contains('\x1b'), "colour without a terminal");
-    assert!(sim.items(pg2planhat::sim::SinkKind::Metric).is_empty());
+    assert!(sim.items(pg2planhat::testing::sim::SinkKind::Metric).is_empty());
 
     let output = App::command(&config, &["setup"]).await;
     assert_eq!(output.code, 0, "{}", output.stderr);

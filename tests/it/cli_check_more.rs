@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimOptions};
+use pg2planhat::testing::sim::{Sim, SimOptions};
 
 use crate::cli_check::{check, expect};
 use crate::cli_ops_look::{insert, json, stage, stop, wait_items};
@@ -218,7 +218,7 @@ async fn what_was_recorded_and_is_not_so_any_more_is_named_and_not_made_in_silen
     let repaired = json(&both, &["repair", "--gap", "--yes"]).await;
     assert_eq!(repaired["repaired"]["sections"][0]["section"], "logins", "{repaired}");
     let app = App::run(&both);
-    let books = |stats: &pg2planhat::sim::Stats| stats.activities.items >= 105;
+    let books = |stats: &pg2planhat::testing::sim::Stats| stats.activities.items >= 105;
     sim.wait_for(books, Duration::from_secs(30)).await.unwrap_or_else(|fault| panic!("{fault}\n{}", app.log()));
     insert(&cluster, 1).await;
     let received = || async { (crate::cli_ops_look::received(&sim).len() == 106).then_some(()) };

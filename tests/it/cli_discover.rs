@@ -36,7 +36,8 @@ async fn a_guessed_section_loads_and_previews() {
     assert_eq!(yaml.code, 0, "{}", yaml.stderr);
     assert!(yaml.stdout.lines().any(|line| line == "sections:"), "{}", yaml.stdout);
     let whole = format!("{}{}", config.render(), yaml.stdout);
-    let loaded = pg2planhat::config::parse(&whole, "guessed").unwrap_or_else(|errors| panic!("{errors}\n{whole}"));
+    let loaded =
+        pg2planhat::testing::config::parse(&whole, "guessed").unwrap_or_else(|errors| panic!("{errors}\n{whole}"));
     assert_eq!(loaded.sections[0].name.as_str(), "app_event");
 
     let document = App::command(&config, &["--json", "discover", "app_event"]).await.json();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pg2planhat::sim::SimFault;
+use pg2planhat::testing::sim::SimFault;
 use serde_json::Value;
 
 use crate::cli_ops_look::{insert, json, stage, stop, wait_items};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pg2planhat::sim::{SimFault, SinkKind};
+use pg2planhat::testing::sim::{SimFault, SinkKind};
 use serde_json::json;
 
 use crate::cli_ops_look::{insert, json, received, stage, stop, wait_items};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
 use serde_json::Value;
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};

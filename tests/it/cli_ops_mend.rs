@@ -8,7 +8,7 @@ use crate::cli_ops_look::{insert, json, received, stage, stop, wait_items};
 use crate::harness::{App, Cluster, ConfigText, SectionText};
 
 /// Ran, stopped, 10 rows more, and the slot is gone.
-async fn without_slot() -> (Cluster, pg2planhat::sim::SimHandle, ConfigText) {
+async fn without_slot() -> (Cluster, pg2planhat::testing::sim::SimHandle, ConfigText) {
     let (cluster, sim, config) = stage().await;
     let app = App::run(&config);
     wait_items(&sim, 100).await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimFault, SimHandle, SimOptions};
+use pg2planhat::testing::sim::{Sim, SimFault, SimHandle, SimOptions};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
 
@@ -137,7 +137,9 @@ async fn before_the_first_run() {
 #[tokio::test]
 async fn beside_an_instance_and_after_it() {
     let (cluster, sim, config) = stage().await;
-    sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no such user".into() }.on(pg2planhat::sim::Route::Bulk));
+    sim.queue_fault(
+        SimFault::RefuseFirst { count: 1, error: "no such user".into() }.on(pg2planhat::testing::sim::Route::Bulk),
+    );
     let app = App::run(&config);
     app.wait_ready().await;
     let streaming = |status: &serde_json::Value| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimHandle, SimOptions, SinkKind, Stats};
+use pg2planhat::testing::sim::{Sim, SimHandle, SimOptions, SinkKind, Stats};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
 

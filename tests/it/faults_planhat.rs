@@ -1,8 +1,8 @@
-//! FAULTS.md, "Planhat": what the sink may do, and what then must be true on both sides.
+//! tests/FAULTS.md, "Planhat": what the sink may do, and what then must be true on both sides.
 
 use std::time::{Duration, Instant};
 
-use pg2planhat::sim::{Route, SimFault, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Route, SimFault, SimOptions, SinkKind};
 use serde_json::Value;
 
 use crate::delivery_scene::{PATIENCE, Scene, of_section, received, seats};

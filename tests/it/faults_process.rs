@@ -1,4 +1,4 @@
-//! FAULTS.md, "Process": signals, kills, a broken state, odd surroundings, secrets.
+//! tests/FAULTS.md, "Process": signals, kills, a broken state, odd surroundings, secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pg2planhat::sim::{Sim, SimFault, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Sim, SimFault, SimOptions, SinkKind};
 
 use crate::delivery_scene::{PATIENCE, Scene, received, seats};
 use crate::harness::port::Port;
@@ -410,7 +410,7 @@ async fn case_55_any_user_no_home_nothing_writable() {
 /// read once, against the answer's own `Date`.
 #[test]
 fn case_56_a_retry_after_date_is_read_against_the_servers_own_clock() {
-    use pg2planhat::planhat::{Reply, Verdict, read};
+    use pg2planhat::testing::planhat::{Reply, Verdict, read};
     let reply = |retry_after: &'static str| Reply {
         status: 503,
         content_type: None,

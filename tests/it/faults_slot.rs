@@ -1,8 +1,8 @@
-//! The faults of set-up, slot and publication: FAULTS.md, cases 18 to 26.
+//! The faults of set-up, slot and publication: tests/FAULTS.md, cases 18 to 26.
 
 use std::time::Duration;
 
-use pg2planhat::sim::SimFault;
+use pg2planhat::testing::sim::SimFault;
 
 use crate::faults_stream_scene::{PATIENCE, Scene};
 use crate::harness::{App, Cluster, Proxy, Stop, Version, eventually};
@@ -457,7 +457,7 @@ async fn case_26_a_promoted_standby_with_the_slot_is_gone_on_with() {
     standby.promote().await;
     proxy.retarget(standby.port());
     standby.sql("INSERT INTO m (external_id, value) VALUES ('new', 1)").await;
-    let there = |stats: &pg2planhat::sim::Stats| stats.metrics.items >= 4;
+    let there = |stats: &pg2planhat::testing::sim::Stats| stats.metrics.items >= 4;
     scene.sim.wait_for(there, PATIENCE).await.unwrap_or_else(|fault| panic!("{fault}\n{}", app.log()));
     app.wait_ready().await;
     assert_eq!(app.status().await["instance"]["timeline"], 2);

@@ -1,8 +1,8 @@
-//! The stream's faults: FAULTS.md, cases 2 to 16.
+//! The stream's faults: tests/FAULTS.md, cases 2 to 16.
 
 use std::time::Duration;
 
-use pg2planhat::sim::SimFault;
+use pg2planhat::testing::sim::SimFault;
 
 use crate::faults_stream_scene::{PATIENCE, Scene, section};
 use crate::harness::{App, Cluster, Direction, Proxy, SectionText, Stop, Version, eventually};
@@ -305,7 +305,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     let app = scene.run().await;
     scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (1, 'a'), (2, 'b')").await;
     scene.exact().await;
-    // For the stream it is an insert like any other: DESIGN's fact, and the README's limit.
+    // For the stream it is an insert like any other: PostgreSQL sends it as one, and the README names the limit.
     scene.cluster.sql("UPDATE m SET external_id = 'b' WHERE id = 1").await;
     scene.sim.wait_for(|stats| stats.metrics.items >= 3, PATIENCE).await.unwrap();
     assert_eq!(scene.accepted()[&1], 2);
@@ -334,7 +334,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
         assert_eq!(scene.cluster.number(below).await, 0, "a row below the gap's floor: no repair would find it");
     }
     scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (4, 'c'), (5, 'd')").await;
-    let both = |_: &pg2planhat::sim::Stats| [4, 5].iter().all(|key| scene.accepted().contains_key(key));
+    let both = |_: &pg2planhat::testing::sim::Stats| [4, 5].iter().all(|key| scene.accepted().contains_key(key));
     scene.sim.wait_for(both, PATIENCE).await.unwrap();
     metric(&app, "stream_messages_ignored_total", &[("kind", "attached_partition")], |count| count > 0.0).await;
     assert_eq!(scene.gaps().await, ["partition_attached"]);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimHandle, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Sim, SimHandle, SimOptions, SinkKind};
 
 use crate::harness::cluster::Builder;
 use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
@@ -81,7 +81,7 @@ impl Scene {
     /// Waits until every key of the table was accepted.
     pub async fn delivered(&self) {
         let keys = self.keys().await;
-        let all = |_: &pg2planhat::sim::Stats| {
+        let all = |_: &pg2planhat::testing::sim::Stats| {
             let accepted = self.accepted();
             keys.iter().all(|key| accepted.contains_key(key))
         };

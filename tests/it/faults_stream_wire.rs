@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pg2planhat::config::{self, Source};
-use pg2planhat::postgres::decode::{Decoder, Item};
-use pg2planhat::postgres::stream::{Event, Fate, Start, Stream};
-use pg2planhat::row::{Lsn, Value};
+use pg2planhat::testing::config;
+use pg2planhat::testing::config::Source;
+use pg2planhat::testing::model::{Lsn, Value};
+use pg2planhat::testing::postgres::Stream;
+use pg2planhat::testing::postgres::{Decoder, Item};
+use pg2planhat::testing::postgres::{Event, Fate, Start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

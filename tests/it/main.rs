@@ -3,6 +3,7 @@
 //! One binary, so that the harness is compiled once. Each test makes what it needs and shares nothing but the cached
 //! server binaries and the `initdb` templates; they may run in any order, side by side, in one process or in many.
 
+#![allow(unreachable_pub, reason = "the modules of a test are no interface")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
 #![allow(clippy::too_many_lines, reason = "a scenario reads best in one piece")]
 

@@ -1,11 +1,11 @@
-//! The main job, end to end (DESIGN, "The promise"): each key once, in commit order, in bounded memory, and a slot that
+//! The main job, end to end (the promise of README.md): each key once, in commit order, in bounded memory, and a slot that
 //! is never ahead of what is settled.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pg2planhat::sim::{Received, SimFault, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Received, SimFault, SimOptions, SinkKind};
 
 use crate::harness::metrics::Metrics;
 use crate::harness::{App, Cluster, ConfigText, SectionText, Stop, eventually};
@@ -98,7 +98,7 @@ fn assert_commit_order(items: &[Received], marker: &str, order: &HashMap<i64, us
     places.len()
 }
 
-/// DESIGN's promise as a whole, on the volume that issue 2 names.
+/// The promise as a whole, on a large volume.
 #[tokio::test]
 async fn case_01_13_36_the_whole_job_brings_each_key_once_in_commit_order() {
     let cluster = Cluster::start().await;
@@ -225,7 +225,7 @@ async fn case_12_a_transaction_of_a_million_rows_takes_bounded_memory() {
     // Nothing of a transaction is confirmed before its end has been delivered.
     let inside = confirmed(&cluster).await;
     assert!(sim.stats().metrics.items < ROWS as u64, "too fast to have looked inside");
-    let lsn = |text: &str| text.parse::<pg2planhat::row::Lsn>().unwrap();
+    let lsn = |text: &str| text.parse::<pg2planhat::testing::model::Lsn>().unwrap();
     assert!(lsn(&inside) < lsn(&committed), "{before} {inside} {committed}");
 
     let items = arrived(&sim, SinkKind::Metric, ROWS).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pg2planhat::sim::{SimOptions, SinkKind};
+use pg2planhat::testing::sim::{SimOptions, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
 use crate::main_job_oracle::*;
@@ -12,7 +12,7 @@ fn metric_over(name: &str, table: &str) -> SectionText {
     SectionText::metric(name, table).field("externalId", "id").without("date").set("date", "receipt")
 }
 
-async fn slow_sink(millis: u64) -> pg2planhat::sim::SimHandle {
+async fn slow_sink(millis: u64) -> pg2planhat::testing::sim::SimHandle {
     sink_like(SimOptions { latency: Duration::from_millis(millis), ..SimOptions::default() }).await
 }
 
@@ -143,7 +143,7 @@ async fn case_36_inserts_late_commits_updates_and_deletes_beside_a_backfill() {
     }
     section_is(&app, "t", "streaming").await;
     cluster.sql("INSERT INTO t (id, value) VALUES (1000000, 4)").await;
-    let last = |items: &[pg2planhat::sim::Received]| items.iter().any(|item| key(item) == 1_000_000);
+    let last = |items: &[pg2planhat::testing::sim::Received]| items.iter().any(|item| key(item) == 1_000_000);
     let came = || async { last(&sim.items(SinkKind::Activity)).then_some(()) };
     eventually(PATIENCE, "the last row", came).await;
     drain(app, &cluster).await;

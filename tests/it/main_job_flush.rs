@@ -1,6 +1,6 @@
 //! When a batch goes, how large it is, and what its items are called.
 
-use pg2planhat::sim::{Names, Received, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Names, Received, SimOptions, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText};
 use crate::main_job_oracle::*;

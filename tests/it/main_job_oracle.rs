@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pg2planhat::sim::{Received, Sim, SimHandle, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Received, Sim, SimHandle, SimOptions, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, eventually};
 

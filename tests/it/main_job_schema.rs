@@ -1,8 +1,8 @@
 //! Tables that change under a running program (FAULTS 28 to 33): the mapping follows names and the table its OID; what
 //! cannot be mapped halts its own section, and nothing of it is confirmed.
 
-use pg2planhat::row::Lsn;
-use pg2planhat::sim::{Received, SimHandle, SinkKind};
+use pg2planhat::testing::model::Lsn;
+use pg2planhat::testing::sim::{Received, SimHandle, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version};
 use crate::main_job_oracle::*;
@@ -177,9 +177,11 @@ async fn case_30_a_renamed_table_is_followed_by_its_oid() {
 #[tokio::test]
 async fn case_30_a_table_renamed_during_its_backfill_is_read_to_its_end() {
     let cluster = Cluster::start().await;
-    let sim =
-        sink_like(pg2planhat::sim::SimOptions { latency: std::time::Duration::from_millis(20), ..Default::default() })
-            .await;
+    let sim = sink_like(pg2planhat::testing::sim::SimOptions {
+        latency: std::time::Duration::from_millis(20),
+        ..Default::default()
+    })
+    .await;
     cluster
         .sql(&format!(
             "{READING}; INSERT INTO reading (value, junk) SELECT g, repeat('x', 200) FROM generate_series(1, 60000) g"

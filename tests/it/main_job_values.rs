@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use pg2planhat::sim::{Received, SinkKind};
+use pg2planhat::testing::sim::{Received, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText};
 use crate::main_job_oracle::*;
@@ -321,7 +321,8 @@ async fn case_31_34_a_row_by_backfill_and_by_stream_is_the_same_bytes_and_postgr
 /// A commit is in the WAL, and so in the stream, before any snapshot sees it: here for as long as a synchronous standby is away.
 #[tokio::test]
 async fn a_domain_that_no_snapshot_sees_yet_is_waited_for_and_never_taken_for_text() {
-    let (cluster, sim) = (Cluster::start().await, pg2planhat::sim::Sim::start(Default::default()).await.unwrap());
+    let (cluster, sim) =
+        (Cluster::start().await, pg2planhat::testing::sim::Sim::start(Default::default()).await.unwrap());
     cluster.sql("CREATE TABLE t (id bigint PRIMARY KEY, account text)").await;
     let mut section = SectionText::activity("s", "t").set("start", "now");
     for field in ["email", "weight", "date"] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pg2planhat::sim::{Keep, SimFault, SimOptions};
+use pg2planhat::testing::sim::{Keep, SimFault, SimOptions};
 
 use crate::delivery_scene::{PATIENCE, Scene, seats};
 use crate::harness::{App, Cluster, eventually};

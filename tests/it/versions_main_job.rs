@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use pg2planhat::sim::SimFault;
+use pg2planhat::testing::sim::SimFault;
 
 use crate::faults_slot::{in_step, with_synced_slots};
 use crate::faults_stream_scene::{PATIENCE, Scene};

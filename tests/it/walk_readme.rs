@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pg2planhat::sim::{Sim, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{Sim, SimOptions, SinkKind};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::port::Port;
@@ -132,8 +132,9 @@ async fn walk_from_an_empty_database_to_flowing_rows_by_the_readme() {
         shows("out", text).await;
     }
     let arrived = async |activities, metrics| {
-        let all =
-            |stats: &pg2planhat::sim::Stats| (stats.activities.items, stats.metrics.items) == (activities, metrics);
+        let all = |stats: &pg2planhat::testing::sim::Stats| {
+            (stats.activities.items, stats.metrics.items) == (activities, metrics)
+        };
         let found = sim.wait_for(all, PATIENCE).await;
         found.unwrap_or_else(|fault| panic!("{fault}\n{}\n{}", read("err"), read("run.err")));
     };

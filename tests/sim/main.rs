@@ -7,6 +7,7 @@
 //! * `SIM_SEED=42 cargo test --test sim` replays one of them, and tells every step.
 //! * `SIM_FIRST=1000000` begins at another seed.
 
+#![allow(unreachable_pub, reason = "the modules of a test are no interface")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
 #![allow(
     clippy::too_many_lines,

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pg2planhat::config::Section as Configured;
-use pg2planhat::engine::{Engine, Route, Settings};
-use pg2planhat::lane::{Chunk, Lane, Range, Shut};
-use pg2planhat::mapping::Mapping;
-use pg2planhat::pipeline::{doubts, position};
-use pg2planhat::row::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
-use pg2planhat::state::{Attachment, Op, SectionPhase, SectionRow};
+use pg2planhat::testing::config::Section as Configured;
+use pg2planhat::testing::delivery::{Chunk, Lane, Range, Shut};
+use pg2planhat::testing::delivery::{Engine, Route, Settings};
+use pg2planhat::testing::mapping::Mapping;
+use pg2planhat::testing::model::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
+use pg2planhat::testing::runtime::{in_doubt, position};
+use pg2planhat::testing::state::{Attachment, Op, SectionPhase, SectionRow};
 
 use super::server::{Server, TABLES, TableRow, Walsender};
 use super::state::State;
@@ -125,7 +125,7 @@ impl Process {
                 SectionPhase::Streaming | SectionPhase::Waiting => None,
             };
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
-            let left = doubts::left(&setting.section.name, policy, KeyType::Int, &open);
+            let left = in_doubt::left(&setting.section.name, policy, KeyType::Int, &open);
             lane.expect_doubts(left.doubts);
             ops.extend(left.ops);
             lanes.push(lane);

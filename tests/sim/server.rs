@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg2planhat::row::{Lsn, Position};
+use pg2planhat::testing::model::{Lsn, Position};
 
 /// A row of one of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pg2planhat::row::{Lsn, Position, SectionName};
-use pg2planhat::state::{Delivery, Op, OpenDelivery, Outcome, Quarantined, SectionPhase, Totals};
+use pg2planhat::testing::model::{Lsn, Position, SectionName};
+use pg2planhat::testing::state::{Delivery, Op, OpenDelivery, Outcome, Quarantined, SectionPhase, Totals};
 
 #[derive(Clone, Debug)]
 pub struct Section {

@@ -6,16 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pg2planhat::config::{
+use pg2planhat::testing::config::{
     ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section as Configured, Start, Sync,
     TableName,
 };
-use pg2planhat::engine::Action;
-use pg2planhat::lane::Range;
-use pg2planhat::mapping::Mapping;
-use pg2planhat::planhat::{Answer, RefusedItem, Verdict};
-use pg2planhat::row::{Column, Key, KeyType, Lsn, Phase, Position, Type};
-use pg2planhat::state::{BackfillProgress, Outcome, SectionPhase, Totals};
+use pg2planhat::testing::delivery::Action;
+use pg2planhat::testing::delivery::Range;
+use pg2planhat::testing::mapping::Mapping;
+use pg2planhat::testing::model::{Column, Key, KeyType, Lsn, Phase, Position, Type};
+use pg2planhat::testing::planhat::{Answer, RefusedItem, Verdict};
+use pg2planhat::testing::state::{BackfillProgress, Outcome, SectionPhase, Totals};
 
 use super::process::{Process, Request, Setting, with_row};
 use super::server::{Message, Server};
@@ -650,7 +650,7 @@ impl World {
 
     fn held(&self, section: usize, key: i64) -> u32 {
         let (name, key) = (self.settings[section].section.name.as_str(), key.to_string());
-        let of = |row: &&pg2planhat::state::Quarantined| row.section.as_str() == name && row.key == key;
+        let of = |row: &&pg2planhat::testing::state::Quarantined| row.section.as_str() == name && row.key == key;
         u32::try_from(self.state.quarantine.values().filter(of).count()).unwrap()
     }
 

@@ -2,19 +2,19 @@
 
 use tokio_postgres::{Client, Error};
 
-use super::Provider;
-use crate::fault::Finding;
-use crate::postgres::fence;
+use crate::model::Finding;
+use crate::postgres::catalog::xmin_barrier;
+use crate::postgres::preflight::Provider;
 
 /// Names the open write transactions: making the slot, and every backfill's fence, wait for their end.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     client: &Client,
     slot: bool,
     provider: Provider,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
     let waits = if slot { "a backfill that begins now waits for its end" } else { "making the slot waits for its end" };
-    for blocker in fence::blockers(client).await? {
+    for blocker in xmin_barrier::blockers(client).await? {
         let remedy = match blocker.who.strip_prefix("pid ") {
             Some(pid) => format!("let it end, or: SELECT pg_terminate_backend({pid});"),
             None => "let its owner say COMMIT PREPARED or ROLLBACK PREPARED".to_owned(),

@@ -2,12 +2,12 @@
 
 use tokio_postgres::Error;
 
-use super::server::Facts;
 use crate::config::Config;
-use crate::fault::Finding;
-use crate::postgres::quote;
-use crate::postgres::slot::{self, Slot};
-use crate::postgres::sql::Session;
+use crate::model::Finding;
+use crate::postgres::catalog::slot::Slot;
+use crate::postgres::catalog::{quote, slot};
+use crate::postgres::connection::session::Session;
+use crate::postgres::preflight::server::Facts;
 
 /// A physical slot: a standby's.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ struct Standby {
 }
 
 /// Looks at it, where it matters: it is asked for, or there are standbys.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     session: &Session,
     config: &Config,
     facts: &Facts,
@@ -116,7 +116,7 @@ fn alter(name: &str, facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Severity;
+    use crate::model::Severity;
     use crate::postgres::preflight::server::tests::facts;
 
     fn slot(failover: Option<bool>) -> Slot {

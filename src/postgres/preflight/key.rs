@@ -2,17 +2,15 @@
 
 use tokio_postgres::{Error, SimpleQueryMessage};
 
-use super::table::subject;
 use crate::config::{Section, Start};
-use crate::fault::Finding;
-use crate::postgres::quote;
-use crate::postgres::sql::Session;
-use crate::postgres::table::{TableInfo, key_type};
-use crate::postgres::types::Types;
-use crate::row::{KEY_MAX_CHARS, KeyType};
+use crate::model::{Finding, KEY_MAX_CHARS, KeyType};
+use crate::postgres::catalog::quote;
+use crate::postgres::catalog::table::{TableInfo, key_type};
+use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::session::Session;
 
 /// Looks at it. Whether the column is there and of a good type is the mapping's to say.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     session: &Session,
     section: &Section,
     info: &TableInfo,
@@ -92,7 +90,7 @@ async fn range(
     let sql = format!(
         "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; \
          EXPLAIN (FORMAT TEXT) SELECT {key} FROM {} WHERE {key} > (SELECT min({key}) FROM {0}) ORDER BY {key} LIMIT 1000; ROLLBACK",
-        info.from_clause()
+        info.as_from_clause()
     );
     let messages = match session.simple_query(&sql).await {
         Ok(messages) => messages,
@@ -123,7 +121,7 @@ async fn length(
     info: &TableInfo,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let (key, from) = (quote::ident(&section.key), info.from_clause());
+    let (key, from) = (quote::ident(&section.key), info.as_from_clause());
     let end = |order: &str| {
         format!("(SELECT {key}::text FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT 1)")
     };
@@ -151,4 +149,9 @@ async fn length(
         }
     }
     Ok(())
+}
+
+/// How findings name a section.
+pub(crate) fn subject(section: &Section) -> String {
+    format!("section {}", section.name)
 }

@@ -4,41 +4,29 @@
 //! * Out: an [`Examination`]: findings, all of one run, and the columns of the tables for the mapping to be compiled.
 //! * Never: a change on the server; the first error alone.
 
-mod activity;
-mod failover;
-mod key;
-mod provider;
-mod publication;
-mod server;
-mod slot;
-mod table;
+pub(crate) mod activity;
+pub(crate) mod examination;
+pub(crate) mod failover;
+pub(crate) mod key;
+pub(crate) mod publication;
+pub(crate) mod server;
+pub(crate) mod slot;
+pub(crate) mod table;
 
-use std::collections::BTreeMap;
+pub(crate) use crate::postgres::catalog::provider::Provider;
+use crate::postgres::preflight::examination::Examination;
 
-use super::dial;
-use super::sql::{Session, connect_sql};
-use super::target::{Host, Target};
-use super::wire::Wire;
-use crate::config::{Config, TableName, tls_advice};
-use crate::fault::{Fault, Finding};
-use crate::row::Column;
-
-pub use provider::Provider;
-use server::Facts;
-
-/// What was found.
-#[derive(Debug, Default)]
-pub struct Examination {
-    /// Findings, in the order of looking.
-    pub findings: Vec<Finding>,
-    /// The columns of each table that is there, as rows bring them.
-    pub columns: BTreeMap<TableName, Vec<Column>>,
-    /// The role that is connected, where it could.
-    pub role: Option<String>,
-}
+use crate::config::{Config, tls_advice};
+use crate::model::{Fault, Finding};
+use crate::postgres::connection::dial;
+use crate::postgres::connection::params::Host;
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::target::Target;
+use crate::postgres::preflight::server::Facts;
+use crate::postgres::replication::connection::Wire;
 
 /// Looks at everything.
-pub async fn examine(config: &Config) -> Examination {
+pub(crate) async fn examine(config: &Config) -> Examination {
     let mut found = Examination::default();
     protection(config, &mut found.findings);
     let session = match connect_sql(&config.source, "check").await {

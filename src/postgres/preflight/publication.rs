@@ -2,16 +2,17 @@
 
 use tokio_postgres::Error;
 
-use super::server::Facts;
 use crate::config::Config;
-use crate::fault::Finding;
-use crate::postgres::slot::{self, Publication};
-use crate::postgres::sql::Session;
-use crate::postgres::table::TableInfo;
-use crate::postgres::{quote, setup};
+use crate::model::Finding;
+use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::{publication, quote};
+use crate::postgres::connection::session::Session;
+use crate::postgres::preflight::server::Facts;
+use crate::postgres::setup;
 
 /// Looks at it.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     session: &Session,
     config: &Config,
     facts: &Facts,
@@ -20,7 +21,7 @@ pub(super) async fn examine(
 ) -> Result<(), Error> {
     let name = &config.source.publication;
     let subject = format!("publication {name}");
-    let there = slot::publication(session, name).await?;
+    let there = publication::publication(session, name).await?;
     if let Some(publication) = &there {
         form(publication, name, &subject, findings);
         harm(session, publication, name, &subject, findings).await?;
@@ -39,7 +40,7 @@ pub(super) async fn examine(
     if missing.is_empty() {
         return Ok(());
     }
-    let clauses: Vec<String> = missing.iter().map(|table| table.from_clause()).collect();
+    let clauses: Vec<String> = missing.iter().map(|table| table.as_from_clause()).collect();
     let generated = facts.server.version >= 180_000 && setup::generated(config, tables);
     let (code, what, sql) = match there {
         Some(_) => {

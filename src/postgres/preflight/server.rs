@@ -4,17 +4,17 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Error};
 
-use super::Provider;
-use crate::fault::Finding;
-use crate::postgres::slot;
+use crate::model::Finding;
+use crate::postgres::catalog::server;
+use crate::postgres::preflight::Provider;
 
 const SUBJECT: &str = "server";
 
 /// What the server says of itself.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// As the rest of the room reads it.
-    pub server: slot::Server,
+    pub server: server::Server,
     /// Who runs it.
     pub provider: Provider,
     /// Settings by name, in their base units; absent where the version does not have them.
@@ -37,8 +37,8 @@ const SETTINGS: &[&str] = &[
 
 impl Facts {
     /// Asks for them.
-    pub(super) async fn read(client: &Client) -> Result<Facts, Error> {
-        let server = slot::server(client).await?;
+    pub(crate) async fn read(client: &Client) -> Result<Facts, Error> {
+        let server = server::server(client).await?;
         let provider = Provider::detect(client).await?;
         let sql = "SELECT name::text, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)";
         let settings = client.query(sql, &[&SETTINGS]).await?;
@@ -50,13 +50,13 @@ impl Facts {
     }
 
     /// A setting as a number in its base unit.
-    pub(super) fn number(&self, name: &str) -> Option<i64> {
+    pub(crate) fn number(&self, name: &str) -> Option<i64> {
         self.settings.get(name)?.parse().ok()
     }
 }
 
 /// Findings about the server as a whole.
-pub(super) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
+pub(crate) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     version(facts, &mut findings);
     if facts.server.in_recovery {
@@ -204,15 +204,16 @@ fn kept_wal(facts: &Facts, findings: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::fault::Severity;
+    use crate::model::Severity;
+    use crate::postgres::catalog::server::Server;
 
-    pub(in super::super) fn facts() -> Facts {
+    pub(crate) fn facts() -> Facts {
         let settings =
             [("max_wal_senders", "10"), ("max_slot_wal_keep_size", "51200"), ("max_replication_slots", "10")];
         Facts {
-            server: slot::Server {
+            server: Server {
                 version: 150_018,
                 database: (5, "app".into()),
                 wal_level: "logical".into(),

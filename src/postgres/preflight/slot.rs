@@ -2,15 +2,16 @@
 
 use tokio_postgres::Error;
 
-use super::server::Facts;
 use crate::config::Config;
-use crate::fault::Finding;
-use crate::postgres::slot::{self, Slot};
-use crate::postgres::sql::Session;
-use crate::postgres::{quote, setup};
+use crate::model::Finding;
+use crate::postgres::catalog::slot::Slot;
+use crate::postgres::catalog::{quote, slot};
+use crate::postgres::connection::session::Session;
+use crate::postgres::preflight::server::Facts;
+use crate::postgres::setup;
 
 /// Looks at the slot; whether there is one.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     session: &Session,
     config: &Config,
     facts: &Facts,

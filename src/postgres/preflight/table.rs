@@ -2,17 +2,19 @@
 
 use tokio_postgres::Error;
 
-use super::server::Facts;
-use super::{Examination, key};
 use crate::config::{Config, Section};
-use crate::fault::Finding;
-use crate::postgres::sql::Session;
-use crate::postgres::table::{self, TableInfo};
-use crate::postgres::types::Types;
-use crate::postgres::{quote, slot};
+use crate::model::Finding;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::{publication, quote, table};
+use crate::postgres::connection::session::Session;
+use crate::postgres::preflight::examination::Examination;
+use crate::postgres::preflight::key;
+use crate::postgres::preflight::key::subject;
+use crate::postgres::preflight::server::Facts;
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
-pub(super) async fn examine(
+pub(crate) async fn examine(
     session: &Session,
     config: &Config,
     facts: &Facts,
@@ -20,7 +22,7 @@ pub(super) async fn examine(
 ) -> Result<Vec<TableInfo>, Error> {
     let types = Types::load(session).await?;
     let mut tables: Vec<TableInfo> = Vec::new();
-    let published = slot::publication(session, &config.source.publication).await?;
+    let published = publication::publication(session, &config.source.publication).await?;
     let published = published.map(|publication| publication.generated);
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let known = tables.iter().find(|table| table.name == section.table);
@@ -55,11 +57,6 @@ pub(super) async fn examine(
         }
     }
     Ok(tables)
-}
-
-/// How findings name a section.
-pub(super) fn subject(section: &Section) -> String {
-    format!("section {}", section.name)
 }
 
 async fn missing(session: &Session, section: &Section) -> Result<Finding, Error> {
@@ -177,7 +174,7 @@ async fn readable(
     let sql = format!(
         "BEGIN READ ONLY; SET LOCAL row_security = off; SELECT {} FROM {} LIMIT 0; ROLLBACK",
         list.join(", "),
-        info.from_clause()
+        info.as_from_clause()
     );
     if let Err(error) = session.batch_execute(&sql).await {
         session.batch_execute("ROLLBACK").await?;

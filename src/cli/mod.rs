@@ -1,0 +1,169 @@
+//! The operator's hands: one file a command, with no logic that a room should own.
+//!
+//! * In: the command line.
+//! * Out: a table or text for a person, one JSON document for a machine; an [`Exit`].
+//! * Never: a log line on stdout; a destructive act without having been asked.
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod context;
+pub(crate) mod discover;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod pause;
+pub(crate) mod preview;
+pub(crate) mod quarantine;
+pub(crate) mod query;
+pub(crate) mod repair;
+pub(crate) mod resume;
+pub(crate) mod resync;
+pub mod run;
+pub(crate) mod schema;
+pub(crate) mod setup;
+pub(crate) mod sim;
+pub(crate) mod status;
+pub(crate) mod teardown;
+pub mod usage;
+
+pub(crate) use crate::cli::context::Context;
+pub use crate::cli::usage::usage;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::demo;
+use crate::model::{Exit, Fault};
+use crate::telemetry::logs::LogFormat;
+
+/// PostgreSQL to Planhat, in near real time, with exact accounting.
+#[derive(Debug, Parser)]
+#[command(name = "pg2planhat", version, about, max_term_width = 100, after_help = EXITS)]
+pub struct Cli {
+    /// The configuration
+    #[arg(long, short, global = true, value_name = "FILE", default_value = "pg2planhat.yaml")]
+    pub config: PathBuf,
+    /// One JSON document on stdout instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// error, warn, info, debug, trace, or directives as RUST_LOG takes them
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// How log lines look; they go to stderr
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: Lines,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXITS: &str = "Exit codes: 0 done or drained, 1 findings, 64 usage or configuration, 69 a server stayed \
+unavailable, 70 a bug, 75 stopped in a state that needs a person.";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Lines {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// The commands, in the order in which one meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See it work: a throwaway PostgreSQL, a writer, a Planhat stand-in, and a live view
+    Demo(demo::Args),
+    /// List schemas, tables, columns and candidate keys; with TABLE, write a section
+    Discover(discover::Args),
+    /// Find out everything that can be known before running, each finding with its remedy
+    Check(check::Args),
+    /// Make publication, slot and state schema
+    Setup(setup::Args),
+    /// Show the exact items that real rows become, and what is refused; sends nothing
+    Preview(preview::Args),
+    /// Backfill and stream until SIGTERM
+    Run(run::Args),
+    /// Show per section: phase, progress, lag, last delivery, quarantine; and the slot
+    Status(status::Args),
+    /// Show the ledger: when, rows, key range, outcome, answer
+    Logs(logs::Args),
+    /// Let a section rest; a running instance obeys within 5 s
+    Pause(pause::Args),
+    /// Let a paused section go on
+    Resume(resume::Args),
+    /// Deliver a section's rows again; Planhat will count them twice
+    Resync(resync::Args),
+    /// Rows that could not be delivered: list, show, retry, drop
+    Quarantine(quarantine::Args),
+    /// Read from the source: one statement, read-only, with a time-out and a row cap
+    Query(query::Args),
+    /// Mend a slot that is missing, lost or was moved
+    Repair(repair::Args),
+    /// Drop slot, publication and state schema
+    Teardown(teardown::Args),
+    /// The Planhat stand-in alone, with faults on request
+    Sim(sim::Args),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(completions::Args),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(man::Args),
+    /// Print the JSON Schema of the configuration
+    #[command(hide = true)]
+    Schema(schema::Args),
+}
+
+impl Command {
+    /// Whether its log is its output, so that it speaks of the ordinary, too.
+    fn is_long_running(&self) -> bool {
+        matches!(self, Command::Run(_) | Command::Sim(_))
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What happened and what to do; its exit code is the process's.
+pub async fn run(cli: Cli) -> Result<Exit, Fault> {
+    let format = match cli.log_format {
+        Lines::Text => LogFormat::Text,
+        Lines::Json => LogFormat::Json,
+    };
+    let told = cli.log_level.is_some() || std::env::var_os("RUST_LOG").is_some_and(|value| !value.is_empty());
+    let quiet = (!told && !cli.command.is_long_running()).then_some("warn");
+    crate::telemetry::logs::init(format, cli.log_level.as_deref().or(quiet))?;
+    let context = &Context::new(cli.config, cli.json);
+    match cli.command {
+        Command::Demo(args) => demo::run(context.output, args).await,
+        Command::Discover(args) => discover::run(context, args).await,
+        Command::Check(args) => check::run(context, args).await,
+        Command::Setup(args) => setup::run(context, args).await,
+        Command::Preview(args) => preview::run(context, args).await,
+        Command::Run(args) => run::run(context, args).await,
+        Command::Status(args) => status::run(context, args).await,
+        Command::Logs(args) => logs::run(context, args).await,
+        Command::Pause(args) => pause::run(context, args).await,
+        Command::Resume(args) => resume::run(context, args).await,
+        Command::Resync(args) => resync::run(context, args).await,
+        Command::Quarantine(args) => quarantine::run(context, args).await,
+        Command::Query(args) => query::run(context, args).await,
+        Command::Repair(args) => repair::run(context, args).await,
+        Command::Teardown(args) => teardown::run(context, args).await,
+        Command::Sim(args) => sim::run(context, args).await,
+        Command::Completions(args) => completions::run(context, args, Cli::command()).await,
+        Command::Man(args) => man::run(context, args, Cli::command()).await,
+        Command::Schema(args) => schema::run(context, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,122 @@
+//! `setup`: publication, slot and state schema, in this order.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::config::Config;
+use crate::model::{Exit, Fault};
+use crate::postgres::connection::session::{connect_sql, connect_url};
+use crate::postgres::setup;
+use crate::postgres::setup::dba_script;
+use crate::state::{Schema, Store};
+use crate::terminal::Colour;
+use crate::{operations, state};
+
+/// Arguments of `setup`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Do nothing; print one script that a DBA can read and run
+    #[arg(long)]
+    pub print_sql: bool,
+}
+
+/// One step. Nothing is made where the state knows of a slot or a publication that is not what it was: that would hide a
+/// gap, which `repair` closes.
+#[derive(Debug, Serialize)]
+struct Step {
+    /// `publication`, `slot`, `state`.
+    what: &'static str,
+    name: String,
+    /// Whether it was made or changed now; otherwise it was there.
+    made: bool,
+    /// `from 0/16B3748 on`, `version 2`.
+    detail: String,
+    /// What was run for it.
+    sql: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
+pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let config = context.config()?;
+    if args.print_sql {
+        let schema = Schema::new(&config.state.schema)?;
+        let state =
+            dba_script::StateScript { apart: config.state.url.is_some(), ddl: &|role| state::ddl(&schema, role) };
+        let text = dba_script::dba(config, &state).await;
+        if context.json() {
+            context.output.document(&serde_json::json!({ "sql": text }))?;
+        } else {
+            context.output.raw(&text)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let steps = make(&Arc::new(config.clone())).await?;
+    if context.json() {
+        context.output.document(&serde_json::json!({ "steps": steps }))?;
+        return Ok(Exit::Done);
+    }
+    for step in &steps {
+        let word = if step.made { context.output.paint(Colour::Green, "made ") } else { "there".to_owned() };
+        let detail = if step.detail.is_empty() { String::new() } else { format!(", {}", step.detail) };
+        context.output.line(format!("{word}  {} {}{detail}", step.what, step.name))?;
+        for sql in &step.sql {
+            context.output.line(format!("       {sql};"))?;
+        }
+    }
+    context.output.line("\nnext: pg2planhat check, then pg2planhat run")?;
+    Ok(Exit::Done)
+}
+
+async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
+    if let Some(fault) = operations::standing(config).await?.hindrance() {
+        return Err(fault);
+    }
+    let session = connect_sql(&config.source, "setup").await?;
+    // The log says it, on stderr.
+    let told = |_: Option<&Fault>| ();
+    let altered = setup::ensure_publication(&session, config, &[], &told).await?;
+    let publication = Step {
+        what: "publication",
+        name: config.source.publication.clone(),
+        made: !altered.is_empty(),
+        detail: String::new(),
+        sql: altered,
+    };
+    let lsn = setup::ensure_slot(&session, config, &told).await?;
+    let slot = Step {
+        what: "slot",
+        name: config.source.slot.clone(),
+        made: lsn.is_some(),
+        detail: lsn.map(|lsn| format!("from {lsn} on")).unwrap_or_default(),
+        sql: Vec::new(),
+    };
+    let client = match &config.state.url {
+        Some(url) => connect_url(url, "setup").await?.into_client(),
+        None => session.into_client(),
+    };
+    let at = |error: state::StateError| error.fault();
+    let mut store = Store::new(client, Schema::new(&config.state.schema)?).await.map_err(at)?;
+    let there = store.is_there().await.map_err(at)?;
+    if !there && !config.source.manage {
+        return Err(Fault::needs_person(
+            format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
+            "let a DBA run the script of `pg2planhat setup --print-sql`",
+        ));
+    }
+    if !there {
+        store.migrate().await.map_err(at)?;
+    }
+    let state = Step {
+        what: "state schema",
+        name: config.state.schema.clone(),
+        made: !there,
+        detail: format!("version {}", state::version()),
+        sql: Vec::new(),
+    };
+    Ok(vec![publication, slot, state])
+}

@@ -1,0 +1,57 @@
+//! `teardown`: drop slot, publication and state schema.
+
+use std::sync::Arc;
+
+use crate::cli::context::Context;
+use crate::model::{Exit, Fault};
+use crate::operations::{Teardown, TeardownPlan};
+use crate::terminal::plural;
+
+/// Arguments of `teardown`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where an instance holds the slot; what could not be dropped.
+pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let teardown = Teardown::look(&Arc::new(context.config()?.clone())).await?;
+    let plan = teardown.plan.clone();
+    if plan.is_empty() {
+        return said(context, &plan, "There is nothing to drop.");
+    }
+    if !context.confirm(&question(&plan), args.yes)? {
+        return said(context, &TeardownPlan::default(), "Nothing was dropped.");
+    }
+    let dropped = teardown.run().await?;
+    said(context, &dropped, "Slot, publication and state schema are gone; roles and grants are as they were.")
+}
+
+fn question(plan: &TeardownPlan) -> String {
+    let mut lines = vec!["This will be dropped:".to_owned()];
+    lines.extend(plan.slot.as_ref().map(|name| format!("  the replication slot {name}")));
+    lines.extend(plan.publication.as_ref().map(|name| format!("  the publication {name}")));
+    lines.extend(plan.state_schema.as_ref().map(|name| {
+        let held = match plan.quarantined {
+            0 => String::new(),
+            rows => format!(", and {} in quarantine", plural(rows, "row", "rows")),
+        };
+        format!("  the schema {name}: the ledger, the checkpoints{held}")
+    }));
+    lines.push("Running again afterwards begins anew, and delivers old rows a second time.".to_owned());
+    lines.join("\n")
+}
+
+fn said(context: &Context, dropped: &TeardownPlan, text: &str) -> Result<Exit, Fault> {
+    if context.json() {
+        context.output.document(&serde_json::json!({ "dropped": dropped }))?;
+    } else {
+        context.output.line(text)?;
+    }
+    Ok(Exit::Done)
+}

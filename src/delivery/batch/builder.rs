@@ -1,0 +1,298 @@
+//! A batch that is being filled. Pure.
+//!
+//! * In: rows, one after the other, with their origin; rows refused by the mapping.
+//! * Out: a sealed [`Batch`].
+//! * Never: a body over its limits.
+
+use crate::delivery::batch::Item;
+use crate::delivery::batch::Run;
+use crate::delivery::batch::first_position;
+use crate::delivery::batch::offset;
+use crate::delivery::batch::refused_weight;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::BatchLimits;
+use crate::delivery::batch::origin::{Origin, Refused, Through};
+use crate::delivery::batch::{Batch, MAX_BODY};
+use crate::model::{Phase, Position};
+
+/// How large a batch became: what the next one had better reserve at once, instead of growing by copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    body: usize,
+    keys: usize,
+    items: usize,
+}
+
+/// A batch that is being filled.
+#[derive(Debug)]
+pub(crate) struct Open {
+    phase: Phase,
+    body: Vec<u8>,
+    keys: Vec<u8>,
+    items: Vec<Item>,
+    runs: Vec<Run>,
+    refused: Vec<Refused>,
+    through: Option<Through>,
+    opened: Duration,
+    /// It is full: it goes as soon as the place of its newest row is known.
+    pub seal_at_reach: bool,
+}
+
+impl Open {
+    /// An empty batch, opened at `now` (any monotonic clock), with room for another like the one before.
+    pub(crate) fn new(phase: Phase, now: Duration, room: Room) -> Open {
+        let mut body = Vec::with_capacity(room.body + 1);
+        body.push(b'[');
+        Open {
+            phase,
+            body,
+            keys: Vec::with_capacity(room.keys),
+            items: Vec::with_capacity(room.items),
+            runs: Vec::new(),
+            refused: Vec::new(),
+            through: None,
+            opened: now,
+            seal_at_reach: false,
+        }
+    }
+
+    /// Encodes one item to the end of the body. Where `encode` refuses, the batch is as it was.
+    ///
+    /// # Errors
+    /// What `encode` returns.
+    pub(crate) fn push<E>(
+        &mut self,
+        key: &[u8],
+        origin: Origin,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let before = self.body.len();
+        if !self.items.is_empty() {
+            self.body.push(b',');
+        }
+        if let Err(error) = encode(&mut self.body) {
+            self.body.truncate(before);
+            return Err(error);
+        }
+        self.place(key, origin);
+        Ok(())
+    }
+
+    /// Records the places of the item that now ends the body.
+    fn place(&mut self, key: &[u8], origin: Origin) {
+        self.keys.extend_from_slice(key);
+        let ordinal = match origin {
+            Origin::Stream(position, commit_micros) => {
+                if self.runs.last().is_none_or(|run| run.final_lsn != position.final_lsn) {
+                    let first = offset(self.items.len());
+                    self.runs.push(Run { first, final_lsn: position.final_lsn, commit_micros });
+                }
+                i64::try_from(position.ordinal).unwrap_or(i64::MAX)
+            }
+            Origin::Range => 0,
+            Origin::Quarantine(id) => id,
+        };
+        self.items.push(Item { end: offset(self.body.len()), key_end: offset(self.keys.len()), ordinal });
+    }
+
+    /// Adds a row that is no item.
+    pub(crate) fn refuse(&mut self, refused: Refused) {
+        self.refused.push(Refused { before: offset(self.items.len()), ..refused });
+    }
+
+    /// Everything up to here has been considered for this batch.
+    pub(crate) fn reach(&mut self, through: Through) {
+        self.through = Some(through);
+    }
+
+    /// The room that it took.
+    pub(crate) fn room(&self) -> Room {
+        Room { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
+    }
+
+    /// Bytes that it holds in memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.body.len() + self.keys.len() + self.items.len() * size_of::<Item>() + refused_weight(&self.refused)
+    }
+
+    /// When its first row came.
+    pub(crate) fn opened(&self) -> Duration {
+        self.opened
+    }
+
+    /// Whether nothing was put into it, not even a place reached.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.refused.is_empty() && self.through.is_none()
+    }
+
+    /// Rows in it, refused ones included.
+    pub(crate) fn rows(&self) -> usize {
+        self.items.len() + self.refused.len()
+    }
+
+    /// Whether it must go now.
+    pub(crate) fn is_full(&self, limits: BatchLimits) -> bool {
+        self.rows() >= limits.rows as usize || self.body.len() + 1 >= body_limit(limits)
+    }
+
+    /// Whether its newest item made it too large: then that item must begin the next batch.
+    pub(crate) fn overflows(&self, limits: BatchLimits) -> bool {
+        self.items.len() > 1 && self.body.len() + 1 > body_limit(limits)
+    }
+
+    /// Length of the newest item.
+    pub(crate) fn newest_len(&self) -> usize {
+        let start = match self.items.len() {
+            0 => return 0,
+            1 => 1,
+            n => self.items[n - 2].end as usize + 1,
+        };
+        self.body.len() - start
+    }
+
+    /// Takes the newest item out again (its bytes), as if it had not been pushed.
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let len = self.newest_len();
+        self.items.pop()?;
+        let item = self.body.split_off(self.body.len() - len);
+        if !self.items.is_empty() {
+            self.body.pop();
+        }
+        self.keys.truncate(self.items.last().map_or(0, |item| item.key_end as usize));
+        if self.runs.last().is_some_and(|run| run.first as usize >= self.items.len()) {
+            self.runs.pop();
+        }
+        Some(item)
+    }
+
+    /// The first streamed position in it.
+    pub(crate) fn first_position(&self) -> Option<Position> {
+        first_position(&self.items, &self.runs, &self.refused)
+    }
+
+    /// Closes the batch.
+    pub(crate) fn seal(mut self) -> Batch {
+        self.body.push(b']');
+        Batch {
+            phase: self.phase,
+            body: Bytes::from(self.body),
+            keys: self.keys,
+            items: self.items,
+            runs: self.runs,
+            refused: self.refused,
+            through: self.through.unwrap_or(Through::Apart),
+            opened: self.opened,
+            doubts: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn body_limit(limits: BatchLimits) -> usize {
+    usize::try_from(limits.bytes).unwrap_or(MAX_BODY).min(MAX_BODY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Key, KeyType, Lsn};
+    use proptest::prelude::*;
+
+    fn key_of(text: &[u8]) -> Option<Key> {
+        Key::parse(text, KeyType::Int).ok()
+    }
+
+    /// `(transaction, item or refusal)` rows with ascending keys.
+    fn fill(rows: &[(u64, bool)]) -> Batch {
+        let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
+        for (index, (transaction, good)) in rows.iter().enumerate() {
+            let position = Position { final_lsn: Lsn(*transaction), ordinal: index as u64 };
+            let key = (index + 100).to_string();
+            if *good {
+                let encode = |out: &mut Vec<u8>| -> Result<(), ()> {
+                    out.extend_from_slice(format!("{{\"k\":{key}}}").as_bytes());
+                    Ok(())
+                };
+                open.push(key.as_bytes(), Origin::Stream(position, 7), encode).unwrap();
+            } else {
+                let half = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(b"{half");
+                    Err(())
+                };
+                open.push(key.as_bytes(), Origin::Stream(position, 7), half).unwrap_err();
+                let refused = Refused::new(key, "mapping: no".into(), "{}".into());
+                open.refuse(Refused { position: Some(position), ..refused });
+            }
+            open.reach(Through::Stream(position));
+        }
+        open.seal()
+    }
+
+    fn parts(batch: Batch, out: &mut Vec<Batch>) {
+        match batch.split(key_of) {
+            (one, None) => out.push(one),
+            (first, Some(second)) => {
+                parts(first, out);
+                parts(second, out);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn halving_keeps_every_row_its_key_its_place_and_the_order(
+            rows in proptest::collection::vec((0u64..3, prop::bool::weighted(0.8)), 1..30)
+        ) {
+            let mut transaction = 0;
+            let rows: Vec<(u64, bool)> = rows.into_iter().map(|(step, good)| { transaction += step; (transaction + 1, good) }).collect();
+            let whole = fill(&rows);
+            let good: Vec<usize> = rows.iter().enumerate().filter(|(_, (_, good))| *good).map(|(i, _)| i).collect();
+            let json: Vec<serde_json::Value> = serde_json::from_slice(&whole.body()).unwrap();
+            prop_assert_eq!(json.len(), good.len());
+            let end = whole.through.clone();
+            let mut halves = Vec::new();
+            parts(whole, &mut halves);
+            let mut seen = Vec::new();
+            let mut refused = Vec::new();
+            let mut reached = None;
+            for half in &halves {
+                let json: Vec<serde_json::Value> = serde_json::from_slice(&half.body()).unwrap();
+                prop_assert_eq!(json.len(), half.len());
+                for (index, value) in json.iter().enumerate() {
+                    let row: usize = value["k"].to_string().parse::<usize>().unwrap() - 100;
+                    prop_assert_eq!(half.key(index).to_vec(), (row + 100).to_string().into_bytes());
+                    prop_assert_eq!(half.item(index).to_vec(), format!("{{\"k\":{}}}", row + 100).into_bytes());
+                    prop_assert_eq!(half.position(index), Some(Position { final_lsn: Lsn(rows[row].0), ordinal: row as u64 }));
+                    seen.push(row);
+                }
+                prop_assert_eq!(half.commits().map(|(_, n)| n).sum::<usize>(), half.len());
+                for row in &half.refused { refused.push(row.key.clone()); }
+                let Through::Stream(through) = half.through else { panic!() };
+                prop_assert!(reached < Some(through));
+                prop_assert!(half.refused.iter().all(|row| row.position.unwrap() <= through));
+                reached = Some(through);
+            }
+            prop_assert_eq!(seen, good);
+            prop_assert_eq!(refused.len(), rows.len() - json.len());
+            prop_assert_eq!(reached.map(Through::Stream), Some(end));
+        }
+
+        #[test]
+        fn the_newest_item_can_be_taken_out_again(rows in proptest::collection::vec(0u64..2, 2..20)) {
+            let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
+            let mut transaction = 1;
+            let mut before = None;
+            for (index, step) in rows.iter().enumerate() {
+                transaction += step;
+                let position = Position { final_lsn: Lsn(transaction), ordinal: index as u64 };
+                if index + 1 == rows.len() { before = Some((open.body.clone(), open.keys.clone(), open.items.clone(), open.runs.clone())); }
+                open.push(b"1", Origin::Stream(position, 0), |out| { out.extend_from_slice(format!("{index}").as_bytes()); Ok::<_, ()>(()) }).unwrap();
+            }
+            let newest = open.pop().unwrap();
+            prop_assert_eq!(newest, (rows.len() - 1).to_string().into_bytes());
+            prop_assert_eq!(Some((open.body, open.keys, open.items, open.runs)), before);
+        }
+    }
+}

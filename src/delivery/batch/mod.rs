@@ -1,0 +1,209 @@
+//! Items gathered into the body of one request: by rows, bytes and age. Pure.
+//!
+//! * In: encoded items, in order, with their keys and places; rows that are no item, with the reason.
+//! * Out: [`Batch`]es, sealed: a JSON array of at most the section's rows and bytes.
+//! * Never: an item in two batches, an item out of order, a body over the sink's own limit.
+
+pub(crate) mod builder;
+pub(crate) mod origin;
+
+pub(crate) use crate::delivery::batch::origin::{Origin, Refused, Through};
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{Key, Lsn, Phase, Position};
+
+/// No body is larger than this, whatever the configuration says (docs/planhat.md: 32 MB a body; stay at or under this).
+pub(crate) const MAX_BODY: usize = 30_000_000;
+
+/// The items of one request, and the refused rows among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Which way its rows came.
+    pub phase: Phase,
+    body: Bytes,
+    keys: Vec<u8>,
+    items: Vec<Item>,
+    runs: Vec<Run>,
+    /// Rows that are no items.
+    pub refused: Vec<Refused>,
+    /// What its settlement settles.
+    pub through: Through,
+    opened: Duration,
+    /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled; only for retries, whose rows have
+    /// no place that could tell.
+    pub doubts: Vec<(i64, u32)>,
+}
+
+impl Batch {
+    /// Items in it.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The request's body: a JSON array.
+    pub fn body(&self) -> Bytes {
+        self.body.clone()
+    }
+
+    /// Bytes that it holds in memory.
+    pub fn weight(&self) -> usize {
+        self.body.len() + self.keys.len() + self.items.len() * size_of::<Item>() + refused_weight(&self.refused)
+    }
+
+    /// When its first row came.
+    pub fn opened(&self) -> Duration {
+        self.opened
+    }
+
+    /// One item's JSON.
+    pub fn item(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 1 } else { self.items[index - 1].end as usize + 1 };
+        &self.body[start..self.items[index].end as usize]
+    }
+
+    /// One item's key.
+    pub fn key(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.items[index - 1].key_end as usize };
+        &self.keys[start..self.items[index].key_end as usize]
+    }
+
+    /// One item's place in the stream.
+    pub fn position(&self, index: usize) -> Option<Position> {
+        let run = self.runs.partition_point(|run| run.first as usize <= index).checked_sub(1)?;
+        let ordinal = u64::try_from(self.items[index].ordinal).unwrap_or_default();
+        Some(Position { final_lsn: self.runs[run].final_lsn, ordinal })
+    }
+
+    /// The quarantine rows that its items were retried from.
+    pub fn retried(&self) -> Vec<i64> {
+        if self.phase != Phase::Retry {
+            return Vec::new();
+        }
+        let items = self.items.iter().map(|item| item.ordinal);
+        items.chain(self.refused.iter().filter_map(|refused| refused.retried)).collect()
+    }
+
+    /// The quarantine row that one item was retried from.
+    pub fn retried_from(&self, index: usize) -> Option<i64> {
+        (self.phase == Phase::Retry).then(|| self.items[index].ordinal)
+    }
+
+    /// For each transaction in it: when it committed (µs since 2000-01-01 UTC) and how many items it has here.
+    pub fn commits(&self) -> impl Iterator<Item = (i64, usize)> + '_ {
+        self.runs.iter().enumerate().map(|(index, run)| {
+            let end = self.runs.get(index + 1).map_or(self.items.len(), |next| next.first as usize);
+            (run.commit_micros, end - run.first as usize)
+        })
+    }
+
+    /// First and last position, for streamed items.
+    pub fn span(&self) -> Option<(Position, Position)> {
+        let last = self.items.len().checked_sub(1)?;
+        Some((self.position(0)?, self.position(last)?))
+    }
+
+    /// The first streamed position in it, refused rows included.
+    pub fn first_position(&self) -> Option<Position> {
+        first_position(&self.items, &self.runs, &self.refused)
+    }
+
+    /// Halves it; the second half is `None` where there is one item (or none).
+    pub fn split(self, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
+        let half = self.items.len() / 2;
+        if half == 0 {
+            return (self, None);
+        }
+        let cut = self.items[half - 1];
+        let mut first = Vec::with_capacity(cut.end as usize + 1);
+        first.extend_from_slice(&self.body[..cut.end as usize]);
+        first.push(b']');
+        let mut second = Vec::with_capacity(self.body.len() - cut.end as usize);
+        second.push(b'[');
+        second.extend_from_slice(&self.body[cut.end as usize + 1..]);
+
+        let half_u32 = offset(half);
+        let reached = match &self.through {
+            Through::Stream(_) => self.position(half - 1).map_or(Through::Apart, Through::Stream),
+            Through::Key(_) | Through::RangeEnd => key_of(self.key(half - 1)).map_or(Through::Apart, Through::Key),
+            Through::Apart => Through::Apart,
+        };
+        let (early, late): (Vec<_>, Vec<_>) = self.refused.into_iter().partition(|row| row.before < half_u32);
+        let run_at = self.runs.partition_point(|run| run.first < half_u32);
+        let mut late_runs: Vec<Run> = self.runs[run_at.saturating_sub(1)..].to_vec();
+        for run in &mut late_runs {
+            run.first = run.first.saturating_sub(half_u32);
+        }
+        if late_runs.len() > 1 && late_runs[1].first == 0 {
+            late_runs.remove(0);
+        }
+        let shift =
+            |item: &Item| Item { end: item.end - cut.end, key_end: item.key_end - cut.key_end, ordinal: item.ordinal };
+        let second = Batch {
+            phase: self.phase,
+            body: Bytes::from(second),
+            keys: self.keys[cut.key_end as usize..].to_vec(),
+            items: self.items[half..].iter().map(shift).collect(),
+            runs: late_runs,
+            refused: late.into_iter().map(|row| Refused { before: row.before - half_u32, ..row }).collect(),
+            through: self.through,
+            opened: self.opened,
+            doubts: self.doubts,
+        };
+        let first = Batch {
+            phase: self.phase,
+            body: Bytes::from(first),
+            keys: self.keys[..cut.key_end as usize].to_vec(),
+            items: self.items[..half].to_vec(),
+            runs: self.runs[..run_at].to_vec(),
+            refused: early,
+            through: reached,
+            opened: self.opened,
+            doubts: Vec::new(),
+        };
+        (first, Some(second))
+    }
+}
+
+/// One item's places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Where it ends in the body.
+    end: u32,
+    /// Where its key ends in the keys.
+    key_end: u32,
+    /// Ordinal of its row in its transaction (stream), or its quarantine id (retry).
+    ordinal: i64,
+}
+
+/// Where the items of one transaction begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    first: u32,
+    final_lsn: Lsn,
+    commit_micros: i64,
+}
+
+pub(crate) fn offset(at: usize) -> u32 {
+    // Bodies and their keys are bounded by MAX_BODY and one row's length: far below 4 GiB.
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn first_position(items: &[Item], runs: &[Run], refused: &[Refused]) -> Option<Position> {
+    let item = items.first().zip(runs.first()).map(|(item, run)| Position {
+        final_lsn: run.final_lsn,
+        ordinal: u64::try_from(item.ordinal).unwrap_or_default(),
+    });
+    [item, refused.first().and_then(|row| row.position)].into_iter().flatten().min()
+}
+
+pub(crate) fn refused_weight(refused: &[Refused]) -> usize {
+    refused.iter().map(|row| row.key.len() + row.reason.len() + row.item.len() + size_of::<Refused>()).sum()
+}

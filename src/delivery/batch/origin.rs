@@ -1,0 +1,63 @@
+//! One row's part in a batch: where it came from, how far it reaches, why it is no item. Pure.
+
+use crate::model::{Key, Position};
+
+/// What a batch's settlement says of its way in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// The stream, up to and including this position.
+    Stream(Position),
+    /// The key range, up to and including this key.
+    Key(Key),
+    /// The end of the key range: the backfill is complete.
+    RangeEnd,
+    /// Rows taken out of quarantine; settling says nothing about either way.
+    Apart,
+}
+
+/// A row that is no item: it goes into quarantine when its batch is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// How many items of the batch stand before it.
+    pub(crate) before: u32,
+    /// The row's key, as text.
+    pub key: String,
+    /// A word for metrics, a colon, and the reason for people.
+    pub reason: String,
+    /// What is known of the row, as JSON.
+    pub item: String,
+    /// Where it stood in the stream.
+    pub position: Option<Position>,
+    /// The quarantine row that it was retried from.
+    pub retried: Option<i64>,
+}
+
+impl Refused {
+    /// A refused row.
+    pub fn new(key: String, reason: String, item: String) -> Refused {
+        Refused { before: 0, key, reason, item, position: None, retried: None }
+    }
+}
+
+impl Refused {
+    /// The row's place, as its origin tells it.
+    pub fn of(mut self, origin: Origin) -> Refused {
+        match origin {
+            Origin::Stream(position, _) => self.position = Some(position),
+            Origin::Range => {}
+            Origin::Quarantine(id) => self.retried = Some(id),
+        }
+        self
+    }
+}
+
+/// Where a row came from, for the item made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The stream: its place, and when its transaction committed (µs since 2000-01-01 UTC).
+    Stream(Position, i64),
+    /// A key range.
+    Range,
+    /// Quarantine, by its id there.
+    Quarantine(i64),
+}

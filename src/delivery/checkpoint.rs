@@ -1,0 +1,362 @@
+//! Which LSN is safe to confirm. Pure.
+//!
+//! * In: transactions and keepalives as the stream brings them, rows admitted to lanes, and what lanes have settled.
+//! * Out: the mark: everything before it is settled.
+//! * Never: a mark past an unsettled row, past an open transaction, past what was received, or behind an earlier mark.
+//!
+//! Facts it rests on (tried on 15.18): confirming a transaction's `end_lsn` stops it from coming again, confirming its
+//! `commit_lsn` does not; the keepalive right after a COMMIT already carries its `end_lsn`, so a keepalive says nothing
+//! about delivery; inside a transaction a keepalive's `wal_end` may lie past the transaction's own commit.
+
+use std::collections::VecDeque;
+
+use crate::model::{Lsn, Position};
+
+/// A place up to which the slot may move once every transaction up to `after` is settled.
+#[derive(Clone, Copy, Debug)]
+struct Boundary {
+    after: Lsn,
+    end: Lsn,
+}
+
+/// What one lane has admitted and not settled.
+#[derive(Debug, Default)]
+struct Outstanding {
+    /// `final_lsn` of each transaction with unsettled rows, and the ordinal of the last row admitted of it.
+    transactions: VecDeque<Position>,
+    /// Nothing from here on is admitted (the lane sheds rows, or cannot map them): the mark may not pass.
+    pinned: Option<Position>,
+}
+
+/// The progress of one slot over all lanes.
+#[derive(Debug)]
+pub struct Progress {
+    lanes: Vec<Outstanding>,
+    boundaries: VecDeque<Boundary>,
+    /// The transaction being received.
+    open: Option<Lsn>,
+    /// `final_lsn` of the newest transaction that has ended here.
+    last: Lsn,
+    /// All commits before this were received whole.
+    received: Lsn,
+    mark: Lsn,
+}
+
+impl Progress {
+    /// Progress that resumes at the durable checkpoint.
+    pub fn new(lanes: usize, checkpoint: Lsn) -> Progress {
+        Progress {
+            lanes: (0..lanes).map(|_| Outstanding::default()).collect(),
+            boundaries: VecDeque::new(),
+            open: None,
+            last: Lsn::ZERO,
+            received: checkpoint,
+            mark: checkpoint,
+        }
+    }
+
+    /// Adds a lane; returns its index.
+    pub fn add_lane(&mut self) -> usize {
+        self.lanes.push(Outstanding::default());
+        self.lanes.len() - 1
+    }
+
+    /// The stream starts over at the mark, or before it (a new connection). What was admitted stays admitted; but what was
+    /// received beyond the mark counts as such only when it has come again: lanes may have left rows of it out.
+    pub fn restart(&mut self) {
+        self.open = None;
+        self.boundaries.clear();
+        self.last = Lsn::ZERO;
+        self.received = self.mark;
+    }
+
+    /// A transaction begins.
+    pub fn begin(&mut self, final_lsn: Lsn) {
+        self.open = Some(final_lsn);
+    }
+
+    /// A row of the open transaction waits in `lane`.
+    pub fn admit(&mut self, lane: usize, position: Position) {
+        let transactions = &mut self.lanes[lane].transactions;
+        match transactions.back_mut() {
+            Some(last) if last.final_lsn == position.final_lsn => last.ordinal = last.ordinal.max(position.ordinal),
+            Some(_) | None => transactions.push_back(position),
+        }
+    }
+
+    /// From `position` on `lane` takes nothing: the mark stays before it until [`Progress::unpin`].
+    pub fn pin(&mut self, lane: usize, position: Position) {
+        let pinned = &mut self.lanes[lane].pinned;
+        *pinned = Some(pinned.map_or(position, |earlier| earlier.min(position)));
+    }
+
+    /// Rows admitted to `lane` after `position` are dropped unsettled; they must come again.
+    pub fn retract_after(&mut self, lane: usize, position: Position) {
+        let transactions = &mut self.lanes[lane].transactions;
+        while transactions.back().is_some_and(|last| last.final_lsn > position.final_lsn) {
+            transactions.pop_back();
+        }
+        if let Some(last) = transactions.back_mut()
+            && last.final_lsn == position.final_lsn
+        {
+            last.ordinal = last.ordinal.min(position.ordinal);
+        }
+    }
+
+    /// `lane` takes rows again. The stream must bring those left out once more, from the mark on: [`Progress::restart`]
+    /// belongs to it.
+    pub fn unpin(&mut self, lane: usize) {
+        self.lanes[lane].pinned = None;
+    }
+
+    /// The open transaction ends at `end_lsn`.
+    pub fn commit(&mut self, end_lsn: Lsn) {
+        let Some(final_lsn) = self.open.take() else { return };
+        self.last = self.last.max(final_lsn);
+        self.boundary(end_lsn);
+    }
+
+    /// The server has sent, in order, every transaction that committed before `wal_end`.
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        if self.open.is_none() {
+            self.boundary(wal_end);
+        }
+    }
+
+    fn boundary(&mut self, end: Lsn) {
+        self.received = self.received.max(end);
+        match self.boundaries.back_mut() {
+            Some(newest) if newest.after == self.last => newest.end = newest.end.max(end),
+            Some(newest) if newest.end >= end => {} // received again after a reconnect
+            Some(_) | None => self.boundaries.push_back(Boundary { after: self.last, end }),
+        }
+    }
+
+    /// Every row admitted to `lane` up to `through` is settled.
+    pub fn settle(&mut self, lane: usize, through: Position) {
+        let transactions = &mut self.lanes[lane].transactions;
+        while transactions.front().is_some_and(|first| *first <= through) {
+            transactions.pop_front();
+        }
+    }
+
+    /// Moves the mark as far as it may go, and returns it.
+    pub fn advance(&mut self) -> Lsn {
+        let oldest = self.oldest_unsettled();
+        while let Some(first) = self.boundaries.front() {
+            if oldest.is_some_and(|oldest| first.after >= oldest) {
+                break;
+            }
+            self.mark = self.mark.max(first.end);
+            self.boundaries.pop_front();
+        }
+        self.mark
+    }
+
+    /// `final_lsn` of the oldest transaction with an unsettled row.
+    pub fn oldest_unsettled(&self) -> Option<Lsn> {
+        let first = |lane: &Outstanding| {
+            let admitted = lane.transactions.front().map(|first| first.final_lsn);
+            let pinned = lane.pinned.map(|position| position.final_lsn);
+            [admitted, pinned].into_iter().flatten().min()
+        };
+        self.lanes.iter().filter_map(first).min()
+    }
+
+    /// The stream has been read past every commit before this.
+    pub fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// Everything before this is settled.
+    pub fn mark(&self) -> Lsn {
+        self.mark
+    }
+
+    /// Nothing waits anywhere, and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none() && self.oldest_unsettled().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(final_lsn: u64, ordinal: u64) -> Position {
+        Position { final_lsn: Lsn(final_lsn), ordinal }
+    }
+
+    #[test]
+    fn case_08_a_keepalive_does_not_pass_an_undelivered_row() {
+        let mut progress = Progress::new(1, Lsn(10));
+        progress.begin(Lsn(100));
+        progress.admit(0, at(100, 0));
+        progress.keepalive(Lsn(500)); // inside the transaction: says nothing
+        progress.commit(Lsn(110));
+        progress.keepalive(Lsn(110));
+        progress.keepalive(Lsn(300));
+        assert_eq!(progress.advance(), Lsn(10));
+        progress.settle(0, at(100, 0));
+        assert_eq!(progress.advance(), Lsn(300));
+    }
+
+    #[test]
+    fn a_row_settled_before_its_commit_arrives_confirms_nothing_yet() {
+        let mut progress = Progress::new(1, Lsn(10));
+        progress.begin(Lsn(100));
+        progress.admit(0, at(100, 0));
+        progress.settle(0, at(100, 0));
+        assert_eq!(progress.advance(), Lsn(10));
+        progress.admit(0, at(100, 1));
+        progress.commit(Lsn(110));
+        assert_eq!(progress.advance(), Lsn(10));
+        progress.settle(0, at(100, 1));
+        assert_eq!(progress.advance(), Lsn(110));
+    }
+
+    #[test]
+    fn a_pinned_lane_holds_the_mark_and_only_that() {
+        let mut progress = Progress::new(2, Lsn(10));
+        for (final_lsn, lane) in [(100, 0), (200, 1), (300, 0)] {
+            progress.begin(Lsn(final_lsn));
+            if lane == 1 {
+                progress.pin(1, at(final_lsn, 0))
+            } else {
+                progress.admit(lane, at(final_lsn, 0))
+            }
+            progress.commit(Lsn(final_lsn + 10));
+        }
+        progress.settle(0, at(300, 0));
+        assert_eq!(progress.advance(), Lsn(110));
+        progress.unpin(1);
+        progress.restart();
+        assert_eq!(
+            (progress.advance(), progress.received()),
+            (Lsn(110), Lsn(110)),
+            "the row left out has not come yet"
+        );
+        progress.begin(Lsn(200));
+        progress.admit(1, at(200, 0));
+        progress.commit(Lsn(210));
+        progress.begin(Lsn(300));
+        progress.commit(Lsn(310));
+        assert_eq!(progress.advance(), Lsn(110));
+        progress.settle(1, at(200, 0));
+        assert_eq!(progress.advance(), Lsn(310));
+    }
+
+    /// A model of a WAL with transactions over three lanes, and of what happens to them.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Transaction(Vec<usize>),
+        Keepalive,
+        Settle(usize, usize),
+        Reconnect,
+        CrashAndRestart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => proptest::collection::vec(0usize..3, 0..5).prop_map(Step::Transaction),
+            2 => Just(Step::Keepalive),
+            6 => (0usize..3, 1usize..6).prop_map(|(lane, rows)| Step::Settle(lane, rows)),
+            1 => Just(Step::Reconnect),
+            1 => Just(Step::CrashAndRestart),
+        ]
+    }
+
+    /// The world: every transaction with its rows' lanes, and per lane what is settled and what waits.
+    struct World {
+        progress: Progress,
+        wal: Vec<(Lsn, Lsn, Vec<usize>)>,
+        end: u64,
+        admitted: [Position; 3],
+        settled: [Position; 3],
+        waiting: [VecDeque<Position>; 3],
+        checkpoint: Lsn,
+    }
+
+    impl World {
+        fn receive(&mut self, from: Lsn) {
+            for (final_lsn, end_lsn, rows) in self.wal.clone() {
+                if end_lsn <= from {
+                    continue;
+                }
+                self.progress.begin(final_lsn);
+                for (ordinal, lane) in rows.into_iter().enumerate() {
+                    let position = Position { final_lsn, ordinal: ordinal as u64 };
+                    if position > self.admitted[lane] {
+                        self.admitted[lane] = position;
+                        self.progress.admit(lane, position);
+                        self.waiting[lane].push_back(position);
+                    }
+                    self.check();
+                }
+                self.progress.commit(end_lsn);
+                self.check();
+            }
+        }
+
+        fn check(&mut self) {
+            let before = self.progress.mark();
+            let mark = self.progress.advance();
+            assert!(mark >= before, "the mark moved back");
+            assert!(mark <= Lsn(self.end), "the mark is past what there is");
+            for (final_lsn, end_lsn, rows) in &self.wal {
+                for (ordinal, lane) in rows.iter().enumerate() {
+                    let position = Position { final_lsn: *final_lsn, ordinal: ordinal as u64 };
+                    assert!(*end_lsn > mark || position <= self.settled[*lane], "{position} is confirmed, not settled");
+                }
+            }
+            self.checkpoint = mark;
+        }
+
+        fn settle(&mut self, lane: usize, rows: usize) {
+            let mut through = None;
+            for _ in 0..rows {
+                through = self.waiting[lane].pop_front().or(through);
+            }
+            if let Some(through) = through {
+                self.settled[lane] = self.settled[lane].max(through);
+                self.progress.settle(lane, through);
+            }
+            self.check();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_mark_is_never_past_an_unsettled_row_and_always_reaches_the_end(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut world = World {
+                progress: Progress::new(3, Lsn(1)), wal: vec![], end: 1,
+                admitted: Default::default(), settled: Default::default(), waiting: Default::default(), checkpoint: Lsn(1),
+            };
+            for step in steps {
+                match step {
+                    Step::Transaction(rows) => {
+                        let (final_lsn, end_lsn) = (Lsn(world.end + 10), Lsn(world.end + 15));
+                        let from = Lsn(world.end);
+                        world.end = end_lsn.0;
+                        world.wal.push((final_lsn, end_lsn, rows));
+                        world.receive(from);
+                    }
+                    Step::Keepalive => { world.end += 3; world.progress.keepalive(Lsn(world.end)); world.check(); }
+                    Step::Settle(lane, rows) => world.settle(lane, rows),
+                    Step::Reconnect => { world.progress.restart(); world.receive(world.checkpoint); }
+                    Step::CrashAndRestart => {
+                        world.progress = Progress::new(3, world.checkpoint);
+                        world.admitted = world.settled;
+                        world.waiting = Default::default();
+                        world.receive(world.checkpoint);
+                    }
+                }
+            }
+            for lane in 0..3 { world.settle(lane, 10_000); }
+            world.progress.keepalive(Lsn(world.end));
+            prop_assert_eq!(world.progress.advance(), Lsn(world.end));
+            prop_assert!(world.progress.is_idle());
+        }
+    }
+}

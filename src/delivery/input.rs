@@ -1,0 +1,94 @@
+//! What comes in: the stream's rows and boundaries, and the chunks of key ranges. Pure.
+
+use crate::delivery::*;
+
+impl Engine {
+    /// A new connection: the stream begins again at the checkpoint.
+    pub fn stream_restarts(&mut self) {
+        self.stale = false;
+        self.transaction = None;
+        self.progress.restart();
+    }
+
+    /// The sections of a table, as the table is from here on.
+    pub fn set_routes(&mut self, oid: u32, routes: Vec<Route>) {
+        self.routes.insert(oid, routes);
+    }
+
+    /// A transaction begins.
+    pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
+        if self.stale {
+            return;
+        }
+        self.transaction = Some((final_lsn, commit_micros, 0));
+        self.progress.begin(final_lsn);
+    }
+
+    /// A row of the open transaction.
+    #[inline]
+    pub fn insert(&mut self, oid: u32, row: &Row<'_>, now: Duration) {
+        let Some((final_lsn, micros, next)) = &mut self.transaction else { return };
+        let position = Position { final_lsn: *final_lsn, ordinal: *next };
+        *next += 1;
+        let Some(routes) = self.routes.get(&oid) else { return };
+        for route in routes {
+            let lane = &mut self.lanes[route.lane];
+            match &route.mapping {
+                Ok(mapping) if lane.shut.is_none() => {
+                    if lane.admit(mapping, row, position, *micros, now) {
+                        self.progress.admit(route.lane, position);
+                    }
+                }
+                mapping => {
+                    if position > lane.admitted() {
+                        self.progress.pin(route.lane, position);
+                        if let Err((what, remedy)) = mapping
+                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
+                        {
+                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
+                            self.actions.push_back(Action::Halted(route.lane));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The open transaction ends.
+    pub fn commit(&mut self, end_lsn: Lsn) {
+        self.transaction = None;
+        self.progress.commit(end_lsn);
+    }
+
+    /// The server says how far it has read.
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        if !self.stale {
+            self.progress.keepalive(wal_end);
+        }
+    }
+
+    // ---- key ranges ----
+
+    /// How a lane's chunks become items.
+    pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
+        self.range_mappings[lane] = Some(mapping);
+    }
+
+    /// How a lane's chunks become items.
+    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
+        self.range_mappings[lane].clone()
+    }
+
+    /// A chunk of a lane's range was read.
+    pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
+        if let Some(range) = &mut self.lanes[lane].range {
+            range.push_chunk(chunk);
+        }
+    }
+
+    /// The smallest WAL position that a chunk waits for and that the stream has not passed: worth a ping.
+    pub fn waits_for(&self) -> Option<Lsn> {
+        let waits = self.lanes.iter().filter_map(|lane| lane.range.as_ref()?.waits_for());
+        waits.filter(|lsn| *lsn > self.progress.received()).min()
+    }
+}

@@ -1,0 +1,345 @@
+//! The pure heart: rows and answers in, writes, requests and confirmations out. No I/O, no clock, no randomness.
+//!
+//! * In: what the stream and the key ranges bring, answers of the sink, durability of writes, the clock's reading.
+//! * Out: [`Action`]s, in the order in which they must be begun.
+//! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
+
+pub(crate) mod batch;
+pub(crate) mod budget;
+pub(crate) mod checkpoint;
+pub(crate) mod input;
+pub(crate) mod key_set;
+pub(crate) mod section;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::delivery::batch::{Batch, Through};
+use crate::delivery::checkpoint::Progress;
+use crate::delivery::section::{Chunk, Lane, Settled, Shut, Stage, Step};
+use crate::mapping::Mapping;
+use crate::model::{Lsn, Position, Row};
+use crate::planhat::{Answer, Verdict};
+use crate::state::Op;
+
+/// What the corridor must do.
+#[derive(Debug)]
+pub enum Action {
+    /// Write these in one transaction; say [`Engine::durable`] when it is done. Writes keep their order.
+    Write(u64, Vec<Op>),
+    /// Make this request; say [`Engine::verdict`] when it has ended.
+    Send {
+        /// Which lane.
+        lane: usize,
+        /// The ledger id, to be given back.
+        id: i64,
+        /// The request's body.
+        body: Bytes,
+    },
+    /// The slot may move here.
+    Confirm(Lsn),
+    /// A batch is settled, durably.
+    Settled(usize, Settled),
+    /// A request must be repeated, or an item was halved: for metrics (`retries_total`).
+    Retry(usize, Verdict),
+    /// Rows of a batch are in doubt.
+    InDoubt(usize, u64),
+    /// The stream must be read again from the checkpoint: rows were shed.
+    Rewind,
+    /// A row came that the mapping does not fit: the lane is shut.
+    Halted(usize),
+}
+
+/// What follows once a write is durable.
+#[derive(Debug)]
+enum Effect {
+    Request(usize, i64),
+    Confirm(Lsn),
+    Settled(usize, Settled),
+}
+
+/// A write that is not known to be durable.
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    weight: usize,
+    effects: Vec<Effect>,
+}
+
+/// What an operation holds in memory until it is durable: a quarantined row goes with its item, and rows that the mapping
+/// refuses wait for no sink, only for the state.
+fn weight(op: &Op) -> usize {
+    let row = if let Op::Quarantine(row) = op { row.key.len() + row.reason.len() + row.item.len() } else { 0 };
+    size_of::<Op>() + row
+}
+
+/// Settings of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes that all lanes together may hold.
+    pub budget: usize,
+    /// How often a halted section probes.
+    pub halt_probe: Duration,
+}
+
+/// A lane's mapping for one table, as that table is now.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The lane.
+    pub lane: usize,
+    /// How its rows become items; or why they cannot, and the remedy: the first such row that is not settled shuts the lane.
+    /// Not the table's description: after a restart it may come for rows that were settled long ago.
+    pub mapping: Result<Rc<Mapping>, (String, String)>,
+}
+
+/// The pure heart.
+#[derive(Debug)]
+pub struct Engine {
+    /// One per section that is on.
+    pub lanes: Vec<Lane>,
+    progress: Progress,
+    /// Few, and asked for each row: ordered, not hashed.
+    routes: BTreeMap<u32, Vec<Route>>,
+    range_mappings: Vec<Option<Rc<Mapping>>>,
+    settings: Settings,
+    next_delivery: i64,
+    next_write: u64,
+    pending: VecDeque<Pending>,
+    pending_weight: usize,
+    actions: VecDeque<Action>,
+    transaction: Option<(Lsn, i64, u64)>,
+    /// The stream that is being read is given up: nothing of it counts any more.
+    stale: bool,
+    written: Lsn,
+    confirmed: Lsn,
+    /// The last mark written may lie before rows that are settled since.
+    settled_since_mark: bool,
+    last_mark: Duration,
+    draining: bool,
+    floors: VecDeque<(Lsn, u64)>,
+}
+
+/// A move of the checkpoint smaller than this is not worth a write of its own: it is the size of our own last write,
+/// and writing for it would go on for ever.
+const WORTH_A_WRITE: u64 = 1024;
+
+/// The least time between two checkpoints that only follow the WAL of others.
+const MARK_EVERY: Duration = Duration::from_secs(3);
+
+impl Engine {
+    /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
+    pub fn new(lanes: Vec<Lane>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
+        Engine {
+            progress: Progress::new(lanes.len(), checkpoint),
+            range_mappings: vec![None; lanes.len()],
+            lanes,
+            routes: BTreeMap::new(),
+            settings,
+            next_delivery,
+            next_write: 1,
+            pending: VecDeque::new(),
+            pending_weight: 0,
+            actions: VecDeque::new(),
+            transaction: None,
+            stale: false,
+            written: checkpoint,
+            confirmed: checkpoint,
+            settled_since_mark: false,
+            last_mark: Duration::ZERO,
+            draining: false,
+            floors: VecDeque::new(),
+        }
+    }
+
+    // ---- the sink ----
+
+    /// A request has ended.
+    pub fn verdict(&mut self, lane: usize, id: i64, answer: &Answer, now: Duration, random: f64) {
+        let under_way = matches!(self.lanes[lane].stage(), Stage::Requesting(sending) if sending.id == id);
+        if !under_way {
+            return;
+        }
+        let step = self.lanes[lane].verdict(answer, now, self.settings.halt_probe, random);
+        if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
+            self.actions.push_back(Action::Retry(lane, answer.verdict.clone()));
+        }
+        if matches!(answer.verdict, Verdict::Unknown) {
+            let rows = self.lanes[lane].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
+            let held = step.settled.as_ref().map_or(0, |settled| settled.in_doubt);
+            self.actions.push_back(Action::InDoubt(lane, rows.max(held)));
+        }
+        self.follow(lane, step, now);
+    }
+
+    /// A write is durable, and all before it.
+    pub fn durable(&mut self, write: u64) {
+        while let Some(written) = self.pending.pop_front_if(|pending| pending.id <= write) {
+            self.pending_weight -= written.weight;
+            for effect in written.effects {
+                self.effect(effect);
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Request(lane, id) => {
+                if let Some(body) = self.lanes[lane].request(id) {
+                    self.actions.push_back(Action::Send { lane, id, body });
+                }
+            }
+            Effect::Confirm(lsn) => {
+                if lsn > self.confirmed {
+                    self.confirmed = lsn;
+                    self.actions.push_back(Action::Confirm(lsn));
+                }
+            }
+            Effect::Settled(lane, settled) => {
+                self.lanes[lane].count(&settled);
+                self.actions.push_back(Action::Settled(lane, settled));
+            }
+        }
+    }
+
+    // ---- the clock ----
+
+    /// Does everything that is due: chunks whose wait is over, batches to announce, waits that end, the checkpoint.
+    pub fn pump(&mut self, now: Duration) {
+        let received = self.progress.received();
+        for index in 0..self.lanes.len() {
+            self.take_chunks(index, received, now);
+            let lane = &mut self.lanes[index];
+            if !self.draining
+                && let Some((op, id)) = lane.wake(now, &mut self.next_delivery)
+            {
+                self.write(vec![op], vec![Effect::Request(index, id)]);
+            }
+            self.start_batches(index, now);
+        }
+        self.checkpoint(now);
+    }
+
+    fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
+        let Some(mapping) = self.range_mappings[index].clone().filter(|_| !self.draining) else { return };
+        let lane = &mut self.lanes[index];
+        while lane.takes_chunks()
+            && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
+        {
+            lane.admit_chunk(&mapping, &chunk, now);
+        }
+    }
+
+    /// Starts the lane's next batch, and settles at once those without items.
+    fn start_batches(&mut self, index: usize, now: Duration) {
+        let force = self.draining || self.buffered() >= self.settings.budget;
+        while let Some(batch) = self.lanes[index].next_batch(now, force) {
+            if batch.is_empty() {
+                let step = self.lanes[index].settle_unsent(batch);
+                self.follow(index, step, now);
+            } else {
+                let (op, id) = self.announce(index, batch);
+                self.write(vec![op], vec![Effect::Request(index, id)]);
+            }
+        }
+    }
+
+    fn announce(&mut self, index: usize, batch: Batch) -> (Op, i64) {
+        let id = self.next_delivery;
+        self.next_delivery += 1;
+        (self.lanes[index].announce(batch, id, 1), id)
+    }
+
+    /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
+    fn follow(&mut self, index: usize, mut step: Step, now: Duration) {
+        loop {
+            let Step { mut ops, settled, again, again_id } = step;
+            let mut effects = Vec::new();
+            if let Some(settled) = settled {
+                if let Through::Stream(position) = settled.through {
+                    self.progress.settle(index, position);
+                    self.settled_since_mark = true;
+                }
+                effects.push(Effect::Settled(index, settled));
+            }
+            let mut unsent = None;
+            if let (Some(batch), Some(id)) = (again, again_id) {
+                ops.push(self.lanes[index].announce(batch, id, 1));
+                effects.push(Effect::Request(index, id));
+            } else {
+                let force = self.draining || self.buffered() >= self.settings.budget;
+                match self.lanes[index].next_batch(now, force) {
+                    Some(batch) if batch.is_empty() => unsent = Some(batch),
+                    Some(batch) => {
+                        let (op, id) = self.announce(index, batch);
+                        ops.push(op);
+                        effects.push(Effect::Request(index, id));
+                    }
+                    None => {}
+                }
+            }
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+            let Some(batch) = unsent else { return };
+            step = self.lanes[index].settle_unsent(batch);
+        }
+    }
+
+    /// Adds the checkpoint to a write that is made anyway.
+    fn mark(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
+        let mark = self.progress.advance();
+        if mark > self.written {
+            self.written = mark;
+            self.last_mark = now;
+            self.settled_since_mark = !self.progress.is_idle();
+            let mut floor = None;
+            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= mark) {
+                floor = Some(xmin);
+            }
+            ops.push(Op::Mark { checkpoint: mark, xmin_floor: floor });
+            effects.push(Effect::Confirm(mark));
+        }
+    }
+
+    /// Writes the checkpoint for its own sake: rows are settled that it does not show, or others' WAL has gone by.
+    fn checkpoint(&mut self, now: Duration) {
+        let mark = self.progress.advance();
+        let ahead = mark.bytes_since(self.written);
+        let others = ahead >= WORTH_A_WRITE && now >= self.last_mark + MARK_EVERY;
+        let ours = self.settled_since_mark && self.progress.is_idle();
+        if ahead > 0 && (others || ours || self.draining) {
+            let (mut ops, mut effects) = (Vec::new(), Vec::new());
+            self.mark(&mut ops, &mut effects, now);
+            self.write(ops, effects);
+        }
+    }
+
+    /// Writes operations of the corridor's own (an attach, a fence that has passed), in order with all others.
+    pub fn record(&mut self, ops: Vec<Op>) {
+        self.write(ops, Vec::new());
+    }
+
+    fn write(&mut self, ops: Vec<Op>, effects: Vec<Effect>) {
+        if ops.is_empty() && effects.is_empty() {
+            return;
+        }
+        let id = self.next_write;
+        self.next_write += 1;
+        let weight = ops.iter().map(weight).sum();
+        self.pending_weight += weight;
+        self.pending.push_back(Pending { id, weight, effects });
+        self.actions.push_back(Action::Write(id, ops));
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Engine::pump`] should be called next, at the latest.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.lanes.iter().filter_map(Lane::next_due).min()
+    }
+}

@@ -1,0 +1,372 @@
+//! One section's way from rows to settled batches. Pure.
+//!
+//! * In: rows with their mapping, chunks of the key range, answers to requests, the clock's reading.
+//! * Out: batches to send, and the [`Op`]s that record what became of them.
+//! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
+
+pub(crate) mod attempt;
+pub(crate) mod backfill;
+pub(crate) mod quarantine_retry;
+pub(crate) mod queue;
+pub(crate) mod schedule;
+pub(crate) mod settlement;
+pub(crate) mod step;
+
+pub use crate::delivery::section::backfill::{Chunk, Range};
+pub(crate) use crate::delivery::section::queue::Queue;
+pub(crate) use crate::delivery::section::schedule::Daily;
+pub(crate) use crate::delivery::section::step::{Settled, Stage, Step};
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::config::{BatchLimits, Flush, InDoubt, Section};
+use crate::delivery::batch::{Batch, Origin, Refused, Through};
+use crate::mapping::Mapping;
+use crate::model::{CommitTime, Key, KeyType, Position, Row, SectionName, Value};
+use crate::state::{Op, Phase, SectionPhase, Totals};
+
+/// How many single items may be refused one after the other before it is held to be the mapping.
+pub(crate) const BAD_IN_A_ROW: u32 = 10;
+
+/// The span of a batch in doubt: its rows come again, and this says when they have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Streamed rows.
+    Stream(Position, Position),
+    /// Rows of the key range.
+    Keys(Key, Key),
+}
+
+impl Span {
+    /// Whether nothing of it is left once everything up to `through` is settled.
+    fn ends_by(&self, through: &Through) -> bool {
+        match (self, through) {
+            (Span::Stream(_, last), Through::Stream(reached)) => last <= reached,
+            (Span::Keys(_, last), Through::Key(reached)) => last <= reached,
+            (Span::Keys(..), Through::RangeEnd) => true,
+            (Span::Stream(..), Through::Key(_) | Through::RangeEnd | Through::Apart)
+            | (Span::Keys(..), Through::Stream(_) | Through::Apart) => false,
+        }
+    }
+}
+
+/// A batch in doubt whose rows are not settled yet: from before this process, or from a request of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Its ledger id.
+    pub id: i64,
+    /// Its items.
+    pub rows: u32,
+    /// Where its rows were.
+    pub span: Span,
+}
+
+/// Why a lane takes no rows at all: from the first one that it did not take, the slot waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Its mapping does not fit its table: what, and the remedy.
+    Mapping(String, String),
+    /// Its memory was given to others while it could not send; the stream brings its rows again.
+    Shed,
+}
+
+/// Rows counted since the process began, by phase: what `rows_read_total` and its sisters show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows taken in.
+    pub read: u64,
+    /// Rows left out by a rule: the stream has brought them already.
+    pub filtered: u64,
+    /// Rows received by the sink, durably recorded.
+    pub delivered: u64,
+    /// Rows put into quarantine, durably recorded.
+    pub quarantined: u64,
+}
+
+/// One section.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its name.
+    pub name: SectionName,
+    /// The limits of its batches.
+    pub limits: BatchLimits,
+    /// When a batch that is not full goes.
+    pub flush: Flush,
+    /// For `daily_at`: when it goes.
+    pub daily: Daily,
+    /// What becomes of batches in doubt.
+    pub in_doubt: InDoubt,
+    /// How its keys are read.
+    pub key_type: KeyType,
+    /// A person's switch.
+    pub paused: bool,
+    /// Why it takes no rows at all: its mapping does not fit its table. Holds the slot, loses nothing.
+    pub shut: Option<Shut>,
+    /// Why nothing is sent just now: reason and remedy.
+    pub halted: Option<(String, String)>,
+    /// The key range being read beside the stream.
+    pub range: Option<Range>,
+    /// Counts by phase, in the order of [`PHASES`].
+    pub counts: [Counts; 4],
+    stream: Queue,
+    keyed: Queue,
+    retry: Queue,
+    retrying: HashSet<i64>,
+    keyed_turn: bool,
+    stage: Stage,
+    admitted: Position,
+    answered: Position,
+    quarantined: Position,
+    doubts: Vec<Doubt>,
+    bad_in_a_row: u32,
+    failures: u32,
+}
+
+/// The order of [`Lane::counts`].
+pub(crate) const PHASES: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
+
+/// Index of a phase in [`PHASES`].
+pub(crate) fn phase_index(phase: Phase) -> usize {
+    match phase {
+        Phase::Backfill => 0,
+        Phase::Stream => 1,
+        Phase::Resync => 2,
+        Phase::Retry => 3,
+    }
+}
+
+impl Lane {
+    /// A lane that resumes behind `position`.
+    pub fn new(section: &Section, position: Position) -> Lane {
+        Lane {
+            name: section.name.clone(),
+            limits: section.batch,
+            flush: section.flush.clone(),
+            daily: Daily::default(),
+            in_doubt: section.in_doubt,
+            key_type: KeyType::Int,
+            paused: false,
+            shut: None,
+            halted: None,
+            range: None,
+            counts: [Counts::default(); 4],
+            stream: Queue::default(),
+            keyed: Queue::default(),
+            retry: Queue::default(),
+            retrying: HashSet::new(),
+            keyed_turn: false,
+            stage: Stage::Idle,
+            admitted: position,
+            answered: position,
+            quarantined: Position::default(),
+            doubts: Vec::new(),
+            bad_in_a_row: 0,
+            failures: 0,
+        }
+    }
+
+    /// Batches in doubt from before: their rows will come again.
+    pub fn expect_doubts(&mut self, doubts: Vec<Doubt>) {
+        self.doubts = doubts;
+    }
+
+    /// The newest streamed row taken in (or left out because an earlier process settled it).
+    pub fn admitted(&self) -> Position {
+        self.admitted
+    }
+
+    /// How far streamed rows are settled by the sink's answers, durable or not; and the last of them that was quarantined.
+    pub fn answered(&self) -> (Position, Position) {
+        (self.answered, self.quarantined)
+    }
+
+    /// What the lane is doing with its batch.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Takes a streamed row. Returns whether it waits here now (so that progress must know of it).
+    #[inline]
+    pub fn admit(&mut self, mapping: &Mapping, row: &Row<'_>, position: Position, micros: i64, now: Duration) -> bool {
+        if position <= self.admitted {
+            return false;
+        }
+        self.admitted = position;
+        self.counts[1].read += 1;
+        let key = key_text(mapping, row);
+        if let Some(range) = &mut self.range {
+            range.streamed(key, self.key_type);
+        }
+        let held = self.in_doubt == InDoubt::Hold
+            && self
+                .doubts
+                .iter()
+                .any(|doubt| matches!(&doubt.span, Span::Stream(first, last) if (*first..=*last).contains(&position)));
+        let origin = Origin::Stream(position, micros);
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Micros(micros), out);
+        let queue = &mut self.stream;
+        if held {
+            queue.hold(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+        } else {
+            queue.push(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+        }
+        queue.reach(Through::Stream(position));
+        true
+    }
+
+    /// Takes the rows of a chunk whose time has come (the stream has been read past it).
+    pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
+        let Some(phase) = self.range.as_ref().map(|range| range.phase) else { return };
+        let index = phase_index(phase);
+        for row in chunk.rows.iter() {
+            self.counts[index].read += 1;
+            let text = key_text(mapping, &row);
+            let key = match Key::parse(text, self.key_type) {
+                Ok(key) => key,
+                Err(error) => {
+                    let key = String::from_utf8_lossy(text).into_owned();
+                    let refused = Refused::new(key, format!("mapping: {error}"), mapping.describe(&row));
+                    self.keyed.refuse(self.limits, phase, now, refused);
+                    continue;
+                }
+            };
+            if self.range.as_ref().is_some_and(|range| range.brought_by_stream(&key)) {
+                self.counts[index].filtered += 1;
+                self.keyed.pass(phase, now);
+            } else {
+                self.admit_keyed(mapping, &row, text, &key, phase, now);
+            }
+            self.keyed.reach(Through::Key(key));
+        }
+        if chunk.last {
+            self.keyed.pass(phase, now);
+            self.keyed.reach(Through::RangeEnd);
+            self.keyed.seal();
+        }
+    }
+
+    fn admit_keyed(&mut self, mapping: &Mapping, row: &Row<'_>, text: &[u8], key: &Key, phase: Phase, now: Duration) {
+        let held = self.in_doubt == InDoubt::Hold
+            && self
+                .doubts
+                .iter()
+                .any(|doubt| matches!(&doubt.span, Span::Keys(first, last) if (first..=last).contains(&key)));
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let describe = || mapping.describe(row);
+        if held {
+            self.keyed.hold(self.limits, phase, now, text, Origin::Range, encode, describe);
+        } else {
+            self.keyed.push(self.limits, phase, now, text, Origin::Range, encode, describe);
+        }
+    }
+
+    /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
+    pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
+        if self.paused || !matches!(self.stage, Stage::Idle) {
+            return None;
+        }
+        if let Some(batch) = self.retry.take(|_| true) {
+            return Some(batch);
+        }
+        let due = |opened: Duration| match &self.flush {
+            Flush::Every(age) => now >= opened + *age,
+            Flush::DailyAt(..) => self.daily.is_due(opened, now),
+        };
+        let stream = |queue: &mut Queue| queue.take(|opened| force || due(opened));
+        let age = match &self.flush {
+            Flush::Every(age) => *age,
+            Flush::DailyAt(..) => Duration::from_secs(5),
+        };
+        let keyed = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
+        self.keyed_turn = !self.keyed_turn;
+        if self.keyed_turn {
+            keyed(&mut self.keyed).or_else(|| stream(&mut self.stream))
+        } else {
+            stream(&mut self.stream).or_else(|| keyed(&mut self.keyed))
+        }
+    }
+
+    /// When the open batches are due, at the earliest.
+    pub fn next_due(&self) -> Option<Duration> {
+        match &self.stage {
+            Stage::Waiting { until, .. } if !self.paused => Some(*until),
+            Stage::Idle if !self.paused => match &self.flush {
+                Flush::Every(age) => {
+                    [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
+                }
+                Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
+            },
+            Stage::Idle | Stage::Waiting { .. } | Stage::Announcing(_) | Stage::Requesting(_) => None,
+        }
+    }
+
+    /// Bytes held, the batch under way included.
+    pub fn weight(&self) -> usize {
+        let under_way = self.stage.sending().map_or(0, |sending| sending.batch.weight());
+        self.stream.weight() + self.keyed.weight() + self.retry.weight() + under_way
+    }
+
+    /// Rows that wait, by phase in the order of [`PHASES`]: neither delivered nor quarantined nor filtered.
+    pub fn unsettled(&self) -> [u64; 4] {
+        let mut rows = [0; 4];
+        for (index, counts) in self.counts.iter().enumerate() {
+            rows[index] = counts.read - counts.filtered - counts.delivered - counts.quarantined;
+        }
+        rows
+    }
+
+    /// When the oldest row that waits was taken in.
+    pub fn oldest(&self) -> Option<Duration> {
+        let under_way = self.stage.sending().map(|sending| sending.batch.opened());
+        [self.stream.oldest(), self.keyed.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()
+    }
+
+    /// Whether any row or place waits to be settled.
+    pub fn is_empty(&self) -> bool {
+        self.stage.sending().is_none() && self.stream.is_empty() && self.keyed.is_empty() && self.retry.is_empty()
+    }
+
+    /// The section's phase as the state keeps it.
+    pub fn phase(&self) -> SectionPhase {
+        self.range.as_ref().map_or(SectionPhase::Streaming, Range::to_phase)
+    }
+
+    /// Whether it holds rows that it cannot send just now.
+    pub fn is_stuck(&self) -> bool {
+        self.paused || matches!(self.stage, Stage::Waiting { .. })
+    }
+
+    /// Whether chunks of its range may become batches: not too far ahead of the sink, and not while the lane is shut, for
+    /// then it does not see which keys the stream brings.
+    pub fn takes_chunks(&self) -> bool {
+        let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
+        !self.paused && self.shut.is_none() && self.keyed.weight() < ahead
+    }
+
+    /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.
+    pub fn shed(&mut self) -> Option<Position> {
+        let first = self.stream.first_position()?;
+        let rows = self.stream.clear();
+        self.counts[1].read -= rows;
+        self.admitted = first.before();
+        self.shut = Some(Shut::Shed);
+        Some(first)
+    }
+
+    /// The checkpoint of the section without any batch: its phase alone.
+    pub fn phase_op(&mut self) -> Op {
+        if let Some(range) = &mut self.range {
+            range.written();
+        }
+        let phase = Some(self.phase());
+        Op::Checkpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
+    }
+}
+
+fn key_text<'a>(mapping: &Mapping, row: &Row<'a>) -> &'a [u8] {
+    match row.get(mapping.key_column()) {
+        Value::Text(text) => text,
+        Value::Null | Value::Oversize => b"",
+    }
+}

@@ -1,0 +1,47 @@
+//! Rows out of quarantine, on their way again. Pure.
+
+use std::time::Duration;
+
+use crate::delivery::batch::{Origin, Through};
+use crate::delivery::section::{Lane, key_text};
+use crate::mapping::Mapping;
+use crate::model::{CommitTime, Phase, Row};
+
+impl Lane {
+    /// A retry of this quarantined row begins; `false` where one is under way, until it is durably settled.
+    pub fn begin_retry(&mut self, id: i64) -> bool {
+        self.retrying.insert(id)
+    }
+
+    /// The retry of this quarantined row comes to nothing: it stays where it is.
+    pub fn give_up_retry(&mut self, id: i64) {
+        self.retrying.remove(&id);
+    }
+
+    /// Whether quarantined rows are being retried.
+    pub fn is_retrying(&self) -> bool {
+        !self.retrying.is_empty()
+    }
+
+    /// Takes a row out of quarantine, to be sent again.
+    pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
+        self.counts[3].read += 1;
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let origin = Origin::Quarantine(id);
+        self.retry
+            .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));
+        self.retry.reach(Through::Apart);
+    }
+
+    /// Takes an item out of quarantine as it was made then: its row is no longer there.
+    pub fn admit_item(&mut self, key: &str, item: &[u8], id: i64, now: Duration) {
+        self.counts[3].read += 1;
+        let encode = |out: &mut Vec<u8>| -> Result<(), &'static str> {
+            out.extend_from_slice(item);
+            Ok(())
+        };
+        let origin = Origin::Quarantine(id);
+        self.retry.push(self.limits, Phase::Retry, now, key.as_bytes(), origin, encode, String::new);
+        self.retry.reach(Through::Apart);
+    }
+}

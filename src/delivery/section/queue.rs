@@ -1,0 +1,196 @@
+//! One way's rows, gathered into batches in order. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::config::BatchLimits;
+use crate::delivery::batch::builder::{Open, Room};
+use crate::delivery::batch::{Batch, MAX_BODY, Origin, Refused, Through};
+use crate::mapping::Refuses;
+use crate::model::{Phase, Position};
+
+/// Sealed batches, and the one being filled.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    open: Option<Open>,
+    ready: VecDeque<Batch>,
+    ready_weight: usize,
+    room: Room,
+}
+
+impl Queue {
+    fn open(&mut self, phase: Phase, now: Duration) -> &mut Open {
+        let room = self.room;
+        self.open.get_or_insert_with(|| Open::new(phase, now, room))
+    }
+
+    /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
+    #[expect(clippy::too_many_arguments, reason = "one call per row on the hot path: a struct would only rename them")]
+    #[inline]
+    pub(crate) fn push<E: Refuses>(
+        &mut self,
+        limits: BatchLimits,
+        phase: Phase,
+        now: Duration,
+        key: &[u8],
+        origin: Origin,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        describe: impl FnOnce() -> String,
+    ) {
+        let open = self.open(phase, now);
+        match open.push(key, origin, encode) {
+            Ok(()) => {}
+            Err(error) => {
+                let row = Refused::new(text(key), format!("{}: {error}", error.word()), describe());
+                return self.refuse(limits, phase, now, row.of(origin));
+            }
+        }
+        if open.newest_len() + 2 > MAX_BODY {
+            open.pop();
+            let row = Refused::new(text(key), "too_large: the item is over 30,000,000 bytes".into(), describe());
+            return self.refuse(limits, phase, now, row.of(origin));
+        }
+        if open.overflows(limits)
+            && let Some(item) = open.pop()
+        {
+            self.seal();
+            let again = |out: &mut Vec<u8>| -> Result<(), E> {
+                out.extend_from_slice(&item);
+                Ok(())
+            };
+            // Cannot be refused: it is encoded already.
+            self.open(phase, now).push(key, origin, again).ok();
+        }
+        if self.open.as_ref().is_some_and(|open| open.is_full(limits)) {
+            self.seal_after_reach();
+        }
+    }
+
+    /// A full batch is sealed only when its last row's place is known ([`Queue::reach`] follows each push).
+    fn seal_after_reach(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.seal_at_reach = true;
+        }
+    }
+
+    /// Encodes a row of a batch in doubt that a person decides about: it goes into quarantine with its item.
+    #[expect(clippy::too_many_arguments, reason = "as push, whose place it takes")]
+    pub(crate) fn hold<E: Refuses>(
+        &mut self,
+        limits: BatchLimits,
+        phase: Phase,
+        now: Duration,
+        key: &[u8],
+        origin: Origin,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        describe: impl FnOnce() -> String,
+    ) {
+        let mut item = Vec::new();
+        let row = match encode(&mut item) {
+            Ok(()) => Refused::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
+            Err(error) => Refused::new(text(key), format!("{}: {error}", error.word()), describe()),
+        };
+        self.refuse(limits, phase, now, row.of(origin));
+    }
+
+    /// Adds a row that is no item.
+    pub(crate) fn refuse(&mut self, limits: BatchLimits, phase: Phase, now: Duration, row: Refused) {
+        let open = self.open(phase, now);
+        open.refuse(row);
+        if open.is_full(limits) {
+            self.seal_after_reach();
+        }
+    }
+
+    /// A row that is left out: only its place counts.
+    pub(crate) fn pass(&mut self, phase: Phase, now: Duration) {
+        self.open(phase, now);
+    }
+
+    /// Everything up to here has been considered.
+    #[inline]
+    pub(crate) fn reach(&mut self, through: Through) {
+        if let Some(open) = &mut self.open {
+            open.reach(through);
+            if open.seal_at_reach {
+                self.seal();
+            }
+        }
+    }
+
+    /// Closes the open batch.
+    pub(crate) fn seal(&mut self) {
+        if let Some(open) = self.open.take()
+            && !open.is_empty()
+        {
+            self.room = open.room();
+            self.put_back_last(open.seal());
+        }
+    }
+
+    fn put_back_last(&mut self, batch: Batch) {
+        self.ready_weight += batch.weight();
+        self.ready.push_back(batch);
+    }
+
+    /// Puts a batch before all others.
+    pub(crate) fn put_first(&mut self, batch: Batch) {
+        self.ready_weight += batch.weight();
+        self.ready.push_front(batch);
+    }
+
+    /// The oldest batch, if it is sealed or `due` says so of the open one's age.
+    pub(crate) fn take(&mut self, due: impl Fn(Duration) -> bool) -> Option<Batch> {
+        if self.ready.is_empty() && self.open.as_ref().is_some_and(|open| due(open.opened())) {
+            self.seal();
+        }
+        let batch = self.ready.pop_front()?;
+        self.ready_weight -= batch.weight();
+        Some(batch)
+    }
+
+    /// When the open batch's first row came; `ZERO` where a sealed one waits.
+    pub(crate) fn opened(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.open.as_ref().filter(|open| !open.is_empty()).map(Open::opened)
+    }
+
+    /// When the oldest row came.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        let ready = self.ready.front().map(Batch::opened);
+        ready.or_else(|| self.open.as_ref().filter(|open| !open.is_empty()).map(Open::opened))
+    }
+
+    /// Bytes held.
+    pub(crate) fn weight(&self) -> usize {
+        self.ready_weight + self.open.as_ref().map_or(0, Open::weight)
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.open.as_ref().is_none_or(Open::is_empty)
+    }
+
+    /// The first streamed position that waits, refused rows included.
+    pub(crate) fn first_position(&self) -> Option<Position> {
+        let ready = self.ready.iter().filter_map(Batch::first_position).next();
+        ready.or_else(|| self.open.as_ref().and_then(Open::first_position))
+    }
+
+    /// Drops everything; returns how many rows.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let rows = self.ready.iter().map(|batch| batch.len() + batch.refused.len()).sum::<usize>()
+            + self.open.as_ref().map_or(0, Open::rows);
+        *self = Queue::default();
+        rows as u64
+    }
+}
+
+/// The reason in quarantine of rows whose batch's answer never came, under `in_doubt: hold`.
+pub(crate) const IN_DOUBT: &str = "in_doubt: the request was sent and its answer never came; Planhat may have the row";
+
+fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}

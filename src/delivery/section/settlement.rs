@@ -1,0 +1,138 @@
+//! The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together. Pure.
+
+use crate::config::InDoubt;
+use crate::delivery::batch::{Batch, Refused, Through};
+use crate::delivery::section::step::{End, Sending, Settled, Step};
+use crate::delivery::section::{Doubt, Lane};
+use crate::model::Position;
+use crate::state::{Op, Outcome, Quarantined, Totals};
+
+impl Lane {
+    /// The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together.
+    pub(crate) fn settle(&mut self, batch: Batch, end: Option<End<'_>>, step: &mut Step) {
+        let mut quarantined = Vec::new();
+        for row in &batch.refused {
+            quarantined.push(self.quarantine_refused(row, end.as_ref().map(|end| end.id)));
+        }
+        let items = batch.len() as u64;
+        let mut lost = 0;
+        if let Some(end) = &end {
+            for (index, reason) in &end.refused {
+                quarantined.push(self.quarantine_item(&batch, *index, reason, end.id));
+                lost += 1;
+            }
+            step.ops.push(Op::Ended {
+                id: end.id,
+                outcome: end.outcome,
+                http_status: end.answer.status,
+                error: end.answer.message.clone(),
+            });
+        }
+        let resent = self.end_doubts(&batch, step);
+        let retried = batch.retried();
+        if !retried.is_empty() {
+            step.ops.push(Op::Unquarantine(retried.clone()));
+        }
+        let outcome = end.as_ref().map(|end| end.outcome);
+        let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
+        let mut words: Vec<(String, u64)> = Vec::new();
+        for row in &quarantined {
+            let word = row.reason.split(':').next().unwrap_or_default();
+            match words.iter_mut().find(|(known, _)| known == word) {
+                Some((_, count)) => *count += 1,
+                None => words.push((word.to_owned(), 1)),
+            }
+        }
+        if let Through::Stream(reached) = &batch.through {
+            self.answered = *reached;
+            if !quarantined.is_empty() {
+                self.quarantined = *reached;
+            }
+        }
+        let add = Totals { delivered: items - lost, quarantined: quarantined.len() as u64, in_doubt, resent };
+        step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
+        self.checkpoint(&batch.through, add, step);
+        step.settled = Some(Settled {
+            phase: batch.phase,
+            through: batch.through.clone(),
+            delivered: add.delivered,
+            quarantined: words,
+            resent,
+            in_doubt,
+            outcome,
+            bytes: batch.body().len() as u64,
+            commits: batch.commits().collect(),
+            retried,
+        });
+    }
+
+    /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again.
+    fn end_doubts(&mut self, batch: &Batch, step: &mut Step) -> u64 {
+        let all = std::mem::take(&mut self.doubts);
+        let (ended, left): (Vec<Doubt>, Vec<Doubt>) = all.into_iter().partition(|one| one.span.ends_by(&batch.through));
+        self.doubts = left;
+        let ended = ended.iter().map(|doubt| (doubt.id, doubt.rows)).chain(batch.doubts.iter().copied());
+        let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
+        let mut rows = 0;
+        for (id, doubted) in ended {
+            rows += u64::from(doubted);
+            step.ops.push(Op::Ended { id, outcome, http_status: None, error: String::new() });
+        }
+        if self.in_doubt == InDoubt::Hold { 0 } else { rows }
+    }
+
+    fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
+        let rows = add.delivered + add.quarantined;
+        let mut position: Option<Position> = None;
+        let mut ended = false;
+        match (through, &mut self.range) {
+            (Through::Stream(reached), _) => position = Some(*reached),
+            (Through::Key(key), Some(range)) => range.settle(key.clone(), rows),
+            (Through::RangeEnd, Some(_)) => ended = true,
+            (Through::Key(_) | Through::RangeEnd, None) | (Through::Apart, _) => {}
+        }
+        if ended {
+            self.range = None;
+        }
+        let changed = ended || self.range.as_mut().is_some_and(crate::delivery::section::Range::written);
+        let phase = changed.then(|| self.phase());
+        step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
+    }
+
+    fn quarantine_refused(&self, row: &Refused, delivery: Option<i64>) -> Quarantined {
+        Quarantined {
+            section: self.name.clone(),
+            key: row.key.clone(),
+            reason: row.reason.clone(),
+            item: row.item.clone(),
+            position: row.position,
+            delivery,
+        }
+    }
+
+    fn quarantine_item(&self, batch: &Batch, index: usize, reason: &str, delivery: i64) -> Quarantined {
+        Quarantined {
+            section: self.name.clone(),
+            key: String::from_utf8_lossy(batch.key(index)).into_owned(),
+            reason: reason.to_owned(),
+            item: String::from_utf8_lossy(batch.item(index)).into_owned(),
+            position: batch.position(index),
+            delivery: Some(delivery),
+        }
+    }
+
+    /// A refusal whose echo is none of the batch's items: kept, so that nothing is lost without a word.
+    pub(crate) fn stray(&self, sending: &Sending, stray: &crate::planhat::RefusedItem) -> Op {
+        Op::Quarantine(Quarantined {
+            section: self.name.clone(),
+            key: String::new(),
+            reason: format!(
+                "refused_unmatched: the answer named an item that this batch does not have: {}",
+                stray.error
+            ),
+            item: stray.item.as_ref().map(ToString::to_string).unwrap_or_default(),
+            position: None,
+            delivery: Some(sending.id),
+        })
+    }
+}

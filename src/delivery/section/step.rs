@@ -1,0 +1,100 @@
+//! The steps of a batch on its way, as data. Pure.
+//!
+//! * In: nothing.
+//! * Out: [`Stage`], [`Step`], [`Settled`]: what `attempt` decides and `settlement` carries out.
+//! * Never: a decision.
+
+use std::time::Duration;
+
+use crate::delivery::batch::{Batch, Through};
+use crate::model::Phase;
+use crate::planhat::Answer;
+use crate::state::{Op, Outcome};
+
+/// A batch with its ledger row.
+#[derive(Debug)]
+pub struct Sending {
+    /// The batch.
+    pub batch: Batch,
+    /// Its ledger id; a new one after each doubt.
+    pub id: i64,
+    /// Requests made under this id, the one announced included.
+    pub attempt: u32,
+}
+
+/// What the lane does with its batch.
+#[derive(Debug)]
+pub enum Stage {
+    /// No batch is under way.
+    Idle,
+    /// The ledger row is being written; the request follows when it is durable.
+    Announcing(Sending),
+    /// The request is under way.
+    Requesting(Sending),
+    /// Surely not received, or in doubt and to be sent again: at `until`.
+    Waiting {
+        /// The batch; its ledger row is not under way.
+        sending: Sending,
+        /// On the monotonic clock.
+        until: Duration,
+        /// A new ledger id is needed: the old one is in doubt.
+        anew: bool,
+    },
+}
+
+impl Stage {
+    /// The batch under way.
+    pub fn sending(&self) -> Option<&Sending> {
+        match self {
+            Stage::Idle => None,
+            Stage::Announcing(sending) | Stage::Requesting(sending) | Stage::Waiting { sending, .. } => Some(sending),
+        }
+    }
+}
+
+/// What follows from an answer.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// To be written, in order, in one transaction.
+    pub ops: Vec<Op>,
+    /// What is settled once they are written.
+    pub settled: Option<Settled>,
+    /// The batch to announce again now (halved).
+    pub again: Option<Batch>,
+    /// The ledger id under which it was, to be kept.
+    pub again_id: Option<i64>,
+}
+
+/// A settled batch, for progress and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Which way its rows came.
+    pub phase: Phase,
+    /// What is settled by it.
+    pub through: Through,
+    /// Rows received.
+    pub delivered: u64,
+    /// Rows quarantined, by the reason's word.
+    pub quarantined: Vec<(String, u64)>,
+    /// Rows of batches that were in doubt and are now resent.
+    pub resent: u64,
+    /// Rows in doubt (held).
+    pub in_doubt: u64,
+    /// The ledger's word; `None` where there was no request.
+    pub outcome: Option<Outcome>,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Commit times (µs since 2000-01-01 UTC) and the items that have each.
+    pub commits: Vec<(i64, usize)>,
+    /// Rows of the quarantine that were retried, and have left it.
+    pub retried: Vec<i64>,
+}
+
+/// How a batch ended, for the ledger.
+pub(crate) struct End<'a> {
+    pub(crate) id: i64,
+    pub(crate) outcome: Outcome,
+    pub(crate) answer: &'a Answer,
+    /// Index and reason of each item that was not received; `None` for all of them: nothing was.
+    pub(crate) refused: Vec<(usize, String)>,
+}

@@ -1,0 +1,230 @@
+//! What the source committed and what the stand-in received, row by row.
+//!
+//! * In: commits as the writers tell them, items as the stand-in kept them.
+//! * Out: how late rows came; whether each key came exactly once.
+//! * Never: a word of the streamer itself in either. Pure: times come with what happened.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::demo::tables::Table;
+use crate::demo::writer::Commit;
+
+/// A row's name.
+type Name = (Table, i64);
+
+/// The books of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    arrivals: HashMap<Name, u32>,
+    unnamed: u64,
+    /// Committed rows that have not arrived, and arrivals that no writer has told of yet: by their time.
+    awaited: HashMap<Name, Timestamp>,
+    early: HashMap<Name, Timestamp>,
+    /// When each table was attached: older commits may come by the backfill.
+    attached: HashMap<Table, Timestamp>,
+    last_old: HashMap<Table, i64>,
+    late: Vec<Late>,
+    /// Old rows that arrived.
+    pub backfilled: u64,
+    /// Rows that writers committed.
+    pub written: u64,
+    /// Rows that they took back.
+    pub rolled_back: u64,
+    /// Transactions that they held open.
+    pub held: u64,
+    /// Items that arrived.
+    pub delivered: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    arrived: Timestamp,
+    seconds: f64,
+}
+
+/// How late rows came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Lateness {
+    /// Rows that this is about.
+    pub rows: u64,
+    /// Half of them came sooner.
+    pub p50: Option<f64>,
+    /// 99 of 100 came sooner.
+    pub p99: Option<f64>,
+    /// The last one.
+    pub max: Option<f64>,
+}
+
+impl Books {
+    /// For tables whose old rows have keys up to these.
+    pub(crate) fn new(last_old: impl IntoIterator<Item = (Table, i64)>) -> Books {
+        Books { last_old: last_old.into_iter().collect(), ..Books::default() }
+    }
+
+    /// From now on the table's commits come by the stream. Said again, the first time counts.
+    pub(crate) fn attached(&mut self, table: Table, now: Timestamp) {
+        self.attached.entry(table).or_insert(now);
+    }
+
+    /// Whether all tables are attached.
+    pub(crate) fn all_attached(&self) -> bool {
+        Table::ALL.iter().all(|table| self.attached.contains_key(table))
+    }
+
+    /// A writer's transaction ended.
+    pub(crate) fn committed(&mut self, commit: &Commit) {
+        self.written += commit.keys.len() as u64;
+        self.rolled_back += commit.rolled_back;
+        self.held += u64::from(!commit.held.is_zero());
+        for key in &commit.keys {
+            let name = (commit.table, *key);
+            match self.early.remove(&name) {
+                Some(arrived) => self.came(commit.table, commit.at, arrived),
+                None => drop(self.awaited.insert(name, commit.at)),
+            }
+        }
+    }
+
+    /// An item arrived; `key` where it has one of ours.
+    pub(crate) fn arrived(&mut self, table: Table, key: Option<i64>, at: Timestamp) {
+        self.delivered += 1;
+        let Some(key) = key else {
+            self.unnamed += 1;
+            return;
+        };
+        let name = (table, key);
+        let times = self.arrivals.entry(name).or_default();
+        *times += 1;
+        if *times > 1 {
+            return;
+        }
+        if key <= self.last_old.get(&table).copied().unwrap_or(0) {
+            self.backfilled += 1;
+            return;
+        }
+        match self.awaited.remove(&name) {
+            Some(committed) => self.came(table, committed, at),
+            None => drop(self.early.insert(name, at)),
+        }
+    }
+
+    fn came(&mut self, table: Table, committed: Timestamp, arrived: Timestamp) {
+        if self.attached.get(&table).is_some_and(|attached| committed >= *attached) {
+            let seconds = arrived.duration_since(committed).as_secs_f64().max(0.0);
+            self.late.push(Late { arrived, seconds });
+        }
+    }
+
+    /// How many different rows arrived.
+    pub(crate) fn distinct(&self) -> u64 {
+        self.arrivals.len() as u64
+    }
+
+    /// How late rows came that arrived at `since` or later.
+    pub(crate) fn lateness(&self, since: Timestamp) -> Lateness {
+        let recent = self.late.iter().filter(|late| late.arrived >= since);
+        let mut seconds: Vec<f64> = recent.map(|late| late.seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        let rank = |percent: usize| seconds.get((seconds.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+        Lateness { rows: seconds.len() as u64, p50: rank(50), p99: rank(99), max: seconds.last().copied() }
+    }
+
+    /// Holds the keys of a table against what arrived.
+    pub(crate) fn compare(&self, table: Table, source: &[i64]) -> Verdict {
+        let times = |key: i64| self.arrivals.get(&(table, key)).copied().unwrap_or(0);
+        let of = |wanted: &dyn Fn(u32) -> bool| source.iter().copied().filter(|key| wanted(times(*key))).collect();
+        let known: std::collections::HashSet<i64> = source.iter().copied().collect();
+        let mine = self.arrivals.iter().filter(|((of, _), _)| *of == table);
+        let mut uncommitted: Vec<i64> =
+            mine.clone().map(|((_, key), _)| *key).filter(|key| !known.contains(key)).collect();
+        uncommitted.sort_unstable();
+        Verdict {
+            table: table.name(),
+            source: source.len() as u64,
+            delivered: mine.map(|(_, times)| u64::from(*times)).sum(),
+            missing: of(&|times| times == 0),
+            doubled: of(&|times| times > 1),
+            uncommitted,
+        }
+    }
+
+    /// Items that no row of ours can have given.
+    pub(crate) fn unnamed(&self) -> u64 {
+        self.unnamed
+    }
+}
+
+/// What became of a table's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Its name.
+    pub table: &'static str,
+    /// Rows there.
+    pub source: u64,
+    /// Items that arrived.
+    pub delivered: u64,
+    /// Keys that did not arrive.
+    pub missing: Vec<i64>,
+    /// Keys that arrived more than once.
+    pub doubled: Vec<i64>,
+    /// Keys that arrived and are not there.
+    pub uncommitted: Vec<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(milliseconds).unwrap()
+    }
+
+    fn commit(at: Timestamp, keys: &[i64]) -> Commit {
+        Commit { table: Table::Events, at, keys: keys.to_vec(), held: Duration::ZERO, rolled_back: 0 }
+    }
+
+    #[test]
+    fn lost_doubled_and_uncommitted_rows_are_named() {
+        let mut books = Books::new([(Table::Events, 3)]);
+        for key in [1, 2, 2, 5, 9] {
+            books.arrived(Table::Events, Some(key), at(0));
+        }
+        books.arrived(Table::Usage, Some(4), at(0));
+        books.arrived(Table::Usage, None, at(0));
+        let verdict = books.compare(Table::Events, &[1, 2, 3, 5]);
+        assert_eq!((verdict.source, verdict.delivered), (4, 5));
+        assert_eq!((verdict.missing, verdict.doubled, verdict.uncommitted), (vec![3], vec![2], vec![9]));
+        assert_eq!((books.backfilled, books.distinct(), books.unnamed()), (2, 5, 1));
+    }
+
+    #[test]
+    fn lateness_is_measured_in_whatever_order_one_hears_of_it() {
+        let mut books = Books::new([(Table::Events, 0)]);
+        books.attached(Table::Events, at(1000));
+        books.attached(Table::Events, at(9000));
+        books.committed(&commit(at(1000), &[1]));
+        books.arrived(Table::Events, Some(1), at(1250));
+        books.arrived(Table::Events, Some(2), at(2000));
+        books.committed(&commit(at(1500), &[2]));
+        // Before the attach: the backfill may bring it.
+        books.committed(&commit(at(999), &[3]));
+        books.arrived(Table::Events, Some(3), at(5000));
+        assert_eq!(books.lateness(at(0)), Lateness { rows: 2, p50: Some(0.25), p99: Some(0.5), max: Some(0.5) });
+        assert_eq!(books.lateness(at(1900)).p50, Some(0.5));
+        assert_eq!(books.lateness(at(3000)), Lateness::default());
+    }
+
+    #[test]
+    fn a_second_arrival_is_not_late_but_doubled() {
+        let mut books = Books::new([]);
+        books.attached(Table::Events, at(0));
+        books.committed(&commit(at(0), &[1]));
+        books.arrived(Table::Events, Some(1), at(10));
+        books.arrived(Table::Events, Some(1), at(20));
+        assert_eq!((books.lateness(at(0)).rows, books.delivered, books.distinct()), (1, 2, 1));
+    }
+}

@@ -1,0 +1,140 @@
+//! The streamer: this very program, as a child, with a configuration of its own.
+//!
+//! * In: a configuration.
+//! * Out: its status document while it runs; its exit code.
+//! * Never: an end that goes unnoticed; a wait for an answer that does not come.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::demo::workdir::Place;
+use crate::model::{Exit, Fault};
+use crate::telemetry::status::Status;
+
+const LOG: &str = "streamer.log";
+/// More than its `shutdown_grace`.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The running child.
+#[derive(Debug)]
+pub(crate) struct Streamer {
+    child: Child,
+    admin: u16,
+}
+
+impl Streamer {
+    /// Starts `run` with the configuration at `config`, whose admin port is `admin`.
+    ///
+    /// # Errors
+    /// Where this program cannot be started again.
+    pub(crate) fn start(place: &mut Place, config: &Path, admin: u16) -> Result<Streamer, Fault> {
+        let unusable = |error: std::io::Error| {
+            Fault::unavailable(
+                format!("this program cannot be started again: {error}"),
+                "leave it where it is while it runs",
+            )
+        };
+        let mut command = Command::new(std::env::current_exe().map_err(unusable)?);
+        for (name, _) in std::env::vars_os() {
+            // What libpq would take is meant for another database.
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--config").arg(config).arg("run").current_dir(place.path()).process_group(0);
+        let log = place.log_file(LOG)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(unusable)?).stderr(log);
+        let child = command.spawn().map_err(unusable)?;
+        if let Some(id) = child.id() {
+            place.started(id)?;
+        }
+        Ok(Streamer { child, admin })
+    }
+
+    /// Its status; `None` while nobody answers.
+    pub(crate) async fn status(&self) -> Option<Status> {
+        let page = tokio::time::timeout(ASK_LIMIT, get(self.admin, "/status")).await.ok()??;
+        serde_json::from_str(&page).ok()
+    }
+
+    /// Ends when the child ends, which it should not.
+    pub(crate) async fn ended(&mut self, place: &Place) -> Fault {
+        let how = match self.child.wait().await {
+            Ok(status) => shown(status),
+            Err(error) => error.to_string(),
+        };
+        fell(&how, place)
+    }
+
+    /// SIGTERM, and the end that follows.
+    ///
+    /// # Errors
+    /// Where it does not drain in time, or not with exit code 0.
+    pub(crate) async fn drain(&mut self, place: &Place) -> Result<(), Fault> {
+        let process = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(process) = process {
+            // It has not been waited for, so the id is its own; ended already is told by its code below.
+            kill_process(process, Signal::TERM).ok();
+        }
+        let ended = tokio::time::timeout(DRAIN_LIMIT, self.child.wait()).await;
+        match ended {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(fell(&shown(status), place)),
+            Ok(Err(error)) => Err(fell(&error.to_string(), place)),
+            Err(_) => Err(fell(&format!("not within {} s of SIGTERM", DRAIN_LIMIT.as_secs()), place)),
+        }
+    }
+}
+
+fn fell(how: &str, place: &Place) -> Fault {
+    Fault::new(
+        Exit::Bug,
+        format!("the streamer did not end as it should: {how}. Its log ends:\n{}", place.log_tail(LOG)),
+        "if the log does not say what to mend, report it; --keep leaves the whole log behind",
+    )
+}
+
+fn shown(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The body of what the admin port answers with 200; it closes after each answer.
+async fn get(port: u16, path: &str) -> Option<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.ok()?;
+    body(&String::from_utf8_lossy(&answer)).map(str::to_owned)
+}
+
+fn body(answer: &str) -> Option<&str> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let code = head.split(' ').nth(1)?;
+    (head.starts_with("HTTP/1.") && code == "200").then_some(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_good_answer_has_a_body() {
+        assert_eq!(body("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Some("{}"));
+        assert_eq!(body("HTTP/1.1 503 Service Unavailable\r\n\r\nno"), None);
+        assert_eq!(body("HTTP/1.1 200 OK\r\n"), None);
+        assert_eq!(body(""), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! The nouns that every room shares: WAL positions, keys, rows, errors. Pure.
+//!
+//! * In: nothing. This is the bottom of the module graph.
+//! * Out: small value types with total orders and text forms; the back-off that every retry uses.
+//! * Never: a Postgres wire type, an HTTP type, a clock, a lock.
+
+pub(crate) mod backoff;
+pub(crate) mod fault;
+pub(crate) mod key;
+pub(crate) mod lsn;
+pub(crate) mod nearest;
+pub(crate) mod row;
+
+pub use fault::*;
+pub use key::*;
+pub use lsn::*;
+pub use row::*;

@@ -1,0 +1,142 @@
+//! Whether what the state recorded still stands: the slot, the server, the publication, and each section's table in it.
+//!
+//! * In: the configuration.
+//! * Out: what keeps an instance, or one of its sections, from going on, for `check`, `setup` and `repair`.
+//! * Never: a change. Looked at while an instance runs, it is a moment's picture.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::model::{Fault, Finding, SectionName};
+use crate::postgres::catalog::{quote, server, table};
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::identity::Found;
+use crate::runtime::start_error::Needs;
+use crate::runtime::startup::find;
+use crate::runtime::state_connector::StateConnector;
+use crate::state::{SectionPhase, SectionRow};
+
+/// What does not stand as it was recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// A state that needs a person.
+    pub needs: Option<Needs>,
+    /// Sections whose rows the server skips in silence, and why.
+    pub drift: Vec<(SectionName, String)>,
+    /// What the state has of the sections.
+    rows: Vec<SectionRow>,
+    /// Rows in quarantine.
+    quarantined: Vec<(SectionName, u64)>,
+}
+
+/// What mends a drift.
+const MEND: &str = "pg2planhat repair --gap (puts the table back, and reads again what was skipped), or --accept-loss";
+
+/// Looks. Nothing stands in the way where nothing has run yet.
+///
+/// # Errors
+/// As every connection.
+pub(crate) async fn standing(config: &Arc<Config>) -> Result<Standing, Fault> {
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    if !store.is_there().await.map_err(crate::operations::fate)? {
+        return Ok(Standing::default());
+    }
+    let control = connect_sql(&config.source, "look").await?;
+    let fault = |error: tokio_postgres::Error| control.fault(&error);
+    let server = server::server(&control).await.map_err(fault)?;
+    let found = if server.in_recovery { None } else { find(config, &control, server).await.ok() };
+    let (Some(instance), Some(found)) = (store.instance().await.map_err(crate::operations::fate)?, found) else {
+        return Ok(Standing::default());
+    };
+    let rows = store.sections().await.map_err(crate::operations::fate)?;
+    // A running instance moves what would be compared, and watches it itself.
+    let held = crate::operations::held_by(found.slot.as_ref()).is_some();
+    let needs = if held { None } else { found.compare(config, &instance).err() };
+    let mut drift = Vec::new();
+    if needs.is_none() {
+        drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
+    }
+    let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
+    Ok(Standing { needs, drift, rows, quarantined })
+}
+
+/// Sections that were attached, and whose table the publication does not carry whole any more.
+pub(crate) async fn drifted(
+    config: &Config,
+    control: &Session,
+    found: &Found,
+    rows: &[SectionRow],
+) -> Result<Vec<(SectionName, String)>, tokio_postgres::Error> {
+    let Some(publication) = &found.publication else { return Ok(Vec::new()) };
+    let name = &config.source.publication;
+    let mut drift = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on()) {
+        let attached = |row: &&SectionRow| row.name == section.name && row.phase != SectionPhase::Waiting;
+        let configured = section.table.to_string();
+        let Some(row) = rows.iter().find(attached).filter(|row| row.attachment.table_name == configured) else {
+            continue;
+        };
+        let oid = row.attachment.table_oid;
+        let table = quote::qualified(&section.table);
+        let now = table::by_name(control, &section.table).await?;
+        let there = table::by_oid(control, oid).await?.is_some();
+        let what = match publication.tables.iter().find(|table| table.oid == oid) {
+            _ if now.is_some_and(|table| table.oid != oid) => {
+                format!("{table} is another table than the one attached (swapped or remade)")
+            }
+            None if !there => continue,
+            None => format!("{table} is no longer in the publication {name}"),
+            Some(published) if published.filter => format!("the publication {name} has a row filter on {table}"),
+            Some(published) if published.column_list => format!("the publication {name} has a column list on {table}"),
+            Some(_) => continue,
+        };
+        drift.push((section.name.clone(), what));
+    }
+    Ok(drift)
+}
+
+impl Standing {
+    /// Why nothing may be made: it would hide a gap.
+    pub(crate) fn hindrance(&self) -> Option<Fault> {
+        if let Some(needs) = &self.needs {
+            return Some(needs.fault.clone());
+        }
+        let (section, what) = self.drift.first()?;
+        Some(Fault::needs_person(format!("section {section}: {what}; rows written since are skipped in silence"), MEND))
+    }
+
+    /// What `check` says of it.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(needs) = &self.needs {
+            findings.push(Finding::of(needs.fault.clone(), needs.reason.as_str(), "instance"));
+        }
+        let subject = |name: &SectionName| format!("section {name}");
+        for (name, what) in &self.drift {
+            let message = format!("{what}: rows written since are skipped in silence");
+            findings.push(Finding::error("publication_drift", subject(name), message, MEND));
+        }
+        for row in &self.rows {
+            if let Some((reason, remedy)) = &row.halted
+                && !self.drift.iter().any(|(name, _)| *name == row.name)
+            {
+                let message = format!("it is halted: {reason}");
+                findings.push(Finding::error("section_halted", subject(&row.name), message, remedy));
+            }
+            if row.paused {
+                let remedy = format!("pg2planhat resume {}", row.name);
+                let message = "it is paused: nothing of it is sent, and the slot keeps WAL for it";
+                findings.push(Finding::warning("section_paused", subject(&row.name), message, remedy));
+            }
+        }
+        for (name, rows) in self.quarantined.iter().filter(|(_, rows)| *rows > 0) {
+            findings.push(Finding::warning(
+                "quarantine",
+                subject(name),
+                format!("rows in quarantine: {rows}; they are not at Planhat"),
+                format!("pg2planhat quarantine list --section {name}, then retry or drop"),
+            ));
+        }
+        findings
+    }
+}

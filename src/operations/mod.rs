@@ -1,0 +1,114 @@
+//! The operator's hands, as functions: what commands (and a console to come) ask and do, beside a running instance or
+//! without one.
+//!
+//! * In: the configuration.
+//! * Out: what is, what would be done, what was done; and events for the running instance.
+//! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
+
+pub(crate) mod consistency;
+pub(crate) mod preview;
+pub(crate) mod quarantine;
+pub(crate) mod repair;
+pub(crate) mod resync;
+pub(crate) mod status;
+pub(crate) mod teardown;
+
+pub(crate) use crate::operations::consistency::standing;
+pub(crate) use crate::operations::preview::{Previewed, preview};
+pub(crate) use crate::operations::quarantine::{chosen, drop_rows, retry};
+pub(crate) use crate::operations::repair::Repair;
+pub(crate) use crate::operations::repair::plan::{Mend, RepairPlan, SectionPlan};
+pub(crate) use crate::operations::resync::{From, ResyncPlan, ask_resync, plan_resync};
+pub(crate) use crate::operations::status::status;
+pub(crate) use crate::operations::teardown::{Teardown, TeardownPlan};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::model::{Fault, SectionName};
+use crate::postgres::catalog::slot;
+use crate::postgres::catalog::slot::Slot;
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::state_connector::StateConnector;
+use crate::state::{NewEvent, StateError, Store};
+
+/// The state, which must be there.
+///
+/// # Errors
+/// As every connection; and where nothing has run here yet.
+pub(crate) async fn store(config: &Arc<Config>) -> Result<Store, Fault> {
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    if store.is_there().await.map_err(fate)? {
+        return Ok(store);
+    }
+    let what = match store.schema_version().await.map_err(fate)? {
+        None => format!("there is no state schema {}: nothing has run here yet", config.state.schema),
+        Some(held) => format!("the state schema {} is of the older version {held}", config.state.schema),
+    };
+    Err(Fault::usage(what, "start `pg2planhat run`, which makes or renews it"))
+}
+
+fn fate(error: StateError) -> Fault {
+    error.fault()
+}
+
+/// Whoever gives the orders, as far as it is known.
+fn actor() -> String {
+    let name =
+        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn event(action: &str, section: Option<&SectionName>, args: serde_json::Value) -> NewEvent {
+    NewEvent { actor: actor(), action: action.to_owned(), section: section.cloned(), args }
+}
+
+/// Lets a section rest, or go on; whether it was known. A running instance obeys within 5 s.
+///
+/// # Errors
+/// As every write of the state.
+pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) -> Result<bool, Fault> {
+    let known = store.set_paused(section, paused).await.map_err(fate)?;
+    if known {
+        let word = if paused { "pause" } else { "resume" };
+        let done = event(word, Some(section), serde_json::json!({}));
+        store.record_event(&done, "done").await.map_err(fate)?;
+    }
+    Ok(known)
+}
+
+/// The walsender that holds the slot: whether an instance runs, anywhere. `None` too where the server cannot be asked.
+pub(crate) async fn holder(config: &Config) -> Option<i32> {
+    let session = connect_sql(&config.source, "look").await.ok()?;
+    held_by(slot::slot(&session, &config.source.slot).await.ok()?.as_ref())
+}
+
+fn held_by(slot: Option<&Slot>) -> Option<i32> {
+    slot.filter(|slot| slot.active).map(|slot| slot.active_pid.unwrap_or_default())
+}
+
+/// What came of an event, once an instance has handled it; `None` where none did in this time.
+///
+/// # Errors
+/// As every reading.
+pub(crate) async fn result_of(store: &Store, event: i64, limit: Duration) -> Result<Option<String>, Fault> {
+    let looked = async {
+        loop {
+            let found = store.event(event).await.map_err(fate)?;
+            if let Some(result) = found.and_then(|event| event.result) {
+                return Ok(result);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(limit, looked).await.ok().transpose()
+}
+
+/// A session that reads for a person: within bounds, and changes nothing.
+async fn reading(config: &Config, purpose: &str) -> Result<Session, Fault> {
+    let session = connect_sql(&config.source, purpose).await?;
+    let bounds = "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = '30s'";
+    session.batch_execute(bounds).await.map_err(|error| session.fault(&error))?;
+    Ok(session)
+}

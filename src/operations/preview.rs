@@ -1,0 +1,80 @@
+//! The exact items that real rows would become. Sends nothing.
+
+use crate::config::{Config, Section};
+use crate::mapping::{Mapping, MappingFault};
+use crate::model::{Column, CommitTime, Fault, Row, Value};
+use crate::postgres::backfill::chunk_reader;
+use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::{quote, table};
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::setup;
+
+/// What a row becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Previewed {
+    /// Its key, as text.
+    pub key: String,
+    /// The item as JSON, or why the row would go into quarantine.
+    pub item: Result<Vec<u8>, String>,
+}
+
+/// Reads the newest rows of a section (or the oldest), and makes their items.
+///
+/// # Errors
+/// Where the section does not fit its table, or the table cannot be read.
+pub(crate) async fn preview(
+    config: &Config,
+    section: &Section,
+    newest: bool,
+    rows: u32,
+) -> Result<Vec<Previewed>, Fault> {
+    let session = connect_sql(&config.source, "preview").await?;
+    let info = find(&session, section).await?;
+    let types = Types::load(&session).await.map_err(|error| session.fault(&error))?;
+    let names = config.planhat.bulk_activity_names;
+    // Against all columns first, so that a misspelt one finds the one that was meant.
+    Mapping::compile(section, names, &info.row_columns(&types)).map_err(|faults| unfit(&faults))?;
+    let wanted = section.columns();
+    let read: Vec<Column> =
+        info.row_columns(&types).into_iter().filter(|column| wanted.contains(&column.name)).collect();
+    let mapping = Mapping::compile(section, names, &read).map_err(|faults| unfit(&faults))?;
+    session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
+    // A key without an index is sorted for: a person waits, the server should not work for ever.
+    session.batch_execute("SET statement_timeout = '60s'").await.map_err(|error| session.fault(&error))?;
+    let columns: Vec<String> = read.iter().map(|column| column.name.clone()).collect();
+    let selection = Selection::new(section, &info, &columns);
+    let rows = selection.read_end(&session, newest, rows).await.map_err(|error| session.fault(&error))?;
+    Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
+}
+
+async fn find(session: &Session, section: &Section) -> Result<TableInfo, Fault> {
+    let at = |error: tokio_postgres::Error| session.fault(&error);
+    match table::by_name(session, &section.table).await.map_err(at)? {
+        Some(info) => Ok(info),
+        None => Err(match table::nearest(session, &section.table).await.map_err(at)? {
+            Some(near) => Fault::usage(
+                format!("there is no table {}", quote::qualified(&section.table)),
+                format!("did you mean {}?", quote::qualified(&near)),
+            ),
+            None => setup::no_table(&section.table),
+        }),
+    }
+}
+
+fn unfit(faults: &[MappingFault]) -> Fault {
+    let what: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let remedy: Vec<String> = faults.iter().map(MappingFault::remedy).collect();
+    Fault::usage(what.join("\n       "), remedy.join("\n          "))
+}
+
+fn encode(mapping: &Mapping, row: &Row<'_>) -> Previewed {
+    let key = match row.get(mapping.key_column()) {
+        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::Null | Value::Oversize => String::new(),
+    };
+    let mut item = Vec::new();
+    let encoded = mapping.encode(row, CommitTime::Unknown, &mut item).map_err(|refusal| refusal.to_string());
+    Previewed { key, item: encoded.map(|()| item) }
+}

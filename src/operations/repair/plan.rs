@@ -1,0 +1,132 @@
+//! What a repair is about: the decision, the plan, and the judgements that it rests on.
+
+use crate::config::{Config, Section};
+use crate::model::Fault;
+use crate::postgres::catalog::server::Server;
+use crate::postgres::catalog::slot::Slot;
+use crate::postgres::connection::session::Session;
+use crate::runtime::identity::Found;
+use crate::runtime::start_error::Needs;
+use crate::state::{Gap, Instance};
+use crate::telemetry::status::Reason;
+
+/// What a person decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mend {
+    /// Rows that came after the last checkpoint's xmin floor are read again.
+    Gap,
+    /// Every row is delivered again.
+    Backfill,
+    /// Rows in between are not delivered.
+    AcceptLoss,
+}
+
+impl Mend {
+    /// The option's name, as records have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Mend::Gap => "gap",
+            Mend::Backfill => "backfill",
+            Mend::AcceptLoss => "accept-loss",
+        }
+    }
+}
+
+/// What a repair would do.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct RepairPlan {
+    /// The option.
+    pub how: &'static str,
+    /// The reason's word.
+    pub reason: String,
+    /// What happened.
+    pub what: String,
+    /// Whether the slot is made anew (otherwise it is kept).
+    pub new_slot: bool,
+    /// Settled up to here; what was committed from here on is the gap.
+    pub from_lsn: String,
+    /// WAL between that and the server's end; none where the two cannot be compared.
+    pub wal_bytes: Option<u64>,
+    /// Rows whose transaction is not below this are read again.
+    pub xmin_floor: Option<u64>,
+    /// What is read again of each section.
+    pub sections: Vec<SectionPlan>,
+}
+
+/// What a repair would read again of one section.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct SectionPlan {
+    /// The section.
+    pub section: String,
+    /// How many rows are read again; none where they could not be counted in time, 0 where none are.
+    pub rows: Option<u64>,
+    /// The first and the last key of these.
+    pub keys: Option<(String, String)>,
+    /// Only rows of this transaction and later ones; none where every row is.
+    pub xmin_floor: Option<u64>,
+}
+
+pub(crate) fn of<'a>(gaps: &'a [Gap], section: &'a Section) -> impl Iterator<Item = &'a Gap> {
+    gaps.iter().filter(|gap| gap.section.as_deref() == Some(section.name.as_str()))
+}
+
+/// Keeps an instance from starting, and another repair from beginning, while this session lives.
+pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault> {
+    let sql = "SELECT pg_catalog.pg_try_advisory_lock(hashtext($1))";
+    let name = format!("pg2planhat {}", config.source.slot);
+    let row = control.query_one(sql, &[&name]).await.map_err(|error| control.fault(&error))?;
+    if row.get(0) {
+        return Ok(());
+    }
+    Err(Fault::unavailable("an instance is starting, or another repair is under way", "try again in a moment"))
+}
+
+/// A trouble that only shows when the stream is read.
+pub(crate) fn wedged(instance: &Instance) -> Option<Needs> {
+    let wedged = instance.reason.as_deref() == Some(Reason::Wedged.as_str());
+    let what = "the server cannot decode what comes next for this slot";
+    wedged.then(|| Needs { reason: Reason::Wedged, fault: Fault::needs_person(what, "pg2planhat repair") })
+}
+
+/// Whether the recorded checkpoint is a place in this server's log.
+pub(crate) fn comparable(reason: Reason) -> bool {
+    !matches!(reason, Reason::OtherServer | Reason::RestoredBackup | Reason::TimelineChanged)
+}
+
+/// Whether what the slot still has can be streamed: then less is given up by going on with it.
+pub(crate) fn keeps_slot(reason: Reason, found: &Found) -> bool {
+    let usable = |slot: &Slot| {
+        let ours = ours("", slot, &found.server).is_ok();
+        ours && slot.confirmed().is_some() && !slot.is_lost()
+    };
+    match reason {
+        Reason::SlotMoved | Reason::SlotRecreated | Reason::OtherServer | Reason::TimelineChanged => {
+            found.slot.as_ref().is_some_and(usable) && found.publication.is_some()
+        }
+        Reason::SlotMissing
+        | Reason::SlotLost
+        | Reason::Wedged
+        | Reason::PublicationChanged
+        | Reason::RestoredBackup
+        | Reason::StateUnwritable => false,
+    }
+}
+
+/// That nobody else's slot is touched.
+pub(crate) fn ours(name: &str, slot: &Slot, server: &Server) -> Result<(), Fault> {
+    if slot.plugin.as_deref() == Some("pgoutput") && slot.database.as_ref() == Some(&server.database.1) {
+        return Ok(());
+    }
+    Err(Fault::needs_person(
+        format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
+        "give this instance a name of its own: `source.slot`",
+    ))
+}
+
+/// An instance holds the slot: nothing is done.
+pub(crate) fn in_use(slot: &str, pid: i32) -> Fault {
+    Fault::unavailable(
+        format!("an instance holds the slot {slot} (walsender {pid}): nothing was done"),
+        format!("stop that instance first (or, where it is lost, SELECT pg_terminate_backend({pid});)"),
+    )
+}

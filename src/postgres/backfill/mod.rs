@@ -1,0 +1,9 @@
+//! Reading older rows, chunk by chunk, in key order.
+//!
+//! * In: a section's key range.
+//! * Out: chunks of rows as text by column, and the LSN that the stream must have passed before a chunk is delivered.
+//! * Never: a snapshot held longer than one chunk.
+
+pub(crate) mod chunk_reader;
+pub(crate) mod copy_text;
+pub(crate) mod oversize_columns;

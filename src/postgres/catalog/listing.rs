@@ -1,0 +1,107 @@
+//! What there is to map: schemas, tables, and which columns could be keys.
+//!
+//! * In: a session; a schema.
+//! * Out: lists, in the order of names.
+//! * Never: PostgreSQL's own schemas; a table that the role may not see the name of.
+
+use tokio_postgres::{Client, Error};
+
+use crate::config::TableName;
+use crate::postgres::catalog::table::{TableInfo, key_type};
+use crate::postgres::catalog::types::Types;
+
+/// A schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SchemaInfo {
+    /// Its name.
+    pub name: String,
+    /// How many tables it holds that can be streamed.
+    pub tables: u64,
+}
+
+/// A table, for a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableEntry {
+    /// Its name.
+    pub name: TableName,
+    /// Rows, by the planner's estimate; `None` where it was never analyzed.
+    pub rows: Option<u64>,
+    /// Bytes with indexes and TOAST.
+    pub bytes: u64,
+    /// Columns that could be a section's key: of a good type, and unique by an index.
+    pub keys: Vec<String>,
+}
+
+const OWN: &str = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
+
+/// Lists the schemas.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
+    let sql = format!(
+        "SELECT n.nspname::text, (SELECT count(*) FROM pg_catalog.pg_class c
+             WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition)
+         FROM pg_catalog.pg_namespace n WHERE {OWN} ORDER BY 1"
+    );
+    let rows = client.query(&sql, &[]).await?;
+    Ok(rows.iter().map(|row| SchemaInfo { name: row.get(0), tables: unsigned(row.get(1)) }).collect())
+}
+
+/// Lists the tables of a schema; partitions stand behind their table.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEntry>, Error> {
+    let types = Types::load(client).await?;
+    let sql = "WITH RECURSIVE part AS (
+            SELECT c.oid AS root, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+            UNION ALL
+            SELECT part.root, i.inhrelid FROM part JOIN pg_catalog.pg_inherits i ON i.inhparent = part.oid
+            JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition)
+        SELECT r.oid, r.relname::text, sum(CASE WHEN c.relkind = 'r' THEN c.reltuples ELSE 0 END)::float8,
+            bool_or(c.relkind = 'r' AND c.reltuples < 0), sum(pg_catalog.pg_total_relation_size(c.oid))::bigint
+        FROM part JOIN pg_catalog.pg_class r ON r.oid = part.root JOIN pg_catalog.pg_class c ON c.oid = part.oid
+        GROUP BY 1, 2 ORDER BY 2";
+    let rows = client.query(sql, &[&schema]).await?;
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
+    let unique = unique_columns(client, &oids).await?;
+    let entry = |row: &tokio_postgres::Row| {
+        let (oid, name): (u32, String) = (row.get(0), row.get(1));
+        let keys = unique.iter().filter(|(table, _, ty)| *table == oid && key_type(types.of(*ty)).is_some());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]
+        let estimate = row.get::<_, f64>(2).max(0.0) as u64;
+        TableEntry {
+            name: TableName { schema: schema.to_owned(), name },
+            rows: (!row.get::<_, bool>(3)).then_some(estimate),
+            bytes: unsigned(row.get(4)),
+            keys: keys.map(|(_, column, _)| column.clone()).collect(),
+        }
+    };
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// The columns of a table that could be a section's key.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn keys(client: &Client, table: &TableInfo, types: &Types) -> Result<Vec<String>, Error> {
+    let unique = unique_columns(client, &[table.oid]).await?;
+    Ok(unique.into_iter().filter(|(_, _, ty)| key_type(types.of(*ty)).is_some()).map(|(_, name, _)| name).collect())
+}
+
+/// (table, column, type) of each column that an index of its own holds unique; the primary key's first.
+async fn unique_columns(client: &Client, tables: &[u32]) -> Result<Vec<(u32, String, u32)>, Error> {
+    let sql = "SELECT i.indrelid, a.attname::text, a.atttypid FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = ANY($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+          AND i.indexprs IS NULL AND i.indnkeyatts = 1
+        GROUP BY 1, 2, 3 ORDER BY 1, bool_or(i.indisprimary) DESC, 2";
+    let rows = client.query(sql, &[&tables]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

@@ -1,0 +1,15 @@
+//! What the source's catalog says, read in plain SQL.
+//!
+//! * In: a session.
+//! * Out: tables, types, slots, publications, the server, and names quoted for SQL.
+//! * Never: a change on the server.
+
+pub(crate) mod listing;
+pub(crate) mod provider;
+pub(crate) mod publication;
+pub(crate) mod quote;
+pub(crate) mod server;
+pub(crate) mod slot;
+pub(crate) mod table;
+pub(crate) mod types;
+pub(crate) mod xmin_barrier;

@@ -1,0 +1,81 @@
+//! A publication, as the catalog has it.
+//!
+//! * In: a session and a name.
+//! * Out: [`Publication`] and the tables in it.
+//! * Never: a judgement of them.
+
+use tokio_postgres::{Client, Error};
+
+use crate::config::TableName;
+
+/// A publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// Its OID: a publication dropped and remade has another.
+    pub oid: u32,
+    /// Whether it publishes inserts.
+    pub insert: bool,
+    /// Whether it publishes anything else: harmful to tables without primary key.
+    pub others: bool,
+    /// `publish_via_partition_root`.
+    pub via_root: bool,
+    /// It publishes stored generated columns (18).
+    pub generated: bool,
+    /// Its tables.
+    pub tables: Vec<Published>,
+}
+
+/// A table in a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    /// The table.
+    pub name: TableName,
+    /// Its OID.
+    pub oid: u32,
+    /// A row filter leaves rows out, silently.
+    pub filter: bool,
+    /// A column list leaves columns out, silently.
+    pub column_list: bool,
+    /// The OID of its entry (`pg_publication_rel`): another one after it was taken out and put back. None where the
+    /// publication names no tables (`FOR ALL TABLES`).
+    pub entry: Option<u32>,
+}
+
+/// Reads the publication.
+///
+/// # Errors
+/// Where a query fails.
+pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
+    let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot,
+            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)
+        FROM pg_catalog.pg_publication p WHERE pubname = $1";
+    let Some(row) = client.query_opt(sql, &[&name]).await? else { return Ok(None) };
+    // Filters and column lists exist from 15 on; before, the view has neither column.
+    let sql = "SELECT t.schemaname::text, t.tablename::text, c.oid,
+            to_jsonb(t) ->> 'rowfilter' IS NOT NULL,
+            COALESCE(jsonb_array_length(NULLIF(to_jsonb(t) -> 'attnames', 'null'::jsonb)), 32767) < (
+                SELECT count(*) FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+            (SELECT r.oid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = $2 AND r.prrelid = c.oid)
+        FROM pg_catalog.pg_publication_tables t
+        JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+        WHERE t.pubname = $1";
+    let oid: u32 = row.get(0);
+    let tables = client.query(sql, &[&name, &oid]).await?;
+    let published = |row: &tokio_postgres::Row| Published {
+        name: TableName { schema: row.get(0), name: row.get(1) },
+        oid: row.get(2),
+        filter: row.get(3),
+        column_list: row.get(4),
+        entry: row.get(5),
+    };
+    Ok(Some(Publication {
+        oid,
+        insert: row.get(1),
+        others: row.get(2),
+        via_root: row.get(3),
+        generated: row.get(4),
+        tables: tables.iter().map(published).collect(),
+    }))
+}

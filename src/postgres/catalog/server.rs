@@ -1,0 +1,49 @@
+//! Facts about the server: version, settings, recovery.
+//!
+//! * In: a session.
+//! * Out: [`Server`].
+//! * Never: a judgement of them.
+
+use tokio_postgres::{Client, Error};
+
+/// Settings and facts of the server that the program's behaviour depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// `server_version_num`.
+    pub version: i32,
+    /// The database's OID and name.
+    pub database: (u32, String),
+    /// `wal_level`.
+    pub wal_level: String,
+    /// It is a standby.
+    pub in_recovery: bool,
+    /// `wal_sender_timeout` in milliseconds; 0 is none.
+    pub wal_sender_timeout: i64,
+    /// The role that we are.
+    pub role: String,
+    /// The role may replicate.
+    pub replication: bool,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
+    let sql = "SELECT current_setting('server_version_num')::int, d.oid, d.datname::text, current_setting('wal_level'),
+            pg_catalog.pg_is_in_recovery(),
+            (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'),
+            current_user::text,
+            (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
+    let row = client.query_one(sql, &[]).await?;
+    Ok(Server {
+        version: row.get(0),
+        database: (row.get(1), row.get(2)),
+        wal_level: row.get(3),
+        in_recovery: row.get(4),
+        wal_sender_timeout: row.get::<_, Option<i64>>(5).unwrap_or(60_000),
+        role: row.get(6),
+        replication: row.get::<_, Option<bool>>(7).unwrap_or(false),
+    })
+}

@@ -1,0 +1,170 @@
+//! What the catalog says of a table: its identity, its columns, and whether a column can be a section's key.
+
+use tokio_postgres::Client;
+
+use crate::config::TableName;
+use crate::model::{Column, KeyType, Type};
+use crate::postgres::catalog::types::Types;
+
+/// A column, as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type's OID.
+    pub type_oid: u32,
+    /// Its type, as SQL has it.
+    pub type_name: String,
+    /// Declared NOT NULL.
+    pub not_null: bool,
+    /// `GENERATED ALWAYS AS …`: absent from the stream, unless it is stored and PostgreSQL 18 publishes it.
+    pub generated: bool,
+    /// Its values are stored; a virtual one's (18) are made when it is read, and so never are in the WAL.
+    pub stored: bool,
+}
+
+/// A table, as the catalog has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableInfo {
+    /// Its OID: what the stream and the state know it by.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// `pg_class.relkind`: `r` a table, `p` a partitioned one; others carry no stream.
+    pub kind: char,
+    /// `pg_class.relpersistence`: `u` and `t` write no WAL.
+    pub persistence: char,
+    /// Row-level security is on.
+    pub row_security: bool,
+    /// Rows, by the planner's estimate; -1 where it has never been analyzed.
+    pub rows: f64,
+    /// Its columns, dropped ones left out.
+    pub columns: Vec<TableColumn>,
+}
+
+impl TableInfo {
+    /// A column by its name.
+    pub(crate) fn column(&self, name: &str) -> Option<&TableColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Why the stream does not bring this column, and what to do; `published`: the publication has
+    /// `publish_generated_columns = stored`, where there is one yet.
+    pub(crate) fn left_out(
+        &self,
+        name: &str,
+        version: i32,
+        publication: (&str, Option<bool>),
+    ) -> Option<(String, String)> {
+        let column = self.column(name).filter(|column| column.generated)?;
+        let instead = "map the columns that it is made from; or fill an ordinary column by a trigger";
+        let said = |what: &str, remedy: String| Some((format!("the column {name} is generated: {what}"), remedy));
+        if version < 180_000 {
+            return said("before PostgreSQL 18 the stream does not bring it", instead.to_owned());
+        }
+        if !column.stored {
+            let remedy = format!("make it STORED; or {instead}");
+            return said("it is virtual, so its values are nowhere in the WAL", remedy);
+        }
+        if publication.1 == Some(false) {
+            let name = crate::postgres::catalog::quote::ident(publication.0);
+            let remedy = format!("ALTER PUBLICATION {name} SET (publish_generated_columns = stored);");
+            return said("the publication does not publish generated columns", remedy);
+        }
+        None
+    }
+
+    /// The columns as rows bring them.
+    pub(crate) fn row_columns(&self, types: &Types) -> Vec<Column> {
+        self.columns.iter().map(|column| Column { name: column.name.clone(), ty: types.of(column.type_oid) }).collect()
+    }
+
+    /// The table in a FROM clause: rows of its own, or of all its partitions.
+    pub(crate) fn as_from_clause(&self) -> String {
+        let only = if self.kind == 'p' { "" } else { "ONLY " };
+        format!("{only}{}", crate::postgres::catalog::quote::qualified(&self.name))
+    }
+}
+
+/// The key type that a column's type gives, if it may be a key.
+pub(crate) fn key_type(ty: Type) -> Option<KeyType> {
+    match ty {
+        Type::Int => Some(KeyType::Int),
+        Type::Numeric => Some(KeyType::Numeric),
+        Type::Timestamp => Some(KeyType::Timestamp),
+        Type::TimestampTz => Some(KeyType::TimestampTz),
+        Type::Date => Some(KeyType::Date),
+        Type::Bool | Type::Float | Type::Json | Type::Text => None,
+    }
+}
+
+const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
+    c.relrowsecurity, c.reltuples::float8
+ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
+    attgenerated <> '', attgenerated <> 'v'
+ FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+
+/// Looks a table up by name.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn by_name(client: &Client, name: &TableName) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let sql = format!("{TABLE} WHERE n.nspname = $1 AND c.relname = $2");
+    read(client, client.query_opt(&sql, &[&name.schema, &name.name]).await?).await
+}
+
+/// Looks a table up by OID: it is the same one under whatever name.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn by_oid(client: &Client, oid: u32) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let sql = format!("{TABLE} WHERE c.oid = $1");
+    read(client, client.query_opt(&sql, &[&oid]).await?).await
+}
+
+/// The table that was probably meant by a name that is not there.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<TableName>, tokio_postgres::Error> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
+    let tables = client.query(sql, &[]).await?;
+    let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
+    let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
+    let wanted = fold(&name.name);
+    // The right name in another schema comes before a like name in this one.
+    let score = |table: &TableName| {
+        let likeness = strsim::jaro_winkler(&wanted, &fold(&table.name));
+        if table.schema == name.schema { likeness } else { likeness - 0.05 }
+    };
+    let scored = tables.map(|table| (score(&table), table)).filter(|(score, _)| *score >= 0.8);
+    Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
+}
+
+async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let Some(row) = row else { return Ok(None) };
+    let letter = |index: usize| row.get::<_, String>(index).chars().next().unwrap_or(' ');
+    let oid: u32 = row.get(0);
+    let columns = client.query(COLUMNS, &[&oid]).await?;
+    let column = |row: &tokio_postgres::Row| TableColumn {
+        name: row.get(0),
+        type_oid: row.get(1),
+        type_name: row.get(2),
+        not_null: row.get(3),
+        generated: row.get(4),
+        stored: row.get(5),
+    };
+    Ok(Some(TableInfo {
+        oid,
+        name: TableName { schema: row.get(1), name: row.get(2) },
+        kind: letter(3),
+        persistence: letter(4),
+        row_security: row.get(5),
+        rows: row.get(6),
+        columns: columns.iter().map(column).collect(),
+    }))
+}

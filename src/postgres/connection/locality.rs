@@ -1,0 +1,16 @@
+//! Where a server is, as seen from here.
+//!
+//! * In: nothing.
+//! * Out: [`Nearness`], which decides how the socket is read.
+//! * Never: an address.
+
+/// Where the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearness {
+    /// Over the loopback interface: a closed receive window costs no round trip worth mentioning.
+    SameHost,
+    /// Behind a Unix socket: no segments, and a small buffer that must not stay full.
+    Socket,
+    /// Over a network.
+    Network,
+}

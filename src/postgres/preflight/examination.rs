@@ -1,0 +1,20 @@
+//! What an examination of the source brings to light.
+//!
+//! * In: findings and columns, as each check finds them.
+//! * Out: [`Examination`].
+//! * Never: a judgement of its own.
+
+use crate::config::table_name::TableName;
+use crate::model::fault::Finding;
+use crate::model::row::Column;
+use std::collections::BTreeMap;
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Examination {
+    /// Findings, in the order of looking.
+    pub findings: Vec<Finding>,
+    /// The columns of each table that is there, as rows bring them.
+    pub columns: BTreeMap<TableName, Vec<Column>>,
+    /// The role that is connected, where it could.
+    pub role: Option<String>,
+}

@@ -1,0 +1,542 @@
+//! The replication connection: start-up, simple queries, and the raw two-way stream of a copy.
+//!
+//! * In: a [`Source`]; then commands.
+//! * Out: a [`Wire`] whose session settings are pinned; rows of text; then bytes in [`WireReader::buffer_mut`], cut by
+//!   [`next_frame`], and CopyData going the other way at any time.
+//! * Never: a password in plaintext to a network; a buffer as large as a header claims; a lost byte when a `select!`
+//!   drops a read or a flush half-way.
+
+pub(crate) use crate::postgres::replication::split::{WireReader, WireWriter};
+
+use std::collections::HashMap;
+use std::io;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use crate::config::Source;
+use crate::model::{Fault, Lsn};
+use crate::postgres::connection::auth::{Authenticator, State, Step};
+use crate::postgres::connection::dial::{Link, Stream};
+use crate::postgres::connection::locality::Nearness;
+use crate::postgres::connection::params::{Endpoint, SessionKind};
+use crate::postgres::connection::server_error::ServerError;
+use crate::postgres::connection::target::Target;
+use crate::postgres::connection::{dial, faults};
+use crate::postgres::replication::frames::{Frame, FrameError, next_frame};
+use crate::postgres::replication::read_coalescing::NEAR_BUFFER;
+use crate::postgres::replication::split::flush;
+
+/// The longest message taken outside a copy.
+const REPLY_MAX: usize = 16 << 20;
+/// Before the server is authenticated it gets far less room.
+const START_MAX: usize = 64 << 10;
+
+/// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
+const PINNED: [(&str, &str); 8] = [
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO"),
+    ("timezone", "UTC"),
+    ("intervalstyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "3"),
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// A replication connection that is not copying.
+pub struct Wire {
+    reader: WireReader<Stream>,
+    outbound: BytesMut,
+    parameters: HashMap<String, String>,
+    place: String,
+    user: String,
+}
+
+/// Why a command on the wire failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The server refused it. The connection goes on, unless the severity is FATAL.
+    #[error("{0}")]
+    Server(ServerError),
+    /// The stream failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server sent what has no place here.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+impl From<FrameError> for WireError {
+    fn from(error: FrameError) -> WireError {
+        WireError::Protocol(error.to_string())
+    }
+}
+
+impl WireError {
+    /// The server's refusal, where it is one.
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            WireError::Server(error) => Some(error),
+            WireError::Io(_) | WireError::Protocol(_) => None,
+        }
+    }
+
+    /// Whether the same may succeed later, on a new connection, with nobody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            WireError::Server(error) => error.is_transient(),
+            WireError::Io(error) => crate::postgres::connection::faults::cause(error).is_none(),
+            WireError::Protocol(_) => false,
+        }
+    }
+
+    /// The fault for a person; `place` names the server, `user` the role.
+    pub fn fault(&self, place: &str, user: &str) -> Fault {
+        match self {
+            WireError::Server(error) => error.fault(place, user),
+            WireError::Io(error) => faults::describe_io(place, error),
+            WireError::Protocol(what) => Fault::usage(
+                format!("{place}: {what}"),
+                "check that source.host and source.port are PostgreSQL's own, with no proxy in between",
+            ),
+        }
+    }
+}
+
+/// The answer to IDENTIFY_SYSTEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// Made by `initdb`, and shared by a server and its standbys.
+    pub system_identifier: String,
+    /// Counts the promotions.
+    pub timeline: u32,
+    /// The flushed end of the WAL.
+    pub xlogpos: Lsn,
+    /// The database of this connection.
+    pub dbname: Option<String>,
+}
+
+struct ApplicationName<'a>(&'a str);
+
+impl dial::Opening for ApplicationName<'_> {
+    type Made = Wire;
+
+    async fn begin(&self, target: &Target, endpoint: &Endpoint, link: Link) -> Result<Wire, Fault> {
+        Wire::begin(target, endpoint, link, self.0).await
+    }
+}
+
+impl Wire {
+    /// Connects to the first server of `source` that fits, with passwords read anew.
+    ///
+    /// # Errors
+    /// [`crate::model::Exit::Unavailable`] where waiting may help; another where a person must mend something.
+    pub async fn connect(source: &Source, application_name: &str) -> Result<Wire, Fault> {
+        Wire::connect_to(&Target::resolve(source)?, application_name).await
+    }
+
+    /// As [`Wire::connect`], to a target that was resolved already.
+    ///
+    /// # Errors
+    /// As [`Wire::connect`].
+    pub async fn connect_to(target: &Target, application_name: &str) -> Result<Wire, Fault> {
+        dial::first_that_fits(target, &ApplicationName(application_name)).await
+    }
+
+    async fn begin(target: &Target, endpoint: &Endpoint, link: Link, name: &str) -> Result<Wire, Fault> {
+        let place = target.at(endpoint);
+        let mut wire = Wire {
+            reader: WireReader { nearness: link.stream.nearness(), stream: link.stream, inbound: BytesMut::new() },
+            outbound: BytesMut::new(),
+            parameters: HashMap::new(),
+            place: place.clone(),
+            user: target.user.clone(),
+        };
+        let mut parameters = vec![
+            ("user", &*target.user),
+            ("database", &*target.database),
+            ("replication", "database"),
+            ("application_name", name),
+        ];
+        parameters.extend(target.options.as_deref().map(|options| ("options", options)));
+        parameters.extend(PINNED);
+        frontend::startup_message(parameters, &mut wire.outbound).map_err(|_| {
+            Fault::usage(format!("{place}: a start-up parameter holds a zero byte"), "mend user, database or options")
+        })?;
+        let authenticator = Authenticator {
+            place,
+            user: &target.user,
+            password: endpoint.password.as_ref().map(|password| &*password.0),
+            passfile_note: target.passfile_note.as_deref(),
+            end_point: link.end_point,
+            binding: target.channel_binding,
+            private: link.private,
+            state: State::Start,
+        };
+        wire.authenticate(authenticator).await?;
+        wire.settle(target.session).await?;
+        Ok(wire)
+    }
+
+    async fn authenticate(&mut self, mut authenticator: Authenticator<'_>) -> Result<(), Fault> {
+        loop {
+            let frame = self.reply(START_MAX).await.map_err(|error| self.fault(&error))?;
+            match frame.tag {
+                b'R' => match authenticator.take(&frame.body)? {
+                    Step::Send(message) => self.outbound.extend_from_slice(&message),
+                    Step::Wait => {}
+                    Step::Done => return Ok(()),
+                },
+                b'E' => return Err(ServerError::parse(&frame.body).fault(&self.place, &self.user)),
+                tag => return Err(self.fault(&unexpected(tag))),
+            }
+        }
+    }
+
+    /// Reads the parameters, and makes the session what it is to be.
+    async fn settle(&mut self, session: SessionKind) -> Result<(), Fault> {
+        self.until_ready().await.map_err(|error| self.fault(&error))?;
+        if self.parameter("server_encoding") == Some("SQL_ASCII") {
+            // Conversion of a byte that is not UTF-8 would be an error in the decoder, and the slot wedged.
+            self.run("SET client_encoding TO 'SQL_ASCII'").await?;
+        }
+        if session == SessionKind::ReadWrite {
+            let rows = self.run("SHOW transaction_read_only").await?;
+            if rows.first().and_then(|row| row.first()) != Some(&Some("off".to_owned())) {
+                return Err(dial::read_only(&self.place));
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        self.simple_query(sql).await.map_err(|error| self.fault(&error))
+    }
+
+    /// The fault of `error` on this connection.
+    pub fn fault(&self, error: &WireError) -> Fault {
+        error.fault(&self.place, &self.user)
+    }
+
+    /// A parameter that the server reported, e.g. `server_version`, `server_encoding`.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Makes the receive buffer fit the gulps of [`crate::postgres::replication::read_coalescing`], where that is known to help.
+    pub fn narrow(&self) {
+        if self.reader.nearness == Nearness::SameHost
+            && let Err(error) = self.reader.stream.set_receive_buffer(NEAR_BUFFER)
+        {
+            tracing::debug!(%error, "the receive buffer stays as it is");
+        }
+    }
+
+    /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
+    ///
+    /// # Errors
+    /// Where the server refuses it or the stream fails.
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        frontend::query(sql, &mut self.outbound)?;
+        self.until_ready().await
+    }
+
+    /// Runs IDENTIFY_SYSTEM.
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`].
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
+        let rows = self.simple_query("IDENTIFY_SYSTEM").await?;
+        let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
+        let row = rows.into_iter().next().ok_or_else(odd)?;
+        let [Some(system_identifier), Some(timeline), Some(xlogpos), dbname] =
+            <[Option<String>; 4]>::try_from(row).map_err(|_| odd())?
+        else {
+            return Err(odd());
+        };
+        let timeline = timeline.parse().map_err(|_| odd())?;
+        let xlogpos = xlogpos.parse().map_err(|_| odd())?;
+        Ok(SystemIdentity { system_identifier, timeline, xlogpos, dbname })
+    }
+
+    /// Where each timeline before this one ended (TIMELINE_HISTORY); nothing on the first.
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`].
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, WireError> {
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let rows = self.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let text = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)?).unwrap_or_default();
+        Ok(crate::postgres::replication::connection::parse(&text))
+    }
+
+    /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
+    /// side are of use: [`Wire::split`].
+    ///
+    /// # Errors
+    /// As [`Wire::simple_query`]; the connection can go on after a refusal.
+    pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
+        frontend::query(sql, &mut self.outbound)?;
+        let frame = self.reply(REPLY_MAX).await?;
+        match frame.tag {
+            b'W' => Ok(()),
+            b'E' => {
+                let error = ServerError::parse(&frame.body);
+                if error.severity != "FATAL" {
+                    self.until_ready().await?;
+                }
+                Err(WireError::Server(error))
+            }
+            tag => Err(unexpected(tag)),
+        }
+    }
+
+    /// Parts the two directions, so that one can be written while the other is read, or while nobody reads.
+    pub fn split(self) -> (WireReader, WireWriter) {
+        let (read, write) = tokio::io::split(self.reader.stream);
+        let reader = WireReader { stream: read, inbound: self.reader.inbound, nearness: self.reader.nearness };
+        (reader, WireWriter { stream: write, outbound: self.outbound })
+    }
+
+    /// Takes leave of the server, within a second.
+    pub async fn close(self) {
+        let (_reader, writer) = self.split();
+        writer.close().await;
+    }
+
+    /// Sends what is queued and gives the next message that is an answer; parameters and notices are taken aside.
+    async fn reply(&mut self, max: usize) -> Result<Frame, WireError> {
+        flush(&mut self.reader.stream, &mut self.outbound).await?;
+        loop {
+            let Some(frame) = next_frame(&mut self.reader.inbound, max)? else {
+                if self.reader.read_more().await? == 0 {
+                    return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
+                continue;
+            };
+            match frame.tag {
+                b'S' => self.take_parameter(&frame.body),
+                b'N' => tracing::debug!(notice = %ServerError::parse(&frame.body), "PostgreSQL says"),
+                // Cancel key, asynchronous notification: of no use here.
+                b'K' | b'A' => {}
+                _ => return Ok(frame),
+            }
+        }
+    }
+
+    fn take_parameter(&mut self, body: &[u8]) {
+        let mut parts = body.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+        if let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            self.parameters.insert(name, value);
+        }
+    }
+
+    async fn until_ready(&mut self) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            let frame = self.reply(REPLY_MAX).await?;
+            match frame.tag {
+                b'D' => rows.push(parse_row(&frame.body)?),
+                // Row description, command complete, empty query.
+                b'T' | b'C' | b'I' => {}
+                b'E' => {
+                    let error = ServerError::parse(&frame.body);
+                    if error.severity == "FATAL" {
+                        return Err(WireError::Server(error));
+                    }
+                    refused.get_or_insert(error);
+                }
+                b'Z' => return refused.map_or(Ok(rows), |error| Err(WireError::Server(error))),
+                tag => return Err(unexpected(tag)),
+            }
+        }
+    }
+}
+
+fn unexpected(tag: u8) -> WireError {
+    WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
+}
+
+fn parse_row(mut body: &[u8]) -> Result<Vec<Option<String>>, WireError> {
+    let mut take = |len: usize| {
+        let (part, rest) = body.split_at_checked(len)?;
+        body = rest;
+        Some(part)
+    };
+    let mut parse = || {
+        let columns = u16::from_be_bytes(take(2)?.try_into().ok()?);
+        let mut row = Vec::new();
+        for _ in 0..columns {
+            let len = i32::from_be_bytes(take(4)?.try_into().ok()?);
+            row.push(match usize::try_from(len) {
+                Ok(len) => Some(String::from_utf8_lossy(take(len)?).into_owned()),
+                Err(_) => None,
+            });
+        }
+        Some(row)
+    };
+    parse().ok_or_else(|| WireError::Protocol("the server sent a row that cannot be read".to_owned()))
+}
+
+/// The lines of a history file: parent timeline, switch point, reason; separated by blanks.
+pub(crate) fn parse(content: &str) -> Vec<(u32, Lsn)> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    content.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::TlsMode;
+    use crate::postgres::connection::session::connect_sql;
+    use crate::postgres::fixture::cluster;
+
+    /// Begins a copy from a slot of its own: they are shared by all databases of the cluster.
+    async fn start(wire: &mut Wire, slot: &str) {
+        wire.simple_query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput")).await.unwrap();
+        let options = "(proto_version '1', publication_names 'p')";
+        wire.start_copy_both(&format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 {options}")).await.unwrap();
+    }
+
+    fn source(user: &str, database: &str) -> Source {
+        Source { database: Some(database.to_owned()), ..cluster().source(user) }
+    }
+
+    async fn value(wire: &mut Wire, sql: &str) -> String {
+        wire.simple_query(sql).await.unwrap().remove(0).remove(0).unwrap()
+    }
+
+    /// Reads until a CopyData message begins with `kind`.
+    async fn until(reader: &mut WireReader, kind: u8) -> Frame {
+        loop {
+            while let Some(frame) = next_frame(reader.buffer_mut(), 1 << 20).unwrap() {
+                assert_eq!(frame.tag, b'd');
+                if frame.body[0] == kind {
+                    return frame;
+                }
+            }
+            assert_ne!(reader.read_more().await.unwrap(), 0, "the server has closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_system_is_identified_by_every_way_in() {
+        let plain = |user| Source { tls: Some(TlsMode::Disable), ca: None, ..cluster().source(user) };
+        let (cert, key) = (Some(cluster().path("client.crt")), Some(cluster().path("client.key")));
+        let by_cert = Source { cert, key, password: None, ..cluster().source("by_cert") };
+        let unix = Some(cluster().directory.display().to_string());
+        let unix = Source { host: unix, password: None, ..cluster().source("admin") };
+        let tls = ["by_scram", "by_md5", "by_clear"].map(|user| cluster().source(user));
+        let ways = ["by_scram_plain", "by_md5", "by_clear"].map(plain).into_iter().chain(tls).chain([by_cert, unix]);
+        for source in ways {
+            let mut wire = Wire::connect(&source, "test").await.unwrap();
+            let identity = wire.identify_system().await.unwrap();
+            assert_eq!((identity.timeline, identity.dbname.as_deref()), (1, Some("app")));
+            assert!(identity.system_identifier.parse::<u64>().is_ok() && identity.xlogpos > Lsn::ZERO);
+            wire.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn binding_can_be_required() {
+        let mut target = Target::resolve(&cluster().source("by_scram")).unwrap();
+        target.channel_binding = crate::postgres::connection::params::Binding::Require;
+        assert!(Wire::connect_to(&target, "test").await.is_ok());
+        target.tls.mode = TlsMode::Disable;
+        target.user = "by_scram_plain".to_owned();
+        let fault = Wire::connect_to(&target, "test").await.err().expect("refused");
+        assert!(fault.what.contains("channel binding"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_roles_settings_do_not_come_through() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "wire test").await.unwrap();
+        assert_eq!(value(&mut wire, "SHOW datestyle").await, "ISO, MDY");
+        assert_eq!(value(&mut wire, "SHOW timezone").await, "UTC");
+        assert_eq!(value(&mut wire, "SHOW statement_timeout").await, "0");
+        assert_eq!(value(&mut wire, "SHOW client_encoding").await, "UTF8");
+        assert_eq!(value(&mut wire, "SHOW application_name").await, "wire test");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_leaves_the_connection_of_use() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        let error = wire.start_copy_both("START_REPLICATION SLOT not_there LOGICAL 0/0").await.unwrap_err();
+        assert_eq!(error.server().unwrap().code, "42704");
+        let error = wire.simple_query("SELECT 1/0").await.unwrap_err();
+        assert!(!error.is_transient() && wire.fault(&error).what.contains("22012"));
+        assert_eq!(wire.simple_query("SELECT NULL, 'b'").await.unwrap(), [[None, Some("b".to_owned())]]);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_sent_while_a_read_waits() {
+        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        start(&mut wire, "wire_status").await;
+        let (mut reader, mut writer) = wire.split();
+        let reading = tokio::spawn(async move {
+            until(&mut reader, b'k').await;
+            until(&mut reader, b'k').await
+        });
+        // Written, flushed and applied up to nothing, at no time, reply requested.
+        let mut status = [0; 34];
+        (status[0], status[33]) = (b'r', 1);
+        while !reading.is_finished() {
+            writer.send_copy_data(&status).await.unwrap();
+            // Not as fast as it goes: the server answers each, and others want the machine.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(reading.await.unwrap().body.len(), 18);
+        writer.close().await;
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_database_without_encoding_come_as_they_are() {
+        let mut wire = Wire::connect(&source("by_scram", "ascii"), "test").await.unwrap();
+        assert_eq!(value(&mut wire, "SHOW client_encoding").await, "SQL_ASCII");
+        start(&mut wire, "wire_ascii").await;
+        let unix = Some(cluster().directory.display().to_string());
+        let admin = Source { host: unix, password: None, ..source("admin", "ascii") };
+        let admin = connect_sql(&admin, "test").await.unwrap();
+        admin.batch_execute("INSERT INTO t VALUES (E'a\\xffz')").await.unwrap();
+        let (mut reader, writer) = wire.split();
+        loop {
+            let frame = until(&mut reader, b'w').await;
+            if frame.body[25] == b'I' {
+                assert!(frame.body.ends_with(b"a\xffz"));
+                break;
+            }
+        }
+        writer.close().await;
+    }
+
+    #[tokio::test]
+    async fn connecting_may_be_spawned() {
+        let source = cluster().source("by_scram");
+        let wire = tokio::spawn(async move { Wire::connect(&source, "test").await.map(|_| ()) });
+        wire.await.unwrap().unwrap();
+        let source = cluster().source("by_scram");
+        tokio::spawn(async move { connect_sql(&source, "test").await.map(|_| ()) }).await.unwrap().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_is_taken_without_a_panic(body: Vec<u8>) {
+            parse_row(&body).ok();
+        }
+    }
+
+    #[test]
+    fn the_switch_point_is_found() {
+        let content = "1\t0/3000148\tno recovery target specified\n\n# a comment\n2\t0/50000A0\tno reason\n";
+        assert_eq!(parse(content), [(1, Lsn(0x300_0148)), (2, Lsn(0x500_00A0))]);
+    }
+}

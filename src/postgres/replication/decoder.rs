@@ -1,0 +1,98 @@
+//! From runs of the stream to rows and boundaries: what leaves this room is no wire type.
+
+use bytes::Bytes;
+
+use crate::model::{Cell, Lsn, Row};
+use crate::postgres::replication::pgoutput;
+use crate::postgres::replication::pgoutput::{DecodeError, Message, Payload};
+
+/// A table as the stream describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its OID.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Column names and type OIDs, in the order of rows.
+    pub columns: Vec<(String, u32)>,
+}
+
+/// The next thing in the stream.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// A committed transaction begins: its commit's LSN and time (µs since 2000-01-01 UTC), its 32-bit xid.
+    Begin(Lsn, i64, u32),
+    /// A row of a table (by OID).
+    Insert(u32, Row<'a>),
+    /// The transaction ends at this LSN.
+    Commit(Lsn),
+    /// The server has read up to here.
+    Keepalive(Lsn),
+    /// A table's columns, from here on.
+    Table(Table),
+    /// Of no use here, by name.
+    Ignored(&'static str),
+}
+
+/// Reads runs.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    run: Bytes,
+    at: usize,
+    cells: Vec<Cell>,
+}
+
+impl Decoder {
+    /// Gives it the next run; the one before must have been read to its end.
+    pub fn feed(&mut self, run: Bytes) {
+        self.run = run;
+        self.at = 0;
+    }
+
+    /// The next item of the run; `None` at its end.
+    ///
+    /// # Errors
+    /// Where the bytes are no pgoutput of protocol 1.
+    #[inline]
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, DecodeError> {
+        let frame = loop {
+            let rest = &self.run[self.at..];
+            let Some(&[tag, a, b, c, d]) = rest.first_chunk::<5>() else {
+                self.run = Bytes::new();
+                self.at = 0;
+                return Ok(None);
+            };
+            let end = 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+            let start = self.at;
+            if end < 5 || rest.len() < end {
+                return Err(DecodeError::Truncated);
+            }
+            self.at += end;
+            if tag == b'd' {
+                break &self.run[start + 5..start + end];
+            }
+        };
+        let data = match pgoutput::payload(frame)? {
+            Payload::Data(data) => data,
+            Payload::Keepalive { wal_end, .. } => return Ok(Some(Item::Keepalive(wal_end))),
+            Payload::Unknown(_) => return Ok(Some(Item::Ignored("unknown"))),
+        };
+        Ok(Some(match pgoutput::message(data)? {
+            Message::Insert { oid, tuple } => {
+                pgoutput::tuple(tuple, &mut self.cells)?;
+                Item::Insert(oid, Row { data: tuple, cells: &self.cells })
+            }
+            Message::Begin { final_lsn, commit_micros, xid } => Item::Begin(final_lsn, commit_micros, xid),
+            Message::Commit { end_lsn } => Item::Commit(end_lsn),
+            Message::Relation(relation) => Item::Table(Table {
+                oid: relation.oid,
+                schema: relation.schema.to_owned(),
+                name: relation.name.to_owned(),
+                columns: relation.columns.iter().map(|(name, oid)| ((*name).to_owned(), *oid)).collect(),
+            }),
+            Message::Ignored(kind) => Item::Ignored(kind),
+        }))
+    }
+}

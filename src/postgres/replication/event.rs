@@ -1,0 +1,81 @@
+//! What a stream tells: started, rows, ended and why.
+//!
+//! * In: nothing.
+//! * Out: [`Event`], [`Ended`], [`Fate`] and the parameters of a start.
+//! * Never: I/O.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::model::{Fault, Lsn};
+
+/// What the stream tells the corridor.
+#[derive(Debug)]
+pub enum Event {
+    /// The slot is ours: the copy has begun.
+    Started,
+    /// Whole messages of the server, one after the other, as they came.
+    Run(Bytes),
+    /// The connection has ended; nothing follows.
+    Ended(Ended),
+}
+
+/// Why a stream ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What it means for what comes next.
+    pub fate: Fate,
+    /// For a person.
+    pub fault: Fault,
+}
+
+/// What the end of a stream means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was asked to end.
+    Stopped,
+    /// It may go on by itself on a new connection.
+    Transient,
+    /// The server was silent for too long: it may be away, or busy decoding.
+    Silent,
+    /// The server, its timeline or the slot is not where it was: everything must be compared anew.
+    Moved,
+    /// The slot is held by another process (55006).
+    SlotActive,
+    /// There is no such slot (42704).
+    SlotMissing,
+    /// The slot is of no more use: its WAL is gone (55000).
+    SlotLost,
+    /// Decoding found no publication of this name (42704), and will not find it next time either.
+    PublicationMissing,
+    /// The server goes down (57P01, 57P03): it waits for us to let go.
+    Shutdown,
+    /// The server cannot decode: the same error will come again.
+    Wedged,
+    /// The configuration, a right or a password is wrong.
+    Refused,
+}
+
+/// How a stream is begun.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// The server that it must be: its system identifier and timeline.
+    pub server: Option<(String, u32)>,
+    /// The durable checkpoint.
+    pub from: Lsn,
+    /// The longest message that is held in memory, in bytes.
+    pub max_message: usize,
+    /// How often a status update is sent at the least.
+    pub status_interval: Duration,
+    /// How long the server may be silent, though each status update asks for a reply.
+    pub patience: Duration,
+}
+
+pub(crate) fn stopped() -> Ended {
+    Ended { fate: Fate::Stopped, fault: Fault::unavailable("the stream was ended", "nothing: it was asked for") }
+}

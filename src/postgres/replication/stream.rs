@@ -1,0 +1,96 @@
+//! The replication stream: one connection, on a thread of its own, read in gulps.
+//!
+//! * In: where to start, and how far the slot may move.
+//! * Out: [`Event`]s through a bounded channel: whole messages in the order in which the server sent them.
+//! * Never: a flush position past what [`Control::confirm`] was given; silence towards the server while this side lives,
+//!   whoever is slow.
+//!
+//! Hard-won facts. The walsender sends one message per `send` call; a client that wakes for each makes every one of them
+//! dearer. Letting the socket fill while data keeps coming ([`crate::postgres::replication::read_coalescing`]) makes the *server* up to twice as fast, at a
+//! tenth of the client's CPU. The pause is a blocking sleep, which is why the connection has a thread of its own; it
+//! comes after what was read has been handed on, and only when reads follow each other closely, so that a quiet stream is
+//! never delayed. A client that stops reading dies at `wal_sender_timeout` even if it answers every keepalive that it has
+//! read; one that sends status by a timer lives: so the timer runs on whatever the channel does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::config::Source;
+use crate::model::Fault;
+use crate::postgres::replication::control::Control;
+use crate::postgres::replication::copy_loop::Copying;
+use crate::postgres::replication::event::{Ended, Event, Fate, Start, stopped};
+use crate::postgres::replication::start_replication;
+
+/// Runs that may wait for the corridor: with [`RUN_MAX`] each, the channel's share of memory.
+const RUNS: usize = 16;
+
+/// A running stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// What it tells.
+    pub events: mpsc::Receiver<Event>,
+    /// The hand on it.
+    pub control: Arc<Control>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Starts the thread, which connects and begins the copy.
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread.
+    pub fn open(source: Source, start: Start) -> std::io::Result<Stream> {
+        let (sender, events) = mpsc::channel(RUNS);
+        let control = Arc::new(Control::new(start.from));
+        let shared = Arc::clone(&control);
+        let thread = std::thread::Builder::new().name("stream".into()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let ended = Ended { fate: Fate::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
+                    // Nobody listens any more: then there is nobody to tell.
+                    let _gone = sender.blocking_send(Event::Ended(ended));
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                let ended = follow(&source, &start, &shared, &sender).await;
+                let _gone = sender.send(Event::Ended(ended)).await;
+            });
+        })?;
+        Ok(Stream { events, control, thread: Some(thread) })
+    }
+
+    /// Ends the stream and waits for its thread, within `bound`.
+    pub async fn close(mut self, bound: Duration) {
+        self.control.stop();
+        self.events.close();
+        let drained = async { while self.events.recv().await.is_some() {} };
+        if tokio::time::timeout(bound, drained).await.is_ok()
+            && let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the stream's thread panicked");
+        }
+    }
+}
+
+async fn follow(source: &Source, start: &Start, control: &Control, events: &mpsc::Sender<Event>) -> Ended {
+    let wire = match start_replication::begin(source, start).await {
+        Ok(wire) => wire,
+        Err(ended) => return ended,
+    };
+    if events.send(Event::Started).await.is_err() {
+        wire.close().await;
+        return stopped();
+    }
+    control.beat();
+    let (reader, writer) = wire.split();
+    let mut copying = Copying::new(reader, writer, control, start);
+    let ended = copying.copy(events).await;
+    copying.writer.close().await;
+    ended
+}

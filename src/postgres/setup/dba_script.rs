@@ -1,0 +1,178 @@
+//! The whole set-up as one script that a DBA reads and runs with psql: the least rights, and nothing else.
+//!
+//! * In: a configuration; the state schema's own part of the script.
+//! * Out: SQL that can be run again. A server that can be reached refines it, none is needed.
+//! * Never: a password; a right that is not needed.
+
+use std::fmt::Write as _;
+
+use crate::config::{Config, TableName};
+use crate::postgres::catalog::{quote, table};
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::target::Target;
+use crate::postgres::preflight::Provider;
+use crate::postgres::setup;
+
+/// What the state's room adds.
+pub(crate) struct StateScript<'a> {
+    /// It is in another database (`state.url`).
+    pub apart: bool,
+    /// Its tables, with what a role needs there.
+    pub ddl: &'a dyn Fn(Option<&str>) -> String,
+}
+
+/// What only a server can say.
+struct Seen {
+    provider: Provider,
+    version: i32,
+    partitioned: Vec<TableName>,
+    /// A stored generated column is mapped, and this server can publish it.
+    generated: bool,
+    database: String,
+}
+
+/// The script.
+pub(crate) async fn dba(config: &Config, state: &StateScript<'_>) -> String {
+    let seen = match connect_sql(&config.source, "setup").await {
+        Ok(session) => see(&session, config).await.ok(),
+        Err(_) => None,
+    };
+    write(config, state, seen.as_ref())
+}
+
+async fn see(session: &Session, config: &Config) -> Result<Seen, tokio_postgres::Error> {
+    let server = crate::postgres::catalog::server::server(session).await?;
+    let mut tables = Vec::new();
+    for name in setup::tables(config) {
+        tables.extend(table::by_name(session, &name).await?);
+    }
+    let generated = server.version >= 180_000 && setup::generated(config, &tables);
+    let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();
+    let provider = Provider::detect(session).await?;
+    Ok(Seen { provider, version: server.version, partitioned, generated, database: server.database.1 })
+}
+
+fn write(config: &Config, state: &StateScript<'_>, seen: Option<&Seen>) -> String {
+    let target = Target::resolve(&config.source).ok();
+    let user = target.as_ref().map(|target| target.user.clone()).or(config.source.user.clone());
+    let user = user.unwrap_or_else(|| "pg2planhat".into());
+    let database = seen.map(|seen| seen.database.clone()).or(target.map(|target| target.database)).unwrap_or_default();
+    let provider = seen.map_or(Provider::Own, |seen| seen.provider);
+    let mut sql = format!(
+        "-- pg2planhat: set-up of the source, for a DBA.\n\
+         -- Run it in database {} as a superuser, or as the owner of the tables who may also create roles:\n\
+         --   psql -v ON_ERROR_STOP=1 --dbname {} --file setup.sql\n\
+         -- It may be run again. It needs wal_level = logical: {}.\n\n",
+        line(&quote::ident(&database)),
+        line(quote::literal(&database).trim_start()),
+        provider.logical()
+    );
+    role(&mut sql, config, &user, &database, provider);
+    publication(&mut sql, config, seen);
+    slot(&mut sql, config, seen);
+    let heading = if state.apart {
+        "-- 4. The state: ledger, checkpoints, quarantine. `state.url` puts it into ANOTHER database: run this part there."
+    } else {
+        "-- 4. The state: ledger, checkpoints, quarantine."
+    };
+    writeln!(sql, "{heading}\n{}", (state.ddl)(Some(&user))).ok();
+    writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
+    sql
+}
+
+fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider: Provider) {
+    let role = quote::ident(user);
+    writeln!(sql, "-- 1. The role. Set its password yourself (psql: \\password), it is not part of this script.").ok();
+    let literal = quote::literal(user).replace("$$", "$'||'$");
+    // Managed servers keep REPLICATION to themselves in ways of their own.
+    let (with, mend) = match provider {
+        Provider::Rds => (String::new(), String::new()),
+        Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => (
+            " REPLICATION".to_owned(),
+            format!(
+                "  ELSIF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal} AND (rolreplication OR rolsuper)) THEN\n    \
+                 ALTER ROLE {role} REPLICATION;\n"
+            ),
+        ),
+    };
+    writeln!(
+        sql,
+        "DO $$ BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN\n    \
+         CREATE ROLE {role} LOGIN{with};\n{mend}  END IF;\nEND $$;"
+    )
+    .ok();
+    if provider == Provider::Rds {
+        writeln!(sql, "{}", provider.replication(user)).ok();
+    }
+    if !database.is_empty() {
+        writeln!(sql, "GRANT CONNECT ON DATABASE {} TO {role};", quote::ident(database)).ok();
+    }
+    let mut schemas: Vec<String> = Vec::new();
+    for name in setup::tables(config) {
+        if !schemas.contains(&name.schema) {
+            writeln!(sql, "GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(&name.schema)).ok();
+            schemas.push(name.schema.clone());
+        }
+        let mut columns: Vec<String> = Vec::new();
+        for section in config.sections.iter().filter(|section| section.is_on() && section.table == name) {
+            for column in section.columns().iter().map(|column| quote::ident(column)) {
+                if !columns.contains(&column) {
+                    columns.push(column);
+                }
+            }
+        }
+        writeln!(sql, "GRANT SELECT ({}) ON {} TO {role};", columns.join(", "), quote::qualified(&name)).ok();
+    }
+    sql.push('\n');
+}
+
+fn publication(sql: &mut String, config: &Config, seen: Option<&Seen>) {
+    let name = &config.source.publication;
+    let clause = |table: &TableName| match seen {
+        // An ordinary table alone; a partitioned one with all its partitions. Not knowing which, both work without ONLY.
+        Some(seen) if !seen.partitioned.contains(table) => format!("ONLY {}", quote::qualified(table)),
+        Some(_) | None => quote::qualified(table),
+    };
+    writeln!(sql, "-- 2. The publication: before the slot, inserts only, no filter and no column list.").ok();
+    writeln!(sql, "SET lock_timeout = '5s';").ok();
+    // By the plain names: an array of them says which are missing.
+    let generated = if seen.is_some_and(|seen| seen.generated) { ", publish_generated_columns = stored" } else { "" };
+    writeln!(
+        sql,
+        "SELECT format('CREATE PUBLICATION %I WITH (publish = ''insert'', publish_via_partition_root = true{generated})', p)\n  \
+         FROM (VALUES ({})) AS wanted (p) WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = p)\n\\gexec",
+        quote::literal(name)
+    )
+    .ok();
+    for table in setup::tables(config) {
+        writeln!(
+            sql,
+            "SELECT {}\n  WHERE NOT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = {} AND schemaname = {} AND tablename = {})\n\\gexec",
+            quote::literal(&setup::add_tables(name, &[clause(&table)])),
+            quote::literal(name),
+            quote::literal(&table.schema),
+            quote::literal(&table.name)
+        )
+        .ok();
+    }
+    sql.push('\n');
+}
+
+fn slot(sql: &mut String, config: &Config, seen: Option<&Seen>) {
+    let name = &config.source.slot;
+    let failover = config.source.failover_slot && seen.is_none_or(|seen| seen.version >= 170_000);
+    writeln!(
+        sql,
+        "-- 3. The slot. From here on the server keeps WAL until the program has delivered its rows: start it soon.\n\
+         --    It waits for open transactions; where it gives up, run the script again.\n\
+         {}\n  WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {});\n",
+        setup::create_slot(name, failover),
+        quote::literal(name)
+    )
+    .ok();
+}
+
+/// For a comment: a name with a line break in it would end it.
+fn line(name: &str) -> String {
+    name.replace(char::is_control, " ")
+}

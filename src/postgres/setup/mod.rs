@@ -1,0 +1,269 @@
+//! Making the publication and the slot, in this order, harming nobody.
+//!
+//! * In: the names, and the tables that the publication must carry.
+//! * Out: what was made; or what is missing, with the SQL that a DBA can run.
+//! * Never: a publication of more than inserts, with a column list or a row filter; a slot before its publication (the
+//!   historic catalog decides at decode time: a publication younger than the slot is an error for ever).
+
+pub(crate) mod dba_script;
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::config::{Config, TableName};
+use crate::model::{Fault, Lsn};
+use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::xmin_barrier::Blocker;
+use crate::postgres::catalog::{publication, quote, server, slot, table, xmin_barrier};
+use crate::postgres::connection::session::{Session, first_value};
+
+/// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
+pub(crate) fn create_publication(name: &str, tables: &[String], generated: bool) -> String {
+    format!(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true{})",
+        quote::ident(name),
+        tables.join(", "),
+        if generated { ", publish_generated_columns = stored" } else { "" }
+    )
+}
+
+/// Whether a stored generated column is mapped. Only PostgreSQL 18 can publish it; before, its section is refused.
+pub(crate) fn generated(config: &Config, tables: &[TableInfo]) -> bool {
+    config.sections.iter().filter(|section| section.is_on()).any(|section| {
+        let table = tables.iter().find(|table| table.name == section.table);
+        let stored = |name: &String| table?.column(name).map(|column| column.generated && column.stored);
+        section.columns().iter().any(|name| stored(name) == Some(true))
+    })
+}
+
+/// `ALTER PUBLICATION … ADD TABLE`.
+pub(crate) fn add_tables(name: &str, tables: &[String]) -> String {
+    format!("ALTER PUBLICATION {} ADD TABLE {}", quote::ident(name), tables.join(", "))
+}
+
+/// `pg_create_logical_replication_slot` for our plugin.
+pub(crate) fn create_slot(name: &str, failover: bool) -> String {
+    let name = quote::literal(name);
+    let more = if failover { ", false, false, true" } else { "" };
+    format!("SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot({name}, 'pgoutput'{more})")
+}
+
+/// The tables of the sections that are on, each once, in the order written.
+pub(crate) fn tables(config: &Config) -> Vec<TableName> {
+    let mut tables = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on()) {
+        if !tables.contains(&section.table) {
+            tables.push(section.table.clone());
+        }
+    }
+    tables
+}
+
+/// How long one try to create the slot or alter the publication may wait for a lock before it says by whom it is held
+/// up and tries again.
+/// A synchronous standby that is away must not hold the set-up up: what it makes need not be there first.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'; SET synchronous_commit = local";
+
+/// How often it is tried: with [`LOCK_TIMEOUT`], ten minutes.
+const TRIES: u32 = 120;
+
+/// Makes the publication carry every table, and says what was done. One of `known`, which it carried before, is not added
+/// in silence: rows were skipped meanwhile.
+///
+/// # Errors
+/// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
+pub(crate) async fn ensure_publication(
+    session: &Session,
+    config: &Config,
+    known: &[TableName],
+    waiting: Waiting<'_>,
+) -> Result<Vec<String>, Fault> {
+    let name = &config.source.publication;
+    let wanted = tables(config);
+    let there = publication::publication(session, name).await.map_err(|error| session.fault(&error))?;
+    let version = server::server(session).await.map_err(|error| session.fault(&error))?.version;
+    let (mut from, mut infos) = (Vec::new(), Vec::new());
+    for table_name in &wanted {
+        let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
+        match info {
+            Some(_) if there.is_some() && known.contains(table_name) => {}
+            Some(info) => {
+                from.push((info.oid, info.as_from_clause()));
+                infos.push(info);
+            }
+            // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
+            None if there.is_some() => {}
+            None => {
+                let near = table::nearest(session, table_name).await.map_err(|error| session.fault(&error))?;
+                let fault = no_table(table_name);
+                let meant = |near: TableName| format!("did you mean {}?", quote::qualified(&near));
+                return Err(Fault::new(fault.exit, fault.what, near.map_or(fault.remedy, meant)));
+            }
+        }
+    }
+    let sql = match &there {
+        None => {
+            let clauses: Vec<String> = from.iter().map(|(_, clause)| clause.clone()).collect();
+            create_publication(name, &clauses, version >= 180_000 && generated(config, &infos))
+        }
+        Some(publication) => {
+            fits(name, publication)?;
+            let missing: Vec<String> = from
+                .iter()
+                .filter(|(oid, _)| !publication.tables.iter().any(|table| table.oid == *oid))
+                .map(|(_, clause)| clause.clone())
+                .collect();
+            if missing.is_empty() {
+                return Ok(Vec::new());
+            }
+            add_tables(name, &missing)
+        }
+    };
+    if !config.source.manage {
+        let what = match there {
+            None => format!("there is no publication {name}, and `source.manage` is false"),
+            Some(_) => format!("the publication {name} does not carry all tables, and `source.manage` is false"),
+        };
+        return Err(Fault::needs_person(what, format!("let the tables' owner run: {sql};")));
+    }
+    patiently(session, &sql, waiting).await.map_err(|fault| {
+        // What waiting mends has its own remedy.
+        if fault.exit == crate::model::Exit::Unavailable {
+            return fault;
+        }
+        let remedy =
+            format!("let a DBA run the script of `pg2planhat setup --print-sql`, or the tables' owner: {sql};");
+        Fault::new(fault.exit, fault.what, remedy)
+    })?;
+    Ok(vec![sql])
+}
+
+/// The remedy of a table that is not there.
+pub(crate) fn no_table(name: &TableName) -> Fault {
+    Fault::usage(
+        format!("there is no table {}", quote::qualified(name)),
+        "mend the section's `table` (`pg2planhat discover` lists them)",
+    )
+}
+
+/// Whether a publication that is there can be used.
+fn fits(name: &str, publication: &Publication) -> Result<(), Fault> {
+    let alter = |set: &str| format!("ALTER PUBLICATION {} SET ({set});", quote::ident(name));
+    if !publication.insert {
+        let what = format!("the publication {name} does not publish inserts");
+        return Err(Fault::needs_person(what, alter("publish = 'insert'")));
+    }
+    if let Some(table) = publication.tables.iter().find(|table| table.filter || table.column_list) {
+        let kind = if table.filter { "row filter" } else { "column list" };
+        return Err(Fault::needs_person(
+            format!("the publication {name} has a {kind} on {}: rows or columns would be missing", table.name.name),
+            format!(
+                "ALTER PUBLICATION {0} DROP TABLE {1}; ALTER PUBLICATION {0} ADD TABLE {1};",
+                quote::ident(name),
+                quote::qualified(&table.name)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the slot where there is none. Returns its consistent point if it was made now.
+///
+/// # Errors
+/// What is missing or in the way.
+pub(crate) async fn ensure_slot(
+    session: &Session,
+    config: &Config,
+    waiting: Waiting<'_>,
+) -> Result<Option<Lsn>, Fault> {
+    let name = &config.source.slot;
+    let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
+    let server = server::server(session).await.map_err(|error| session.fault(&error))?;
+    match there {
+        Some(slot)
+            if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) =>
+        {
+            return Err(Fault::needs_person(
+                format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
+                "give this instance a name of its own: `source.slot`",
+            ));
+        }
+        Some(slot) if slot.two_phase == Some(true) => return Err(two_phase(name)),
+        Some(slot) if slot.confirmed_flush_lsn.is_some() => return Ok(None),
+        // Half-made: a client vanished while it waited for open transactions. It goes by itself, or is being made.
+        Some(_) => {
+            return Err(Fault::unavailable(
+                format!("the slot {name} is being made, or was left half-made"),
+                "wait a moment: the server removes a half-made slot when its maker is gone",
+            ));
+        }
+        None => {}
+    }
+    let sql = create_slot(name, config.source.failover_slot && server.version >= 170_000);
+    if !config.source.manage {
+        let what = format!("there is no slot {name}, and `source.manage` is false");
+        return Err(Fault::needs_person(what, format!("run: {sql};")));
+    }
+    let lsn = patiently(session, &sql, waiting).await?;
+    lsn.as_deref().and_then(|lsn| lsn.parse().ok()).map(Some).ok_or_else(|| Fault::bug("a slot without a position"))
+}
+
+/// A slot that decodes at PREPARE brings messages that this program never asks for.
+pub(crate) fn two_phase(name: &str) -> Fault {
+    Fault::needs_person(
+        format!("the slot {name} was made with two_phase: it brings prepared transactions before they are committed"),
+        format!(
+            "SELECT pg_drop_replication_slot({}); then `pg2planhat run` (the first time) or `pg2planhat repair` makes it as it must be",
+            quote::literal(name)
+        ),
+    )
+}
+
+/// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way. Gives the first
+/// column of its first row.
+async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>) -> Result<Option<String>, Fault> {
+    session.batch_execute(LOCK_TIMEOUT).await.map_err(|error| session.fault(&error))?;
+    let mut blockers: Vec<Blocker> = Vec::new();
+    for _ in 0..TRIES {
+        match session.simple_query(sql).await {
+            Ok(messages) => {
+                let first = first_value(&messages);
+                waiting(None);
+                return Ok(first);
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                blockers = xmin_barrier::blockers(session).await.map_err(|error| session.fault(&error))?;
+                tracing::warn!(
+                    waiting_for = %names(&blockers),
+                    "set-up waits for open transactions to end; end them, or wait"
+                );
+                waiting(Some(&held_up(&blockers)));
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(session.fault(&error)),
+        }
+    }
+    let fault = held_up(&blockers);
+    Err(Fault::unavailable(format!("{}: for ten minutes", fault.what), fault.remedy))
+}
+
+/// Is told what a set-up waits for, and `None` when it goes on.
+pub(crate) type Waiting<'a> = &'a (dyn Fn(Option<&Fault>) + Send + Sync);
+
+/// That a set-up waits, and for whom.
+fn held_up(blockers: &[Blocker]) -> Fault {
+    Fault::unavailable(
+        format!("set-up waits for open transactions to end: {}", names(blockers)),
+        "wait, or end them: SELECT pg_terminate_backend(PID); for a prepared one ROLLBACK PREPARED",
+    )
+}
+
+/// Blockers in one line.
+pub(crate) fn names(blockers: &[Blocker]) -> String {
+    if blockers.is_empty() {
+        return "(already gone, or not shown to this role)".into();
+    }
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

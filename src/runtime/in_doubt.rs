@@ -1,0 +1,64 @@
+//! What an earlier process left in the ledger: batches announced, whose end nobody recorded.
+
+use crate::config::InDoubt;
+use crate::delivery::section::{Doubt, Span};
+use crate::model::{Key, KeyType, Phase, SectionName};
+use crate::state::{Op, OpenDelivery, Outcome, Totals};
+
+/// What follows for one section.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// To be recorded before anything else.
+    pub ops: Vec<Op>,
+    /// Rows that will come again.
+    pub doubts: Vec<Doubt>,
+    /// Rows newly in doubt, for the metric.
+    pub rows: u64,
+}
+
+/// Reads what is left of one section. A request that was under way is in doubt; one that is known not to have been received
+/// is not: its row is withdrawn, its rows come again.
+pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[OpenDelivery]) -> Left {
+    let mut left = Left::default();
+    for found in open.iter().filter(|found| found.delivery.section == *section) {
+        let delivery = &found.delivery;
+        if found.outcome == Outcome::Sending && !found.under_way {
+            left.ops.push(Op::Withdrawn { id: delivery.id });
+            continue;
+        }
+        if found.outcome == Outcome::Sending {
+            left.rows += u64::from(delivery.rows);
+            left.ops.push(Op::Ended {
+                id: delivery.id,
+                outcome: Outcome::InDoubt,
+                http_status: None,
+                error: "the process ended while the request was under way".to_owned(),
+            });
+        }
+        if let Some(span) = span(delivery.phase, delivery, key_type) {
+            left.doubts.push(Doubt { id: delivery.id, rows: delivery.rows, span });
+        }
+    }
+    if left.rows > 0 {
+        let add = Totals { in_doubt: left.rows, ..Totals::default() };
+        left.ops.push(Op::Checkpoint { section: section.clone(), position: None, phase: None, add });
+        let word = match policy {
+            InDoubt::Resend => "they are sent again",
+            InDoubt::Hold => "they go into quarantine",
+        };
+        tracing::warn!(%section, rows = left.rows, "rows are in doubt from before: {word}");
+    }
+    left
+}
+
+fn span(phase: Phase, delivery: &crate::state::Delivery, key_type: KeyType) -> Option<Span> {
+    match phase {
+        Phase::Stream => delivery.span.map(|(first, last)| Span::Stream(first, last)),
+        Phase::Backfill | Phase::Resync => {
+            let key = |text: &str| Key::parse(text.as_bytes(), key_type).ok();
+            Some(Span::Keys(key(&delivery.first_key)?, key(&delivery.last_key)?))
+        }
+        // Still in quarantine: a person sees it there, and in the ledger as in doubt.
+        Phase::Retry => None,
+    }
+}

@@ -1,0 +1,242 @@
+//! THE CORRIDOR: the only place where rows, answers, writes and time meet, and the only one that spawns.
+//!
+//! * In: a configuration, and the wish to end.
+//! * Out: rows delivered, a status that is true, an exit.
+//! * Never: a lock held across a wait; a task that outlives the corridor; anything streamed in a state that needs a person.
+
+pub(crate) mod attach;
+pub(crate) mod backfill_reader;
+pub(crate) mod event_loop;
+pub(crate) mod identity;
+pub(crate) mod in_doubt;
+pub(crate) mod monitor;
+pub(crate) mod monitor_event;
+pub(crate) mod promotion;
+pub(crate) mod section_report;
+pub(crate) mod standby;
+pub(crate) mod start_error;
+pub(crate) mod startup;
+pub(crate) mod state_connector;
+pub(crate) mod state_writer;
+pub(crate) mod status_board;
+
+pub(crate) use crate::runtime::start_error::Needs;
+pub(crate) use crate::runtime::state_connector::StateConnector;
+pub(crate) use crate::runtime::status_board::Board;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin;
+use crate::admin::{AdminState, Hosts};
+use crate::config::Config;
+use crate::model::{Exit, Fault};
+use crate::postgres::replication::event::Start;
+use crate::postgres::replication::event::{Ended, Event, Fate};
+use crate::postgres::replication::stream::Stream;
+use crate::runtime::event_loop::{Corridor, Ending};
+use crate::runtime::start_error::Hindrance;
+use crate::runtime::startup::Prepared;
+use crate::shutdown::Stop;
+use crate::state::NewGap;
+use crate::telemetry::status::InstanceState;
+
+/// How often the server hears from us, at the least, in milliseconds.
+const STATUS_EVERY: u64 = 5_000;
+/// How long the server may be silent at first: two status updates that asked for a reply, and a little.
+const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
+
+/// How long a standby waits between two looks at the slot.
+const STANDBY_LOOK: Duration = Duration::from_secs(2);
+
+/// How long a state that needs a person is left alone before it is looked at again, by a process that stays.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop. Where a person must decide it ends, or stays: shows that on the admin port, lets the slot go, and
+/// goes on once it is mended. It looks again just as a process that is started again would.
+///
+/// # Errors
+/// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
+/// for, for ever.
+pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit, Fault> {
+    let config = Arc::new(config);
+    let board = Board::new(&config)?;
+    let listener = admin::bind(&config.admin.listen).await?;
+    let admin = AdminState {
+        status: board.subscribe(),
+        metrics: Arc::clone(&board.metrics),
+        heartbeat: Arc::clone(&board.heartbeat),
+        hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
+        looks: board.looks.clone(),
+    };
+    // Told to end when this function is left, however it is.
+    let (_ends, ended) = tokio::sync::oneshot::channel::<()>();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let stopped = async {
+            if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+        };
+        if let Err(error) = admin::serve(listener, admin, stopped).await {
+            tracing::error!(%error, "the admin port has failed");
+        }
+    });
+    let mut failures = 0;
+    loop {
+        let begun = tokio::select! {
+            biased;
+            () = stop.asked() => return Ok(Exit::Done),
+            begun = begin(&config, &board) => begun,
+        };
+        // From here on the corridor itself hears of the end: it drains.
+        let led = match begun {
+            Ok(Some(corridor)) => corridor.run(&stop).await,
+            Ok(None) => Ok(Ending::Again),
+            Err(hindrance) => Err(hindrance),
+        };
+        let fault = match led {
+            Ok(Ending::Drained) => return Ok(Exit::Done),
+            Ok(Ending::Needs(needs)) | Err(Hindrance::Needs(needs)) => {
+                let fault = person(&config, &board, needs).await;
+                if !stays || !board.needs_a_person() {
+                    return Err(fault);
+                }
+                tokio::select! {
+                    () = stop.asked() => return Err(fault),
+                    () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                }
+            }
+            Ok(Ending::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
+            Ok(Ending::Again) => {
+                failures = 0;
+                continue;
+            }
+            Err(Hindrance::Wrong(fault)) => return Err(fault),
+            Err(Hindrance::Later(fault)) => fault,
+        };
+        failures += 1;
+        board.stalled(&fault);
+        tracing::warn!(what = fault.what, remedy = fault.remedy, "cannot begin yet; it is tried again");
+        let delay = crate::model::backoff::delay(failures.min(7), None, fastrand::f64()).min(Duration::from_secs(15));
+        tokio::select! {
+            () = stop.asked() => return Ok(Exit::Done),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Records and shows a state that needs a person; gives the fault to end with.
+async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault {
+    needs.fault.exit = Exit::NeedsPerson;
+    if let Some(fault) = superseded(config, board).await {
+        tracing::error!(seen = needs.fault.what, what = fault.what, "fenced: stopping at once");
+        return Fault::new(Exit::NeedsPerson, fault.what, fault.remedy);
+    }
+    if board.needs_person(&needs) {
+        tracing::error!(
+            reason = needs.reason.as_str(),
+            what = needs.fault.what,
+            remedy = needs.fault.remedy,
+            "stopped: a person must decide"
+        );
+    }
+    let recorded = async {
+        let store = StateConnector::new(Arc::clone(config)).store().await?;
+        let Some(instance) = store.instance().await.map_err(|error| error.fault())? else { return Ok(()) };
+        let remedy = format!("{}; {}", needs.fault.what, needs.fault.remedy);
+        if needs.reason.leaves_a_gap() {
+            let gap = NewGap {
+                section: None,
+                reason: needs.reason.as_str().to_owned(),
+                detail: needs.fault.what.clone(),
+                from_lsn: Some(instance.checkpoint),
+                to_lsn: None,
+                xmin_floor: instance.xmin_floor,
+            };
+            store.open_gap(&gap).await.map_err(|error| error.fault())?;
+        }
+        store.note_hindrance(instance.epoch, needs.reason.as_str(), &remedy).await.map_err(|error| error.fault())
+    };
+    // Bounded: the server may be the one that is in the way.
+    let late = |_| Err(Fault::unavailable("the state did not answer in time", "nothing: it stands in this log"));
+    let recorded: Result<(), Fault> = tokio::time::timeout(Duration::from_secs(8), recorded).await.unwrap_or_else(late);
+    if let Err(fault) = recorded {
+        tracing::warn!(what = fault.what, "the state could not be told");
+    }
+    needs.fault
+}
+
+/// Whether another process leads by now: then what this one sees (a slot that moved on, say) is that one's doing, and no
+/// state that needs a person. A frozen process that wakes is in this case.
+async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
+    let ours = board.term()?;
+    let latest = async {
+        let store = StateConnector::new(Arc::clone(config)).store().await.ok()?;
+        store.instance().await.ok()?
+    };
+    let instance = tokio::time::timeout(Duration::from_secs(5), latest).await.ok()??;
+    (instance.epoch > ours).then(|| crate::state::StateError::Fenced.fault())
+}
+
+/// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
+async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, Hindrance> {
+    // What needs a person is shown until it is known to be mended.
+    if !board.needs_a_person() {
+        board.is(InstanceState::Starting);
+    }
+    let prepared = startup::prepare(config, &board.waits()).await?;
+    let begin = stream_start(config, &prepared);
+    let mut stream =
+        Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
+    match stream.events.recv().await {
+        Some(Event::Started) => {
+            board.is(InstanceState::Starting);
+        }
+        Some(Event::Ended(ended)) if ended.fate == Fate::SlotActive => {
+            drop(stream);
+            if board.is(InstanceState::Standby) {
+                tracing::info!(slot = config.source.slot, "another process holds the slot: waiting as standby");
+            }
+            standby::standby(config, &prepared, STANDBY_LOOK).await?;
+            return Ok(None);
+        }
+        Some(Event::Ended(ended)) => return Err(hindrance(&ended)),
+        Some(Event::Run(_)) | None => return Err(Hindrance::Later(Fault::bug("the stream ended before it began"))),
+    }
+    Corridor::build(Arc::clone(config), board.clone(), prepared, stream, begin).await.map(Some)
+}
+
+fn stream_start(config: &Config, prepared: &Prepared) -> Start {
+    // At most 10 s apart is the rule; every 5 s, so that a silent server is seen, and shown, within 15 s.
+    let third = u64::try_from(prepared.server.wal_sender_timeout).unwrap_or(0) / 3;
+    let interval = if third == 0 { STATUS_EVERY } else { third.clamp(200, STATUS_EVERY) };
+    Start {
+        slot: config.source.slot.clone(),
+        publication: config.source.publication.clone(),
+        server: Some((
+            prepared.identity.system_identifier.clone(),
+            u32::try_from(prepared.identity.timeline).unwrap_or_default(),
+        )),
+        from: prepared.checkpoint,
+        // A message is held here, as a row and as an item, and its buffer may have room to spare.
+        max_message: usize::try_from(config.memory / 4).unwrap_or(usize::MAX).min(32 << 20),
+        status_interval: Duration::from_millis(interval),
+        patience: PATIENCE,
+    }
+}
+
+/// What a stream's end means for a start.
+fn hindrance(ended: &Ended) -> Hindrance {
+    use crate::telemetry::status::Reason;
+    let needs = |reason| Hindrance::Needs(Needs::repair(reason, ended.fault.what.clone()));
+    match ended.fate {
+        // What is not where it was is compared at the next try, and named there.
+        Fate::Stopped | Fate::Transient | Fate::Silent | Fate::Moved | Fate::SlotActive | Fate::Shutdown => {
+            Hindrance::Later(ended.fault.clone())
+        }
+        Fate::SlotMissing => needs(Reason::SlotMissing),
+        Fate::SlotLost => needs(Reason::SlotLost),
+        Fate::PublicationMissing => needs(Reason::PublicationChanged),
+        Fate::Wedged => Hindrance::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }),
+        Fate::Refused => Hindrance::Wrong(ended.fault.clone()),
+    }
+}

@@ -1,0 +1,171 @@
+//! The watch: what the server says of the slot, the publication and the tables, and what operators ask for.
+//!
+//! * In: a control connection of its own, looked through at least every 5 s.
+//! * Out: [`Seen`], and the news that the server goes down, at once.
+//! * Never: anything changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::model::Fault;
+use crate::postgres::catalog::{publication, slot};
+use crate::postgres::connection::server_error::ServerError;
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::monitor_event::{Look, Partition, Published, Seen};
+use crate::runtime::standby::purpose;
+use crate::runtime::state_connector::StateConnector;
+use crate::state::Store;
+
+/// How often it looks.
+pub(crate) const LOOK: Duration = Duration::from_secs(3);
+
+/// Watches the server until nobody listens.
+pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
+    loop {
+        let session = match connect_sql(&config.source, &purpose(&config)).await {
+            Ok(session) => session,
+            Err(fault) => {
+                if seen.send(Seen::Blind(fault)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        if !look_on(&config, &session, &seen).await {
+            return;
+        }
+    }
+}
+
+/// Looks until the connection ends. Returns whether anybody still listens.
+async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>) -> bool {
+    loop {
+        let looked = tokio::time::timeout(Duration::from_secs(10), look(config, session)).await;
+        let news = match looked {
+            Ok(Ok(look)) => Seen::Look(Box::new(look)),
+            // A look that was under way when the server said that it goes down.
+            Ok(Err(error)) if is_shutdown(&error) => Seen::Shutdown(session.fault(&error)),
+            Ok(Err(error)) => Seen::Blind(session.fault(&error)),
+            Err(_) => Seen::Blind(Fault::unavailable(
+                "the server does not answer the watch",
+                "check the server and the network",
+            )),
+        };
+        let blind = matches!(news, Seen::Blind(_) | Seen::Shutdown(_));
+        if seen.send(news).await.is_err() {
+            return false;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK), if !blind => {}
+            ending = session.closed() => {
+                let news = if ending.shutdown { Seen::Shutdown(ending.fault) } else { Seen::Blind(ending.fault) };
+                return seen.send(news).await.is_ok();
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)), if blind => return true,
+        }
+    }
+}
+
+fn is_shutdown(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown())
+}
+
+/// Where each configured name leads now.
+const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
+    FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
+    LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+    LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name";
+
+/// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
+/// tells of a table that was attached later. Nothing comes back for a table without partitions.
+const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin
+    FROM unnest($1::oid[]) AS root
+    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root::regclass) t
+    JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
+    JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+    WHERE t.isleaf AND t.level > 0";
+
+async fn look(config: &Config, session: &Session) -> Result<Look, tokio_postgres::Error> {
+    // The position first: what had ended by the snapshot's xmin was committed before it.
+    let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
+        pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
+    let row = session.query_one(sql, &[]).await?;
+    let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
+    Ok(Look {
+        slot: slot::slot(session, &config.source.slot).await?,
+        flushed: lsn(2),
+        xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
+        floor_at: lsn(1),
+        published: published(config, session).await?,
+    })
+}
+
+async fn published(config: &Config, session: &Session) -> Result<Published, tokio_postgres::Error> {
+    let tables = crate::postgres::setup::tables(config);
+    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
+    let tables: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+    let rows = session.query(NAMES, &[&schemas, &tables]).await?;
+    let names: Vec<(String, Option<u32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let roots: Vec<u32> = names.iter().filter_map(|(_, oid)| *oid).collect();
+    let rows = session.query(PARTITIONS, &[&roots]).await?;
+    let partition = |row: &tokio_postgres::Row| Partition {
+        root: row.get(0),
+        oid: row.get(1),
+        name: row.get(2),
+        attached: row.get(3),
+    };
+    let partitions = rows.iter().map(partition).collect();
+    let publication = publication::publication(session, &config.source.publication).await?;
+    Ok(Published { publication, names, partitions })
+}
+
+/// How often the operators' wishes are looked for: they are obeyed within 5 s.
+const WISHES: Duration = Duration::from_secs(2);
+
+/// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
+pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<Seen>) {
+    let mut store: Option<Store> = None;
+    let mut pruned: Option<Instant> = None;
+    loop {
+        let current = match store.take() {
+            Some(store) if !store.is_closed() => Ok(store),
+            Some(_) | None => connector.store().await,
+        };
+        if let Ok(current) = current {
+            match wishes(&current, &seen).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "the operators' wishes could not be read"),
+            }
+            if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
+                match current.prune(keep, 5000).await {
+                    Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
+                    Err(error) => tracing::debug!(%error, "the ledger could not be pruned"),
+                }
+                pruned = Some(Instant::now());
+            }
+            store = Some(current);
+        }
+        tokio::time::sleep(WISHES).await;
+        if seen.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn wishes(store: &Store, seen: &mpsc::Sender<Seen>) -> Result<bool, crate::state::StateError> {
+    let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
+    let quarantine = store.quarantine_counts().await?;
+    let mut news = vec![Seen::Paused(paused), Seen::Quarantine(quarantine)];
+    news.extend(store.unhandled_events(100).await?.into_iter().map(Seen::Asked));
+    for news in news {
+        if seen.send(news).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

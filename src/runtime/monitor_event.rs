@@ -1,0 +1,94 @@
+//! What the monitor tells the event loop.
+//!
+//! * In: answers of the source's catalog and of the state store.
+//! * Out: [`Seen`], one observation.
+//! * Never: a judgement; the event loop judges.
+
+use std::collections::HashMap;
+
+use crate::model::{Fault, Lsn, Rows, SectionName};
+use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::slot::Slot;
+use crate::state::{Event, QuarantineItem};
+
+/// Quarantined rows, read again.
+#[derive(Debug)]
+pub(crate) struct Reread {
+    pub(crate) lane: usize,
+    pub(crate) event: i64,
+    pub(crate) ids: Vec<i64>,
+    pub(crate) read: Result<Read, Fault>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// Rows that are still in the table.
+    pub(crate) rows: Rows,
+    /// Key → id, for those.
+    pub(crate) by_key: HashMap<String, i64>,
+    /// Ids of rows that another id of the same key stands for.
+    pub(crate) twice: Vec<i64>,
+    /// Rows that are gone, of which there is an item.
+    pub(crate) items: Vec<QuarantineItem>,
+    /// Rows that are gone, and of which there is none.
+    pub(crate) gone: Vec<i64>,
+}
+
+/// One look.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// The slot; `None` where it is gone.
+    pub slot: Option<Slot>,
+    /// The server's flushed end of WAL.
+    pub flushed: Lsn,
+    /// Every transaction below this 64-bit xid had ended at `floor_at`.
+    pub xmin: u64,
+    /// The WAL's end when `xmin` was taken.
+    pub floor_at: Lsn,
+    /// The publication and where each watched table is now. Looked at behind `xmin`: where all is in order, rows are missing
+    /// of no transaction below it.
+    pub published: Published,
+}
+
+/// What decides which rows the server sends.
+#[derive(Debug)]
+pub(crate) struct Published {
+    /// The publication; `None` where it is gone.
+    pub publication: Option<Publication>,
+    /// Which OID each configured name has now.
+    pub names: Vec<(String, Option<u32>)>,
+    /// The partitions of watched tables.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition of a watched table.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// The watched table.
+    pub root: u32,
+    /// Its own OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// It was a table of its own before: its entry as a partition is younger than itself.
+    pub attached: bool,
+}
+
+/// What the watch tells.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// What the server says.
+    Look(Box<Look>),
+    /// The server goes down: let go of the slot at once, or its fast shutdown hangs.
+    Shutdown(Fault),
+    /// It cannot look.
+    Blind(Fault),
+    /// Paused sections, as people want them.
+    Paused(Vec<(SectionName, bool)>),
+    /// Rows in quarantine now.
+    Quarantine(Vec<(SectionName, u64)>),
+    /// What an operator asks for.
+    Asked(Event),
+    /// Rows of the quarantine, read again because an operator asked.
+    Reread(Box<crate::runtime::event_loop::Reread>),
+}

@@ -1,0 +1,145 @@
+//! From a configuration to a running corridor: connect, compare, make what is missing, take the slot, attach.
+//!
+//! * In: the configuration.
+//! * Out: a [`Leader`]: the slot's stream has begun, the epoch is ours, the sections are attached.
+//! * Never: a slot or publication made where an instance is recorded already; a section attached without its fence.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::model::{Fault, Lsn};
+use crate::postgres::catalog::{publication, server, slot, xmin_barrier};
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::replication::connection::Wire;
+use crate::postgres::setup;
+use crate::runtime::identity::Found;
+use crate::runtime::start_error::{Hindrance, Needs};
+use crate::runtime::state_connector::StateConnector;
+use crate::state::{Identity, Store};
+use crate::telemetry::status::Reason;
+
+/// What is known before the slot is taken.
+pub(crate) struct Prepared {
+    /// For the watch, fences and look-ups.
+    pub control: Session,
+    /// The state.
+    pub store: Store,
+    /// Where the stream begins.
+    pub checkpoint: Lsn,
+    /// Whose state it is.
+    pub identity: Identity,
+    /// The server.
+    pub server: server::Server,
+    /// The server's timeline is another than recorded, and that is in order: the timeline before, and where it was left.
+    pub promoted: Option<(i64, Lsn)>,
+}
+
+/// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
+///
+/// # Errors
+/// What is in the way.
+pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, Hindrance> {
+    let control = connect_sql(&config.source, "control").await?;
+    let mut store = StateConnector::new(Arc::clone(config)).store().await?;
+    let lock = format!(
+        "SELECT pg_catalog.pg_advisory_lock(hashtext({}))",
+        crate::postgres::catalog::quote::literal(&format!("pg2planhat {}", config.source.slot))
+    );
+    control.batch_execute(&lock).await.map_err(|error| control.fault(&error))?;
+    let prepared = prepare_locked(config, &control, &mut store, waiting).await;
+    control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
+    let (checkpoint, identity, server, promoted) = prepared?;
+    Ok(Prepared { control, store, checkpoint, identity, server, promoted })
+}
+
+async fn prepare_locked(
+    config: &Config,
+    control: &Session,
+    store: &mut Store,
+    waiting: setup::Waiting<'_>,
+) -> Result<(Lsn, Identity, server::Server, Option<(i64, Lsn)>), Hindrance> {
+    let fault = |error: tokio_postgres::Error| control.fault(&error);
+    let server = server::server(control).await.map_err(fault)?;
+    if server.in_recovery {
+        let what = format!("{} is a standby: it cannot hold the slot", control.place());
+        return Err(Hindrance::Later(Fault::unavailable(
+            what,
+            "point `source` at the primary (several hosts are tried in turn)",
+        )));
+    }
+    if !store.is_there().await? {
+        if !config.source.manage {
+            let what = format!("there is no state schema {}, and `source.manage` is false", config.state.schema);
+            return Err(Hindrance::Wrong(Fault::needs_person(
+                what,
+                "let a DBA run what `pg2planhat setup --print-sql` prints",
+            )));
+        }
+        // At a first start there is neither; our own order makes the schema before the slot.
+        let slot = &config.source.slot;
+        if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
+            let what = format!(
+                "the slot {slot} is there, and the state schema {} is not: it was dropped, or the slot is another program's",
+                config.state.schema
+            );
+            let remedy = format!(
+                "put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat repair`; or, to begin \
+                 with every section anew: SELECT pg_drop_replication_slot({})",
+                crate::postgres::catalog::quote::literal(slot)
+            );
+            let fault = Fault::needs_person(what, remedy);
+            return Err(Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+        }
+        store.migrate().await?;
+    }
+    match store.instance().await? {
+        Some(instance) => {
+            let found = find(config, control, server).await?;
+            found.compare(config, &instance)?;
+            let identity = found.identity(config);
+            let before = instance.identity.timeline;
+            let left = found.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(before));
+            let promoted =
+                (identity.timeline != before).then(|| (i64::from(before), left.map_or(Lsn::ZERO, |(_, at)| *at)));
+            Ok((instance.checkpoint, identity, found.server, promoted))
+        }
+        None => {
+            for sql in setup::ensure_publication(control, config, &[], waiting).await? {
+                tracing::info!(sql, "made the publication");
+            }
+            // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
+            let floor = xmin_barrier::xmin(control).await.map_err(fault)?;
+            let made = setup::ensure_slot(control, config, waiting).await?;
+            if let Some(lsn) = made {
+                tracing::info!(slot = config.source.slot, %lsn, "made the slot");
+            }
+            let found = find(config, control, server).await?;
+            let Some(confirmed) = found.slot.as_ref().and_then(slot::Slot::confirmed) else {
+                let what = "the slot vanished while it was being set up";
+                return Err(Hindrance::Later(Fault::unavailable(what, "it is tried again")));
+            };
+            let identity = found.identity(config);
+            store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
+            Ok((confirmed, identity, found.server, None))
+        }
+    }
+}
+
+/// What the server says, by a real replication connection and by SQL.
+///
+/// # Errors
+/// As every connection.
+pub(crate) async fn find(config: &Config, control: &Session, server: server::Server) -> Result<Found, Fault> {
+    let fault = |error: tokio_postgres::Error| control.fault(&error);
+    let mut wire = Wire::connect(&config.source, "pg2planhat identify").await?;
+    let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
+    let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
+    wire.close().await;
+    Ok(Found {
+        system,
+        history,
+        server,
+        slot: slot::slot(control, &config.source.slot).await.map_err(fault)?,
+        publication: publication::publication(control, &config.source.publication).await.map_err(fault)?,
+    })
+}

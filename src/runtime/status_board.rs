@@ -1,0 +1,163 @@
+//! What the process says of itself: the status document and the metrics, from one source.
+//!
+//! * In: what the corridor knows, once a second; what a start meets.
+//! * Out: the [`Status`] that `/status`, `/readyz` and `/metrics` are made of.
+//! * Never: "ready" where nothing flows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::admin::{Heartbeat, Looks};
+use crate::config::Config;
+use crate::model::Fault;
+use crate::runtime::promotion::Carried;
+use crate::runtime::section_report::unknown;
+use crate::runtime::start_error::Needs;
+use crate::telemetry::status::{InstanceState, Status};
+use crate::telemetry::{Age, Metrics, SectionMetrics};
+
+/// The board on which the process's state is written. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Board {
+    status: Arc<watch::Sender<Status>>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The pulse of the tasks.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Those who want to see it.
+    pub looks: Looks,
+    /// The time since the server's last message.
+    pub wire: Age,
+    sections: Arc<HashMap<String, SectionMetrics>>,
+    /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
+    left: Arc<Mutex<HashMap<String, [u64; 4]>>>,
+    /// What it knew beyond the state.
+    carried: Arc<Mutex<HashMap<String, Carried>>>,
+}
+
+impl Board {
+    /// A board that says "starting".
+    ///
+    /// # Errors
+    /// A bug in the metrics' declaration.
+    pub(crate) fn new(config: &Config) -> Result<Board, Fault> {
+        let metrics = Arc::new(Metrics::new()?);
+        let sections = config.sections.iter().map(|section| {
+            let name = section.name.as_str();
+            (name.to_owned(), metrics.section(name))
+        });
+        let sections = Arc::new(sections.collect());
+        let mut status = Status::starting(&*config.source.slot, &*config.source.publication);
+        status.sections = config.sections.iter().map(unknown).collect();
+        let (status, _) = watch::channel(status);
+        let wire = metrics.last_wire_message();
+        Ok(Board {
+            status: Arc::new(status),
+            metrics,
+            heartbeat: Arc::new(Heartbeat::new()),
+            looks: Looks::default(),
+            wire,
+            sections,
+            left: Arc::default(),
+            carried: Arc::default(),
+        })
+    }
+
+    /// A reader of it.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// The handles of one section.
+    pub(crate) fn section(&self, name: &str) -> Option<SectionMetrics> {
+        self.sections.get(name).cloned()
+    }
+
+    /// Writes a state without trouble; returns whether it is new.
+    pub(crate) fn is(&self, state: InstanceState) -> bool {
+        let mut new = false;
+        self.status.send_modify(|status| {
+            new = status.state != state;
+            status.state = state;
+            status.ready = false;
+            status.instance.leader = false;
+            (status.reason, status.message, status.remedy) = (None, None, None);
+        });
+        new
+    }
+
+    /// Writes what it is told that a start waits for, and with nothing that it waits no more.
+    pub(crate) fn waits(&self) -> impl Fn(Option<&Fault>) + Send + Sync {
+        |fault| {
+            self.status.send_modify(|status| {
+                status.message = fault.map(|fault| fault.what.clone());
+                status.remedy = fault.map(|fault| fault.remedy.clone());
+            });
+        }
+    }
+
+    /// Writes that something is away.
+    pub(crate) fn stalled(&self, fault: &Fault) {
+        self.status.send_modify(|status| {
+            status.state = InstanceState::Stalled;
+            status.ready = false;
+            status.instance.leader = false;
+            status.reason = None;
+            status.message = Some(fault.what.clone());
+            status.remedy = Some(fault.remedy.clone());
+        });
+    }
+
+    /// Writes that a person must decide; returns whether that, or its reason, is new.
+    pub(crate) fn needs_person(&self, needs: &Needs) -> bool {
+        let mut new = false;
+        self.status.send_modify(|status| {
+            new = status.reason != Some(needs.reason);
+            status.state = InstanceState::NeedsPerson;
+            status.ready = false;
+            status.instance.leader = false;
+            status.reason = Some(needs.reason);
+            status.message = Some(needs.fault.what.clone());
+            status.remedy = Some(needs.fault.remedy.clone());
+        });
+        new
+    }
+
+    /// Whether that is what stands written.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        self.status.borrow().state == InstanceState::NeedsPerson
+    }
+
+    /// The epoch by which this process leads, if it does.
+    pub(crate) fn term(&self) -> Option<i64> {
+        let status = self.status.borrow();
+        status.instance.epoch.filter(|_| status.instance.leader)
+    }
+
+    /// Leaves what a section's counters show as unsettled to the next corridor.
+    pub(crate) fn leave(&self, name: &str, left: [u64; 4]) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), left);
+    }
+
+    /// What the last corridor left of a section.
+    pub(crate) fn left(&self, name: &str) -> [u64; 4] {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
+    }
+
+    /// Leaves what is known of a section beyond the state to the next corridor.
+    pub(crate) fn carry(&self, name: &str, carried: Carried) {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), carried);
+    }
+
+    /// What the last corridor knew beyond the state.
+    pub(crate) fn carried(&self) -> HashMap<String, Carried> {
+        std::mem::take(&mut self.carried.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the document.
+    pub(crate) fn modify(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+}

@@ -1,0 +1,73 @@
+//! What tests and benchmarks outside of the crate reach into, room by room.
+//!
+//! * In: nothing.
+//! * Out: the names that `tests/` and `benches/` use.
+//! * Never: an interface. It changes with the code.
+
+#![allow(missing_docs, reason = "each name is documented where it is defined")]
+
+pub mod admin {
+    pub use crate::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
+}
+
+pub mod cli {
+    pub use crate::cli::Cli;
+}
+
+pub mod config {
+    pub use crate::config::{
+        ActivityNames, BatchLimits, Config, Constant, Field, Flush, InDoubt, Kind, Model, Planhat, Secret, Section,
+        Source, Start, Sync, TableName, load_source, parse,
+    };
+}
+
+pub mod delivery {
+    pub use crate::delivery::checkpoint::Progress;
+    pub use crate::delivery::section::{Chunk, Lane, Range, Shut};
+    pub use crate::delivery::{Action, Engine, Route, Settings};
+}
+
+pub mod mapping {
+    pub use crate::mapping::Mapping;
+}
+
+pub mod model {
+    pub use crate::model::{
+        Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, Rows, SectionName, Type, Value,
+    };
+}
+
+pub mod planhat {
+    pub use crate::planhat::{Answer, Client, Endpoint, RefusedItem, Reply, Verdict, match_refused, read};
+}
+
+pub mod postgres {
+    pub use crate::postgres::catalog::types::Types;
+    pub use crate::postgres::replication::connection::Wire;
+    pub use crate::postgres::replication::decoder::{Decoder, Item};
+    pub use crate::postgres::replication::event::{Event, Fate, Start};
+    pub use crate::postgres::replication::stream::Stream;
+}
+
+pub mod runtime {
+    pub use crate::runtime::attach::position;
+    pub mod in_doubt {
+        pub use crate::runtime::in_doubt::*;
+    }
+}
+
+pub mod sim {
+    pub use crate::sim::{Keep, Names, Received, Route, Sim, SimFault, SimHandle, SimOptions, SinkKind, Stats};
+}
+
+pub mod state {
+    pub use crate::state::{
+        Attachment, BackfillProgress, Delivery, Op, OpenDelivery, Outcome, Phase, Quarantined, SectionPhase,
+        SectionRow, Totals,
+    };
+}
+
+pub mod telemetry {
+    pub use crate::telemetry::status::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
+    pub use crate::telemetry::{Filtered, Metrics, SectionMetrics};
+}
