@@ -10,14 +10,14 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use pg2planhat::testing::config::{Config, Section};
-use pg2planhat::testing::delivery::Lane;
 use pg2planhat::testing::delivery::Progress;
+use pg2planhat::testing::delivery::SectionDelivery;
 use pg2planhat::testing::delivery::{Action, Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Lsn, Position};
 use pg2planhat::testing::planhat::{Answer, Reply, Verdict, read};
 use pg2planhat::testing::postgres::Types;
-use pg2planhat::testing::postgres::{Decoder, Item};
+use pg2planhat::testing::postgres::{DecodedItem, Decoder};
 
 const METRIC: &[u8] = include_bytes!("recorded/metric.pgoutput");
 const ACTIVITY: &[u8] = include_bytes!("recorded/activity.pgoutput");
@@ -90,7 +90,7 @@ fn decode(bencher: Bencher<'_, '_>, bytes: &[u8]) {
         decoder.feed(run.clone());
         let mut cells = 0;
         while let Some(item) = decoder.next_item().expect("recorded bytes") {
-            if let Item::Insert(_, row) = item {
+            if let DecodedItem::Insert(_, row) = item {
                 cells += row.cells.len();
             }
         }
@@ -102,24 +102,24 @@ fn decode(bencher: Bencher<'_, '_>, bytes: &[u8]) {
 fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
     let now = Duration::from_secs(1);
     let settings = Settings { budget: 64 << 20, halt_probe: Duration::from_secs(60) };
-    let mut engine = Engine::new(vec![Lane::new(section, Position::default())], Lsn(0), 1, settings);
+    let mut engine = Engine::new(vec![SectionDelivery::new(section, Position::default())], Lsn(0), 1, settings);
     let (mut decoder, types) = (Decoder::default(), Types::default());
     decoder.feed(run.clone());
     let mut bytes = 0;
     loop {
         match decoder.next_item().expect("recorded bytes") {
             None => break,
-            Some(Item::Insert(oid, row)) => engine.insert(oid, &row, now),
-            Some(Item::Begin(final_lsn, micros, _)) => engine.begin(final_lsn, micros),
-            Some(Item::Commit(end_lsn)) => engine.commit(end_lsn),
-            Some(Item::Keepalive(wal_end)) => engine.keepalive(wal_end),
-            Some(Item::Table(table)) => {
+            Some(DecodedItem::Insert(oid, row)) => engine.insert(oid, &row, now),
+            Some(DecodedItem::Begin(final_lsn, micros, _)) => engine.begin(final_lsn, micros),
+            Some(DecodedItem::Commit(end_lsn)) => engine.commit(end_lsn),
+            Some(DecodedItem::Keepalive(wal_end)) => engine.keepalive(wal_end),
+            Some(DecodedItem::Table(table)) => {
                 let columns = types.columns(&table.columns);
                 let mapping = Mapping::compile(section, config.planhat.bulk_activity_names, &columns);
                 let mapping = Ok(Rc::new(mapping.expect("the mapping fits the recorded table")));
                 engine.set_routes(table.oid, vec![Route { lane: 0, mapping }]);
             }
-            Some(Item::Ignored(_)) => {}
+            Some(DecodedItem::Ignored(_)) => {}
         }
     }
     // A second later everything is due.

@@ -108,7 +108,7 @@ impl Output {
     /// Where stdout cannot be written.
     pub fn table<R>(self, headers: &[&str], rows: impl IntoIterator<Item = R>) -> Result<(), Fault>
     where
-        R: IntoIterator<Item: Into<Piece>>,
+        R: IntoIterator<Item: Into<StyledText>>,
     {
         let headers: Vec<String> = headers.iter().map(|header| header.to_uppercase()).collect();
         let table = self.lay_out(&headers, rows);
@@ -145,15 +145,17 @@ impl Output {
 
     fn lay_out<R>(self, headers: &[String], rows: impl IntoIterator<Item = R>) -> Table
     where
-        R: IntoIterator<Item: Into<Piece>>,
+        R: IntoIterator<Item: Into<StyledText>>,
     {
-        let rows: Vec<Vec<Piece>> = rows.into_iter().map(|row| row.into_iter().map(Into::into).collect()).collect();
+        let rows: Vec<Vec<StyledText>> =
+            rows.into_iter().map(|row| row.into_iter().map(Into::into).collect()).collect();
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(u16::try_from(self.width()).unwrap_or(WIDTH)).style_text_only();
         let to_the_right = |index: usize| {
             let cells = || rows.iter().filter_map(|row| row.get(index));
-            cells().all(Piece::is_number) && cells().any(|piece| piece.text.starts_with(|c: char| c.is_ascii_digit()))
+            cells().all(StyledText::is_number)
+                && cells().any(|piece| piece.text.starts_with(|c: char| c.is_ascii_digit()))
         };
         let sides: Vec<CellAlignment> = (0..headers.len())
             .map(|index| if to_the_right(index) { CellAlignment::Right } else { CellAlignment::Left })
@@ -218,15 +220,15 @@ const UNITS: &[&str] = &["%", " B", " KiB", " MiB", " GiB", " TiB", " s", " min"
 
 /// What stands in a cell of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct StyledText {
     text: String,
     colour: Option<Colour>,
 }
 
-impl Piece {
+impl StyledText {
     /// Text in a colour.
-    pub fn painted(colour: Colour, text: impl Into<String>) -> Piece {
-        Piece { text: text.into(), colour: Some(colour) }
+    pub fn painted(colour: Colour, text: impl Into<String>) -> StyledText {
+        StyledText { text: text.into(), colour: Some(colour) }
     }
 
     /// A number, or the sign for none.
@@ -239,15 +241,15 @@ impl Piece {
     }
 }
 
-impl From<String> for Piece {
-    fn from(text: String) -> Piece {
-        Piece { text, colour: None }
+impl From<String> for StyledText {
+    fn from(text: String) -> StyledText {
+        StyledText { text, colour: None }
     }
 }
 
-impl From<&str> for Piece {
-    fn from(text: &str) -> Piece {
-        Piece { text: text.to_owned(), colour: None }
+impl From<&str> for StyledText {
+    fn from(text: &str) -> StyledText {
+        StyledText { text: text.to_owned(), colour: None }
     }
 }
 
@@ -359,9 +361,9 @@ mod tests {
         let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
         assert_eq!(lines, ["     a  b", " 1,234  x", "     -  5"], "{table}");
         assert!(
-            Piece::from("12.3 KiB").is_number()
-                && !Piece::from("2024-01-01").is_number()
-                && !Piece::from("1 ago").is_number()
+            StyledText::from("12.3 KiB").is_number()
+                && !StyledText::from("2024-01-01").is_number()
+                && !StyledText::from("1 ago").is_number()
         );
     }
 

@@ -7,7 +7,7 @@
 #![allow(missing_docs, reason = "each name is documented where it is defined")]
 
 pub mod admin {
-    pub use crate::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
+    pub use crate::admin::{AdminState, Heartbeat, Hosts, RefreshRequests, bind, serve};
 }
 
 pub mod cli {
@@ -23,7 +23,7 @@ pub mod config {
 
 pub mod delivery {
     pub use crate::delivery::checkpoint::Progress;
-    pub use crate::delivery::section::{Chunk, Lane, Range, Shut};
+    pub use crate::delivery::section::{BackfillQueue, Chunk, SectionDelivery, StopReason};
     pub use crate::delivery::{Action, Engine, Route, Settings};
 }
 
@@ -38,14 +38,14 @@ pub mod model {
 }
 
 pub mod planhat {
-    pub use crate::planhat::{Answer, Client, Endpoint, RefusedItem, Reply, Verdict, match_refused, read};
+    pub use crate::planhat::{Answer, Client, Endpoint, Reply, SinkRejection, Verdict, match_refused, read};
 }
 
 pub mod postgres {
     pub use crate::postgres::catalog::types::Types;
-    pub use crate::postgres::replication::connection::Wire;
-    pub use crate::postgres::replication::decoder::{Decoder, Item};
-    pub use crate::postgres::replication::event::{Event, Fate, Start};
+    pub use crate::postgres::replication::connection::ReplicationConnection;
+    pub use crate::postgres::replication::decoder::{DecodedItem, Decoder};
+    pub use crate::postgres::replication::event::{EndReason, StreamEvent, StreamStart};
     pub use crate::postgres::replication::stream::Stream;
 }
 
@@ -57,7 +57,7 @@ pub mod runtime {
 }
 
 pub mod sim {
-    pub use crate::sim::{Keep, Names, Received, Route, Sim, SimFault, SimHandle, SimOptions, SinkKind, Stats};
+    pub use crate::sim::{Keep, Names, Received, Sim, SimFault, SimHandle, SimOptions, SinkKind, SinkRoute, Stats};
 }
 
 pub mod state {

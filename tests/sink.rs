@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pg2planhat::testing::config::{ActivityNames, Kind, Model, Planhat, Secret};
-use pg2planhat::testing::planhat::{Answer, Client, Endpoint, RefusedItem, Verdict, match_refused};
+use pg2planhat::testing::planhat::{Answer, Client, Endpoint, SinkRejection, Verdict, match_refused};
 use pg2planhat::testing::sim::{Sim, SimFault, SimHandle, SimOptions, SinkKind};
 
 const ITEMS: [&str; 2] =
@@ -47,7 +47,7 @@ async fn a_refused_item_is_found_in_its_batch() {
     sim.queue_fault(SimFault::Refuse { field: "externalId".into(), equals: "b".into(), error: "unwanted".into() });
     let answer = metrics(&sim).await;
     let Verdict::Partial(refused) = answer.verdict else { panic!("{answer:?}") };
-    assert_eq!(refused, [RefusedItem { item: serde_json::from_str(ITEMS[1]).ok(), error: "unwanted".into() }]);
+    assert_eq!(refused, [SinkRejection { item: serde_json::from_str(ITEMS[1]).ok(), error: "unwanted".into() }]);
     let items: Vec<&[u8]> = ITEMS.iter().map(|item| item.as_bytes()).collect();
     assert_eq!(match_refused(&items, &refused).by_index, [(1, "unwanted".to_owned())]);
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pg2planhat::testing::postgres::Stream;
-use pg2planhat::testing::postgres::{Event, Start};
+use pg2planhat::testing::postgres::{StreamEvent, StreamStart};
 
 use crate::harness::{Cluster, ConfigText};
 
@@ -43,7 +43,7 @@ pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publicatio
     let from = cluster.text(&from).await;
     let config =
         pg2planhat::testing::config::parse(&config.render(), "the bench").unwrap_or_else(|errors| panic!("{errors}"));
-    let start = Start {
+    let start = StreamStart {
         slot: slot.to_owned(),
         publication: publication.to_owned(),
         server: None,
@@ -57,9 +57,9 @@ pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publicatio
     let mut read = 0;
     while read < rows {
         match stream.events.recv().await.unwrap() {
-            Event::Run(run) => read += inserts(&run),
-            Event::Started => {}
-            Event::Ended(ended) => panic!("{ended:?}"),
+            StreamEvent::Run(run) => read += inserts(&run),
+            StreamEvent::Started => {}
+            StreamEvent::Ended(ended) => panic!("{ended:?}"),
         }
         stream.control.beat();
     }

@@ -17,8 +17,8 @@ pub(crate) mod tests;
 pub use crate::admin::heartbeat::Heartbeat;
 pub(crate) use crate::admin::heartbeat::Stuck;
 pub use crate::admin::host::Hosts;
-pub(crate) use crate::admin::refresh::Attendant;
-pub use crate::admin::refresh::Looks;
+pub(crate) use crate::admin::refresh::RefreshHandle;
+pub use crate::admin::refresh::RefreshRequests;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +51,7 @@ pub struct AdminState {
     /// Who may be meant by a request.
     pub hosts: Hosts,
     /// By which the figures are asked for anew.
-    pub looks: Looks,
+    pub looks: RefreshRequests,
 }
 
 impl AdminState {

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The looks at one board. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Looks(Arc<Inner>);
+pub struct RefreshRequests(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -25,7 +25,7 @@ struct Inner {
     attendants: AtomicUsize,
 }
 
-impl Looks {
+impl RefreshRequests {
     /// Waits until the board is fresh, where somebody writes it.
     pub async fn fresh(&self) {
         if self.0.attendants.load(Ordering::Relaxed) == 0 {
@@ -38,17 +38,17 @@ impl Looks {
     }
 
     /// Takes up the writing of the board, until what this gives is dropped.
-    pub fn attend(&self) -> Attendant {
+    pub fn attend(&self) -> RefreshHandle {
         self.0.attendants.fetch_add(1, Ordering::Relaxed);
-        Attendant(self.clone())
+        RefreshHandle(self.clone())
     }
 }
 
 /// The one who writes the board.
 #[derive(Debug)]
-pub struct Attendant(Looks);
+pub struct RefreshHandle(RefreshRequests);
 
-impl Attendant {
+impl RefreshHandle {
     /// Resolves when someone looks.
     pub async fn asked(&self) {
         self.0.0.asked.notified().await;
@@ -60,7 +60,7 @@ impl Attendant {
     }
 }
 
-impl Drop for Attendant {
+impl Drop for RefreshHandle {
     fn drop(&mut self) {
         self.0.0.attendants.fetch_sub(1, Ordering::Relaxed);
     }

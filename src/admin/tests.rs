@@ -12,7 +12,7 @@ struct Server {
     address: SocketAddr,
     status: watch::Sender<Status>,
     heartbeat: Arc<Heartbeat>,
-    looks: Looks,
+    looks: RefreshRequests,
     stop: oneshot::Sender<()>,
     ended: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -23,7 +23,7 @@ async fn server(status: Status) -> Server {
     let (sender, receiver) = watch::channel(status);
     let (stop, stopped) = oneshot::channel::<()>();
     let heartbeat = Arc::new(Heartbeat::new());
-    let looks = Looks::default();
+    let looks = RefreshRequests::default();
     let state = AdminState {
         status: receiver,
         metrics: Arc::new(Metrics::new().unwrap()),

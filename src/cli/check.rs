@@ -22,7 +22,7 @@ pub struct Args {}
 
 /// The JSON form.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct CheckDocument<'a> {
     findings: &'a [Finding],
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
     findings.push(planhat::probe(&config.planhat).await);
     findings.sort_by_key(|finding| finding.severity);
     if context.json() {
-        context.output.document(&Document { findings: &findings })?;
+        context.output.document(&CheckDocument { findings: &findings })?;
     } else {
         print(context, &findings)?;
     }

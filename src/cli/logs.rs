@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::model::{Exit, Fault, SectionName};
 use crate::operations;
 use crate::state::{DeliveryFilter, DeliveryRow, Outcome};
-use crate::terminal::{Colour, Piece, bytes, count, plural};
+use crate::terminal::{Colour, StyledText, bytes, count, plural};
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
@@ -96,7 +96,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 const HEADERS: [&str; 8] = ["id", "when (UTC)", "section", "phase", "rows", "keys", "outcome", "answer"];
 
-fn cells(row: &DeliveryRow) -> [Piece; 8] {
+fn cells(row: &DeliveryRow) -> [StyledText; 8] {
     let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
     [
         row.id.to_string().into(),
@@ -106,7 +106,7 @@ fn cells(row: &DeliveryRow) -> [Piece; 8] {
         (&*row.phase).into(),
         count(u64::try_from(row.rows).unwrap_or(0)).into(),
         keys(row).into(),
-        Piece::painted(colour(&row.outcome), &*row.outcome),
+        StyledText::painted(colour(&row.outcome), &*row.outcome),
         format!("{status}{}", again(row)).into(),
     ]
 }

@@ -54,38 +54,40 @@ fn batch(section: &Section, number: usize, sum: usize) -> Option<(u64, u64)> {
 
 /// The JSON form. Items go through as they are: another writer would change their digits.
 #[derive(Serialize)]
-struct Document<'a> {
+struct PreviewDocument<'a> {
     section: &'a str,
-    items: Vec<Entry<'a>>,
-    batch: Option<Batch>,
+    items: Vec<PreviewEntry<'a>>,
+    batch: Option<PreviewBatch>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entry<'a> {
+enum PreviewEntry<'a> {
     Item { key: &'a str, item: &'a RawValue, bytes: usize },
     Refused { key: &'a str, refused: &'a str },
 }
 
 #[derive(Serialize)]
-struct Batch {
+struct PreviewBatch {
     rows: u64,
     bytes: u64,
     largest_item_bytes: usize,
 }
 
-fn document<'a>(section: &'a Section, shown: &'a [Previewed]) -> Result<Document<'a>, Fault> {
+fn document<'a>(section: &'a Section, shown: &'a [Previewed]) -> Result<PreviewDocument<'a>, Fault> {
     let no_json = |error| Fault::bug(format!("an item that is not JSON: {error}"));
     let mut items = Vec::new();
     for Previewed { key, item } in shown {
         items.push(match item {
-            Ok(item) => Entry::Item { key, item: serde_json::from_slice(item).map_err(no_json)?, bytes: item.len() },
-            Err(refused) => Entry::Refused { key, refused },
+            Ok(item) => {
+                PreviewEntry::Item { key, item: serde_json::from_slice(item).map_err(no_json)?, bytes: item.len() }
+            }
+            Err(refused) => PreviewEntry::Refused { key, refused },
         });
     }
     let (number, sum, largest_item_bytes) = weigh(shown);
-    let batch = batch(section, number, sum).map(|(rows, bytes)| Batch { rows, bytes, largest_item_bytes });
-    Ok(Document { section: section.name.as_str(), items, batch })
+    let batch = batch(section, number, sum).map(|(rows, bytes)| PreviewBatch { rows, bytes, largest_item_bytes });
+    Ok(PreviewDocument { section: section.name.as_str(), items, batch })
 }
 
 fn print(context: &Context, section: &Section, shown: &[Previewed]) -> Result<(), Fault> {

@@ -17,12 +17,12 @@ use crate::terminal::{count, plural, pretty, printable};
 pub struct Args {
     /// What to do with them
     #[command(subcommand)]
-    pub action: Action,
+    pub action: QuarantineCommand,
 }
 
 /// What to do with held rows.
 #[derive(Debug, clap::Subcommand)]
-pub enum Action {
+pub enum QuarantineCommand {
     /// List them, oldest first
     List {
         /// Which
@@ -88,7 +88,7 @@ impl Filter {
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     match args.action {
-        Action::List { filter, limit } => {
+        QuarantineCommand::List { filter, limit } => {
             let filter = filter.meant(context)?;
             let store = operations::store(&config).await?;
             let mut rows =
@@ -97,13 +97,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             rows.truncate(limit as usize);
             list(context, &rows, more)
         }
-        Action::Show { id } => {
+        QuarantineCommand::Show { id } => {
             let store = operations::store(&config).await?;
             let shown = store.quarantine_show(id).await.map_err(|error| error.fault())?;
             show(context, &shown.ok_or_else(|| absent(&[id]))?)
         }
-        Action::Retry(chosen) => retry(context, &config, &chosen).await,
-        Action::Drop(chosen) => forget(context, &config, &chosen).await,
+        QuarantineCommand::Retry(chosen) => retry(context, &config, &chosen).await,
+        QuarantineCommand::Drop(chosen) => forget(context, &config, &chosen).await,
     }
 }
 

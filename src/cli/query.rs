@@ -9,7 +9,7 @@ use crate::config;
 use crate::model::{Exit, Fault};
 use crate::postgres::connection::session::connect_sql;
 use crate::postgres::console;
-use crate::postgres::console::{Answer, Bounds};
+use crate::postgres::console::{Bounds, QueryAnswer};
 use crate::terminal::{count, plural};
 
 /// Arguments of `query`.
@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let format = if context.json() { Format::Json } else { args.format };
     match format {
         Format::Json => {
-            let Answer { columns, rows, truncated } = &answer;
+            let QueryAnswer { columns, rows, truncated } = &answer;
             context.output.document(&serde_json::json!({"columns": columns, "rows": rows, "truncated": truncated}))?;
         }
         Format::Csv => {
@@ -90,7 +90,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
-fn table(context: &Context, answer: &Answer) -> Result<(), Fault> {
+fn table(context: &Context, answer: &QueryAnswer) -> Result<(), Fault> {
     let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
     let rows: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     context.output.records(&answer.columns, &rows)?;

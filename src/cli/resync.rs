@@ -16,7 +16,7 @@ pub struct Args {
     pub section: String,
     /// Where to begin
     #[command(flatten)]
-    pub from: From,
+    pub from: FromArgs,
     /// Do it without asking
     #[arg(long)]
     pub yes: bool,
@@ -25,7 +25,7 @@ pub struct Args {
 /// Where a re-sync begins.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-pub struct From {
+pub struct FromArgs {
     /// Rows behind this key
     #[arg(long, value_name = "K", allow_hyphen_values = true)]
     pub from_key: Option<String>,
@@ -52,12 +52,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
     let store = operations::store(&config).await?;
     let from = match (&args.from.from_key, &args.from.from_time) {
-        (Some(key), _) => operations::From::Key(key.clone()),
+        (Some(key), _) => operations::ResyncFrom::Key(key.clone()),
         (None, Some(time)) => {
             let wrong = |_| Fault::usage(format!("{time:?} is no time"), crate::cli::logs::TIMES);
-            operations::From::Time(crate::cli::logs::time(time).map_err(wrong)?)
+            operations::ResyncFrom::Time(crate::cli::logs::time(time).map_err(wrong)?)
         }
-        (None, None) => operations::From::All,
+        (None, None) => operations::ResyncFrom::All,
     };
     let Some(plan) = operations::plan_resync(&config, section, &from).await? else {
         let plan = operations::ResyncPlan { section: section.name.to_string(), from: None, rows: 0, counted: true };

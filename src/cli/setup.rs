@@ -25,7 +25,7 @@ pub struct Args {
 /// One step. Nothing is made where the state knows of a slot or a publication that is not what it was: that would hide a
 /// gap, which `repair` closes.
 #[derive(Debug, Serialize)]
-struct Step {
+struct SetupStep {
     /// `publication`, `slot`, `state`.
     what: &'static str,
     name: String,
@@ -72,7 +72,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
-async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
+async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
     if let Some(fault) = operations::standing(config).await?.hindrance() {
         return Err(fault);
     }
@@ -80,7 +80,7 @@ async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
     // The log says it, on stderr.
     let told = |_: Option<&Fault>| ();
     let altered = setup::ensure_publication(&session, config, &[], &told).await?;
-    let publication = Step {
+    let publication = SetupStep {
         what: "publication",
         name: config.source.publication.clone(),
         made: !altered.is_empty(),
@@ -88,7 +88,7 @@ async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
         sql: altered,
     };
     let lsn = setup::ensure_slot(&session, config, &told).await?;
-    let slot = Step {
+    let slot = SetupStep {
         what: "slot",
         name: config.source.slot.clone(),
         made: lsn.is_some(),
@@ -111,7 +111,7 @@ async fn make(config: &Arc<Config>) -> Result<Vec<Step>, Fault> {
     if !there {
         store.migrate().await.map_err(at)?;
     }
-    let state = Step {
+    let state = SetupStep {
         what: "state schema",
         name: config.state.schema.clone(),
         made: !there,

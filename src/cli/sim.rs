@@ -26,7 +26,7 @@ pub struct Args {
     pub max_body: u64,
     /// What it keeps of what it receives
     #[arg(long, value_name = "WHAT", default_value = "items")]
-    pub keep: Kept,
+    pub keep: KeepArg,
     /// Every answer waits so many milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub latency: u64,
@@ -50,7 +50,7 @@ pub enum Strict {
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Kept {
+pub enum KeepArg {
     /// Items, to be read at /sim/received
     Items,
     /// Only how many there were
@@ -75,9 +75,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         },
         max_body: args.max_body,
         keep: match args.keep {
-            Kept::Items => Keep::Items,
-            Kept::Counts => Keep::Counts,
-            Kept::Bytes => Keep::Bytes,
+            KeepArg::Items => Keep::Items,
+            KeepArg::Counts => Keep::Counts,
+            KeepArg::Bytes => Keep::Bytes,
         },
         latency: Duration::from_millis(args.latency),
         token: None,

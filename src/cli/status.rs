@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::model::{Exit, Fault};
 use crate::operations;
 use crate::telemetry::status::{Backfill, InstanceState, SectionState, SectionStatus, Status};
-use crate::terminal::{Colour, Piece, bytes, count, plural};
+use crate::terminal::{Colour, StyledText, bytes, count, plural};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -96,7 +96,7 @@ fn slot(context: &Context, status: &Status) -> Result<(), Fault> {
     context.output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))
 }
 
-fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [Piece; 7] {
+fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [StyledText; 7] {
     let colour = match section.state {
         // As it was when an instance last ran.
         SectionState::Streaming | SectionState::Backfilling if !flows => Colour::Dim,
@@ -114,9 +114,13 @@ fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [Piece; 7] {
     let quarantined = count(section.rows_quarantined);
     [
         section.name.clone().into(),
-        Piece::painted(colour, section.state.to_string()),
+        StyledText::painted(colour, section.state.to_string()),
         count(section.rows_delivered).into(),
-        if section.rows_quarantined > 0 { Piece::painted(Colour::Yellow, quarantined) } else { quarantined.into() },
+        if section.rows_quarantined > 0 {
+            StyledText::painted(Colour::Yellow, quarantined)
+        } else {
+            quarantined.into()
+        },
         section.lag_seconds.map_or_else(|| "-".to_owned(), time).into(),
         last.map_or_else(
             || "-".to_owned(),

@@ -1,21 +1,21 @@
 //! A cursor over one mapping of the file, bound to its table of keys.
 //!
-//! * In: a node and the [`Key`]s that it may have.
+//! * In: a node and the [`KeySpec`]s that it may have.
 //! * Out: values, one key at a time; what is wrong goes to the report, and the decoder goes on to the next key.
 //! * Never: the text of a secret in an error; a second error for what is wrong already.
 
 use std::borrow::Cow;
 
-use crate::config::error::{Complaint, Mark, Report, shown};
-use crate::config::keys::{Key, SECRET, Shape};
-use crate::config::yaml::{Name, Node, Value};
+use crate::config::error::{Complaint, ErrorCollector, Mark, shown};
+use crate::config::keys::{KeySpec, SECRET, Shape};
+use crate::config::yaml::{KeyName, Node, NodeValue};
 use crate::config::{Secret, scalar};
 use crate::model::Fault;
 use crate::model::nearest::did_you_mean;
 
 /// What all cursors of one file share.
-pub(crate) struct Context<'a> {
-    pub(crate) report: Report,
+pub(crate) struct DecodeContext<'a> {
+    pub(crate) report: ErrorCollector,
     /// How secrets are read: [`Secret::reveal`], and something else in tests.
     pub(crate) reveal: &'a dyn Fn(&Secret) -> Result<String, Fault>,
 }
@@ -23,11 +23,11 @@ pub(crate) struct Context<'a> {
 /// One mapping.
 pub(crate) struct Map<'a> {
     pub(crate) at: Mark,
-    entries: &'a [(Name, Node)],
-    keys: &'static [Key],
+    entries: &'a [(KeyName, Node)],
+    keys: &'static [KeySpec],
     /// Where this is, in words: `source`, `section "logins"`. Empty at the top.
     place: String,
-    context: &'a Context<'a>,
+    context: &'a DecodeContext<'a>,
     /// It was of a wrong type: missing keys are no news.
     silent: bool,
 }
@@ -41,15 +41,20 @@ pub(crate) struct GivenSecret {
 
 impl<'a> Map<'a> {
     /// Opens a mapping, and reports unknown and repeated keys.
-    pub(crate) fn open(node: &'a Node, keys: &'static [Key], place: String, context: &'a Context<'a>) -> Map<'a> {
+    pub(crate) fn open(
+        node: &'a Node,
+        keys: &'static [KeySpec],
+        place: String,
+        context: &'a DecodeContext<'a>,
+    ) -> Map<'a> {
         let mut map = Map { at: node.at, entries: &[], keys, place, context, silent: false };
         match &node.value {
-            Value::Map(entries) => {
+            NodeValue::Map(entries) => {
                 map.entries = entries;
                 map.check_names();
             }
-            Value::Scalar(..) | Value::List(_) if node.is_null() => {}
-            Value::Scalar(..) | Value::List(_) => {
+            NodeValue::Scalar(..) | NodeValue::List(_) if node.is_null() => {}
+            NodeValue::Scalar(..) | NodeValue::List(_) => {
                 map.silent = true;
                 let place = if map.place.is_empty() { "the file" } else { &map.place };
                 let message = format!("{place} must be a mapping, not {}", node.describe());
@@ -77,11 +82,11 @@ impl<'a> Map<'a> {
     }
 
     /// Opens `node` as a mapping within this one.
-    pub(crate) fn within(&self, node: &'a Node, keys: &'static [Key], name: &str) -> Map<'a> {
+    pub(crate) fn within(&self, node: &'a Node, keys: &'static [KeySpec], name: &str) -> Map<'a> {
         Map::open(node, keys, self.path(name), self.context)
     }
 
-    pub(crate) fn context(&self) -> &'a Context<'a> {
+    pub(crate) fn context(&self) -> &'a DecodeContext<'a> {
         self.context
     }
 
@@ -102,14 +107,14 @@ impl<'a> Map<'a> {
         }
     }
 
-    fn key(&self, name: &str) -> &'static Key {
+    fn key(&self, name: &str) -> &'static KeySpec {
         match self.keys.iter().find(|key| key.name == name) {
             Some(key) => key,
             None => unreachable!("{name} is not in the table of {}", self.place),
         }
     }
 
-    fn entry(&self, name: &str) -> Option<&'a (Name, Node)> {
+    fn entry(&self, name: &str) -> Option<&'a (KeyName, Node)> {
         self.entries.iter().find(|(given, _)| given.text == name)
     }
 
@@ -137,7 +142,7 @@ impl<'a> Map<'a> {
         self.context.report.add(at, message, remedy);
     }
 
-    fn missing(&self, key: &Key) {
+    fn missing(&self, key: &KeySpec) {
         if self.silent {
             return;
         }
@@ -172,7 +177,7 @@ impl<'a> Map<'a> {
     /// As [`Map::read`], with the value's place.
     pub(crate) fn read_marked<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Complaint>) -> Option<(Mark, T)> {
         let node = self.value(name)?;
-        let Value::Scalar(text, _) = &node.value else {
+        let NodeValue::Scalar(text, _) = &node.value else {
             self.report(
                 node.at,
                 format!("{} must be a single value, not {}", self.path(name), node.describe()),
@@ -231,20 +236,20 @@ impl<'a> Map<'a> {
 }
 
 /// All names of a table.
-fn names(keys: &'static [Key]) -> Vec<&'static str> {
+fn names(keys: &'static [KeySpec]) -> Vec<&'static str> {
     keys.iter().map(|key| key.name).collect()
 }
 
 fn secret_of(node: &Node) -> Option<Secret> {
     let entry = match &node.value {
-        Value::Scalar(text, _) => return Some(Secret::Inline(text.clone())),
-        Value::List(_) => return None,
-        Value::Map(entries) => match entries.as_slice() {
+        NodeValue::Scalar(text, _) => return Some(Secret::Inline(text.clone())),
+        NodeValue::List(_) => return None,
+        NodeValue::Map(entries) => match entries.as_slice() {
             [entry] => entry,
             _ => return None,
         },
     };
-    let (name, Node { value: Value::Scalar(text, _), .. }) = entry else { return None };
+    let (name, Node { value: NodeValue::Scalar(text, _), .. }) = entry else { return None };
     debug_assert!(SECRET.iter().all(|key| matches!(key.name, "env" | "file")), "the table knows more than this");
     match name.text.as_str() {
         _ if text.is_empty() => None,

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use crate::config::decoder::{GivenSecret, Map};
 use crate::config::error::Complaint;
-use crate::config::yaml::{Node, Value};
-use crate::config::{ActivityNames, Admin, Planhat, Secret, Source, State, TlsMode, names, scalar};
+use crate::config::yaml::{Node, NodeValue};
+use crate::config::{ActivityNames, Admin, Planhat, Secret, Source, StateConfig, TlsMode, names, scalar};
 
 /// Decodes `source`.
 pub(crate) fn source(map: &Map<'_>) -> Source {
@@ -120,10 +120,10 @@ pub(crate) fn planhat(map: &Map<'_>) -> Planhat {
 }
 
 /// Decodes `state`.
-pub(crate) fn state(map: &Map<'_>) -> State {
+pub(crate) fn state(map: &Map<'_>) -> StateConfig {
     let url = map.secret("url");
     check_url(map, url.as_ref());
-    State {
+    StateConfig {
         schema: map.read("schema", names::own_schema).unwrap_or_default(),
         url: url.map(|given| given.secret),
         keep_deliveries: map.read("keep_deliveries", scalar::duration).unwrap_or_default(),
@@ -138,12 +138,12 @@ pub(crate) fn admin(map: &Map<'_>) -> Admin {
 fn hosts(map: &Map<'_>) -> Vec<String> {
     const REMEDY: &str = "write a list of names, such as [metrics.example.com]";
     let Some(node) = map.given("hosts") else { return Vec::new() };
-    let Value::List(items) = &node.value else {
+    let NodeValue::List(items) = &node.value else {
         map.report(node.at, format!("{} must be a list, not {}", map.path("hosts"), node.describe()), REMEDY);
         return Vec::new();
     };
     let name = |item: &Node| {
-        let Value::Scalar(text, _) = &item.value else {
+        let NodeValue::Scalar(text, _) = &item.value else {
             let what = format!("{} must hold names, not {}", map.path("hosts"), item.describe());
             map.report(item.at, what, REMEDY);
             return None;

@@ -87,9 +87,9 @@ impl Complaint {
 
 /// Collects the errors of one file while it is decoded. Shared by all cursors, hence the inner mutability.
 #[derive(Default)]
-pub(crate) struct Report(RefCell<Vec<(Mark, Complaint)>>);
+pub(crate) struct ErrorCollector(RefCell<Vec<(Mark, Complaint)>>);
 
-impl Report {
+impl ErrorCollector {
     pub(crate) fn add(&self, at: Mark, message: impl Into<String>, remedy: impl Into<String>) {
         self.complain(at, Complaint::new(message, remedy));
     }

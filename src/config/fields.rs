@@ -8,7 +8,7 @@ use crate::config::decoder::Map;
 use crate::config::error::{Complaint, Mark, shown};
 use crate::config::keys::{ACTIVITY, FORM, METRIC, PlanhatField, Takes};
 use crate::config::scalar::{Plain, plain};
-use crate::config::yaml::{Name, Node, Value};
+use crate::config::yaml::{KeyName, Node, NodeValue};
 use crate::config::{Constant, Field, Kind, names};
 use crate::model::nearest::did_you_mean;
 
@@ -21,11 +21,11 @@ pub(crate) fn fields(section: &Map<'_>, kind: Option<Kind>, date_receipt: bool) 
         return Vec::new();
     };
     let place = section.path("fields");
-    let Value::Map(entries) = &node.value else {
+    let NodeValue::Map(entries) = &node.value else {
         section.report(node.at, format!("{place} must be a mapping, not {}", node.describe()), FORMS);
         return Vec::new();
     };
-    let decoder = Decoder { section, known: kind.map(known) };
+    let decoder = FieldDecoder { section, known: kind.map(known) };
     let mut fields = Vec::new();
     for (index, (name, value)) in entries.iter().enumerate() {
         if let Some((first, _)) = entries[..index].iter().find(|(earlier, _)| earlier.text == name.text) {
@@ -55,7 +55,7 @@ fn known(kind: Kind) -> &'static [PlanhatField] {
     }
 }
 
-fn mandatory(section: &Map<'_>, at: Mark, kind: Kind, entries: &[(Name, Node)]) {
+fn mandatory(section: &Map<'_>, at: Mark, kind: Kind, entries: &[(KeyName, Node)]) {
     let has = |field: &str| entries.iter().any(|(name, _)| name.text == field);
     let place = section.path("fields");
     match kind {
@@ -78,14 +78,14 @@ fn mandatory(section: &Map<'_>, at: Mark, kind: Kind, entries: &[(Name, Node)]) 
     }
 }
 
-struct Decoder<'m, 'a> {
+struct FieldDecoder<'m, 'a> {
     section: &'m Map<'a>,
     known: Option<&'static [PlanhatField]>,
 }
 
-impl Decoder<'_, '_> {
+impl FieldDecoder<'_, '_> {
     /// What the field takes; `None` where it is not known (and reported, if the kind is).
-    fn takes(&self, name: &Name, entries: &[(Name, Node)]) -> Option<Takes> {
+    fn takes(&self, name: &KeyName, entries: &[(KeyName, Node)]) -> Option<Takes> {
         let known = self.known?;
         let text = name.text.as_str();
         if let Some(field) = known.iter().find(|field| field.name == text) {
@@ -124,21 +124,21 @@ impl Decoder<'_, '_> {
         None
     }
 
-    fn field(&self, name: &Name, node: &Node, takes: Option<Takes>) -> Option<Field> {
+    fn field(&self, name: &KeyName, node: &Node, takes: Option<Takes>) -> Option<Field> {
         match &node.value {
-            Value::Map(entries) if takes == Some(Takes::Object) => self.object(name, node.at, entries),
+            NodeValue::Map(entries) if takes == Some(Takes::Object) => self.object(name, node.at, entries),
             // Of an unknown kind: `info` may be meant as an object, and its errors would mislead.
-            Value::Map(_) if takes.is_none() && name.text == "info" => None,
-            Value::Scalar(..) | Value::Map(_) | Value::List(_) => self.simple(&name.text, node, takes),
+            NodeValue::Map(_) if takes.is_none() && name.text == "info" => None,
+            NodeValue::Scalar(..) | NodeValue::Map(_) | NodeValue::List(_) => self.simple(&name.text, node, takes),
         }
     }
 
     /// `info` as an object. Its names are free, also `value`, `column` and `default`; but what looks like a form is
     /// refused, for it would silently mean something else than in every other field.
-    fn object(&self, name: &Name, at: Mark, entries: &[(Name, Node)]) -> Option<Field> {
-        let is_word = |word: &Name| FORM.iter().any(|key| key.name == word.text);
+    fn object(&self, name: &KeyName, at: Mark, entries: &[(KeyName, Node)]) -> Option<Field> {
+        let is_word = |word: &KeyName| FORM.iter().any(|key| key.name == word.text);
         let is_form = entries.iter().all(|(name, _)| is_word(name))
-            && entries.iter().any(|(_, node)| matches!(node.value, Value::Scalar(..)));
+            && entries.iter().any(|(_, node)| matches!(node.value, NodeValue::Scalar(..)));
         if entries.is_empty() {
             self.complain(at, &name.text, "an object without names", "add `name: column`, or remove it");
             return None;
@@ -169,9 +169,9 @@ impl Decoder<'_, '_> {
     fn simple(&self, path: &str, node: &Node, takes: Option<Takes>) -> Option<Field> {
         match &node.value {
             _ if node.is_null() => self.complain(node.at, path, "no value", FORMS),
-            Value::Scalar(text, is_plain) => return self.column(path, node.at, text, *is_plain),
-            Value::List(_) => self.complain(node.at, path, "a list", FORMS),
-            Value::Map(_) => return self.form(path, node, takes),
+            NodeValue::Scalar(text, is_plain) => return self.column(path, node.at, text, *is_plain),
+            NodeValue::List(_) => self.complain(node.at, path, "a list", FORMS),
+            NodeValue::Map(_) => return self.form(path, node, takes),
         }
         None
     }
@@ -238,7 +238,7 @@ impl Decoder<'_, '_> {
 
 /// A constant, fit for what its field takes.
 fn constant(node: &Node, takes: Option<Takes>) -> Result<Constant, Complaint> {
-    let Value::Scalar(text, is_plain) = &node.value else {
+    let NodeValue::Scalar(text, is_plain) = &node.value else {
         return Err(Complaint::new(
             format!("{} as a constant", node.describe()),
             "write text, a number, true or false",

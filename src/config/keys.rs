@@ -2,12 +2,12 @@
 //! read these tables, so a key, a default or a word of a choice stands once.
 //!
 //! * In: nothing.
-//! * Out: tables of [`Key`].
+//! * Out: tables of [`KeySpec`].
 //! * Never: a default anywhere else.
 
 /// One key of a mapping.
 #[derive(Debug)]
-pub(crate) struct Key {
+pub(crate) struct KeySpec {
     pub(crate) name: &'static str,
     pub(crate) shape: Shape,
     /// As it would be written in the file.
@@ -42,7 +42,7 @@ pub(crate) enum Shape {
     /// A single value: number, boolean or text.
     Constant,
     OneOf(&'static [&'static str]),
-    Object(&'static [Key]),
+    Object(&'static [KeySpec]),
     Sections,
     /// `backfill`, `now` or [`START`].
     Start,
@@ -52,22 +52,22 @@ pub(crate) enum Shape {
     Fields,
 }
 
-const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
-    Key { name, shape, default: None, required: false, about }
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> KeySpec {
+    KeySpec { name, shape, default: None, required: false, about }
 }
 
-impl Key {
-    const fn default(self, text: &'static str) -> Key {
-        Key { default: Some(text), ..self }
+impl KeySpec {
+    const fn default(self, text: &'static str) -> KeySpec {
+        KeySpec { default: Some(text), ..self }
     }
 
-    const fn required(self) -> Key {
-        Key { required: true, ..self }
+    const fn required(self) -> KeySpec {
+        KeySpec { required: true, ..self }
     }
 }
 
 /// The file.
-pub(crate) const ROOT: &[Key] = &[
+pub(crate) const ROOT: &[KeySpec] = &[
     key("source", Shape::Object(SOURCE), "The database that rows are read from."),
     key("planhat", Shape::Object(PLANHAT), "Where items go.").required(),
     key("state", Shape::Object(STATE), "Where the ledger and the checkpoints live."),
@@ -78,7 +78,7 @@ pub(crate) const ROOT: &[Key] = &[
 ];
 
 /// `source`
-pub(crate) const SOURCE: &[Key] = &[
+pub(crate) const SOURCE: &[KeySpec] = &[
     key("url", Shape::Secret, "postgres://… connection URL, instead of host, port, database and user."),
     key("host", Shape::Text, "Host name, address, comma-separated list of them, or directory of a Unix socket."),
     key("port", Shape::Port, "TCP port."),
@@ -107,7 +107,7 @@ pub(crate) const SOURCE: &[Key] = &[
 ];
 
 /// `planhat`
-pub(crate) const PLANHAT: &[Key] = &[
+pub(crate) const PLANHAT: &[KeySpec] = &[
     key("tenant", Shape::Secret, "Tenant UUID: the credential of the analytics endpoint.").required(),
     key("url", Shape::Url, "Base URL of the analytics host.").default("https://analytics.planhat.com"),
     key("bulk_activity_names", Shape::OneOf(&["current", "legacy"]), "Which names bulk activities are sent with.")
@@ -117,20 +117,20 @@ pub(crate) const PLANHAT: &[Key] = &[
 ];
 
 /// `state`
-pub(crate) const STATE: &[Key] = &[
+pub(crate) const STATE: &[KeySpec] = &[
     key("schema", Shape::Identifier, "Schema of the state.").default("pg2planhat"),
     key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
     key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept.").default("30d"),
 ];
 
 /// `admin`
-pub(crate) const ADMIN: &[Key] = &[
+pub(crate) const ADMIN: &[KeySpec] = &[
     key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
     key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
 ];
 
 /// One entry of `sections`
-pub(crate) const SECTION: &[Key] = &[
+pub(crate) const SECTION: &[KeySpec] = &[
     key("name", Shape::SectionName, "Unique name: 1 to 63 of a-z, A-Z, 0-9, _ and -.").required(),
     key("kind", Shape::OneOf(&["user_activity", "custom_metric"]), "What a row becomes.").required(),
     key("model", Shape::OneOf(&["Company", "EndUser", "Project", "Asset"]), "Whose metric it is; custom_metric only.")
@@ -149,30 +149,30 @@ pub(crate) const SECTION: &[Key] = &[
 ];
 
 /// A section's `start`, written as a mapping
-pub(crate) const START: &[Key] =
+pub(crate) const START: &[KeySpec] =
     &[key("after_key", Shape::Constant, "Begin with rows whose key is greater than this.").required()];
 
 /// A section's `batch`
-pub(crate) const BATCH: &[Key] = &[
+pub(crate) const BATCH: &[KeySpec] = &[
     key("rows", Shape::Count, "Items in a batch, at most.").default("10000"),
     key("bytes", Shape::Size, "Bytes of a request's body, at most; never over 30,000,000.").default("8MiB"),
 ];
 
 /// A section's `flush`, written as a mapping
-pub(crate) const FLUSH: &[Key] = &[
+pub(crate) const FLUSH: &[KeySpec] = &[
     key("daily_at", Shape::TimeOfDay, "Once a day at this wall-clock time.").required(),
     key("timezone", Shape::Zone, "The zone of that time.").default("UTC"),
 ];
 
 /// One field, written as a mapping: a constant, or a column with a default
-pub(crate) const FORM: &[Key] = &[
+pub(crate) const FORM: &[KeySpec] = &[
     key("value", Shape::Constant, "The same value in every item."),
     key("column", Shape::Identifier, "The column's name, as the catalog has it."),
     key("default", Shape::Constant, "Sent where the column is NULL."),
 ];
 
 /// A secret, written as a mapping
-pub(crate) const SECRET: &[Key] = &[
+pub(crate) const SECRET: &[KeySpec] = &[
     key("env", Shape::Text, "Name of the environment variable that holds it."),
     key("file", Shape::Path, "Path of the file that holds it."),
 ];
@@ -226,7 +226,7 @@ pub(crate) const METRIC: &[PlanhatField] = &[
 
 /// Each table of keys, with a name for messages of tests.
 #[cfg(test)]
-pub(crate) const TABLES: &[(&str, &[Key])] = &[
+pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("", ROOT),
     ("source", SOURCE),
     ("planhat", PLANHAT),

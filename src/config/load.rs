@@ -9,10 +9,10 @@ use crate::config::error::ConfigErrors;
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::config::decoder::{Context, Map};
-use crate::config::error::{Mark, Report, shown};
+use crate::config::decoder::{DecodeContext, Map};
+use crate::config::error::{ErrorCollector, Mark, shown};
 use crate::config::keys::ROOT;
-use crate::config::yaml::{Node, Value, parse as parse_yaml, place_of};
+use crate::config::yaml::{Node, NodeValue, parse as parse_yaml, place_of};
 use crate::config::{Config, Secret, Section, Source, cross_checks, endpoints, names, scalar, section};
 use crate::model::Fault;
 
@@ -42,8 +42,8 @@ pub fn load_source(path: &Path) -> Result<Source, ConfigErrors> {
 }
 
 fn parse_source(text: &str, origin: &str) -> Result<Source, ConfigErrors> {
-    let context = Context { report: Report::default(), reveal: &Secret::reveal };
-    let empty = Node { at: Mark::default(), value: Value::Map(Vec::new()) };
+    let context = DecodeContext { report: ErrorCollector::default(), reveal: &Secret::reveal };
+    let empty = Node { at: Mark::default(), value: NodeValue::Map(Vec::new()) };
     let root = match parse_yaml(text) {
         Ok(root) => root.unwrap_or(empty),
         Err((at, complaint)) => {
@@ -61,7 +61,7 @@ fn parse_source(text: &str, origin: &str) -> Result<Source, ConfigErrors> {
 fn read<T>(path: &Path, parse: impl Fn(&str, &str) -> Result<T, ConfigErrors>) -> Result<T, ConfigErrors> {
     let origin = path.display().to_string();
     let whole = |message: String, remedy: &str| {
-        let report = Report::default();
+        let report = ErrorCollector::default();
         report.add(Mark::default(), message, remedy);
         Err(finish(report, &origin))
     };
@@ -75,7 +75,7 @@ fn read<T>(path: &Path, parse: impl Fn(&str, &str) -> Result<T, ConfigErrors>) -
         Ok(text) => parse(text, &origin),
         Err(error) => {
             let before = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
-            let report = Report::default();
+            let report = ErrorCollector::default();
             report.add(place_of(before), "this is not UTF-8", "save the file as UTF-8");
             Err(finish(report, &origin))
         }
@@ -96,7 +96,7 @@ pub(crate) fn parse_with(
     origin: &str,
     reveal: &dyn Fn(&Secret) -> Result<String, Fault>,
 ) -> Result<Config, ConfigErrors> {
-    let context = Context { report: Report::default(), reveal };
+    let context = DecodeContext { report: ErrorCollector::default(), reveal };
     if text.len() > LARGEST {
         context.report.add(Mark::default(), format!("the configuration is larger than {LARGEST} bytes"), EXAMPLE);
         return Err(finish(context.report, origin));
@@ -118,11 +118,11 @@ pub(crate) fn parse_with(
     }
 }
 
-fn finish(report: Report, origin: &str) -> ConfigErrors {
+fn finish(report: ErrorCollector, origin: &str) -> ConfigErrors {
     report.finish(origin).unwrap_or(ConfigErrors(Vec::new()))
 }
 
-fn decode(root: &Node, context: &Context<'_>) -> Config {
+fn decode(root: &Node, context: &DecodeContext<'_>) -> Config {
     let map = Map::open(root, ROOT, String::new(), context);
     let source = endpoints::source(&map.object("source"));
     let sections = sections(&map, &source.schema);
@@ -146,7 +146,7 @@ fn sections(map: &Map<'_>, schema: &str) -> Vec<Section> {
         map.value("sections");
         return Vec::new();
     };
-    let Value::List(items) = &node.value else {
+    let NodeValue::List(items) = &node.value else {
         map.report(node.at, format!("sections must be a list, not {}", node.describe()), REMEDY);
         return Vec::new();
     };
@@ -178,10 +178,10 @@ fn sections(map: &Map<'_>, schema: &str) -> Vec<Section> {
 }
 
 fn name_of(item: &Node) -> Option<(Mark, &str)> {
-    let Value::Map(entries) = &item.value else { return None };
+    let NodeValue::Map(entries) = &item.value else { return None };
     let (_, node) = entries.iter().find(|(name, _)| name.text == "name")?;
     match &node.value {
-        Value::Scalar(text, _) if !node.is_null() => Some((node.at, text)),
-        Value::Scalar(..) | Value::List(_) | Value::Map(_) => None,
+        NodeValue::Scalar(text, _) if !node.is_null() => Some((node.at, text)),
+        NodeValue::Scalar(..) | NodeValue::List(_) | NodeValue::Map(_) => None,
     }
 }

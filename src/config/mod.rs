@@ -60,7 +60,7 @@ pub struct Config {
     /// Where items go.
     pub planhat: Planhat,
     /// The state schema.
-    pub state: State,
+    pub state: StateConfig,
     /// The admin port.
     pub admin: Admin,
     /// Byte budget of everything buffered.
@@ -151,7 +151,7 @@ pub enum ActivityNames {
 
 /// Where the ledger and the checkpoints live.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct StateConfig {
     /// Schema name.
     pub schema: String,
     /// Another PostgreSQL for the state; by default it is the source.

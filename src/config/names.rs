@@ -7,13 +7,13 @@
 use crate::config::TableName;
 use crate::config::error::{Complaint, shown};
 
-type Parsed<T> = Result<T, Complaint>;
+type NameResult<T> = Result<T, Complaint>;
 
 /// PostgreSQL's longest identifier (NAMEDATALEN - 1).
 const LONGEST: usize = 63;
 
 /// Any text but the empty one.
-pub(crate) fn text(text: &str) -> Parsed<String> {
+pub(crate) fn text(text: &str) -> NameResult<String> {
     match text {
         "" => Err(Complaint::new("an empty value", "write a value, or remove the key")),
         _ => Ok(text.to_owned()),
@@ -21,7 +21,7 @@ pub(crate) fn text(text: &str) -> Parsed<String> {
 }
 
 /// A name as the catalog has it.
-pub(crate) fn identifier(name: &str) -> Parsed<String> {
+pub(crate) fn identifier(name: &str) -> NameResult<String> {
     if name.len() > LONGEST {
         return Err(Complaint::new(
             format!("the name {} is {} bytes long", shown(name), name.len()),
@@ -32,7 +32,7 @@ pub(crate) fn identifier(name: &str) -> Parsed<String> {
 }
 
 /// A schema that may be created: PostgreSQL keeps `pg_…` to itself.
-pub(crate) fn own_schema(name: &str) -> Parsed<String> {
+pub(crate) fn own_schema(name: &str) -> NameResult<String> {
     if name.starts_with("pg_") {
         return Err(Complaint::new(
             format!("PostgreSQL reserves schema names such as {}", shown(name)),
@@ -43,7 +43,7 @@ pub(crate) fn own_schema(name: &str) -> Parsed<String> {
 }
 
 /// The name of a replication slot.
-pub(crate) fn slot(name: &str) -> Parsed<String> {
+pub(crate) fn slot(name: &str) -> NameResult<String> {
     let fine = (1..=LONGEST).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if fine {
@@ -56,7 +56,7 @@ pub(crate) fn slot(name: &str) -> Parsed<String> {
 }
 
 /// The name of a section.
-pub(crate) fn section(name: &str) -> Parsed<String> {
+pub(crate) fn section(name: &str) -> NameResult<String> {
     let fine = (1..=LONGEST).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if fine {
@@ -69,7 +69,7 @@ pub(crate) fn section(name: &str) -> Parsed<String> {
 }
 
 /// `table`, `schema.table`, either part in SQL's double quotes where it holds a dot or a quote.
-pub(crate) fn table(text: &str, default_schema: &str) -> Parsed<TableName> {
+pub(crate) fn table(text: &str, default_schema: &str) -> NameResult<TableName> {
     let complain = |why: &str| {
         Complaint::new(
             format!("{} is not a table name: {why}", shown(text)),
@@ -126,7 +126,7 @@ fn quoted_part(text: &str) -> Option<(String, &str)> {
 }
 
 /// `address:port`, `[address]:port` or `name:port`.
-pub(crate) fn listen(text: &str) -> Parsed<String> {
+pub(crate) fn listen(text: &str) -> NameResult<String> {
     let named = |text: &str| {
         text.rsplit_once(':').is_some_and(|(host, port)| {
             let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
@@ -144,7 +144,7 @@ pub(crate) fn listen(text: &str) -> Parsed<String> {
 }
 
 /// A name that a request's Host header may have, without its port.
-pub(crate) fn host(text: &str) -> Parsed<String> {
+pub(crate) fn host(text: &str) -> NameResult<String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if !text.is_empty() && text.bytes().all(fine) {
         return Ok(text.to_owned());
@@ -156,7 +156,7 @@ pub(crate) fn host(text: &str) -> Parsed<String> {
 }
 
 /// The base URL of the sink, without trailing slashes. Its text is in no complaint: it may hold what it should not.
-pub(crate) fn base_url(text: &str) -> Parsed<String> {
+pub(crate) fn base_url(text: &str) -> NameResult<String> {
     const REMEDY: &str = "write the scheme and the host alone, such as https://analytics.planhat.com";
     let complain = |why: &str| Complaint::new(format!("the URL of Planhat {why}"), REMEDY);
     let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::config::error::{Complaint, shown};
 use crate::model::nearest::did_you_mean;
 
-type Parsed<T> = Result<T, Complaint>;
+type ScalarResult<T> = Result<T, Complaint>;
 
 /// The longest duration: far beyond use, and safe to add to any clock.
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
 /// `250ms`, `5s`, `10m`, `1h`, `30d`; `0s` is allowed.
-pub(crate) fn duration(text: &str) -> Parsed<Duration> {
+pub(crate) fn duration(text: &str) -> ScalarResult<Duration> {
     let complain = || {
         Complaint::new(
             format!("{} is not a duration", shown(text)),
@@ -39,7 +39,7 @@ pub(crate) fn duration(text: &str) -> Parsed<Duration> {
 }
 
 /// A duration that is not zero.
-pub(crate) fn positive_duration(text: &str) -> Parsed<Duration> {
+pub(crate) fn positive_duration(text: &str) -> ScalarResult<Duration> {
     match duration(text)? {
         Duration::ZERO => Err(Complaint::new("a duration of zero", "write at least 1ms")),
         some => Ok(some),
@@ -47,7 +47,7 @@ pub(crate) fn positive_duration(text: &str) -> Parsed<Duration> {
 }
 
 /// `64KiB`, `8MiB`, `1GiB`, `64kB`, `8MB`, `1GB`, plain bytes.
-pub(crate) fn size(text: &str) -> Parsed<u64> {
+pub(crate) fn size(text: &str) -> ScalarResult<u64> {
     let complain = || {
         Complaint::new(
             format!("{} is not a size", shown(text)),
@@ -79,7 +79,7 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 /// `true`, `false`; also YAML 1.1's words for them.
-pub(crate) fn boolean(text: &str) -> Parsed<bool> {
+pub(crate) fn boolean(text: &str) -> ScalarResult<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" => Ok(true),
         "false" | "no" | "off" => Ok(false),
@@ -88,14 +88,14 @@ pub(crate) fn boolean(text: &str) -> Parsed<bool> {
 }
 
 /// A TCP port.
-pub(crate) fn port(text: &str) -> Parsed<u16> {
+pub(crate) fn port(text: &str) -> ScalarResult<u16> {
     text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
         Complaint::new(format!("{} is not a TCP port", shown(text)), "write a number from 1 to 65535, such as 5432")
     })
 }
 
 /// A whole number of at least 1.
-pub(crate) fn count(text: &str) -> Parsed<u32> {
+pub(crate) fn count(text: &str) -> ScalarResult<u32> {
     text.parse::<u32>().ok().filter(|count| *count > 0).ok_or_else(|| {
         Complaint::new(
             format!("{} is not a whole number of at least 1", shown(text)),
@@ -105,7 +105,7 @@ pub(crate) fn count(text: &str) -> Parsed<u32> {
 }
 
 /// A time zone by its IANA name.
-pub(crate) fn zone(text: &str) -> Parsed<jiff::tz::TimeZone> {
+pub(crate) fn zone(text: &str) -> ScalarResult<jiff::tz::TimeZone> {
     jiff::tz::TimeZone::get(text).map_err(|_| {
         let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
         let remedy = match crate::model::nearest::nearest(text, names.iter().map(String::as_str)) {
@@ -117,7 +117,7 @@ pub(crate) fn zone(text: &str) -> Parsed<jiff::tz::TimeZone> {
 }
 
 /// A wall-clock time, `HH:MM` or `HH:MM:SS`.
-pub(crate) fn time_of_day(text: &str) -> Parsed<jiff::civil::Time> {
+pub(crate) fn time_of_day(text: &str) -> ScalarResult<jiff::civil::Time> {
     let two = |part: &str| match part.len() {
         2 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse::<i8>().ok(),
         _ => None,
@@ -137,7 +137,7 @@ pub(crate) fn time_of_day(text: &str) -> Parsed<jiff::civil::Time> {
 }
 
 /// One of `words`, exactly.
-pub(crate) fn one_of(text: &str, words: &'static [&'static str]) -> Parsed<&'static str> {
+pub(crate) fn one_of(text: &str, words: &'static [&'static str]) -> ScalarResult<&'static str> {
     words.iter().copied().find(|word| *word == text).ok_or_else(|| {
         let message = format!("{} is not one of {}", shown(text), words.join(", "));
         let remedy = match crate::model::nearest::nearest(text, words.iter().copied()) {

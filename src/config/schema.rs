@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::keys::{
-    ACTIVITY, FLUSH, FORM, Key, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
+    ACTIVITY, FLUSH, FORM, KeySpec, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
 };
 
 /// The JSON Schema of the configuration.
@@ -45,7 +45,7 @@ pub(crate) fn json_schema() -> Value {
     root
 }
 
-fn object(keys: &[Key]) -> Value {
+fn object(keys: &[KeySpec]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
     let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let mut schema = json!({"type": "object", "additionalProperties": false, "properties": properties});
@@ -56,14 +56,14 @@ fn object(keys: &[Key]) -> Value {
 }
 
 /// An object with exactly one of the keys.
-fn one_key(keys: &[Key]) -> Value {
+fn one_key(keys: &[KeySpec]) -> Value {
     let mut schema = object(keys);
     schema["minProperties"] = json!(1);
     schema["maxProperties"] = json!(1);
     schema
 }
 
-fn property(key: &Key) -> Value {
+fn property(key: &KeySpec) -> Value {
     let mut schema = shape(key.shape);
     // A null is an absent key; see the cursor.
     if !key.required {

@@ -7,7 +7,7 @@
 use crate::config::decoder::Map;
 use crate::config::error::{Complaint, shown};
 use crate::config::keys::{FLUSH, START};
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Node, NodeValue};
 use crate::config::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};
 use crate::model::SectionName;
 
@@ -67,7 +67,7 @@ pub(crate) fn in_doubt(word: &str) -> Option<InDoubt> {
 
 fn sync(map: &Map<'_>) -> Sync {
     // Tools that write YAML 1.1 turn a plain `off` into `false`.
-    if let Some(Node { value: Value::Scalar(text, true), .. }) = map.given("sync")
+    if let Some(Node { value: NodeValue::Scalar(text, true), .. }) = map.given("sync")
         && scalar::plain(text) == scalar::Plain::Bool(false)
     {
         return Sync::Off;
@@ -85,7 +85,7 @@ pub(crate) fn switch(word: &str) -> Option<Sync> {
 
 fn start(map: &Map<'_>) -> Start {
     if let Some(node) = map.given("start")
-        && matches!(node.value, Value::Map(_))
+        && matches!(node.value, NodeValue::Map(_))
     {
         let inner = map.within(node, START, "start");
         return inner.read("after_key", names::text).map_or(Start::Backfill, Start::AfterKey);
@@ -118,7 +118,7 @@ fn batch(map: &Map<'_>) -> BatchLimits {
 
 fn flush(map: &Map<'_>) -> Flush {
     if let Some(node) = map.given("flush")
-        && matches!(node.value, Value::Map(_))
+        && matches!(node.value, NodeValue::Map(_))
     {
         let inner = map.within(node, FLUSH, "flush");
         let at = inner.read("daily_at", scalar::time_of_day).unwrap_or_default();

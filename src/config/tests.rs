@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::*;
 use proptest::prelude::*;
 
-use crate::config::keys::{ACTIVITY, Key, METRIC, ROOT, SECTION, Shape, TABLES};
+use crate::config::keys::{ACTIVITY, KeySpec, METRIC, ROOT, SECTION, Shape, TABLES};
 use crate::config::load::parse_with;
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Node, NodeValue};
 use crate::model::Fault;
 
 const EXAMPLE: &str = include_str!("../../deploy/pg2planhat.example.yaml");
@@ -586,7 +586,7 @@ fn every_default_is_in_the_example() {
     let root = yaml::parse(EXAMPLE).unwrap().unwrap();
     let mut shown = BTreeSet::new();
     walk(&root, ROOT, "", &mut |path, key, node| {
-        if let (Some(default), Value::Scalar(text, _)) = (key.default, &node.value) {
+        if let (Some(default), NodeValue::Scalar(text, _)) = (key.default, &node.value) {
             assert_eq!(text, default, "{path}");
             shown.insert(path.to_owned());
         }
@@ -601,21 +601,23 @@ fn every_default_is_in_the_example() {
 }
 
 /// Calls `visit` with each known key under `node`; unknown ones fail.
-fn walk(node: &Node, keys: &'static [Key], place: &str, visit: &mut dyn FnMut(&str, &'static Key, &Node)) {
-    let Value::Map(entries) = &node.value else { panic!("{place} is not a mapping") };
+fn walk(node: &Node, keys: &'static [KeySpec], place: &str, visit: &mut dyn FnMut(&str, &'static KeySpec, &Node)) {
+    let NodeValue::Map(entries) = &node.value else { panic!("{place} is not a mapping") };
     for (name, value) in entries {
         let path = format!("{place}.{}", name.text);
         let key = keys.iter().find(|key| key.name == name.text).unwrap_or_else(|| panic!("unknown: {path}"));
         visit(&path, key, value);
         match (key.shape, &value.value) {
             (Shape::Object(inner), _) => walk(value, inner, &path, visit),
-            (Shape::Sections, Value::List(items)) => items.iter().for_each(|item| walk(item, SECTION, &path, visit)),
+            (Shape::Sections, NodeValue::List(items)) => {
+                items.iter().for_each(|item| walk(item, SECTION, &path, visit))
+            }
             (_, _) => {}
         }
     }
 }
 
-fn list(keys: &'static [Key], place: &str, visit: &mut dyn FnMut(&str, &'static Key)) {
+fn list(keys: &'static [KeySpec], place: &str, visit: &mut dyn FnMut(&str, &'static KeySpec)) {
     for key in keys {
         let path = format!("{place}.{}", key.name);
         visit(&path, key);
@@ -658,7 +660,7 @@ fn every_key_and_field_is_in_the_example() {
 /// No key of the tables goes unread: a list is wrong everywhere but under `sections`.
 #[test]
 fn every_key_of_the_tables_is_read() {
-    let wrong = |keys: &'static [Key], wrap: &dyn Fn(&str) -> String| {
+    let wrong = |keys: &'static [KeySpec], wrap: &dyn Fn(&str) -> String| {
         for key in keys {
             let text = wrap(&format!("{}: [[]]", key.name));
             let errors = read(&text).unwrap_err().to_string();
@@ -708,13 +710,13 @@ fn the_schema_knows_the_example() {
         let mut options = Vec::new();
         resolve(schema, root, &mut options);
         match &node.value {
-            Value::Scalar(..) => {}
-            Value::List(items) => {
+            NodeValue::Scalar(..) => {}
+            NodeValue::List(items) => {
                 let item =
                     options.iter().find_map(|option| option.get("items")).unwrap_or_else(|| panic!("{path}: no list"));
                 items.iter().enumerate().for_each(|(index, node)| check(node, item, root, &format!("{path}[{index}]")));
             }
-            Value::Map(entries) => {
+            NodeValue::Map(entries) => {
                 for (name, value) in entries {
                     let path = format!("{path}.{}", name.text);
                     let known = |option: &serde_json::Value| {

@@ -17,21 +17,21 @@ use crate::config::error::{Complaint, Mark};
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: Mark,
-    pub(crate) value: Value,
+    pub(crate) value: NodeValue,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub(crate) enum NodeValue {
     /// Text as written, and whether it was written plain (without quotes).
     Scalar(String, bool),
     List(Vec<Node>),
     /// In the order written; duplicates are still there.
-    Map(Vec<(Name, Node)>),
+    Map(Vec<(KeyName, Node)>),
 }
 
 /// A key of a mapping.
 #[derive(Clone, Debug)]
-pub(crate) struct Name {
+pub(crate) struct KeyName {
     pub(crate) at: Mark,
     pub(crate) text: String,
 }
@@ -39,20 +39,20 @@ pub(crate) struct Name {
 impl Node {
     /// A plain scalar: how a default enters the tree.
     pub(crate) fn plain(at: Mark, text: &str) -> Node {
-        Node { at, value: Value::Scalar(text.to_owned(), true) }
+        Node { at, value: NodeValue::Scalar(text.to_owned(), true) }
     }
 
     /// Whether this is YAML's null: nothing, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar(text, true) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.value, NodeValue::Scalar(text, true) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// What it is, for a message.
     pub(crate) fn describe(&self) -> &'static str {
         match self.value {
-            Value::Scalar(..) => "a single value",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a mapping",
+            NodeValue::Scalar(..) => "a single value",
+            NodeValue::List(_) => "a list",
+            NodeValue::Map(_) => "a mapping",
         }
     }
 }
@@ -103,7 +103,7 @@ pub(crate) fn place_of(before: &str) -> Mark {
 }
 
 /// A collection that is not finished.
-struct Open {
+struct OpenNode {
     at: Mark,
     anchor: usize,
     content: Content,
@@ -111,12 +111,12 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map(Vec<(Name, Node)>, Option<Name>),
+    Map(Vec<(KeyName, Node)>, Option<KeyName>),
 }
 
 #[derive(Default)]
 struct Builder {
-    open: Vec<Open>,
+    open: Vec<OpenNode>,
     anchors: BTreeMap<usize, Node>,
     aliased: usize,
     documents: usize,
@@ -139,15 +139,15 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let tagged = is_tagged_text(at, tag.as_deref())?;
                 let plain = style == ScalarStyle::Plain && !tagged;
-                self.put(Node { at, value: Value::Scalar(text.into_owned(), plain) }, anchor)
+                self.put(Node { at, value: NodeValue::Scalar(text.into_owned(), plain) }, anchor)
             }
             Event::SequenceStart(anchor, tag) => self.begin(at, anchor, tag.as_deref(), Content::List(Vec::new())),
             Event::MappingStart(anchor, tag) => self.begin(at, anchor, tag.as_deref(), Content::Map(Vec::new(), None)),
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(Open { at, anchor, content }) = self.open.pop() else { return Ok(()) };
+                let Some(OpenNode { at, anchor, content }) = self.open.pop() else { return Ok(()) };
                 let value = match content {
-                    Content::List(items) => Value::List(items),
-                    Content::Map(entries, _) => Value::Map(entries),
+                    Content::List(items) => NodeValue::List(items),
+                    Content::Map(entries, _) => NodeValue::Map(entries),
                 };
                 self.put(Node { at, value }, anchor)
             }
@@ -165,7 +165,7 @@ impl Builder {
                 "no key of the configuration is so deep: check the brackets",
             );
         }
-        self.open.push(Open { at, anchor, content });
+        self.open.push(OpenNode { at, anchor, content });
         Ok(())
     }
 
@@ -191,8 +191,8 @@ impl Builder {
             Some(Content::Map(entries, pending)) => match pending.take() {
                 Some(name) => entries.push((name, node)),
                 None => match node.value {
-                    Value::Scalar(text, _) => *pending = Some(Name { at: node.at, text }),
-                    Value::List(_) | Value::Map(_) => {
+                    NodeValue::Scalar(text, _) => *pending = Some(KeyName { at: node.at, text }),
+                    NodeValue::List(_) | NodeValue::Map(_) => {
                         return fail(node.at, "a key that is a collection", "a key is a single word");
                     }
                 },
@@ -217,17 +217,17 @@ fn is_tagged_text(at: Mark, tag: Option<&Tag>) -> Located<bool> {
 
 fn size(node: &Node) -> usize {
     1 + match &node.value {
-        Value::Scalar(..) => 0,
-        Value::List(items) => items.iter().map(size).sum(),
-        Value::Map(entries) => entries.iter().map(|(_, node)| 1 + size(node)).sum(),
+        NodeValue::Scalar(..) => 0,
+        NodeValue::List(items) => items.iter().map(size).sum(),
+        NodeValue::Map(entries) => entries.iter().map(|(_, node)| 1 + size(node)).sum(),
     }
 }
 
 fn depth(node: &Node) -> usize {
     match &node.value {
-        Value::Scalar(..) => 0,
-        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Map(entries) => 1 + entries.iter().map(|(_, node)| depth(node)).max().unwrap_or(0),
+        NodeValue::Scalar(..) => 0,
+        NodeValue::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        NodeValue::Map(entries) => 1 + entries.iter().map(|(_, node)| depth(node)).max().unwrap_or(0),
     }
 }
 
@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn scalars_keep_their_characters_and_their_quotes() {
         let node = parse("[off, 007, 1.50, 'off', !!str 5, ~]").unwrap().unwrap();
-        let Value::List(items) = node.value else { panic!("not a list") };
+        let NodeValue::List(items) = node.value else { panic!("not a list") };
         let seen: Vec<(String, bool)> = items
             .iter()
             .map(|item| match &item.value {
-                Value::Scalar(text, plain) => (text.clone(), *plain),
-                Value::List(_) | Value::Map(_) => panic!("not a scalar: {item:?}"),
+                NodeValue::Scalar(text, plain) => (text.clone(), *plain),
+                NodeValue::List(_) | NodeValue::Map(_) => panic!("not a scalar: {item:?}"),
             })
             .collect();
         let expected = [("off", true), ("007", true), ("1.50", true), ("off", false), ("5", false), ("~", true)];
@@ -266,9 +266,9 @@ mod tests {
     #[test]
     fn places_count_characters_from_one() {
         let node = parse("é: [ü, x]\nb:\n  - y\n").unwrap().unwrap();
-        let Value::Map(entries) = node.value else { panic!("not a mapping") };
-        let Value::List(first) = &entries[0].1.value else { panic!("not a list") };
-        let Value::List(second) = &entries[1].1.value else { panic!("not a list") };
+        let NodeValue::Map(entries) = node.value else { panic!("not a mapping") };
+        let NodeValue::List(first) = &entries[0].1.value else { panic!("not a list") };
+        let NodeValue::List(second) = &entries[1].1.value else { panic!("not a list") };
         assert_eq!(first[1].at, Mark { line: 1, column: 8 });
         assert_eq!(entries[1].0.at, Mark { line: 2, column: 1 });
         assert_eq!(second[0].at, Mark { line: 3, column: 5 });
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn an_alias_is_its_anchor() {
         let node = parse("a: &x {k: v}\nb: *x\n").unwrap().unwrap();
-        let Value::Map(entries) = node.value else { panic!("not a mapping") };
-        assert!(matches!(&entries[1].1.value, Value::Map(inner) if inner[0].0.text == "k"));
+        let NodeValue::Map(entries) = node.value else { panic!("not a mapping") };
+        assert!(matches!(&entries[1].1.value, NodeValue::Map(inner) if inner[0].0.text == "k"));
     }
 }

@@ -6,7 +6,7 @@ impl Engine {
     /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a
     /// share of their own, or a full budget would stop the stream that they wait for.
     pub fn buffered(&self) -> usize {
-        self.lanes.iter().map(Lane::weight).sum::<usize>() + self.pending_weight
+        self.lanes.iter().map(SectionDelivery::weight).sum::<usize>() + self.pending_weight
     }
 
     /// Whether more of the stream may be read: lanes hold less than the budget.
@@ -22,10 +22,10 @@ impl Engine {
     /// Whether a drain has done what can be done: no request under way, nothing unwritten, nothing left to send but
     /// what waits for a sink that does not take it.
     pub fn is_drained(&self) -> bool {
-        let quiet = |lane: &Lane| match lane.stage() {
-            Stage::Idle => lane.is_empty() || lane.paused,
-            Stage::Waiting { .. } => true,
-            Stage::Announcing(_) | Stage::Requesting(_) => false,
+        let quiet = |lane: &SectionDelivery| match lane.stage() {
+            DeliveryStage::Idle => lane.is_empty() || lane.paused,
+            DeliveryStage::Waiting { .. } => true,
+            DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_) => false,
         };
         self.pending.is_empty() && self.actions.is_empty() && self.lanes.iter().all(quiet)
     }
@@ -64,13 +64,13 @@ impl Engine {
 
     /// When the oldest row that waits was taken in.
     pub fn oldest(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(Lane::oldest).min()
+        self.lanes.iter().filter_map(SectionDelivery::oldest).min()
     }
 
     /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
     /// again. Returns whether anything was shed.
     pub fn shed(&mut self) -> bool {
-        if self.draining || self.lanes.iter().all(Lane::is_stuck) {
+        if self.draining || self.lanes.iter().all(SectionDelivery::is_stuck) {
             return false;
         }
         let mut any = false;
@@ -92,7 +92,10 @@ impl Engine {
     pub fn unshed(&mut self) {
         let mut any = false;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if matches!(lane.shut, Some(Shut::Shed)) && !lane.paused && matches!(lane.stage(), Stage::Idle) {
+            if matches!(lane.shut, Some(StopReason::Shed))
+                && !lane.paused
+                && matches!(lane.stage(), DeliveryStage::Idle)
+            {
                 lane.shut = None;
                 self.progress.unpin(index);
                 any = true;

@@ -43,9 +43,9 @@ impl Engine {
                     if position > lane.admitted() {
                         self.progress.pin(route.lane, position);
                         if let Err((what, remedy)) = mapping
-                            && !matches!(lane.shut, Some(Shut::Mapping(..)))
+                            && !matches!(lane.shut, Some(StopReason::Mapping(..)))
                         {
-                            lane.shut = Some(Shut::Mapping(what.clone(), remedy.clone()));
+                            lane.shut = Some(StopReason::Mapping(what.clone(), remedy.clone()));
                             self.actions.push_back(Action::Halted(route.lane));
                         }
                     }

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::delivery::batch::{Batch, Through};
+use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::checkpoint::Progress;
-use crate::delivery::section::{Chunk, Lane, Settled, Shut, Stage, Step};
+use crate::delivery::section::{Chunk, DeliveryStage, DeliveryStep, SectionDelivery, Settled, StopReason};
 use crate::mapping::Mapping;
 use crate::model::{Lsn, Position, Row};
 use crate::planhat::{Answer, Verdict};
@@ -99,7 +99,7 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Engine {
     /// One per section that is on.
-    pub lanes: Vec<Lane>,
+    pub lanes: Vec<SectionDelivery>,
     progress: Progress,
     /// Few, and asked for each row: ordered, not hashed.
     routes: BTreeMap<u32, Vec<Route>>,
@@ -131,7 +131,7 @@ const MARK_EVERY: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
-    pub fn new(lanes: Vec<Lane>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
+    pub fn new(lanes: Vec<SectionDelivery>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
         Engine {
             progress: Progress::new(lanes.len(), checkpoint),
             range_mappings: vec![None; lanes.len()],
@@ -158,7 +158,7 @@ impl Engine {
 
     /// A request has ended.
     pub fn verdict(&mut self, lane: usize, id: i64, answer: &Answer, now: Duration, random: f64) {
-        let under_way = matches!(self.lanes[lane].stage(), Stage::Requesting(sending) if sending.id == id);
+        let under_way = matches!(self.lanes[lane].stage(), DeliveryStage::Requesting(sending) if sending.id == id);
         if !under_way {
             return;
         }
@@ -253,12 +253,12 @@ impl Engine {
     }
 
     /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
-    fn follow(&mut self, index: usize, mut step: Step, now: Duration) {
+    fn follow(&mut self, index: usize, mut step: DeliveryStep, now: Duration) {
         loop {
-            let Step { mut ops, settled, again, again_id } = step;
+            let DeliveryStep { mut ops, settled, again, again_id } = step;
             let mut effects = Vec::new();
             if let Some(settled) = settled {
-                if let Through::Stream(position) = settled.through {
+                if let SettledUpTo::Stream(position) = settled.through {
                     self.progress.settle(index, position);
                     self.settled_since_mark = true;
                 }
@@ -340,6 +340,6 @@ impl Engine {
 
     /// When [`Engine::pump`] should be called next, at the latest.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(Lane::next_due).min()
+        self.lanes.iter().filter_map(SectionDelivery::next_due).min()
     }
 }

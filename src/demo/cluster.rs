@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 use crate::config::Source;
-use crate::demo::server::Server;
-use crate::demo::workdir::Place;
+use crate::demo::server::ServerBinaries;
+use crate::demo::workdir::Workdir;
 use crate::model::Fault;
 use crate::postgres::connection::session::{Session, connect_sql};
 
@@ -40,8 +40,8 @@ impl Cluster {
     /// # Errors
     /// Where it cannot be made or does not start, with the end of its log.
     pub(crate) async fn start(
-        server: &Server,
-        place: &mut Place,
+        server: &ServerBinaries,
+        place: &mut Workdir,
         source: impl Fn(u16, &str) -> Result<Source, Fault>,
     ) -> Result<Cluster, Fault> {
         let password = password()?;
@@ -61,7 +61,7 @@ impl Cluster {
         }
     }
 
-    async fn ready(&mut self, place: &Place, source: &Source) -> Result<(), Fault> {
+    async fn ready(&mut self, place: &Workdir, source: &Source) -> Result<(), Fault> {
         let begun = Instant::now();
         loop {
             let failed = match connect_sql(source, "demo").await {
@@ -119,7 +119,7 @@ pub(crate) fn free_port() -> Result<u16, Fault> {
     free.ok_or_else(|| Fault::unavailable("no TCP port of 127.0.0.1 is free", "look at what listens: ss -ltn"))
 }
 
-async fn initdb(server: &Server, place: &mut Place, password: &str) -> Result<PathBuf, Fault> {
+async fn initdb(server: &ServerBinaries, place: &mut Workdir, password: &str) -> Result<PathBuf, Fault> {
     let data = place.server_directory("data")?;
     let file = place.secret_file("password", password)?;
     let unusable =
@@ -146,7 +146,13 @@ async fn initdb(server: &Server, place: &mut Place, password: &str) -> Result<Pa
     ))
 }
 
-fn postgres(server: &Server, place: &mut Place, data: &Path, socket: &Path, port: u16) -> Result<Child, Fault> {
+fn postgres(
+    server: &ServerBinaries,
+    place: &mut Workdir,
+    data: &Path,
+    socket: &Path,
+    port: u16,
+) -> Result<Child, Fault> {
     let unusable =
         |error: std::io::Error| Fault::unavailable(format!("postgres: {error}"), "reinstall PostgreSQL's server");
     let settings = format!(

@@ -1,13 +1,13 @@
 //! What `demo` starts and owns while it runs.
 //!
 //! * In: the command line's arguments.
-//! * Out: [`Stage`], whose drop ends every process and removes the directory.
+//! * Out: [`Environment`], whose drop ends every process and removes the directory.
 //! * Never: a process that outlives it.
 
 use crate::config::Source;
 use crate::demo::cluster::Cluster;
 use crate::demo::streamer::Streamer;
-use crate::demo::workdir::Place;
+use crate::demo::workdir::Workdir;
 use crate::postgres::connection::session::Session;
 use crate::sim::SimHandle;
 /// Arguments of `demo`.
@@ -25,12 +25,12 @@ pub struct Args {
 }
 
 /// Everything that runs. The place is the last to go, and takes the processes with it.
-pub(crate) struct Stage {
+pub(crate) struct Environment {
     pub(crate) server: String,
     pub(crate) sink: SimHandle,
     pub(crate) source: Source,
     pub(crate) session: Session,
     pub(crate) streamer: Streamer,
     pub(crate) _cluster: Cluster,
-    pub(crate) place: Place,
+    pub(crate) place: Workdir,
 }

@@ -6,9 +6,9 @@
 
 use std::process::Stdio;
 
-use crate::demo::progress::Voice;
+use crate::demo::progress::ProgressPrinter;
 use crate::demo::server;
-use crate::demo::server::Server;
+use crate::demo::server::ServerBinaries;
 use crate::model::Fault;
 
 /// A way to install it.
@@ -53,7 +53,7 @@ enum Rights {
 ///
 /// # Errors
 /// Where there is none and it cannot be installed.
-pub(crate) async fn find_or_install(voice: Voice) -> Result<Server, Fault> {
+pub(crate) async fn find_or_install(voice: ProgressPrinter) -> Result<ServerBinaries, Fault> {
     if let Some(found) = server::find() {
         return Ok(found);
     }

@@ -1,7 +1,7 @@
 //! The performance: everything runs, is looked at a few times a second, ends, and is judged.
 //!
 //! * In: the stage.
-//! * Out: a [`Report`].
+//! * Out: a [`DemoReport`].
 //! * Never: an end before everything written has arrived, but where nothing moves any more.
 
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::demo::cluster::{SlotPosition, slot_position};
-use crate::demo::environment::{Args, Stage};
+use crate::demo::environment::{Args, Environment};
 use crate::demo::interrupt::Interrupts;
-use crate::demo::progress::Voice;
+use crate::demo::progress::ProgressPrinter;
 use crate::demo::reconcile::{Books, Lateness};
-use crate::demo::report::Report;
-use crate::demo::tables::{Table, keys};
-use crate::demo::view::{Figures, Rate, View};
+use crate::demo::report::DemoReport;
+use crate::demo::tables::{DemoTable, keys};
+use crate::demo::view::{Figures, RowRate, View};
 use crate::demo::writer::Writers;
 use crate::model::Fault;
 use crate::telemetry::status::{SectionState, Status};
@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(45);
 /// # Errors
 /// Where something of the stage falls over.
 pub(crate) async fn play(
-    stage: Stage,
+    stage: Environment,
     args: &Args,
-    voice: Voice,
+    voice: ProgressPrinter,
     interrupts: &mut Interrupts,
-) -> Result<Report, Fault> {
+) -> Result<DemoReport, Fault> {
     let mut last_old = Vec::new();
-    for table in Table::ALL {
+    for table in DemoTable::ALL {
         let share = i64::try_from(table.share(args.rows)).unwrap_or(i64::MAX);
         last_old.push((table, share));
     }
@@ -53,7 +53,7 @@ pub(crate) async fn play(
         seen: 0,
         status: None,
         slot: SlotPosition::default(),
-        rates: (Rate::default(), Rate::default()),
+        rates: (RowRate::default(), RowRate::default()),
         backfill_seconds: None,
     };
     scene.write(args.seconds.map(Duration::from_secs), interrupts).await?;
@@ -67,7 +67,7 @@ pub(crate) async fn play(
 struct Scene {
     // Before the stage: their connections go before the server does.
     writers: Writers,
-    stage: Stage,
+    stage: Environment,
     books: Books,
     view: View,
     old: u64,
@@ -77,7 +77,7 @@ struct Scene {
     status: Option<Status>,
     slot: SlotPosition,
     /// Of all items, and of old rows.
-    rates: (Rate, Rate),
+    rates: (RowRate, RowRate),
     backfill_seconds: Option<f64>,
 }
 
@@ -112,7 +112,7 @@ impl Scene {
         let row = session.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await;
         let end: String = row.map_err(|error| session.fault(&error))?.get(0);
         let mut wanted = 0;
-        for table in Table::ALL {
+        for table in DemoTable::ALL {
             wanted += keys(&self.stage.session, table).await?.len() as u64;
         }
         let mut moved = (Instant::now(), (0, None));
@@ -161,7 +161,7 @@ impl Scene {
             let Some(last) = items.last() else { break };
             self.seen = last.seq;
             for item in &items {
-                let table = Table::of(item.kind);
+                let table = DemoTable::of(item.kind);
                 self.books.arrived(table, table.key(&item.raw), item.at);
             }
             // The stand-in has requests to answer.
@@ -174,7 +174,7 @@ impl Scene {
 
     fn attached(&mut self, status: &Status) {
         let attached = |state| matches!(state, SectionState::Backfilling | SectionState::Streaming);
-        for table in Table::ALL {
+        for table in DemoTable::ALL {
             if status.sections.iter().any(|section| section.name == table.section() && attached(section.state)) {
                 self.books.attached(table, Timestamp::now());
             }
@@ -201,16 +201,16 @@ impl Scene {
     }
 
     /// Lets the streamer drain, and holds the books against the source.
-    async fn judge(mut self, seconds: f64, end: String) -> Result<Report, Fault> {
+    async fn judge(mut self, seconds: f64, end: String) -> Result<DemoReport, Fault> {
         let drained = self.stage.streamer.drain(&self.stage.place).await;
         self.take_in().await;
         let mut verdicts = Vec::new();
-        for table in Table::ALL {
+        for table in DemoTable::ALL {
             verdicts.push(self.books.compare(table, &keys(&self.stage.session, table).await?));
         }
         let stats = self.stage.sink.stats();
         let late = self.books.lateness(Timestamp::UNIX_EPOCH);
-        Ok(Report {
+        Ok(DemoReport {
             server: self.stage.server.clone(),
             seconds,
             old: self.old,

@@ -22,11 +22,11 @@ pub(crate) mod writer;
 use crate::config::Config;
 use crate::demo::cluster::Cluster;
 pub(crate) use crate::demo::environment::Args;
-use crate::demo::environment::Stage;
+use crate::demo::environment::Environment;
 use crate::demo::interrupt::Interrupts;
-use crate::demo::progress::Voice;
+use crate::demo::progress::ProgressPrinter;
 use crate::demo::streamer::Streamer;
-use crate::demo::workdir::Place;
+use crate::demo::workdir::Workdir;
 use crate::model::{Exit, Fault};
 use crate::postgres::connection::session::connect_sql;
 use crate::sim::{Sim, SimOptions};
@@ -37,7 +37,7 @@ use crate::terminal::Output;
 /// # Errors
 /// Where there is no PostgreSQL and none can be installed, or something of the stage falls over.
 pub(crate) async fn run(output: Output, args: Args) -> Result<Exit, Fault> {
-    let voice = Voice { json: output.is_json() };
+    let voice = ProgressPrinter { json: output.is_json() };
     let mut interrupts = Interrupts::watch()?;
     let stage = tokio::select! {
         biased;
@@ -63,9 +63,9 @@ pub(crate) async fn run(output: Output, args: Args) -> Result<Exit, Fault> {
     Ok(if report.kept() { Exit::Done } else { Exit::Findings })
 }
 
-async fn set(args: &Args, voice: Voice) -> Result<Stage, Fault> {
+async fn set(args: &Args, voice: ProgressPrinter) -> Result<Environment, Fault> {
     let server = install::find_or_install(voice).await?;
-    let mut place = Place::make(args.keep)?;
+    let mut place = Workdir::make(args.keep)?;
     voice.say(&format!("{}, throwaway, in {}", server.version, place.path().display()));
     let admin = cluster::free_port()?;
     let sink = Sim::start(SimOptions::default()).await?;
@@ -82,5 +82,5 @@ async fn set(args: &Args, voice: Voice) -> Result<Stage, Fault> {
     if args.seconds.is_none() {
         voice.say("Ctrl-C once ends the writing and shows the proof; twice ends at once.");
     }
-    Ok(Stage { server: server.version, sink, source, session, streamer, _cluster: cluster, place })
+    Ok(Environment { server: server.version, sink, source, session, streamer, _cluster: cluster, place })
 }

@@ -8,12 +8,12 @@ use std::io::{IsTerminal as _, Write as _};
 
 /// Speaks to a person.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Voice {
+pub(crate) struct ProgressPrinter {
     /// Whether stdout is for one JSON document.
     pub json: bool,
 }
 
-impl Voice {
+impl ProgressPrinter {
     /// Says a line.
     pub(crate) fn say(self, line: &str) {
         // A closed pipe must not keep the demonstration from cleaning up.

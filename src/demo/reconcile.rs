@@ -9,23 +9,23 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::demo::tables::Table;
+use crate::demo::tables::DemoTable;
 use crate::demo::writer::Commit;
 
 /// A row's name.
-type Name = (Table, i64);
+type SourceRow = (DemoTable, i64);
 
 /// The books of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    arrivals: HashMap<Name, u32>,
+    arrivals: HashMap<SourceRow, u32>,
     unnamed: u64,
     /// Committed rows that have not arrived, and arrivals that no writer has told of yet: by their time.
-    awaited: HashMap<Name, Timestamp>,
-    early: HashMap<Name, Timestamp>,
+    awaited: HashMap<SourceRow, Timestamp>,
+    early: HashMap<SourceRow, Timestamp>,
     /// When each table was attached: older commits may come by the backfill.
-    attached: HashMap<Table, Timestamp>,
-    last_old: HashMap<Table, i64>,
+    attached: HashMap<DemoTable, Timestamp>,
+    last_old: HashMap<DemoTable, i64>,
     late: Vec<Late>,
     /// Old rows that arrived.
     pub backfilled: u64,
@@ -60,18 +60,18 @@ pub(crate) struct Lateness {
 
 impl Books {
     /// For tables whose old rows have keys up to these.
-    pub(crate) fn new(last_old: impl IntoIterator<Item = (Table, i64)>) -> Books {
+    pub(crate) fn new(last_old: impl IntoIterator<Item = (DemoTable, i64)>) -> Books {
         Books { last_old: last_old.into_iter().collect(), ..Books::default() }
     }
 
     /// From now on the table's commits come by the stream. Said again, the first time counts.
-    pub(crate) fn attached(&mut self, table: Table, now: Timestamp) {
+    pub(crate) fn attached(&mut self, table: DemoTable, now: Timestamp) {
         self.attached.entry(table).or_insert(now);
     }
 
     /// Whether all tables are attached.
     pub(crate) fn all_attached(&self) -> bool {
-        Table::ALL.iter().all(|table| self.attached.contains_key(table))
+        DemoTable::ALL.iter().all(|table| self.attached.contains_key(table))
     }
 
     /// A writer's transaction ended.
@@ -89,7 +89,7 @@ impl Books {
     }
 
     /// An item arrived; `key` where it has one of ours.
-    pub(crate) fn arrived(&mut self, table: Table, key: Option<i64>, at: Timestamp) {
+    pub(crate) fn arrived(&mut self, table: DemoTable, key: Option<i64>, at: Timestamp) {
         self.delivered += 1;
         let Some(key) = key else {
             self.unnamed += 1;
@@ -111,7 +111,7 @@ impl Books {
         }
     }
 
-    fn came(&mut self, table: Table, committed: Timestamp, arrived: Timestamp) {
+    fn came(&mut self, table: DemoTable, committed: Timestamp, arrived: Timestamp) {
         if self.attached.get(&table).is_some_and(|attached| committed >= *attached) {
             let seconds = arrived.duration_since(committed).as_secs_f64().max(0.0);
             self.late.push(Late { arrived, seconds });
@@ -133,7 +133,7 @@ impl Books {
     }
 
     /// Holds the keys of a table against what arrived.
-    pub(crate) fn compare(&self, table: Table, source: &[i64]) -> Verdict {
+    pub(crate) fn compare(&self, table: DemoTable, source: &[i64]) -> Reconciliation {
         let times = |key: i64| self.arrivals.get(&(table, key)).copied().unwrap_or(0);
         let of = |wanted: &dyn Fn(u32) -> bool| source.iter().copied().filter(|key| wanted(times(*key))).collect();
         let known: std::collections::HashSet<i64> = source.iter().copied().collect();
@@ -141,7 +141,7 @@ impl Books {
         let mut uncommitted: Vec<i64> =
             mine.clone().map(|((_, key), _)| *key).filter(|key| !known.contains(key)).collect();
         uncommitted.sort_unstable();
-        Verdict {
+        Reconciliation {
             table: table.name(),
             source: source.len() as u64,
             delivered: mine.map(|(_, times)| u64::from(*times)).sum(),
@@ -159,7 +159,7 @@ impl Books {
 
 /// What became of a table's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct Reconciliation {
     /// Its name.
     pub table: &'static str,
     /// Rows there.
@@ -184,18 +184,18 @@ mod tests {
     }
 
     fn commit(at: Timestamp, keys: &[i64]) -> Commit {
-        Commit { table: Table::Events, at, keys: keys.to_vec(), held: Duration::ZERO, rolled_back: 0 }
+        Commit { table: DemoTable::Events, at, keys: keys.to_vec(), held: Duration::ZERO, rolled_back: 0 }
     }
 
     #[test]
     fn lost_doubled_and_uncommitted_rows_are_named() {
-        let mut books = Books::new([(Table::Events, 3)]);
+        let mut books = Books::new([(DemoTable::Events, 3)]);
         for key in [1, 2, 2, 5, 9] {
-            books.arrived(Table::Events, Some(key), at(0));
+            books.arrived(DemoTable::Events, Some(key), at(0));
         }
-        books.arrived(Table::Usage, Some(4), at(0));
-        books.arrived(Table::Usage, None, at(0));
-        let verdict = books.compare(Table::Events, &[1, 2, 3, 5]);
+        books.arrived(DemoTable::Usage, Some(4), at(0));
+        books.arrived(DemoTable::Usage, None, at(0));
+        let verdict = books.compare(DemoTable::Events, &[1, 2, 3, 5]);
         assert_eq!((verdict.source, verdict.delivered), (4, 5));
         assert_eq!((verdict.missing, verdict.doubled, verdict.uncommitted), (vec![3], vec![2], vec![9]));
         assert_eq!((books.backfilled, books.distinct(), books.unnamed()), (2, 5, 1));
@@ -203,16 +203,16 @@ mod tests {
 
     #[test]
     fn lateness_is_measured_in_whatever_order_one_hears_of_it() {
-        let mut books = Books::new([(Table::Events, 0)]);
-        books.attached(Table::Events, at(1000));
-        books.attached(Table::Events, at(9000));
+        let mut books = Books::new([(DemoTable::Events, 0)]);
+        books.attached(DemoTable::Events, at(1000));
+        books.attached(DemoTable::Events, at(9000));
         books.committed(&commit(at(1000), &[1]));
-        books.arrived(Table::Events, Some(1), at(1250));
-        books.arrived(Table::Events, Some(2), at(2000));
+        books.arrived(DemoTable::Events, Some(1), at(1250));
+        books.arrived(DemoTable::Events, Some(2), at(2000));
         books.committed(&commit(at(1500), &[2]));
         // Before the attach: the backfill may bring it.
         books.committed(&commit(at(999), &[3]));
-        books.arrived(Table::Events, Some(3), at(5000));
+        books.arrived(DemoTable::Events, Some(3), at(5000));
         assert_eq!(books.lateness(at(0)), Lateness { rows: 2, p50: Some(0.25), p99: Some(0.5), max: Some(0.5) });
         assert_eq!(books.lateness(at(1900)).p50, Some(0.5));
         assert_eq!(books.lateness(at(3000)), Lateness::default());
@@ -221,10 +221,10 @@ mod tests {
     #[test]
     fn a_second_arrival_is_not_late_but_doubled() {
         let mut books = Books::new([]);
-        books.attached(Table::Events, at(0));
+        books.attached(DemoTable::Events, at(0));
         books.committed(&commit(at(0), &[1]));
-        books.arrived(Table::Events, Some(1), at(10));
-        books.arrived(Table::Events, Some(1), at(20));
+        books.arrived(DemoTable::Events, Some(1), at(10));
+        books.arrived(DemoTable::Events, Some(1), at(20));
         assert_eq!((books.lateness(at(0)).rows, books.delivered, books.distinct()), (1, 2, 1));
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::demo::cluster::SlotPosition;
-use crate::demo::reconcile::{Lateness, Verdict};
+use crate::demo::reconcile::{Lateness, Reconciliation};
 use crate::demo::view::seconds;
 use crate::terminal::count;
 
@@ -17,7 +17,7 @@ const NAMED: usize = 20;
 
 /// Everything that the end is judged by.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub(crate) struct DemoReport {
     /// The server's version.
     pub server: String,
     /// How long the writers wrote.
@@ -33,7 +33,7 @@ pub(crate) struct Report {
     /// Transactions held open on purpose.
     pub held: u64,
     /// Each table's keys against the stand-in's.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<Reconciliation>,
     /// Items that no row can have given.
     pub unnamed: u64,
     /// Rows in quarantine.
@@ -50,8 +50,8 @@ pub(crate) struct Report {
     pub not_drained: Option<String>,
 }
 
-impl Report {
-    fn sum(&self, of: impl Fn(&Verdict) -> usize) -> u64 {
+impl DemoReport {
+    fn sum(&self, of: impl Fn(&Reconciliation) -> usize) -> u64 {
         self.verdicts.iter().map(|verdict| of(verdict) as u64).sum()
     }
 
@@ -161,9 +161,9 @@ fn named(what: &str, keys: &[i64]) -> Option<String> {
     (!keys.is_empty()).then(|| format!("    {what}: {}{more}", shown.join(", ")))
 }
 
-fn table(verdict: &Verdict) -> Value {
+fn table(verdict: &Reconciliation) -> Value {
     #[derive(Serialize)]
-    struct Table<'a> {
+    struct TableReport<'a> {
         table: &'a str,
         source: u64,
         delivered: u64,
@@ -171,7 +171,7 @@ fn table(verdict: &Verdict) -> Value {
         doubled: &'a [i64],
         never_committed: &'a [i64],
     }
-    json!(Table {
+    json!(TableReport {
         table: verdict.table,
         source: verdict.source,
         delivered: verdict.delivered,
@@ -185,10 +185,16 @@ fn table(verdict: &Verdict) -> Value {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
-        let verdict =
-            Verdict { table: "t", source: 5, delivered: 5, missing: vec![], doubled: vec![], uncommitted: vec![] };
-        Report {
+    fn report() -> DemoReport {
+        let verdict = Reconciliation {
+            table: "t",
+            source: 5,
+            delivered: 5,
+            missing: vec![],
+            doubled: vec![],
+            uncommitted: vec![],
+        };
+        DemoReport {
             server: "PostgreSQL 17".to_owned(),
             seconds: 3.0,
             old: 4,
@@ -211,7 +217,7 @@ mod tests {
     fn a_kept_promise_is_said_and_every_way_to_break_it_is_told() {
         assert!(report().kept());
         assert!(report().lines().last().unwrap().contains("missing 0, doubled 0 of 5"));
-        let breaks: [fn(&mut Report); 6] = [
+        let breaks: [fn(&mut DemoReport); 6] = [
             |report| report.verdicts[0].missing = (0..30).collect(),
             |report| report.verdicts[0].doubled = vec![1],
             |report| report.verdicts[0].uncommitted = vec![1],

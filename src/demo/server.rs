@@ -23,7 +23,7 @@ const BY_VERSION: &[(&str, &str, &str)] = &[
 
 /// A directory with `initdb` and `postgres`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Server {
+pub(crate) struct ServerBinaries {
     /// Where they are.
     pub directory: PathBuf,
     /// As `postgres --version` says it, without the program's name.
@@ -33,11 +33,11 @@ pub(crate) struct Server {
 }
 
 /// The newest server that will do.
-pub(crate) fn find() -> Option<Server> {
+pub(crate) fn find() -> Option<ServerBinaries> {
     newest(candidates().iter().filter_map(|directory| look(directory)))
 }
 
-fn newest(servers: impl Iterator<Item = Server>) -> Option<Server> {
+fn newest(servers: impl Iterator<Item = ServerBinaries>) -> Option<ServerBinaries> {
     servers.filter(|server| server.major >= OLDEST).max_by_key(|server| server.major)
 }
 
@@ -62,13 +62,13 @@ fn below(parent: &Path, prefix: &str, behind: &str) -> Vec<PathBuf> {
     versions.map(|entry| entry.path().join(behind)).collect()
 }
 
-fn look(directory: &Path) -> Option<Server> {
+fn look(directory: &Path) -> Option<ServerBinaries> {
     if !directory.join("initdb").is_file() {
         return None;
     }
     let told = Command::new(directory.join("postgres")).arg("--version").output().ok()?;
     let (version, major) = version(&String::from_utf8_lossy(&told.stdout))?;
-    Some(Server { directory: directory.to_owned(), version, major })
+    Some(ServerBinaries { directory: directory.to_owned(), version, major })
 }
 
 /// `postgres (PostgreSQL) 17.2 (Debian …)` → what is behind the program's name, and 17.
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_newest_that_will_do_is_taken() {
-        let server = |major| Server { directory: PathBuf::new(), version: String::new(), major };
+        let server = |major| ServerBinaries { directory: PathBuf::new(), version: String::new(), major };
         assert_eq!(newest([13, 15, 17, 16].map(server).into_iter()).unwrap().major, 17);
         assert_eq!(newest([9, 13].map(server).into_iter()), None);
     }

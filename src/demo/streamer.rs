@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::demo::workdir::Place;
+use crate::demo::workdir::Workdir;
 use crate::model::{Exit, Fault};
 use crate::telemetry::status::Status;
 
@@ -35,7 +35,7 @@ impl Streamer {
     ///
     /// # Errors
     /// Where this program cannot be started again.
-    pub(crate) fn start(place: &mut Place, config: &Path, admin: u16) -> Result<Streamer, Fault> {
+    pub(crate) fn start(place: &mut Workdir, config: &Path, admin: u16) -> Result<Streamer, Fault> {
         let unusable = |error: std::io::Error| {
             Fault::unavailable(
                 format!("this program cannot be started again: {error}"),
@@ -66,7 +66,7 @@ impl Streamer {
     }
 
     /// Ends when the child ends, which it should not.
-    pub(crate) async fn ended(&mut self, place: &Place) -> Fault {
+    pub(crate) async fn ended(&mut self, place: &Workdir) -> Fault {
         let how = match self.child.wait().await {
             Ok(status) => shown(status),
             Err(error) => error.to_string(),
@@ -78,7 +78,7 @@ impl Streamer {
     ///
     /// # Errors
     /// Where it does not drain in time, or not with exit code 0.
-    pub(crate) async fn drain(&mut self, place: &Place) -> Result<(), Fault> {
+    pub(crate) async fn drain(&mut self, place: &Workdir) -> Result<(), Fault> {
         let process = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(process) = process {
             // It has not been waited for, so the id is its own; ended already is told by its code below.
@@ -94,7 +94,7 @@ impl Streamer {
     }
 }
 
-fn fell(how: &str, place: &Place) -> Fault {
+fn fell(how: &str, place: &Workdir) -> Fault {
     Fault::new(
         Exit::Bug,
         format!("the streamer did not end as it should: {how}. Its log ends:\n{}", place.log_tail(LOG)),

@@ -15,7 +15,7 @@ use crate::sim::SinkKind;
 
 /// One of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Table {
+pub(crate) enum DemoTable {
     /// What users do.
     Events,
     /// What accounts use.
@@ -62,55 +62,55 @@ FROM (SELECT n, nextval('usage_metric_id_seq') AS id, (random() * 399)::int AS a
       FROM generate_series(1, $1::int8) AS n) AS drawn
 RETURNING id";
 
-impl Table {
+impl DemoTable {
     /// Both.
-    pub(crate) const ALL: [Table; 2] = [Table::Events, Table::Usage];
+    pub(crate) const ALL: [DemoTable; 2] = [DemoTable::Events, DemoTable::Usage];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Table::Events => "app_event",
-            Table::Usage => "usage_metric",
+            DemoTable::Events => "app_event",
+            DemoTable::Usage => "usage_metric",
         }
     }
 
     /// The section that maps it.
     pub(crate) fn section(self) -> &'static str {
         match self {
-            Table::Events => "events",
-            Table::Usage => "usage",
+            DemoTable::Events => "events",
+            DemoTable::Usage => "usage",
         }
     }
 
     /// The table that items of this kind come from.
-    pub(crate) fn of(kind: SinkKind) -> Table {
+    pub(crate) fn of(kind: SinkKind) -> DemoTable {
         match kind {
-            SinkKind::Activity => Table::Events,
-            SinkKind::Metric => Table::Usage,
+            SinkKind::Activity => DemoTable::Events,
+            SinkKind::Metric => DemoTable::Usage,
         }
     }
 
     /// Inserts `$1` rows, old ones where `$2`; returns their keys.
     pub(crate) fn insert(self) -> &'static str {
         match self {
-            Table::Events => EVENTS,
-            Table::Usage => USAGE,
+            DemoTable::Events => EVENTS,
+            DemoTable::Usage => USAGE,
         }
     }
 
     /// How many of `rows` old rows are this table's.
     pub(crate) fn share(self, rows: u64) -> u64 {
         match self {
-            Table::Events => rows - rows / 4,
-            Table::Usage => rows / 4,
+            DemoTable::Events => rows - rows / 4,
+            DemoTable::Usage => rows / 4,
         }
     }
 
     /// The row's key in an item; `None` where the item is not of our making.
     pub(crate) fn key(self, item: &[u8]) -> Option<i64> {
         match self {
-            Table::Events => serde_json::from_slice::<Activity>(item).ok().map(|item| item.info.event_id),
-            Table::Usage => serde_json::from_slice::<Metric>(item).ok().map(|item| item.value.div_euclid(10)),
+            DemoTable::Events => serde_json::from_slice::<Activity>(item).ok().map(|item| item.info.event_id),
+            DemoTable::Usage => serde_json::from_slice::<Metric>(item).ok().map(|item| item.value.div_euclid(10)),
         }
     }
 }
@@ -136,7 +136,7 @@ struct Metric {
 /// Where a statement fails.
 pub(crate) async fn create(session: &Session, rows: u64) -> Result<(), Fault> {
     session.batch_execute(TABLES).await.map_err(|error| session.fault(&error))?;
-    for table in Table::ALL {
+    for table in DemoTable::ALL {
         // Counted there: the keys of millions of rows need not travel.
         let sql = format!("WITH made AS ({}) SELECT count(*) FROM made", table.insert());
         let share = i64::try_from(table.share(rows)).unwrap_or(i64::MAX);
@@ -149,7 +149,7 @@ pub(crate) async fn create(session: &Session, rows: u64) -> Result<(), Fault> {
 ///
 /// # Errors
 /// Where the query fails.
-pub(crate) async fn keys(session: &Session, table: Table) -> Result<Vec<i64>, Fault> {
+pub(crate) async fn keys(session: &Session, table: DemoTable) -> Result<Vec<i64>, Fault> {
     let sql = format!("SELECT id FROM {} ORDER BY id", table.name());
     let rows = session.query(&sql, &[]).await.map_err(|error| session.fault(&error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -214,25 +214,25 @@ mod tests {
     fn the_configuration_is_valid_and_maps_both_tables() {
         let (_, config) = configuration(5432, "secret", "http://127.0.0.1:1", 9187).unwrap();
         let sections: Vec<&str> = config.sections.iter().map(|section| section.name.as_str()).collect();
-        assert_eq!(sections, Table::ALL.map(Table::section));
+        assert_eq!(sections, DemoTable::ALL.map(DemoTable::section));
         assert!(
-            Table::ALL.into_iter().zip(&config.sections).all(|(table, section)| section.table.name == table.name())
+            DemoTable::ALL.into_iter().zip(&config.sections).all(|(table, section)| section.table.name == table.name())
         );
     }
 
     #[test]
     fn keys_are_found_in_items() {
         let activity = br#"{"email":"a@b.c","info":{"event_id":41,"plan":null},"weight":1}"#;
-        assert_eq!(Table::Events.key(activity), Some(41));
-        assert_eq!(Table::Usage.key(br#"{"dimensionId":"x","value":419}"#), Some(41));
-        assert_eq!(Table::Events.key(b"{}"), None);
-        assert_eq!(Table::Usage.key(br#"{"value":"x"}"#), None);
+        assert_eq!(DemoTable::Events.key(activity), Some(41));
+        assert_eq!(DemoTable::Usage.key(br#"{"dimensionId":"x","value":419}"#), Some(41));
+        assert_eq!(DemoTable::Events.key(b"{}"), None);
+        assert_eq!(DemoTable::Usage.key(br#"{"value":"x"}"#), None);
     }
 
     #[test]
     fn the_shares_are_all_rows() {
         for rows in [0, 1, 3, 4, 5, 200_000] {
-            assert_eq!(Table::ALL.map(|table| table.share(rows)).iter().sum::<u64>(), rows);
+            assert_eq!(DemoTable::ALL.map(|table| table.share(rows)).iter().sum::<u64>(), rows);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::demo::progress::Voice;
+use crate::demo::progress::ProgressPrinter;
 use crate::demo::reconcile::Lateness;
 use crate::terminal::{bytes, count};
 
@@ -123,7 +123,7 @@ fn rounded(rate: f64) -> String {
 /// Draws figures.
 #[derive(Debug)]
 pub(crate) struct View {
-    voice: Voice,
+    voice: ProgressPrinter,
     panel: Option<Panel>,
     last_line: Option<Instant>,
 }
@@ -137,7 +137,7 @@ struct Panel {
 
 impl View {
     /// For this voice.
-    pub(crate) fn new(voice: Voice) -> View {
+    pub(crate) fn new(voice: ProgressPrinter) -> View {
         View { voice, panel: voice.is_terminal().then(|| Panel::new(voice)), last_line: None }
     }
 
@@ -169,7 +169,7 @@ impl View {
 }
 
 impl Panel {
-    fn new(voice: Voice) -> Panel {
+    fn new(voice: ProgressPrinter) -> Panel {
         let target = if voice.json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
         let all = MultiProgress::with_draw_target(target);
         let styled =
@@ -193,15 +193,15 @@ impl Panel {
 
 /// How fast a counter grows, over the last few seconds.
 #[derive(Debug, Default)]
-pub(crate) struct Rate(std::collections::VecDeque<(Instant, u64)>);
+pub(crate) struct RowRate(std::collections::VecDeque<(Instant, u64)>);
 
-impl Rate {
+impl RowRate {
     const WINDOW: Duration = Duration::from_secs(3);
 
     /// Takes a reading; what it grew by a second.
     pub(crate) fn read(&mut self, now: Instant, counter: u64) -> f64 {
         self.0.push_back((now, counter));
-        while self.0.len() > 2 && now.duration_since(self.0[0].0) > Rate::WINDOW {
+        while self.0.len() > 2 && now.duration_since(self.0[0].0) > RowRate::WINDOW {
             self.0.pop_front();
         }
         let (since, first) = self.0[0];
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_rate_forgets_what_is_long_ago() {
-        let (begin, mut rate) = (Instant::now(), Rate::default());
+        let (begin, mut rate) = (Instant::now(), RowRate::default());
         let second = Duration::from_secs(1);
         assert_eq!(rate.read(begin, 0), 0.0);
         assert_eq!(rate.read(begin + second, 1000), 1000.0);

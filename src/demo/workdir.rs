@@ -55,19 +55,19 @@ const LONGEST_BASE: usize = 50;
 
 /// A directory of its own, gone with what runs in it when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Workdir {
     path: PathBuf,
     user: ServerUser,
     pipe: Option<ChildStdin>,
     watchdog: Child,
 }
 
-impl Place {
+impl Workdir {
     /// A new directory, with its watchdog. `keep`: the directory stays behind, the processes never.
     ///
     /// # Errors
     /// Where the temporary directory cannot be written, or there is no `sh`.
-    pub(crate) fn make(keep: bool) -> Result<Place, Fault> {
+    pub(crate) fn make(keep: bool) -> Result<Workdir, Fault> {
         let user = ServerUser::find()?;
         let base = base(user.is_other());
         let path = base.join(format!("pg2planhat-demo-{}-{:08x}", std::process::id(), fastrand::u32(..)));
@@ -75,7 +75,7 @@ impl Place {
         let mode = if user.is_other() { 0o711 } else { 0o700 };
         fs::DirBuilder::new().mode(mode).create(&path).map_err(|error| unwritable(&path, &error))?;
         match guard(&path, keep) {
-            Ok((watchdog, pipe)) => Ok(Place { path, user, pipe: Some(pipe), watchdog }),
+            Ok((watchdog, pipe)) => Ok(Workdir { path, user, pipe: Some(pipe), watchdog }),
             Err(error) => {
                 fs::remove_dir(&path).map_err(|error| unwritable(&path, &error))?;
                 Err(Fault::unavailable(format!("sh cannot be started: {error}"), "put a POSIX shell on the PATH"))
@@ -145,7 +145,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Workdir {
     fn drop(&mut self) {
         drop(self.pipe.take());
         // Where it was ended from outside there is nothing left to wait for.
@@ -239,7 +239,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     /// A process whose command line names the directory.
-    fn inhabitant(place: &Place) -> Child {
+    fn inhabitant(place: &Workdir) -> Child {
         let script = format!("trap '' QUIT; : {}; while sleep 1; do :; done", place.path().display());
         Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap()
     }
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_was_started_ends_with_the_place_and_nothing_else_does() {
-        let mut place = Place::make(false).unwrap();
+        let mut place = Workdir::make(false).unwrap();
         let path = place.path().to_owned();
         let mut stranger = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let mut ours = Command::new("sleep").arg("60").arg0(path.join("sleeper")).stdin(Stdio::null()).spawn().unwrap();
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_deaf_one_is_killed_and_a_kept_place_stays() {
-        let mut place = Place::make(true).unwrap();
+        let mut place = Workdir::make(true).unwrap();
         let path = place.path().to_owned();
         let mut deaf = inhabitant(&place);
         place.started(deaf.id()).unwrap();

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Source;
-use crate::demo::tables::Table;
+use crate::demo::tables::DemoTable;
 use crate::model::Fault;
 use crate::postgres::connection::session::{Session, connect_sql};
 
@@ -26,7 +26,7 @@ const PACE: f64 = 250.0;
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
     /// Where.
-    pub table: Table,
+    pub table: DemoTable,
     /// Just before COMMIT was asked for: what is delivered earlier than this was not committed.
     pub at: Timestamp,
     /// The keys of its rows.
@@ -53,14 +53,14 @@ enum Course {
 /// A transaction to be made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Draft {
-    table: Table,
+    table: DemoTable,
     rows: i64,
     course: Course,
 }
 
 impl Draft {
     fn draw(random: &mut Rng) -> Draft {
-        let table = if random.u8(..4) == 0 { Table::Usage } else { Table::Events };
+        let table = if random.u8(..4) == 0 { DemoTable::Usage } else { DemoTable::Events };
         let rows = if random.u8(..50) == 0 { random.i64(200..600) } else { random.i64(1..25) };
         let course = match random.u8(..100) {
             0..72 => Course::Plain,
@@ -217,7 +217,7 @@ mod tests {
         assert!(drawn.iter().any(|draft| draft.course == Course::Savepoint));
         assert!(drawn.iter().any(|draft| draft.course == Course::RolledBack));
         assert!(drawn.iter().any(|draft| matches!(draft.course, Course::Held(_))));
-        assert!(Table::ALL.iter().all(|table| drawn.iter().any(|draft| draft.table == *table)));
+        assert!(DemoTable::ALL.iter().all(|table| drawn.iter().any(|draft| draft.table == *table)));
         assert!(drawn.iter().all(|draft| draft.rows > 0));
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{ActivityNames, Constant, Field, Kind, Section};
 use crate::mapping::fault::{MappingFault, Problem};
-use crate::mapping::value::{Encoder, Target};
-use crate::mapping::{ColumnStep, Mapping, Presence, Step, json, time, value};
+use crate::mapping::value::{Encoder, JsonTarget};
+use crate::mapping::{ColumnStep, FieldStep, Mapping, Presence, json, time, value};
 use crate::model::{Column, KeyType, Type};
 
 type Fields = [(String, Field)];
@@ -24,10 +24,10 @@ impl Mapping {
         if let Kind::CustomMetric(model) = section.kind {
             let mut literal = lead("model");
             json::escaped(model.as_str(), &mut literal);
-            push(&mut steps, Step::Literal(literal));
+            push(&mut steps, FieldStep::Literal(literal));
         }
         if !has(&section.fields, "date") {
-            push(&mut steps, Step::CommitTime { lead: lead("date") });
+            push(&mut steps, FieldStep::CommitTime { lead: lead("date") });
         }
         match key {
             Some(key) if compiler.faults.is_empty() => Ok(Mapping {
@@ -109,7 +109,7 @@ impl Compiler<'_> {
     }
 
     /// The steps of one object's members; `within` is the path of the object, `None` for the item itself.
-    fn object(&mut self, fields: &Fields, within: Option<&str>) -> Vec<Step> {
+    fn object(&mut self, fields: &Fields, within: Option<&str>) -> Vec<FieldStep> {
         let mut steps = Vec::new();
         let mut names = BTreeSet::new();
         if within.is_none() && matches!(self.section.kind, Kind::CustomMetric(_)) {
@@ -121,7 +121,7 @@ impl Compiler<'_> {
             if !names.insert(shown) {
                 self.fault(&path, Problem::Twice { name: shown.to_owned() });
             }
-            let target = if within.is_none() { target_of(name) } else { Target::Any };
+            let target = if within.is_none() { target_of(name) } else { JsonTarget::Any };
             let presence = if within.is_none() { self.presence_of(name) } else { Presence::Optional };
             if let Some(step) = self.member(shown, &path, field, target, presence) {
                 push(&mut steps, step);
@@ -130,16 +130,23 @@ impl Compiler<'_> {
         steps
     }
 
-    fn member(&mut self, shown: &str, path: &str, field: &Field, target: Target, presence: Presence) -> Option<Step> {
+    fn member(
+        &mut self,
+        shown: &str,
+        path: &str,
+        field: &Field,
+        target: JsonTarget,
+        presence: Presence,
+    ) -> Option<FieldStep> {
         match field {
             Field::Constant(constant) => {
                 let mut literal = lead(shown);
                 literal.extend(self.constant(path, constant, target, presence)?);
-                Some(Step::Literal(literal))
+                Some(FieldStep::Literal(literal))
             }
-            Field::Object(fields) if matches!(target, Target::Object | Target::Any) => {
+            Field::Object(fields) if matches!(target, JsonTarget::Object | JsonTarget::Any) => {
                 let steps = self.object(fields, Some(path));
-                Some(Step::Object { lead: lead(shown), steps })
+                Some(FieldStep::Object { lead: lead(shown), steps })
             }
             Field::Object(_) => {
                 self.fault(path, Problem::Nested { wanted: wanted(target) });
@@ -154,7 +161,7 @@ impl Compiler<'_> {
                     return None;
                 };
                 let default = default.flatten();
-                Some(Step::Column(ColumnStep {
+                Some(FieldStep::Column(ColumnStep {
                     lead: lead(shown),
                     column,
                     encoder,
@@ -167,7 +174,7 @@ impl Compiler<'_> {
     }
 
     /// The constant's JSON text.
-    fn constant(&mut self, path: &str, constant: &Constant, target: Target, presence: Presence) -> Option<Vec<u8>> {
+    fn constant(&mut self, path: &str, constant: &Constant, target: JsonTarget, presence: Presence) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let text = match constant {
             Constant::Bool(true) => "true",
@@ -175,27 +182,27 @@ impl Compiler<'_> {
             Constant::Number(text) | Constant::Text(text) => text,
         };
         let fits = match (target, constant) {
-            (Target::Text | Target::Dimension, _) => {
+            (JsonTarget::Text | JsonTarget::Dimension, _) => {
                 json::escaped(text, &mut out);
                 presence == Presence::Optional || !text.is_empty()
             }
-            (Target::Number, Constant::Number(_) | Constant::Text(_)) | (Target::Any, Constant::Number(_)) => {
+            (JsonTarget::Number, Constant::Number(_) | Constant::Text(_)) | (JsonTarget::Any, Constant::Number(_)) => {
                 value::number(text.as_bytes(), &mut out).is_ok()
             }
-            (Target::Date, Constant::Text(_)) => {
+            (JsonTarget::Date, Constant::Text(_)) => {
                 time::free_text(text.as_bytes(), self.section.timezone.as_ref(), &mut out).is_ok()
             }
-            (Target::Any, Constant::Bool(_)) => {
+            (JsonTarget::Any, Constant::Bool(_)) => {
                 out.extend_from_slice(text.as_bytes());
                 true
             }
-            (Target::Any, Constant::Text(_)) => {
+            (JsonTarget::Any, Constant::Text(_)) => {
                 json::escaped(text, &mut out);
                 true
             }
-            (Target::Number, Constant::Bool(_))
-            | (Target::Date, Constant::Bool(_) | Constant::Number(_))
-            | (Target::Object, _) => false,
+            (JsonTarget::Number, Constant::Bool(_))
+            | (JsonTarget::Date, Constant::Bool(_) | Constant::Number(_))
+            | (JsonTarget::Object, _) => false,
         };
         if !fits {
             self.fault(path, Problem::Constant { constant: text.to_owned(), wanted: wanted(target) });
@@ -226,27 +233,27 @@ impl Compiler<'_> {
     }
 }
 
-fn target_of(name: &str) -> Target {
+fn target_of(name: &str) -> JsonTarget {
     match name {
         "email" | "externalId" | "action" | "companyExternalId" | "companyId" | "name" | "firstName" | "lastName" => {
-            Target::Text
+            JsonTarget::Text
         }
-        "dimensionId" => Target::Dimension,
-        "value" | "weight" => Target::Number,
-        "date" => Target::Date,
-        "info" => Target::Object,
-        _ => Target::Any,
+        "dimensionId" => JsonTarget::Dimension,
+        "value" | "weight" => JsonTarget::Number,
+        "date" => JsonTarget::Date,
+        "info" => JsonTarget::Object,
+        _ => JsonTarget::Any,
     }
 }
 
-fn wanted(target: Target) -> &'static str {
+fn wanted(target: JsonTarget) -> &'static str {
     match target {
-        Target::Text => "a column or a constant that is not empty",
-        Target::Dimension => "a text column or a constant",
-        Target::Number => "a number, or a column of an integer, float, numeric, text or json type",
-        Target::Date => "an ISO date or time, or a column of type timestamp, timestamptz, date or text",
-        Target::Object => "a json or jsonb column, or to a nested map of columns",
-        Target::Any => "a column or a finite constant",
+        JsonTarget::Text => "a column or a constant that is not empty",
+        JsonTarget::Dimension => "a text column or a constant",
+        JsonTarget::Number => "a number, or a column of an integer, float, numeric, text or json type",
+        JsonTarget::Date => "an ISO date or time, or a column of type timestamp, timestamptz, date or text",
+        JsonTarget::Object => "a json or jsonb column, or to a nested map of columns",
+        JsonTarget::Any => "a column or a finite constant",
     }
 }
 
@@ -283,9 +290,9 @@ fn lead(name: &str) -> Vec<u8> {
 }
 
 /// Adds a step; neighbouring literals become one.
-fn push(steps: &mut Vec<Step>, step: Step) {
+fn push(steps: &mut Vec<FieldStep>, step: FieldStep) {
     match (steps.last_mut(), step) {
-        (Some(Step::Literal(before)), Step::Literal(more)) => before.extend(more),
+        (Some(FieldStep::Literal(before)), FieldStep::Literal(more)) => before.extend(more),
         (_, step) => steps.push(step),
     }
 }

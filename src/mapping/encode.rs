@@ -5,14 +5,14 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use crate::mapping::refusal::shortened;
-use crate::mapping::{ColumnStep, Mapping, Presence, Reason, Refusal, Step, json, time};
+use crate::mapping::{ColumnStep, EncodeError, FieldStep, Mapping, Presence, Reason, json, time};
 use crate::model::{CommitTime, Row, Value};
 
 /// The most bytes of one value that [`Mapping::describe`] shows.
 const DESCRIBED: usize = 16 * 1024;
 
 /// What the steps of one item share.
-struct Item<'r> {
+struct ItemWriter<'r> {
     row: &'r Row<'r>,
     time: CommitTime,
     zone: Option<&'r TimeZone>,
@@ -25,13 +25,13 @@ impl Mapping {
     ///
     /// # Errors
     /// Why the row is no item.
-    pub fn encode(&self, row: &Row<'_>, time: CommitTime, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub fn encode(&self, row: &Row<'_>, time: CommitTime, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
-        let mut item = Item { row, time, zone: self.zone.as_ref(), identified: !self.needs_identity };
+        let mut item = ItemWriter { row, time, zone: self.zone.as_ref(), identified: !self.needs_identity };
         let written = object(&self.steps, &mut item, out).and_then(|some| {
             if !item.identified {
                 let both: Arc<str> = "email and externalId".into();
-                return Err(Refusal::new(&both, Reason::NoIdentity, b""));
+                return Err(EncodeError::new(&both, Reason::NoIdentity, b""));
             }
             if !some {
                 out.extend_from_slice(b"{}");
@@ -67,24 +67,24 @@ impl Mapping {
 }
 
 /// Appends the object that `steps` write; `false` where none of its members was written, and then nothing is.
-fn object(steps: &[Step], item: &mut Item<'_>, out: &mut Vec<u8>) -> Result<bool, Refusal> {
+fn object(steps: &[FieldStep], item: &mut ItemWriter<'_>, out: &mut Vec<u8>) -> Result<bool, EncodeError> {
     let start = out.len();
     for step in steps {
         match step {
-            Step::Literal(literal) => out.extend_from_slice(literal),
-            Step::Column(step) => column(step, item, out)?,
-            Step::Object { lead, steps } => {
+            FieldStep::Literal(literal) => out.extend_from_slice(literal),
+            FieldStep::Column(step) => column(step, item, out)?,
+            FieldStep::Object { lead, steps } => {
                 let before = out.len();
                 out.extend_from_slice(lead);
                 if !object(steps, item, out)? {
                     out.truncate(before);
                 }
             }
-            Step::CommitTime { lead } => {
+            FieldStep::CommitTime { lead } => {
                 if let CommitTime::Micros(micros) = item.time {
                     out.extend_from_slice(lead);
                     time::commit(micros, out).map_err(|reason| {
-                        Refusal::new(&"date".into(), reason, format!("{micros} µs since 2000").as_bytes())
+                        EncodeError::new(&"date".into(), reason, format!("{micros} µs since 2000").as_bytes())
                     })?;
                 }
             }
@@ -105,8 +105,8 @@ fn close(start: usize, out: &mut Vec<u8>) -> bool {
     }
 }
 
-fn column(step: &ColumnStep, item: &mut Item<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let refuse = |reason, text: &[u8]| Err(Refusal::new(&step.field, reason, text));
+fn column(step: &ColumnStep, item: &mut ItemWriter<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let refuse = |reason, text: &[u8]| Err(EncodeError::new(&step.field, reason, text));
     let text = match item.row.get(step.column) {
         Value::Text(text) if !step.encoder.reads_as_null(text) => text,
         Value::Oversize => return refuse(Reason::TooLarge, b""),

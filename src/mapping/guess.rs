@@ -27,12 +27,12 @@ pub(crate) struct Guess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Guessed {
     field: &'static str,
-    from: From,
+    from: GuessedSource,
     why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum From {
+enum GuessedSource {
     Column(String),
     Constant(String),
 }
@@ -188,11 +188,11 @@ impl Guesser<'_> {
 
     fn put(&mut self, field: &'static str, column: String, why: &str) {
         self.taken.push(column.clone());
-        self.fields.push(Guessed { field, from: From::Column(column), why: why.to_owned() });
+        self.fields.push(Guessed { field, from: GuessedSource::Column(column), why: why.to_owned() });
     }
 
     fn constant(&mut self, field: &'static str, value: String, why: &str) {
-        self.fields.push(Guessed { field, from: From::Constant(value), why: why.to_owned() });
+        self.fields.push(Guessed { field, from: GuessedSource::Constant(value), why: why.to_owned() });
     }
 
     fn activity(&mut self, table: &TableName) {
@@ -297,8 +297,8 @@ impl Guess {
         lines.push(("    fields:".into(), ""));
         for guessed in &self.fields {
             let from = match &guessed.from {
-                From::Column(column) => scalar(column),
-                From::Constant(value) => format!("{{ value: {} }}", scalar(value)),
+                GuessedSource::Column(column) => scalar(column),
+                GuessedSource::Constant(value) => format!("{{ value: {} }}", scalar(value)),
             };
             lines.push((format!("      {}: {from}", guessed.field), &guessed.why));
         }
@@ -323,8 +323,8 @@ impl Guess {
             .iter()
             .map(|guessed| {
                 let from = match &guessed.from {
-                    From::Column(column) => json!(column),
-                    From::Constant(value) => json!({ "value": value }),
+                    GuessedSource::Column(column) => json!(column),
+                    GuessedSource::Constant(value) => json!({ "value": value }),
                 };
                 (guessed.field.to_owned(), from)
             })

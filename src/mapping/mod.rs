@@ -31,7 +31,7 @@ pub(crate) mod value;
 
 pub(crate) use crate::mapping::fault::MappingFault;
 pub(crate) use crate::mapping::guess::{Guess, guess};
-pub(crate) use crate::mapping::refusal::{Reason, Refusal, Refuses};
+pub(crate) use crate::mapping::refusal::{EncodeError, Reason, Refuses};
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ use crate::model::KeyType;
 #[derive(Clone, Debug)]
 pub struct Mapping {
     /// What to write, in order.
-    steps: Vec<Step>,
+    steps: Vec<FieldStep>,
     /// The key column's index and type.
     key: (usize, KeyType),
     /// Every column that is read (the key's too), ascending, with its name.
@@ -74,7 +74,7 @@ impl Mapping {
 
 /// One part of an item. Every member begins with a comma; the first one's becomes the opening brace.
 #[derive(Clone, Debug)]
-enum Step {
+enum FieldStep {
     /// Whole members that are the same in every item: `,"model":"Company"`.
     Literal(Vec<u8>),
     /// One member out of one column.
@@ -84,7 +84,7 @@ enum Step {
         /// `,"info":`
         lead: Vec<u8>,
         /// Its members.
-        steps: Vec<Step>,
+        steps: Vec<FieldStep>,
     },
     /// The commit time, where it is known.
     CommitTime {

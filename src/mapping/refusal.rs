@@ -8,7 +8,7 @@ const EXCERPT: usize = 64;
 
 /// Why a row is no item: the field, the reason, and the beginning of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct EncodeError {
     /// The field as configured: `value`, `info.plan`.
     pub field: Arc<str>,
     /// What is wrong.
@@ -17,8 +17,8 @@ pub struct Refusal {
     pub excerpt: Option<Box<str>>,
 }
 
-impl Refusal {
-    pub(crate) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> Refusal {
+impl EncodeError {
+    pub(crate) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> EncodeError {
         let excerpt = match reason {
             Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge => None,
             Reason::NotUtf8
@@ -31,7 +31,7 @@ impl Refusal {
             | Reason::NotJson
             | Reason::NotAnObject => Some(shortened(value, EXCERPT, "…").into()),
         };
-        Refusal { field: field.clone(), reason, excerpt }
+        EncodeError { field: field.clone(), reason, excerpt }
     }
 
     /// The word that a quarantined row's reason begins with.
@@ -40,9 +40,9 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal { field, reason, excerpt } = self;
+        let EncodeError { field, reason, excerpt } = self;
         match excerpt {
             Some(value) => write!(f, "{field}: {}: {value:?}", reason.as_str()),
             None => write!(f, "{field} {}", reason.as_str()),
@@ -50,7 +50,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for EncodeError {}
 
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,9 +122,9 @@ pub(crate) trait Refuses: std::fmt::Display {
     }
 }
 
-impl Refuses for Refusal {
+impl Refuses for EncodeError {
     fn word(&self) -> &'static str {
-        Refusal::word(self)
+        EncodeError::word(self)
     }
 }
 
@@ -137,16 +137,20 @@ mod tests {
     #[test]
     fn a_refusal_reads_alone() {
         let field: Arc<str> = "value".into();
-        assert_eq!(Refusal::new(&field, Reason::NotFinite, b"NaN").to_string(), "value: not a finite number: \"NaN\"");
-        assert_eq!(Refusal::new(&field, Reason::Null, b"").to_string(), "value is NULL");
-        assert_eq!(Refusal::new(&field, Reason::TooLarge, b"").word(), "too_large");
+        assert_eq!(
+            EncodeError::new(&field, Reason::NotFinite, b"NaN").to_string(),
+            "value: not a finite number: \"NaN\""
+        );
+        assert_eq!(EncodeError::new(&field, Reason::Null, b"").to_string(), "value is NULL");
+        assert_eq!(EncodeError::new(&field, Reason::TooLarge, b"").word(), "too_large");
     }
 
     #[test]
     fn long_values_are_cut_between_characters() {
-        let refusal = Refusal::new(&"f".into(), Reason::NotANumber, "ä".repeat(100).as_bytes());
+        let refusal = EncodeError::new(&"f".into(), Reason::NotANumber, "ä".repeat(100).as_bytes());
         assert_eq!(refusal.excerpt.as_deref(), Some(&*("ä".repeat(32) + "…")));
-        let refusal = Refusal::new(&"f".into(), Reason::NotANumber, ("x".to_owned() + &"😀".repeat(100)).as_bytes());
+        let refusal =
+            EncodeError::new(&"f".into(), Reason::NotANumber, ("x".to_owned() + &"😀".repeat(100)).as_bytes());
         assert_eq!(refusal.excerpt.as_deref(), Some(&*("x".to_owned() + &"😀".repeat(15) + "…")));
         assert_eq!(shortened(&[0x80; 100], 8, "…").chars().count(), 9);
     }

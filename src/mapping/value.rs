@@ -12,7 +12,7 @@ use crate::model::Type;
 
 /// What Planhat, or a place within the item, wants of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum JsonTarget {
     /// A JSON string.
     Text,
     /// `dimensionId`: a JSON string, and no json column can ever hold one.
@@ -58,10 +58,10 @@ pub(crate) enum Encoder {
 
 impl Encoder {
     /// The encoder from a column of type `ty` to `target`; `None` where no value could ever fit.
-    pub(crate) fn new(ty: Type, target: Target) -> Option<Encoder> {
+    pub(crate) fn new(ty: Type, target: JsonTarget) -> Option<Encoder> {
         match target {
-            Target::Dimension if ty == Type::Json => None,
-            Target::Text | Target::Dimension => Some(match ty {
+            JsonTarget::Dimension if ty == Type::Json => None,
+            JsonTarget::Text | JsonTarget::Dimension => Some(match ty {
                 Type::Bool => Encoder::BoolText,
                 Type::Timestamp => Encoder::Naive(Fraction::AsPrinted),
                 Type::TimestampTz => Encoder::Instant(Fraction::AsPrinted),
@@ -69,20 +69,20 @@ impl Encoder {
                 Type::Json => Encoder::JsonText,
                 Type::Int | Type::Float | Type::Numeric | Type::Text => Encoder::Text,
             }),
-            Target::Number => match ty {
+            JsonTarget::Number => match ty {
                 Type::Int | Type::Float | Type::Numeric | Type::Text => Some(Encoder::Number),
                 Type::Json => Some(Encoder::JsonNumber),
                 Type::Bool | Type::Timestamp | Type::TimestampTz | Type::Date => None,
             },
-            Target::Date => match ty {
+            JsonTarget::Date => match ty {
                 Type::Timestamp => Some(Encoder::Naive(Fraction::Millis)),
                 Type::TimestampTz => Some(Encoder::Instant(Fraction::Millis)),
                 Type::Date => Some(Encoder::Date),
                 Type::Text => Some(Encoder::FreeTime),
                 Type::Bool | Type::Int | Type::Float | Type::Numeric | Type::Json => None,
             },
-            Target::Object => (ty == Type::Json).then_some(Encoder::JsonObject),
-            Target::Any => Some(match ty {
+            JsonTarget::Object => (ty == Type::Json).then_some(Encoder::JsonObject),
+            JsonTarget::Any => Some(match ty {
                 Type::Bool => Encoder::Bool,
                 Type::Int | Type::Float | Type::Numeric => Encoder::Number,
                 Type::Timestamp => Encoder::Naive(Fraction::AsPrinted),

@@ -11,16 +11,16 @@ use crate::model::{Fault, Finding, SectionName};
 use crate::postgres::catalog::{quote, server, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::identity::Found;
-use crate::runtime::start_error::Needs;
+use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{SectionPhase, SectionRow};
 
 /// What does not stand as it was recorded.
 #[derive(Debug, Default)]
-pub(crate) struct Standing {
+pub(crate) struct Consistency {
     /// A state that needs a person.
-    pub needs: Option<Needs>,
+    pub needs: Option<NeedsPerson>,
     /// Sections whose rows the server skips in silence, and why.
     pub drift: Vec<(SectionName, String)>,
     /// What the state has of the sections.
@@ -36,17 +36,17 @@ const MEND: &str = "pg2planhat repair --gap (puts the table back, and reads agai
 ///
 /// # Errors
 /// As every connection.
-pub(crate) async fn standing(config: &Arc<Config>) -> Result<Standing, Fault> {
+pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     if !store.is_there().await.map_err(crate::operations::fate)? {
-        return Ok(Standing::default());
+        return Ok(Consistency::default());
     }
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(&control).await.map_err(fault)?;
     let found = if server.in_recovery { None } else { find(config, &control, server).await.ok() };
     let (Some(instance), Some(found)) = (store.instance().await.map_err(crate::operations::fate)?, found) else {
-        return Ok(Standing::default());
+        return Ok(Consistency::default());
     };
     let rows = store.sections().await.map_err(crate::operations::fate)?;
     // A running instance moves what would be compared, and watches it itself.
@@ -57,7 +57,7 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Standing, Fault> {
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
     }
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
-    Ok(Standing { needs, drift, rows, quarantined })
+    Ok(Consistency { needs, drift, rows, quarantined })
 }
 
 /// Sections that were attached, and whose table the publication does not carry whole any more.
@@ -95,7 +95,7 @@ pub(crate) async fn drifted(
     Ok(drift)
 }
 
-impl Standing {
+impl Consistency {
     /// Why nothing may be made: it would hide a gap.
     pub(crate) fn hindrance(&self) -> Option<Fault> {
         if let Some(needs) = &self.needs {

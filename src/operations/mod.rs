@@ -18,7 +18,7 @@ pub(crate) use crate::operations::preview::{Previewed, preview};
 pub(crate) use crate::operations::quarantine::{chosen, drop_rows, retry};
 pub(crate) use crate::operations::repair::Repair;
 pub(crate) use crate::operations::repair::plan::{Mend, RepairPlan, SectionPlan};
-pub(crate) use crate::operations::resync::{From, ResyncPlan, ask_resync, plan_resync};
+pub(crate) use crate::operations::resync::{ResyncFrom, ResyncPlan, ask_resync, plan_resync};
 pub(crate) use crate::operations::status::status;
 pub(crate) use crate::operations::teardown::{Teardown, TeardownPlan};
 

@@ -14,7 +14,7 @@ use crate::state::Store;
 
 /// Where a re-sync begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum ResyncFrom {
     /// Behind this key.
     Key(String),
     /// With rows of this time and later.
@@ -43,7 +43,7 @@ pub(crate) struct ResyncPlan {
 pub(crate) async fn plan_resync(
     config: &Arc<Config>,
     section: &Section,
-    from: &From,
+    from: &ResyncFrom,
 ) -> Result<Option<ResyncPlan>, Fault> {
     let session = crate::operations::reading(config, "resync").await?;
     let fault = |error: tokio_postgres::Error| session.fault(&error);
@@ -52,8 +52,8 @@ pub(crate) async fn plan_resync(
         attach::describe(config, &session, &types, section, None).await.map_err(fault)??;
     let selection = Selection::new(section, &table, &columns);
     let from = match from {
-        From::All => None,
-        From::Key(key) => {
+        ResyncFrom::All => None,
+        ResyncFrom::Key(key) => {
             let parsed = Key::parse(key.as_bytes(), key_type).map_err(|error| {
                 Fault::usage(
                     format!("section {}: {error}", section.name),
@@ -62,7 +62,7 @@ pub(crate) async fn plan_resync(
             })?;
             Some(parsed)
         }
-        From::Time(time) => {
+        ResyncFrom::Time(time) => {
             let condition = condition(section, &table, key_type, *time)?;
             let Some((_, before)) = selection.first_where(&session, &condition).await.map_err(fault)? else {
                 return Ok(None);

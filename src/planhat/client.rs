@@ -144,12 +144,12 @@ pub(crate) struct Looked {
 }
 
 /// As much of a body as was kept; `broke` says why that is not all.
-struct Kept {
+struct KeptConnection {
     body: Vec<u8>,
     broke: Option<String>,
 }
 
-async fn keep(mut response: reqwest::Response, most: usize, deadline: Instant) -> Kept {
+async fn keep(mut response: reqwest::Response, most: usize, deadline: Instant) -> KeptConnection {
     let mut body = Vec::new();
     let broke = loop {
         match timeout_at(deadline, response.chunk()).await {
@@ -163,10 +163,10 @@ async fn keep(mut response: reqwest::Response, most: usize, deadline: Instant) -
             Err(_) => break Some("it did not end in time".to_owned()),
         }
     };
-    Kept { body, broke }
+    KeptConnection { body, broke }
 }
 
-fn reply<'a>(status: u16, head: &'a HeaderMap, kept: &'a Kept) -> Reply<'a> {
+fn reply<'a>(status: u16, head: &'a HeaderMap, kept: &'a KeptConnection) -> Reply<'a> {
     let text = |name| head.get(name).and_then(|value| value.to_str().ok());
     Reply {
         status,

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use crate::planhat::RefusedItem;
+use crate::planhat::SinkRejection;
 
 /// How many pairs of field sets are compared in the last pass. Real echoes differ from their items in one or two ways; an
 /// answer beyond this is noise, and its refusals stay unmatched.
@@ -26,17 +26,17 @@ pub struct Matched {
     /// Index of the item, and Planhat's reason (or reasons); ascending, each index once.
     pub by_index: Vec<(usize, String)>,
     /// Refusals without an echo, or whose echo means no item surely.
-    pub unmatched: Vec<RefusedItem>,
+    pub unmatched: Vec<SinkRejection>,
 }
 
 /// Matches `refused` to `items`.
-pub fn match_refused(items: &[&[u8]], refused: &[RefusedItem]) -> Matched {
+pub fn match_refused(items: &[&[u8]], refused: &[SinkRejection]) -> Matched {
     let mut matched = Matched::default();
     if refused.is_empty() {
         return matched;
     }
     let items: Vec<Option<Value>> = items.iter().map(|item| serde_json::from_slice(item).ok()).collect();
-    let mut open = Open {
+    let mut open = UnmatchedItem {
         items: items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref()?))).collect(),
         refused: refused.iter().enumerate().filter_map(|(n, refused)| Some((n, refused.item.as_ref()?))).collect(),
     };
@@ -62,12 +62,12 @@ pub fn match_refused(items: &[&[u8]], refused: &[RefusedItem]) -> Matched {
 }
 
 /// What no pass has matched yet, in order.
-struct Open<'a> {
+struct UnmatchedItem<'a> {
     items: Vec<(usize, &'a Value)>,
     refused: Vec<(usize, &'a Value)>,
 }
 
-impl Open<'_> {
+impl UnmatchedItem<'_> {
     /// Pairs each echo with the first open item of the same form, and takes both away.
     fn join(&mut self, form: impl Fn(&Value) -> String) -> Vec<(usize, usize)> {
         if self.refused.is_empty() {
@@ -84,7 +84,7 @@ impl Open<'_> {
     }
 
     /// Pairs each echo that equals an echo matched already with the item of that one, and takes the echo away.
-    fn second_reasons(&mut self, pairs: &[(usize, usize)], refused: &[RefusedItem]) -> Vec<(usize, usize)> {
+    fn second_reasons(&mut self, pairs: &[(usize, usize)], refused: &[SinkRejection]) -> Vec<(usize, usize)> {
         if self.refused.is_empty() {
             return Vec::new();
         }
@@ -277,8 +277,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn refusal(item: Value) -> RefusedItem {
-        RefusedItem { item: Some(item), error: "bad".into() }
+    fn refusal(item: Value) -> SinkRejection {
+        SinkRejection { item: Some(item), error: "bad".into() }
     }
 
     /// The indexes matched, and the number of refusals that were not.
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_second_reason_stays_with_its_item() {
         let items: [&[u8]; 2] = [br#"{"a":1}"#, br#"{"a":1,"b":2}"#];
-        let again = RefusedItem { item: Some(json!({"a": 1})), error: "worse".into() };
+        let again = SinkRejection { item: Some(json!({"a": 1})), error: "worse".into() };
         let matched = match_refused(&items, &[refusal(json!({"a": 1})), again]);
         assert_eq!(matched, Matched { by_index: vec![(0, "bad; worse".into())], unmatched: Vec::new() });
     }
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_refusal_without_an_echo_is_kept() {
-        let refusal = RefusedItem { item: None, error: "something".into() };
+        let refusal = SinkRejection { item: None, error: "something".into() };
         let found = match_refused(&[b"{}"], std::slice::from_ref(&refusal));
         assert_eq!(found, Matched { by_index: Vec::new(), unmatched: vec![refusal] });
     }

@@ -26,7 +26,7 @@ pub enum Verdict {
     /// 2xx without errors: all items are received.
     Received,
     /// 2xx that names refused items; the rest is received.
-    Partial(Vec<RefusedItem>),
+    Partial(Vec<SinkRejection>),
     /// 400, 409, 422: some item is bad, and nothing of the request was taken.
     BadItem,
     /// 413: the request is too large, and nothing of it was taken.
@@ -49,7 +49,7 @@ pub enum Verdict {
 
 /// One item that a 200 named as refused.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RefusedItem {
+pub struct SinkRejection {
     /// The item's echo, as it came; `None` where the answer did not echo it.
     pub item: Option<serde_json::Value>,
     /// Planhat's reason.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::backoff::RETRY_AFTER_CAP;
-use crate::planhat::{Answer, RefusedItem, Verdict};
+use crate::planhat::{Answer, SinkRejection, Verdict};
 
 /// An HTTP answer, as far as it matters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,14 +103,14 @@ struct Body<'a> {
 }
 
 #[derive(Deserialize)]
-struct Entry<'a> {
+struct ErrorEntry<'a> {
     #[serde(borrow, default)]
     item: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
-fn refused_items(body: &[u8]) -> Result<Vec<RefusedItem>, serde_json::Error> {
+fn refused_items(body: &[u8]) -> Result<Vec<SinkRejection>, serde_json::Error> {
     let text = String::from_utf8_lossy(body);
     let body: Body<'_> = serde_json::from_str(&text)?;
     let Some(errors) = body.errors.map(RawValue::get) else { return Ok(Vec::new()) };
@@ -118,7 +118,7 @@ fn refused_items(body: &[u8]) -> Result<Vec<RefusedItem>, serde_json::Error> {
         Some(b'[') => Ok(serde_json::from_str::<Vec<&RawValue>>(errors)?.into_iter().map(entry).collect()),
         // Not a list, but not nothing either: something was refused, and it is not said which item.
         Some(b'{' | b'"' | b't' | b'1'..=b'9' | b'-') if !matches!(errors, "\"\"") && !is_empty_object(errors) => {
-            Ok(vec![RefusedItem { item: None, error: text_of(errors) }])
+            Ok(vec![SinkRejection { item: None, error: text_of(errors) }])
         }
         Some(_) | None => Ok(Vec::new()),
     }
@@ -128,14 +128,14 @@ fn is_empty_object(json: &str) -> bool {
     json.strip_prefix('{').is_some_and(|rest| rest.trim_start() == "}")
 }
 
-fn entry(raw: &RawValue) -> RefusedItem {
-    match serde_json::from_str::<Entry<'_>>(raw.get()) {
-        Ok(Entry { item: None, error: None }) => RefusedItem { item: None, error: text_of(raw.get()) },
-        Ok(Entry { item, error }) => RefusedItem {
+fn entry(raw: &RawValue) -> SinkRejection {
+    match serde_json::from_str::<ErrorEntry<'_>>(raw.get()) {
+        Ok(ErrorEntry { item: None, error: None }) => SinkRejection { item: None, error: text_of(raw.get()) },
+        Ok(ErrorEntry { item, error }) => SinkRejection {
             item: item.and_then(|item| serde_json::from_str(item.get()).ok()),
             error: error.map_or_else(|| "no reason was given".to_owned(), |error| text_of(error.get())),
         },
-        Err(_) => RefusedItem { item: None, error: text_of(raw.get()) },
+        Err(_) => SinkRejection { item: None, error: text_of(raw.get()) },
     }
 }
 
@@ -148,13 +148,13 @@ fn text_of(json: &str) -> String {
 /// A 200 that refuses nothing, yet has an `error`, is acceptance by the contract; the ledger keeps what it said.
 fn complaint(status: u16, body: &[u8]) -> String {
     #[derive(Deserialize)]
-    struct Complaint<'a> {
+    struct ErrorText<'a> {
         #[serde(borrow, default)]
         error: Option<&'a RawValue>,
     }
-    match serde_json::from_slice::<Complaint<'_>>(body) {
-        Ok(Complaint { error: Some(error) }) => format!("{status}, saying: {}", excerpt(&text_of(error.get()))),
-        Ok(Complaint { error: None }) | Err(_) => String::new(),
+    match serde_json::from_slice::<ErrorText<'_>>(body) {
+        Ok(ErrorText { error: Some(error) }) => format!("{status}, saying: {}", excerpt(&text_of(error.get()))),
+        Ok(ErrorText { error: None }) | Err(_) => String::new(),
     }
 }
 

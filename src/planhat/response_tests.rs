@@ -52,7 +52,7 @@ fn planhats_own_example_names_its_item() {
     let item = serde_json::json!({"value": 1, "externalId": "my_id", "model": "Company"});
     assert_eq!(
         answer.verdict,
-        Verdict::Partial(vec![RefusedItem { item: Some(item), error: "dimensionId must be specified".into() }])
+        Verdict::Partial(vec![SinkRejection { item: Some(item), error: "dimensionId must be specified".into() }])
     );
 }
 

@@ -13,12 +13,12 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{publication, server, table, xmin_barrier};
 use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
-use crate::runtime::start_error::Hindrance;
+use crate::runtime::start_error::StartError;
 use crate::state::instance::Opened;
 use crate::state::model::BackfillProgress;
 use crate::state::sections::{Attachment, MappedColumn};
+use crate::state::store::Epoch;
 use crate::state::store::Store;
-use crate::state::store::Term;
 use crate::state::{SectionPhase, SectionRow};
 
 /// The type of its keys, where a section that does not fit its table now can go on with what is in the WAL.
@@ -117,11 +117,11 @@ pub(crate) async fn attach(
     config: &Config,
     control: &Session,
     store: &Store,
-    term: &Term,
+    term: &Epoch,
     opened: &Opened,
     types: &Types,
     waiting: setup::Waiting<'_>,
-) -> Result<Vec<Result<Attached, Unfit>>, Hindrance> {
+) -> Result<Vec<Result<Attached, Unfit>>, StartError> {
     let known = |section: &Section| opened.sections.iter().find(|row| row.name == section.name);
     let wanted: Vec<&Section> = config.sections.iter().filter(|section| section.is_on()).collect();
     let fresh = wanted.iter().any(|section| known(section).is_none_or(|row| row.phase == SectionPhase::Waiting));
@@ -215,12 +215,12 @@ pub(crate) async fn describe(
 async fn attach_new(
     control: &Session,
     store: &Store,
-    term: &Term,
+    term: &Epoch,
     opened: &Opened,
     section: &Section,
     table: &TableInfo,
     just_published: bool,
-) -> Result<SectionRow, Hindrance> {
+) -> Result<SectionRow, StartError> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let progress = |cursor: Option<String>| BackfillProgress { cursor, ..BackfillProgress::default() };
     let phase = match &section.start {
@@ -255,7 +255,7 @@ async fn attach_new(
     store.attach_section(term, &section.name, &attachment, &phase).await?;
     tracing::info!(section = %section.name, table = attachment.table_name, %attach_lsn, phase = phase.as_str(), "attached");
     let row = store.sections().await?.into_iter().find(|row| row.name == section.name);
-    row.ok_or_else(|| Hindrance::Wrong(Fault::bug("an attached section is not in the state")))
+    row.ok_or_else(|| StartError::Wrong(Fault::bug("an attached section is not in the state")))
 }
 
 /// The position behind which a section's lane begins.

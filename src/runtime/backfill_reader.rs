@@ -1,7 +1,7 @@
 //! Reading the key ranges: one task a section, beside the stream.
 //!
 //! * In: where a section's range begins (and ends, where its fence has passed already).
-//! * Out: [`RangeNews`], in order.
+//! * Out: [`BackfillEvent`], in order.
 //! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a turn taken from the corridor:
 //!   they have a thread of their own, so that the server sends while batches are made and sent.
 
@@ -23,7 +23,7 @@ use crate::telemetry::logs::{Passage, Throttle};
 
 /// What a range's task tells the corridor.
 #[derive(Debug)]
-pub(crate) enum RangeNews {
+pub(crate) enum BackfillEvent {
     /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
     Fenced(usize, Option<(Key, u64)>),
     /// A chunk was read.
@@ -57,18 +57,18 @@ pub(crate) struct RangeTask {
 
 /// The thread on which ranges are read. Its tasks end with it.
 #[derive(Debug)]
-pub(crate) struct Readers {
+pub(crate) struct BackfillReader {
     handle: tokio::runtime::Handle,
     /// Dropped with this: the thread's own word to end.
     _ends: oneshot::Sender<()>,
 }
 
-impl Readers {
+impl BackfillReader {
     /// Starts it.
     ///
     /// # Errors
     /// Where the operating system gives no thread.
-    pub(crate) fn start() -> std::io::Result<Readers> {
+    pub(crate) fn start() -> std::io::Result<BackfillReader> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -77,7 +77,7 @@ impl Readers {
                 if ended.await.is_err() { /* the corridor has gone: that is the end */ }
             });
         })?;
-        Ok(Readers { handle, _ends: ends })
+        Ok(BackfillReader { handle, _ends: ends })
     }
 
     /// Where its tasks are spawned.
@@ -99,7 +99,7 @@ impl RangeTask {
         source: Source,
         turn: Arc<Semaphore>,
         ahead: Arc<Semaphore>,
-        news: mpsc::Sender<RangeNews>,
+        news: mpsc::Sender<BackfillEvent>,
     ) {
         let Ok(_turn) = turn.acquire_owned().await else { return };
         let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
@@ -114,7 +114,7 @@ impl RangeTask {
                         tracing::warn!(section = %self.section.name, suppressed, what, remedy, "the backfill waits");
                     }
                     failed = true;
-                    if news.send(RangeNews::Failed(self.lane, fault)).await.is_err() {
+                    if news.send(BackfillEvent::Failed(self.lane, fault)).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(wait).await;
@@ -127,7 +127,7 @@ impl RangeTask {
         &mut self,
         source: &Source,
         ahead: &Semaphore,
-        news: &mpsc::Sender<RangeNews>,
+        news: &mpsc::Sender<BackfillEvent>,
         failed: &mut bool,
         limit: &mut usize,
     ) -> Result<(), Fault> {
@@ -141,14 +141,14 @@ impl RangeTask {
             None => match self.fence(&session).await? {
                 Some((ceiling, estimated)) => {
                     self.ceiling = Some(ceiling.clone());
-                    let fenced = RangeNews::Fenced(self.lane, Some((ceiling.clone(), estimated)));
+                    let fenced = BackfillEvent::Fenced(self.lane, Some((ceiling.clone(), estimated)));
                     if news.send(fenced).await.is_err() {
                         return Ok(());
                     }
                     ceiling
                 }
                 None => {
-                    let _gone = news.send(RangeNews::Fenced(self.lane, None)).await;
+                    let _gone = news.send(BackfillEvent::Fenced(self.lane, None)).await;
                     return Ok(());
                 }
             },
@@ -164,7 +164,7 @@ impl RangeTask {
                     return Err(self_fault(&session, &error));
                 }
             };
-            if std::mem::take(failed) && news.send(RangeNews::Recovered(self.lane)).await.is_err() {
+            if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.lane)).await.is_err() {
                 return Ok(());
             }
             let last_key = piece.rows.iter().last().map(|row| row.get(self.key_column));
@@ -181,7 +181,7 @@ impl RangeTask {
             *limit = chunk_reader::next_limit(Some(&piece.rows));
             self.cursor = last_key.or(self.cursor.take());
             let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };
-            if news.send(RangeNews::Chunk(self.lane, chunk)).await.is_err() || last {
+            if news.send(BackfillEvent::Chunk(self.lane, chunk)).await.is_err() || last {
                 return Ok(());
             }
         }

@@ -10,7 +10,7 @@ use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::replication::connection::SystemIdentity;
-use crate::runtime::start_error::{Needs, REPAIR, needs};
+use crate::runtime::start_error::{NeedsPerson, REPAIR, needs};
 use crate::state::{Identity, Instance};
 use crate::telemetry::status::Reason;
 
@@ -47,7 +47,7 @@ impl Found {
     ///
     /// # Errors
     /// The named state.
-    pub(crate) fn compare(&self, config: &Config, instance: &Instance) -> Result<(), Needs> {
+    pub(crate) fn compare(&self, config: &Config, instance: &Instance) -> Result<(), NeedsPerson> {
         self.same_server(instance)?;
         let (slot, publication) = (&config.source.slot, &config.source.publication);
         let checkpoint = instance.checkpoint;
@@ -116,7 +116,7 @@ impl Found {
         Ok(())
     }
 
-    fn same_server(&self, instance: &Instance) -> Result<(), Needs> {
+    fn same_server(&self, instance: &Instance) -> Result<(), NeedsPerson> {
         let recorded = &instance.identity;
         if recorded.system_identifier != self.system.system_identifier {
             let what = format!(

@@ -1,7 +1,7 @@
 //! What an earlier process left in the ledger: batches announced, whose end nobody recorded.
 
 use crate::config::InDoubt;
-use crate::delivery::section::{Doubt, Span};
+use crate::delivery::section::{InDoubtBatch, Span};
 use crate::model::{Key, KeyType, Phase, SectionName};
 use crate::state::{Op, OpenDelivery, Outcome, Totals};
 
@@ -11,7 +11,7 @@ pub struct Left {
     /// To be recorded before anything else.
     pub ops: Vec<Op>,
     /// Rows that will come again.
-    pub doubts: Vec<Doubt>,
+    pub doubts: Vec<InDoubtBatch>,
     /// Rows newly in doubt, for the metric.
     pub rows: u64,
 }
@@ -36,7 +36,7 @@ pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[O
             });
         }
         if let Some(span) = span(delivery.phase, delivery, key_type) {
-            left.doubts.push(Doubt { id: delivery.id, rows: delivery.rows, span });
+            left.doubts.push(InDoubtBatch { id: delivery.id, rows: delivery.rows, span });
         }
     }
     if left.rows > 0 {

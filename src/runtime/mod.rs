@@ -20,7 +20,7 @@ pub(crate) mod state_connector;
 pub(crate) mod state_writer;
 pub(crate) mod status_board;
 
-pub(crate) use crate::runtime::start_error::Needs;
+pub(crate) use crate::runtime::start_error::NeedsPerson;
 pub(crate) use crate::runtime::state_connector::StateConnector;
 pub(crate) use crate::runtime::status_board::Board;
 
@@ -31,11 +31,11 @@ use crate::admin;
 use crate::admin::{AdminState, Hosts};
 use crate::config::Config;
 use crate::model::{Exit, Fault};
-use crate::postgres::replication::event::Start;
-use crate::postgres::replication::event::{Ended, Event, Fate};
+use crate::postgres::replication::event::StreamStart;
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::event_loop::{Corridor, Ending};
-use crate::runtime::start_error::Hindrance;
+use crate::runtime::event_loop::{EventLoop, LoopExit};
+use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::shutdown::Stop;
 use crate::state::NewGap;
@@ -90,14 +90,14 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
         // From here on the corridor itself hears of the end: it drains.
         let led = match begun {
             Ok(Some(corridor)) => corridor.run(&stop).await,
-            Ok(None) => Ok(Ending::Again),
+            Ok(None) => Ok(LoopExit::Again),
             Err(hindrance) => Err(hindrance),
         };
         let fault = match led {
-            Ok(Ending::Drained) => return Ok(Exit::Done),
-            Ok(Ending::Needs(needs)) | Err(Hindrance::Needs(needs)) => {
+            Ok(LoopExit::Drained) => return Ok(Exit::Done),
+            Ok(LoopExit::NeedsPerson(needs)) | Err(StartError::NeedsPerson(needs)) => {
                 let fault = person(&config, &board, needs).await;
-                if !stays || !board.needs_a_person() {
+                if !stays || !board.is_needs_person() {
                     return Err(fault);
                 }
                 tokio::select! {
@@ -105,16 +105,16 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
                     () = tokio::time::sleep(LOOK_AGAIN) => continue,
                 }
             }
-            Ok(Ending::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
-            Ok(Ending::Again) => {
+            Ok(LoopExit::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
+            Ok(LoopExit::Again) => {
                 failures = 0;
                 continue;
             }
-            Err(Hindrance::Wrong(fault)) => return Err(fault),
-            Err(Hindrance::Later(fault)) => fault,
+            Err(StartError::Wrong(fault)) => return Err(fault),
+            Err(StartError::Later(fault)) => fault,
         };
         failures += 1;
-        board.stalled(&fault);
+        board.set_stalled(&fault);
         tracing::warn!(what = fault.what, remedy = fault.remedy, "cannot begin yet; it is tried again");
         let delay = crate::model::backoff::delay(failures.min(7), None, fastrand::f64()).min(Duration::from_secs(15));
         tokio::select! {
@@ -125,13 +125,13 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
 }
 
 /// Records and shows a state that needs a person; gives the fault to end with.
-async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault {
+async fn person(config: &Arc<Config>, board: &Board, mut needs: NeedsPerson) -> Fault {
     needs.fault.exit = Exit::NeedsPerson;
     if let Some(fault) = superseded(config, board).await {
         tracing::error!(seen = needs.fault.what, what = fault.what, "fenced: stopping at once");
         return Fault::new(Exit::NeedsPerson, fault.what, fault.remedy);
     }
-    if board.needs_person(&needs) {
+    if board.set_needs_person(&needs) {
         tracing::error!(
             reason = needs.reason.as_str(),
             what = needs.fault.what,
@@ -168,7 +168,7 @@ async fn person(config: &Arc<Config>, board: &Board, mut needs: Needs) -> Fault 
 /// Whether another process leads by now: then what this one sees (a slot that moved on, say) is that one's doing, and no
 /// state that needs a person. A frozen process that wakes is in this case.
 async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
-    let ours = board.term()?;
+    let ours = board.leader_epoch()?;
     let latest = async {
         let store = StateConnector::new(Arc::clone(config)).store().await.ok()?;
         store.instance().await.ok()?
@@ -178,38 +178,40 @@ async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
 }
 
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
-async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<Corridor>, Hindrance> {
+async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
     // What needs a person is shown until it is known to be mended.
-    if !board.needs_a_person() {
-        board.is(InstanceState::Starting);
+    if !board.is_needs_person() {
+        board.set_state(InstanceState::Starting);
     }
-    let prepared = startup::prepare(config, &board.waits()).await?;
+    let prepared = startup::prepare(config, &board.wait_reporter()).await?;
     let begin = stream_start(config, &prepared);
     let mut stream =
         Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
     match stream.events.recv().await {
-        Some(Event::Started) => {
-            board.is(InstanceState::Starting);
+        Some(StreamEvent::Started) => {
+            board.set_state(InstanceState::Starting);
         }
-        Some(Event::Ended(ended)) if ended.fate == Fate::SlotActive => {
+        Some(StreamEvent::Ended(ended)) if ended.fate == EndReason::SlotActive => {
             drop(stream);
-            if board.is(InstanceState::Standby) {
+            if board.set_state(InstanceState::Standby) {
                 tracing::info!(slot = config.source.slot, "another process holds the slot: waiting as standby");
             }
             standby::standby(config, &prepared, STANDBY_LOOK).await?;
             return Ok(None);
         }
-        Some(Event::Ended(ended)) => return Err(hindrance(&ended)),
-        Some(Event::Run(_)) | None => return Err(Hindrance::Later(Fault::bug("the stream ended before it began"))),
+        Some(StreamEvent::Ended(ended)) => return Err(hindrance(&ended)),
+        Some(StreamEvent::Run(_)) | None => {
+            return Err(StartError::Later(Fault::bug("the stream ended before it began")));
+        }
     }
-    Corridor::build(Arc::clone(config), board.clone(), prepared, stream, begin).await.map(Some)
+    EventLoop::build(Arc::clone(config), board.clone(), prepared, stream, begin).await.map(Some)
 }
 
-fn stream_start(config: &Config, prepared: &Prepared) -> Start {
+fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
     // At most 10 s apart is the rule; every 5 s, so that a silent server is seen, and shown, within 15 s.
     let third = u64::try_from(prepared.server.wal_sender_timeout).unwrap_or(0) / 3;
     let interval = if third == 0 { STATUS_EVERY } else { third.clamp(200, STATUS_EVERY) };
-    Start {
+    StreamStart {
         slot: config.source.slot.clone(),
         publication: config.source.publication.clone(),
         server: Some((
@@ -225,18 +227,23 @@ fn stream_start(config: &Config, prepared: &Prepared) -> Start {
 }
 
 /// What a stream's end means for a start.
-fn hindrance(ended: &Ended) -> Hindrance {
+fn hindrance(ended: &StreamEnd) -> StartError {
     use crate::telemetry::status::Reason;
-    let needs = |reason| Hindrance::Needs(Needs::repair(reason, ended.fault.what.clone()));
+    let needs = |reason| StartError::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone()));
     match ended.fate {
         // What is not where it was is compared at the next try, and named there.
-        Fate::Stopped | Fate::Transient | Fate::Silent | Fate::Moved | Fate::SlotActive | Fate::Shutdown => {
-            Hindrance::Later(ended.fault.clone())
+        EndReason::Stopped
+        | EndReason::Transient
+        | EndReason::Silent
+        | EndReason::Moved
+        | EndReason::SlotActive
+        | EndReason::Shutdown => StartError::Later(ended.fault.clone()),
+        EndReason::SlotMissing => needs(Reason::SlotMissing),
+        EndReason::SlotLost => needs(Reason::SlotLost),
+        EndReason::PublicationMissing => needs(Reason::PublicationChanged),
+        EndReason::Wedged => {
+            StartError::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault: ended.fault.clone() })
         }
-        Fate::SlotMissing => needs(Reason::SlotMissing),
-        Fate::SlotLost => needs(Reason::SlotLost),
-        Fate::PublicationMissing => needs(Reason::PublicationChanged),
-        Fate::Wedged => Hindrance::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }),
-        Fate::Refused => Hindrance::Wrong(ended.fault.clone()),
+        EndReason::Refused => StartError::Wrong(ended.fault.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! The watch: what the server says of the slot, the publication and the tables, and what operators ask for.
 //!
 //! * In: a control connection of its own, looked through at least every 5 s.
-//! * Out: [`Seen`], and the news that the server goes down, at once.
+//! * Out: [`MonitorEvent`], and the news that the server goes down, at once.
 //! * Never: anything changed.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::Fault;
 use crate::postgres::catalog::{publication, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::monitor_event::{Look, Partition, Published, Seen};
+use crate::runtime::monitor_event::{MonitorEvent, Partition, PublicationStatus, SourceStatus};
 use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::Store;
@@ -23,12 +23,12 @@ use crate::state::Store;
 pub(crate) const LOOK: Duration = Duration::from_secs(3);
 
 /// Watches the server until nobody listens.
-pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
+pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>) {
     loop {
         let session = match connect_sql(&config.source, &purpose(&config)).await {
             Ok(session) => session,
             Err(fault) => {
-                if seen.send(Seen::Blind(fault)).await.is_err() {
+                if seen.send(MonitorEvent::Blind(fault)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -42,27 +42,27 @@ pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<Seen>) {
 }
 
 /// Looks until the connection ends. Returns whether anybody still listens.
-async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Seen>) -> bool {
+async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
     loop {
         let looked = tokio::time::timeout(Duration::from_secs(10), look(config, session)).await;
         let news = match looked {
-            Ok(Ok(look)) => Seen::Look(Box::new(look)),
+            Ok(Ok(look)) => MonitorEvent::SourceStatus(Box::new(look)),
             // A look that was under way when the server said that it goes down.
-            Ok(Err(error)) if is_shutdown(&error) => Seen::Shutdown(session.fault(&error)),
-            Ok(Err(error)) => Seen::Blind(session.fault(&error)),
-            Err(_) => Seen::Blind(Fault::unavailable(
+            Ok(Err(error)) if is_shutdown(&error) => MonitorEvent::Shutdown(session.fault(&error)),
+            Ok(Err(error)) => MonitorEvent::Blind(session.fault(&error)),
+            Err(_) => MonitorEvent::Blind(Fault::unavailable(
                 "the server does not answer the watch",
                 "check the server and the network",
             )),
         };
-        let blind = matches!(news, Seen::Blind(_) | Seen::Shutdown(_));
+        let blind = matches!(news, MonitorEvent::Blind(_) | MonitorEvent::Shutdown(_));
         if seen.send(news).await.is_err() {
             return false;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK), if !blind => {}
             ending = session.closed() => {
-                let news = if ending.shutdown { Seen::Shutdown(ending.fault) } else { Seen::Blind(ending.fault) };
+                let news = if ending.shutdown { MonitorEvent::Shutdown(ending.fault) } else { MonitorEvent::Blind(ending.fault) };
                 return seen.send(news).await.is_ok();
             }
             () = tokio::time::sleep(Duration::from_secs(1)), if blind => return true,
@@ -89,13 +89,13 @@ const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
     WHERE t.isleaf AND t.level > 0";
 
-async fn look(config: &Config, session: &Session) -> Result<Look, tokio_postgres::Error> {
+async fn look(config: &Config, session: &Session) -> Result<SourceStatus, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
         pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
     let row = session.query_one(sql, &[]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
-    Ok(Look {
+    Ok(SourceStatus {
         slot: slot::slot(session, &config.source.slot).await?,
         flushed: lsn(2),
         xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
@@ -104,7 +104,7 @@ async fn look(config: &Config, session: &Session) -> Result<Look, tokio_postgres
     })
 }
 
-async fn published(config: &Config, session: &Session) -> Result<Published, tokio_postgres::Error> {
+async fn published(config: &Config, session: &Session) -> Result<PublicationStatus, tokio_postgres::Error> {
     let tables = crate::postgres::setup::tables(config);
     let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
     let tables: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
@@ -120,14 +120,14 @@ async fn published(config: &Config, session: &Session) -> Result<Published, toki
     };
     let partitions = rows.iter().map(partition).collect();
     let publication = publication::publication(session, &config.source.publication).await?;
-    Ok(Published { publication, names, partitions })
+    Ok(PublicationStatus { publication, names, partitions })
 }
 
 /// How often the operators' wishes are looked for: they are obeyed within 5 s.
 const WISHES: Duration = Duration::from_secs(2);
 
 /// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
-pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<Seen>) {
+pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<MonitorEvent>) {
     let mut store: Option<Store> = None;
     let mut pruned: Option<Instant> = None;
     loop {
@@ -157,11 +157,11 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
     }
 }
 
-async fn wishes(store: &Store, seen: &mpsc::Sender<Seen>) -> Result<bool, crate::state::StateError> {
+async fn wishes(store: &Store, seen: &mpsc::Sender<MonitorEvent>) -> Result<bool, crate::state::StateError> {
     let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
     let quarantine = store.quarantine_counts().await?;
-    let mut news = vec![Seen::Paused(paused), Seen::Quarantine(quarantine)];
-    news.extend(store.unhandled_events(100).await?.into_iter().map(Seen::Asked));
+    let mut news = vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine)];
+    news.extend(store.unhandled_events(100).await?.into_iter().map(MonitorEvent::Asked));
     for news in news {
         if seen.send(news).await.is_err() {
             return Ok(false);

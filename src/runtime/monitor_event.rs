@@ -1,7 +1,7 @@
 //! What the monitor tells the event loop.
 //!
 //! * In: answers of the source's catalog and of the state store.
-//! * Out: [`Seen`], one observation.
+//! * Out: [`MonitorEvent`], one observation.
 //! * Never: a judgement; the event loop judges.
 
 use std::collections::HashMap;
@@ -13,15 +13,15 @@ use crate::state::{Event, QuarantineItem};
 
 /// Quarantined rows, read again.
 #[derive(Debug)]
-pub(crate) struct Reread {
+pub(crate) struct ReadAgain {
     pub(crate) lane: usize,
     pub(crate) event: i64,
     pub(crate) ids: Vec<i64>,
-    pub(crate) read: Result<Read, Fault>,
+    pub(crate) read: Result<RowsRead, Fault>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Read {
+pub(crate) struct RowsRead {
     /// Rows that are still in the table.
     pub(crate) rows: Rows,
     /// Key → id, for those.
@@ -36,7 +36,7 @@ pub(crate) struct Read {
 
 /// One look.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct SourceStatus {
     /// The slot; `None` where it is gone.
     pub slot: Option<Slot>,
     /// The server's flushed end of WAL.
@@ -47,12 +47,12 @@ pub(crate) struct Look {
     pub floor_at: Lsn,
     /// The publication and where each watched table is now. Looked at behind `xmin`: where all is in order, rows are missing
     /// of no transaction below it.
-    pub published: Published,
+    pub published: PublicationStatus,
 }
 
 /// What decides which rows the server sends.
 #[derive(Debug)]
-pub(crate) struct Published {
+pub(crate) struct PublicationStatus {
     /// The publication; `None` where it is gone.
     pub publication: Option<Publication>,
     /// Which OID each configured name has now.
@@ -76,9 +76,9 @@ pub(crate) struct Partition {
 
 /// What the watch tells.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum MonitorEvent {
     /// What the server says.
-    Look(Box<Look>),
+    SourceStatus(Box<SourceStatus>),
     /// The server goes down: let go of the slot at once, or its fast shutdown hangs.
     Shutdown(Fault),
     /// It cannot look.
@@ -90,5 +90,5 @@ pub(crate) enum Seen {
     /// What an operator asks for.
     Asked(Event),
     /// Rows of the quarantine, read again because an operator asked.
-    Reread(Box<crate::runtime::event_loop::Reread>),
+    ReadAgain(Box<ReadAgain>),
 }

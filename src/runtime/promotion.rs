@@ -15,7 +15,7 @@ use crate::state::{Delivery, Op, OpenDelivery, Opened, Outcome, Totals};
 
 /// What is known of one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Carried {
+pub(crate) struct KnownProgress {
     /// The timeline on which it was learnt.
     pub timeline: i64,
     /// Every streamed row up to here is settled, by the sink's answers.
@@ -28,7 +28,11 @@ pub(crate) struct Carried {
 
 /// Brings the state up to what is known, where the server was promoted: from which timeline, and where that was left. What it
 /// gives is to be written before anything else.
-pub(crate) fn catch_up(opened: &mut Opened, known: &HashMap<String, Carried>, promoted: Option<(i64, Lsn)>) -> Vec<Op> {
+pub(crate) fn catch_up(
+    opened: &mut Opened,
+    known: &HashMap<String, KnownProgress>,
+    promoted: Option<(i64, Lsn)>,
+) -> Vec<Op> {
     let mut ops = Vec::new();
     let Some((before, left)) = promoted else { return ops };
     for row in &mut opened.sections {
@@ -96,8 +100,8 @@ mod tests {
         Opened { instance: None, sections: vec![row], open_deliveries: Vec::new(), next_delivery: 5 }
     }
 
-    fn known(answered: u64, quarantined: u64, under_way: Option<Delivery>) -> HashMap<String, Carried> {
-        let carried = Carried { timeline: 1, answered: at(answered), quarantined: at(quarantined), under_way };
+    fn known(answered: u64, quarantined: u64, under_way: Option<Delivery>) -> HashMap<String, KnownProgress> {
+        let carried = KnownProgress { timeline: 1, answered: at(answered), quarantined: at(quarantined), under_way };
         HashMap::from([("s".to_owned(), carried)])
     }
 

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Section;
-use crate::delivery::section::{Counts, Lane, PHASES, Shut};
+use crate::delivery::section::{Counts, PHASES, SectionDelivery, StopReason};
 use crate::model::Lsn;
 use crate::state::{SectionRow, Totals};
 use crate::telemetry::status::{Backfill, SectionState, SectionStatus};
@@ -34,7 +34,7 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
 
 /// What the corridor knows of one section beyond its lane.
 #[derive(Debug)]
-pub(crate) struct SectionBook {
+pub(crate) struct SectionReport {
     /// As the state had it at the start.
     pub row: Option<SectionRow>,
     /// Totals since.
@@ -55,12 +55,12 @@ pub(crate) struct SectionBook {
     shown: [Counts; 4],
 }
 
-impl SectionBook {
+impl SectionReport {
     /// A book that goes on from the state's row, and from what the corridor before left.
-    pub(crate) fn new(row: Option<SectionRow>, left: [u64; 4]) -> SectionBook {
+    pub(crate) fn new(row: Option<SectionRow>, left: [u64; 4]) -> SectionReport {
         let last_delivered = row.as_ref().and_then(|row| row.last_delivered_at.clone());
         let shown = left.map(|read| Counts { read, ..Counts::default() });
-        SectionBook {
+        SectionReport {
             row,
             since: Totals::default(),
             last_delivered,
@@ -84,7 +84,7 @@ impl SectionBook {
     }
 
     /// Moves the counters to what the lane has counted: what is within one call is seen whole by a scrape.
-    pub(crate) fn show(&mut self, lane: &Lane, metrics: &SectionMetrics, now: Duration) {
+    pub(crate) fn show(&mut self, lane: &SectionDelivery, metrics: &SectionMetrics, now: Duration) {
         for (index, phase) in PHASES.into_iter().enumerate() {
             let (is, was) = (lane.counts[index], self.shown[index]);
             // Rows that were shed are taken in again: the count of rows read goes back and waits.
@@ -108,7 +108,7 @@ impl SectionBook {
     }
 
     /// The section's part of the status.
-    pub(crate) fn status(&self, section: &Section, lane: Option<&Lane>, now: Duration) -> SectionStatus {
+    pub(crate) fn status(&self, section: &Section, lane: Option<&SectionDelivery>, now: Duration) -> SectionStatus {
         let totals = self.totals();
         let mut status = SectionStatus {
             rows_delivered: totals.delivered,
@@ -135,7 +135,7 @@ impl SectionBook {
             if let Some(why) = &lane.halted {
                 trouble = Some(why.clone());
             }
-            if let Some(Shut::Mapping(what, remedy)) = &lane.shut {
+            if let Some(StopReason::Mapping(what, remedy)) = &lane.shut {
                 trouble = Some((what.clone(), remedy.clone()));
             }
         }
@@ -155,7 +155,7 @@ impl SectionBook {
         status
     }
 
-    fn backfill(&self, lane: &Lane) -> Option<Backfill> {
+    fn backfill(&self, lane: &SectionDelivery) -> Option<Backfill> {
         let Some(range) = &lane.range else {
             let row = self.row.as_ref()?;
             let rows = row.backfill_rows.max(self.range_rows());

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::postgres::catalog::slot;
-use crate::runtime::start_error::Hindrance;
+use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 
 /// Waits as standby until the slot seems free, or a look shows that its holder is frozen.
 ///
 /// # Errors
 /// Where the server cannot be looked at.
-pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duration) -> Result<(), Hindrance> {
+pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duration) -> Result<(), StartError> {
     let control = &prepared.control;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let mut frozen = 0;

@@ -1,7 +1,7 @@
 //! Why a start does not succeed: try again later, a person must decide, or the process must end.
 //!
 //! * In: faults, state errors, states that need a person.
-//! * Out: [`Hindrance`] and [`Needs`].
+//! * Out: [`StartError`] and [`NeedsPerson`].
 //! * Never: a retry of what only a person can decide.
 
 use crate::model::{Exit, Fault};
@@ -10,16 +10,16 @@ use crate::telemetry::status::Reason;
 
 /// A state that needs a person.
 #[derive(Clone, Debug)]
-pub(crate) struct Needs {
+pub(crate) struct NeedsPerson {
     /// Its word in `status` and `/readyz`.
     pub reason: Reason,
     /// What happened and what to do.
     pub fault: Fault,
 }
 
-impl Needs {
+impl NeedsPerson {
     /// A state that `repair` mends.
-    pub(crate) fn repair(reason: Reason, what: String) -> Needs {
+    pub(crate) fn repair(reason: Reason, what: String) -> NeedsPerson {
         needs(reason, what, REPAIR)
     }
 }
@@ -27,42 +27,44 @@ impl Needs {
 pub(crate) const REPAIR: &str =
     "pg2planhat repair --gap (re-reads the rows written since the checkpoint), --backfill, or --accept-loss";
 
-pub(crate) fn needs(reason: Reason, what: String, remedy: &str) -> Needs {
-    Needs { reason, fault: Fault::needs_person(what, remedy) }
+pub(crate) fn needs(reason: Reason, what: String, remedy: &str) -> NeedsPerson {
+    NeedsPerson { reason, fault: Fault::needs_person(what, remedy) }
 }
 
 /// Why an instance cannot begin.
 #[derive(Debug)]
-pub(crate) enum Hindrance {
+pub(crate) enum StartError {
     /// It may pass by itself.
     Later(Fault),
     /// A named state.
-    Needs(Needs),
+    NeedsPerson(NeedsPerson),
     /// Configuration, rights.
     Wrong(Fault),
 }
 
-impl From<Fault> for Hindrance {
-    fn from(fault: Fault) -> Hindrance {
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> StartError {
         match fault.exit {
-            Exit::Unavailable => Hindrance::Later(fault),
-            Exit::Done | Exit::Findings | Exit::Usage | Exit::Bug | Exit::NeedsPerson => Hindrance::Wrong(fault),
+            Exit::Unavailable => StartError::Later(fault),
+            Exit::Done | Exit::Findings | Exit::Usage | Exit::Bug | Exit::NeedsPerson => StartError::Wrong(fault),
         }
     }
 }
 
-impl From<Needs> for Hindrance {
-    fn from(needs: Needs) -> Hindrance {
-        Hindrance::Needs(needs)
+impl From<NeedsPerson> for StartError {
+    fn from(needs: NeedsPerson) -> StartError {
+        StartError::NeedsPerson(needs)
     }
 }
 
-impl From<StateError> for Hindrance {
-    fn from(error: StateError) -> Hindrance {
+impl From<StateError> for StartError {
+    fn from(error: StateError) -> StartError {
         match error {
-            StateError::Unavailable(fault) => Hindrance::Later(fault),
-            StateError::Unwritable(fault) => Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }),
-            StateError::Fenced => Hindrance::Later(error.fault()),
+            StateError::Unavailable(fault) => StartError::Later(fault),
+            StateError::Unwritable(fault) => {
+                StartError::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault })
+            }
+            StateError::Fenced => StartError::Later(error.fault()),
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::{publication, server, slot, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::postgres::replication::connection::Wire;
+use crate::postgres::replication::connection::ReplicationConnection;
 use crate::postgres::setup;
 use crate::runtime::identity::Found;
-use crate::runtime::start_error::{Hindrance, Needs};
+use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Identity, Store};
 use crate::telemetry::status::Reason;
@@ -38,7 +38,7 @@ pub(crate) struct Prepared {
 ///
 /// # Errors
 /// What is in the way.
-pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, Hindrance> {
+pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, StartError> {
     let control = connect_sql(&config.source, "control").await?;
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
     let lock = format!(
@@ -57,12 +57,12 @@ async fn prepare_locked(
     control: &Session,
     store: &mut Store,
     waiting: setup::Waiting<'_>,
-) -> Result<(Lsn, Identity, server::Server, Option<(i64, Lsn)>), Hindrance> {
+) -> Result<(Lsn, Identity, server::Server, Option<(i64, Lsn)>), StartError> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(control).await.map_err(fault)?;
     if server.in_recovery {
         let what = format!("{} is a standby: it cannot hold the slot", control.place());
-        return Err(Hindrance::Later(Fault::unavailable(
+        return Err(StartError::Later(Fault::unavailable(
             what,
             "point `source` at the primary (several hosts are tried in turn)",
         )));
@@ -70,7 +70,7 @@ async fn prepare_locked(
     if !store.is_there().await? {
         if !config.source.manage {
             let what = format!("there is no state schema {}, and `source.manage` is false", config.state.schema);
-            return Err(Hindrance::Wrong(Fault::needs_person(
+            return Err(StartError::Wrong(Fault::needs_person(
                 what,
                 "let a DBA run what `pg2planhat setup --print-sql` prints",
             )));
@@ -88,7 +88,7 @@ async fn prepare_locked(
                 crate::postgres::catalog::quote::literal(slot)
             );
             let fault = Fault::needs_person(what, remedy);
-            return Err(Hindrance::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+            return Err(StartError::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault }));
         }
         store.migrate().await?;
     }
@@ -116,7 +116,7 @@ async fn prepare_locked(
             let found = find(config, control, server).await?;
             let Some(confirmed) = found.slot.as_ref().and_then(slot::Slot::confirmed) else {
                 let what = "the slot vanished while it was being set up";
-                return Err(Hindrance::Later(Fault::unavailable(what, "it is tried again")));
+                return Err(StartError::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
             store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
@@ -131,7 +131,7 @@ async fn prepare_locked(
 /// As every connection.
 pub(crate) async fn find(config: &Config, control: &Session, server: server::Server) -> Result<Found, Fault> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
-    let mut wire = Wire::connect(&config.source, "pg2planhat identify").await?;
+    let mut wire = ReplicationConnection::connect(&config.source, "pg2planhat identify").await?;
     let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
     let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::model::Fault;
 use crate::runtime::state_connector::StateConnector;
-use crate::state::{Op, StateError, Store, Term};
+use crate::state::{Epoch, Op, StateError, Store};
 
 /// Lists that one transaction takes, at most.
 const GROUP: usize = 64;
@@ -37,7 +37,7 @@ pub(crate) enum Written {
 pub(crate) async fn run(
     connector: StateConnector,
     mut store: Store,
-    mut term: Term,
+    mut term: Epoch,
     mut lists: mpsc::UnboundedReceiver<(u64, Vec<Op>)>,
     told: mpsc::UnboundedSender<Written>,
 ) {

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::admin::{Heartbeat, Looks};
+use crate::admin::{Heartbeat, RefreshRequests};
 use crate::config::Config;
 use crate::model::Fault;
-use crate::runtime::promotion::Carried;
+use crate::runtime::promotion::KnownProgress;
 use crate::runtime::section_report::unknown;
-use crate::runtime::start_error::Needs;
+use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status::{InstanceState, Status};
 use crate::telemetry::{Age, Metrics, SectionMetrics};
 
@@ -27,14 +27,14 @@ pub(crate) struct Board {
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
     /// Those who want to see it.
-    pub looks: Looks,
+    pub looks: RefreshRequests,
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
     /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
     left: Arc<Mutex<HashMap<String, [u64; 4]>>>,
     /// What it knew beyond the state.
-    carried: Arc<Mutex<HashMap<String, Carried>>>,
+    carried: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
 
 impl Board {
@@ -57,7 +57,7 @@ impl Board {
             status: Arc::new(status),
             metrics,
             heartbeat: Arc::new(Heartbeat::new()),
-            looks: Looks::default(),
+            looks: RefreshRequests::default(),
             wire,
             sections,
             left: Arc::default(),
@@ -76,7 +76,7 @@ impl Board {
     }
 
     /// Writes a state without trouble; returns whether it is new.
-    pub(crate) fn is(&self, state: InstanceState) -> bool {
+    pub(crate) fn set_state(&self, state: InstanceState) -> bool {
         let mut new = false;
         self.status.send_modify(|status| {
             new = status.state != state;
@@ -89,7 +89,7 @@ impl Board {
     }
 
     /// Writes what it is told that a start waits for, and with nothing that it waits no more.
-    pub(crate) fn waits(&self) -> impl Fn(Option<&Fault>) + Send + Sync {
+    pub(crate) fn wait_reporter(&self) -> impl Fn(Option<&Fault>) + Send + Sync {
         |fault| {
             self.status.send_modify(|status| {
                 status.message = fault.map(|fault| fault.what.clone());
@@ -99,7 +99,7 @@ impl Board {
     }
 
     /// Writes that something is away.
-    pub(crate) fn stalled(&self, fault: &Fault) {
+    pub(crate) fn set_stalled(&self, fault: &Fault) {
         self.status.send_modify(|status| {
             status.state = InstanceState::Stalled;
             status.ready = false;
@@ -111,7 +111,7 @@ impl Board {
     }
 
     /// Writes that a person must decide; returns whether that, or its reason, is new.
-    pub(crate) fn needs_person(&self, needs: &Needs) -> bool {
+    pub(crate) fn set_needs_person(&self, needs: &NeedsPerson) -> bool {
         let mut new = false;
         self.status.send_modify(|status| {
             new = status.reason != Some(needs.reason);
@@ -126,33 +126,33 @@ impl Board {
     }
 
     /// Whether that is what stands written.
-    pub(crate) fn needs_a_person(&self) -> bool {
+    pub(crate) fn is_needs_person(&self) -> bool {
         self.status.borrow().state == InstanceState::NeedsPerson
     }
 
     /// The epoch by which this process leads, if it does.
-    pub(crate) fn term(&self) -> Option<i64> {
+    pub(crate) fn leader_epoch(&self) -> Option<i64> {
         let status = self.status.borrow();
         status.instance.epoch.filter(|_| status.instance.leader)
     }
 
     /// Leaves what a section's counters show as unsettled to the next corridor.
-    pub(crate) fn leave(&self, name: &str, left: [u64; 4]) {
+    pub(crate) fn set_unsettled(&self, name: &str, left: [u64; 4]) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), left);
     }
 
     /// What the last corridor left of a section.
-    pub(crate) fn left(&self, name: &str) -> [u64; 4] {
+    pub(crate) fn unsettled(&self, name: &str) -> [u64; 4] {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
     }
 
     /// Leaves what is known of a section beyond the state to the next corridor.
-    pub(crate) fn carry(&self, name: &str, carried: Carried) {
+    pub(crate) fn set_known_progress(&self, name: &str, carried: KnownProgress) {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), carried);
     }
 
     /// What the last corridor knew beyond the state.
-    pub(crate) fn carried(&self) -> HashMap<String, Carried> {
+    pub(crate) fn known_progress(&self) -> HashMap<String, KnownProgress> {
         std::mem::take(&mut self.carried.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

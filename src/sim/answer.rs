@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::sim::server::Wire;
+use crate::sim::server::RawConnection;
 use crate::sim::store::SinkKind;
 
 /// Planhat's answer: metrics always say what became of them, activities only where some were refused.
@@ -62,7 +62,7 @@ pub(crate) fn with_header(mut response: Response, name: header::HeaderName, valu
 }
 
 /// Half of an answer, then a reset.
-pub(crate) fn cut(accepted: u64, wire: Wire) -> Response {
+pub(crate) fn cut(accepted: u64, wire: RawConnection) -> Response {
     let whole = processed_body(accepted, &[]);
     let half = whole.slice(..whole.len() / 2);
     // The first poll gives the half; the next asks for the reset and never ends, so that hyper flushes and waits.

@@ -108,7 +108,7 @@ fn ok() -> u16 {
 /// The sink's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Route {
+pub enum SinkRoute {
     /// `POST /analytics/bulk/{tenant}`
     Bulk,
     /// `POST /analytics/{tenant}`
@@ -125,7 +125,7 @@ pub struct QueuedFault {
     pub fault: SimFault,
     /// Only on this route.
     #[serde(default)]
-    pub route: Option<Route>,
+    pub route: Option<SinkRoute>,
     /// For so many requests; 0: until the faults are cleared.
     #[serde(default = "once")]
     pub times: u64,
@@ -143,7 +143,7 @@ impl QueuedFault {
     }
 
     /// The same, on one route only.
-    pub fn on(mut self, route: Route) -> Self {
+    pub fn on(mut self, route: SinkRoute) -> Self {
         self.route = Some(route);
         self
     }
@@ -167,7 +167,7 @@ impl SimFault {
     }
 
     /// The same, on one route only.
-    pub fn on(self, route: Route) -> QueuedFault {
+    pub fn on(self, route: SinkRoute) -> QueuedFault {
         QueuedFault::from(self).on(route)
     }
 }

@@ -24,7 +24,7 @@ pub enum Names {
 
 /// One item of a body: its bytes, and the object if it is one.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct JudgedItem {
     /// Its JSON text, a part of the body.
     pub(crate) raw: Bytes,
     /// Its fields.
@@ -32,7 +32,7 @@ pub(crate) struct Item {
 }
 
 /// The items of a body that is an array, or one object.
-pub(crate) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
+pub(crate) fn items(body: &Bytes) -> Result<Vec<JudgedItem>, String> {
     let invalid = |error: serde_json::Error| format!("invalid JSON: {error}");
     let whole: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
     let items: Vec<&RawValue> = match whole.get().as_bytes().first() {
@@ -40,7 +40,7 @@ pub(crate) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
         Some(b'{') => vec![whole],
         Some(_) | None => return Err("the body must be an array or an object".to_owned()),
     };
-    let item = |raw: &RawValue| Item {
+    let item = |raw: &RawValue| JudgedItem {
         raw: body.slice_ref(raw.get().as_bytes()),
         fields: serde_json::from_str(raw.get()).ok(),
     };
@@ -48,7 +48,7 @@ pub(crate) fn items(body: &Bytes) -> Result<Vec<Item>, String> {
 }
 
 /// Why an item is refused, if it is.
-pub(crate) fn refusal(kind: SinkKind, names: Names, item: &Item) -> Option<String> {
+pub(crate) fn refusal(kind: SinkKind, names: Names, item: &JudgedItem) -> Option<String> {
     let Some(fields) = &item.fields else { return Some("item must be an object".to_owned()) };
     match kind {
         SinkKind::Activity => activity(names, fields),

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 pub(crate) use crate::sim::fault::QueuedFault;
 pub(crate) use crate::sim::fault::Rate;
-pub use crate::sim::fault::{Route, SimFault};
+pub use crate::sim::fault::{SimFault, SinkRoute};
 pub use crate::sim::judge::Names;
 use crate::sim::shared::Shared;
 pub use crate::sim::shared::{Keep, SimOptions};
@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 
 use crate::model::Fault;
 use crate::sim::plan::Plan;
-use crate::sim::store::Store;
+use crate::sim::store::ReceivedStore;
 
 /// Starts stand-ins.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Sim {
     /// Where the address cannot be listened on.
     pub async fn start(options: SimOptions) -> Result<SimHandle, Fault> {
         let listen = options.listen.clone();
-        let shared = Arc::new(Shared { options, plan: Plan::default(), store: Store::default() });
+        let shared = Arc::new(Shared { options, plan: Plan::default(), store: ReceivedStore::default() });
         let (address, running) = Running::start(&listen, &shared).await?;
         Ok(SimHandle { shared, address, running: Some(running) })
     }

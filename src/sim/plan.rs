@@ -7,20 +7,20 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sim::fault::{QueuedFault, Rate, Route, SimFault};
+use crate::sim::fault::{QueuedFault, Rate, SimFault, SinkRoute};
 
 /// The queue and the dice.
 #[derive(Debug, Default)]
-pub(crate) struct Plan(Mutex<State>);
+pub(crate) struct Plan(Mutex<PlanState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct PlanState {
     queue: VecDeque<QueuedFault>,
     rate: Option<(fastrand::Rng, Rate)>,
 }
 
 impl Plan {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PlanState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -33,11 +33,11 @@ impl Plan {
     }
 
     pub(crate) fn clear(&self) {
-        *self.state() = State::default();
+        *self.state() = PlanState::default();
     }
 
     /// At the head of a request: the reset that wants no body, if it is its turn, or what the dice say for later.
-    pub(crate) fn at_head(&self, route: Route) -> Option<SimFault> {
+    pub(crate) fn at_head(&self, route: SinkRoute) -> Option<SimFault> {
         let mut state = self.state();
         let drawn = state.draw();
         // Faults that wait for a fitting body let others pass: whether they fit is not known yet.
@@ -52,7 +52,7 @@ impl Plan {
     /// At the end of a request: the first fault of the queue that fits it, else the one drawn.
     pub(crate) fn at_end(
         &self,
-        route: Route,
+        route: SinkRoute,
         drawn: Option<SimFault>,
         fits: impl Fn(&SimFault) -> bool,
     ) -> Option<SimFault> {
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-impl State {
+impl PlanState {
     fn draw(&mut self) -> Option<SimFault> {
         let (dice, rate) = self.rate.as_mut()?;
         let hit = dice.f64() < rate.probability;
@@ -88,7 +88,7 @@ impl State {
 }
 
 impl QueuedFault {
-    fn is_for(&self, route: Route) -> bool {
+    fn is_for(&self, route: SinkRoute) -> bool {
         self.route.is_none_or(|only| only == route)
     }
 }
@@ -104,7 +104,7 @@ impl SimFault {
 mod tests {
     use super::*;
 
-    fn run(plan: &Plan, route: Route) -> Option<SimFault> {
+    fn run(plan: &Plan, route: SinkRoute) -> Option<SimFault> {
         match plan.at_head(route) {
             Some(SimFault::ResetBeforeReading) => Some(SimFault::ResetBeforeReading),
             drawn => plan.at_end(route, drawn, |fault| !fault.wants_body()),
@@ -115,16 +115,16 @@ mod tests {
     fn first_in_first_out_by_route() {
         let plan = Plan::default();
         plan.queue(SimFault::TooLarge { over: 1 }.times(0));
-        plan.queue(SimFault::Endless.on(Route::Bulk));
+        plan.queue(SimFault::Endless.on(SinkRoute::Bulk));
         plan.queue(SimFault::ResetBeforeReading.times(2));
         plan.queue(SimFault::GzipBomb.into());
-        assert_eq!(run(&plan, Route::Metrics), Some(SimFault::ResetBeforeReading));
-        assert_eq!(run(&plan, Route::Bulk), Some(SimFault::Endless));
-        assert_eq!(run(&plan, Route::Bulk), Some(SimFault::ResetBeforeReading));
-        assert_eq!(run(&plan, Route::Single), Some(SimFault::GzipBomb));
-        assert_eq!(run(&plan, Route::Single), None);
-        assert_eq!(plan.at_end(Route::Single, None, |_| true), Some(SimFault::TooLarge { over: 1 }));
-        assert_eq!(plan.at_end(Route::Single, None, |_| true), Some(SimFault::TooLarge { over: 1 }));
+        assert_eq!(run(&plan, SinkRoute::Metrics), Some(SimFault::ResetBeforeReading));
+        assert_eq!(run(&plan, SinkRoute::Bulk), Some(SimFault::Endless));
+        assert_eq!(run(&plan, SinkRoute::Bulk), Some(SimFault::ResetBeforeReading));
+        assert_eq!(run(&plan, SinkRoute::Single), Some(SimFault::GzipBomb));
+        assert_eq!(run(&plan, SinkRoute::Single), None);
+        assert_eq!(plan.at_end(SinkRoute::Single, None, |_| true), Some(SimFault::TooLarge { over: 1 }));
+        assert_eq!(plan.at_end(SinkRoute::Single, None, |_| true), Some(SimFault::TooLarge { over: 1 }));
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
             let plan = Plan::default();
             let faults = vec![SimFault::ResetBeforeReading, SimFault::Endless, SimFault::ResetAfterStoring];
             plan.set_rate(Rate { seed: 7, probability, faults });
-            (0..200).map(|_| run(&plan, Route::Metrics)).collect::<Vec<_>>()
+            (0..200).map(|_| run(&plan, SinkRoute::Metrics)).collect::<Vec<_>>()
         };
         assert_eq!(draw(0.3), draw(0.3));
         let hits = draw(0.3).into_iter().flatten().count();

@@ -19,9 +19,9 @@ use crate::sim::shared::Shared;
 
 /// A request's hold on the connection beneath it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wire(Arc<Notify>);
+pub(crate) struct RawConnection(Arc<Notify>);
 
-impl Wire {
+impl RawConnection {
     /// Asks for a reset: the peer gets RST, and what was not flushed is lost.
     pub(crate) fn reset(&self) {
         self.0.notify_one();
@@ -58,7 +58,7 @@ async fn connection(tcp: TcpStream, router: Router) {
     if tcp.set_nodelay(true).is_err() {
         return;
     }
-    let wire = Wire::default();
+    let wire = RawConnection::default();
     let service = TowerToHyperService::new(router.layer(Extension(wire.clone())));
     let served = http1::Builder::new().serve_connection(TokioIo::new(tcp), service);
     tokio::select! {

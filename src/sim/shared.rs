@@ -6,7 +6,7 @@
 
 use crate::sim::judge::Names;
 use crate::sim::plan::Plan;
-use crate::sim::store::Store;
+use crate::sim::store::ReceivedStore;
 use std::time::Duration;
 /// What a stand-in is like.
 #[derive(Clone, Debug)]
@@ -57,5 +57,5 @@ pub enum Keep {
 pub(crate) struct Shared {
     pub(crate) options: SimOptions,
     pub(crate) plan: Plan,
-    pub(crate) store: Store,
+    pub(crate) store: ReceivedStore,
 }

@@ -17,20 +17,20 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::sim::count::Counter;
-use crate::sim::fault::{Route, SimFault};
-use crate::sim::judge::Item;
-use crate::sim::server::Wire;
+use crate::sim::fault::{SimFault, SinkRoute};
+use crate::sim::judge::JudgedItem;
+use crate::sim::server::RawConnection;
 use crate::sim::shared::{Keep, Shared};
 use crate::sim::store::{Brought, SinkKind, UnderWay};
 use crate::sim::{answer, judge};
 
 /// The three routes.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
-    let sink = |route: Route| {
+    let sink = |route: SinkRoute| {
         post(
             move |State(sim): State<Arc<Shared>>,
                   Path(tenant): Path<String>,
-                  Extension(wire): Extension<Wire>,
+                  Extension(wire): Extension<RawConnection>,
                   body: Body| async move {
                 let latency = sim.options.latency;
                 let response = receive(&sim, route, &tenant, wire, body).await;
@@ -42,15 +42,15 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         )
     };
     Router::new()
-        .route("/analytics/bulk/{tenant}", sink(Route::Bulk))
-        .route("/analytics/{tenant}", sink(Route::Single))
-        .route("/dimensiondata/{tenant}", sink(Route::Metrics))
+        .route("/analytics/bulk/{tenant}", sink(SinkRoute::Bulk))
+        .route("/analytics/{tenant}", sink(SinkRoute::Single))
+        .route("/dimensiondata/{tenant}", sink(SinkRoute::Metrics))
 }
 
-async fn receive(sim: &Shared, route: Route, tenant: &str, wire: Wire, body: Body) -> Response {
+async fn receive(sim: &Shared, route: SinkRoute, tenant: &str, wire: RawConnection, body: Body) -> Response {
     let kind = match route {
-        Route::Bulk | Route::Single => SinkKind::Activity,
-        Route::Metrics => SinkKind::Metric,
+        SinkRoute::Bulk | SinkRoute::Single => SinkKind::Activity,
+        SinkRoute::Metrics => SinkKind::Metric,
     };
     let request = Request { sim, kind, wire, under_way: sim.store.begin(kind) };
     let drawn = sim.plan.at_head(route);
@@ -79,16 +79,16 @@ async fn receive(sim: &Shared, route: Route, tenant: &str, wire: Wire, body: Bod
 }
 
 /// A body, read.
-struct Batch {
+struct SinkBatch {
     bytes: u64,
     /// The items counted, where they are not kept.
     counted: u64,
     /// The items themselves, or why they are none, where they are kept.
-    items: Option<Result<Vec<Item>, String>>,
+    items: Option<Result<Vec<JudgedItem>, String>>,
 }
 
 /// Reads to the end in any case: an answer before that can be lost to a reset, which is a fault of its own.
-async fn read(sim: &Shared, body: Body) -> Option<Batch> {
+async fn read(sim: &Shared, body: Body) -> Option<SinkBatch> {
     let mut pieces = body.into_data_stream();
     let (mut whole, mut counter, mut bytes) = (BytesMut::new(), Counter::default(), 0u64);
     while let Some(piece) = pieces.next().await {
@@ -102,7 +102,7 @@ async fn read(sim: &Shared, body: Body) -> Option<Batch> {
     }
     let kept = sim.options.keep == Keep::Items && bytes <= sim.options.max_body;
     let items = kept.then(|| judge::items(&whole.freeze()));
-    Some(Batch { bytes, counted: counter.items(), items })
+    Some(SinkBatch { bytes, counted: counter.items(), items })
 }
 
 /// What of a batch is taken.
@@ -111,7 +111,7 @@ struct Judged {
     refused: Vec<(Bytes, String)>,
 }
 
-impl Batch {
+impl SinkBatch {
     /// Whether a fault has something to act on here. What was not parsed has no fields.
     fn fits(&self, fault: &SimFault) -> bool {
         let items = match &self.items {
@@ -145,7 +145,7 @@ impl Batch {
         &mut self,
         sim: &Shared,
         kind: SinkKind,
-        more: impl Fn(usize, &Item) -> Option<String>,
+        more: impl Fn(usize, &JudgedItem) -> Option<String>,
     ) -> Result<Judged, String> {
         let mut brought = Brought { items: self.counted, bytes: self.bytes, ..Brought::default() };
         let mut refused = Vec::new();
@@ -163,7 +163,7 @@ impl Batch {
     }
 }
 
-fn has(item: &Item, field: &str, equals: &serde_json::Value) -> bool {
+fn has(item: &JudgedItem, field: &str, equals: &serde_json::Value) -> bool {
     item.fields.as_ref().is_some_and(|fields| fields.get(field) == Some(equals))
 }
 
@@ -171,7 +171,7 @@ fn has(item: &Item, field: &str, equals: &serde_json::Value) -> bool {
 struct Request<'a> {
     sim: &'a Shared,
     kind: SinkKind,
-    wire: Wire,
+    wire: RawConnection,
     under_way: UnderWay,
 }
 
@@ -188,9 +188,9 @@ impl Request<'_> {
         std::future::pending().await
     }
 
-    async fn commit(&self, fault: SimFault, batch: &mut Batch) -> Response {
+    async fn commit(&self, fault: SimFault, batch: &mut SinkBatch) -> Response {
         let stores = fault.stores();
-        let refuse = |n: usize, item: &Item| {
+        let refuse = |n: usize, item: &JudgedItem| {
             if let SimFault::Refuse { field, equals, error } = &fault
                 && has(item, field, equals)
             {

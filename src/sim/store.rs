@@ -108,13 +108,13 @@ pub(crate) struct Brought {
 
 /// The store.
 #[derive(Debug, Default)]
-pub(crate) struct Store {
+pub(crate) struct ReceivedStore {
     stats: Arc<watch::Sender<Stats>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptItems>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptItems {
     items: Vec<Received>,
     requests: u64,
 }
@@ -138,8 +138,8 @@ impl Drop for UnderWay {
     }
 }
 
-impl Store {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+impl ReceivedStore {
+    fn kept(&self) -> MutexGuard<'_, KeptItems> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +205,7 @@ impl Store {
 
     pub(crate) fn clear(&self) {
         let mut kept = self.kept();
-        *kept = Kept::default();
+        *kept = KeptItems::default();
         self.stats.send_replace(Stats::default());
     }
 }

@@ -1,6 +1,6 @@
 //! The one way in which the leader writes: a list of [`Op`]s, all or nothing, once, under its epoch.
 //!
-//! * In: the leader's [`Term`], and a list.
+//! * In: the leader's [`Epoch`], and a list.
 //! * Out: durable, or an error by fate. Two round trips: everything up to the last statement, then COMMIT.
 //! * Never: half a list; a list twice; a list of a leader whose epoch is past.
 //!
@@ -18,8 +18,8 @@ use tokio_postgres::Error;
 use crate::model::Fault;
 use crate::state::error::StateError;
 use crate::state::model::Op;
-use crate::state::store::{Store, Term};
-use crate::state::writes::{Bound, Under, Write, statements};
+use crate::state::store::{Epoch, Store};
+use crate::state::writes::{BoundParam, Under, Write, statements};
 
 const DOING: &str = "writing";
 
@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// By fate. [`StateError::Fenced`] and [`StateError::Unwritable`] wrote nothing.
-    pub(crate) async fn apply(&mut self, term: &mut Term, ops: &[Op]) -> Result<(), StateError> {
+    pub(crate) async fn apply(&mut self, term: &mut Epoch, ops: &[Op]) -> Result<(), StateError> {
         let under = Under { epoch: term.epoch, seq: term.seq + 1, digest: digest(ops) };
         self.prepare(ops).await?;
         self.settle().await?;
@@ -45,11 +45,11 @@ impl Store {
         let results = store.bounded(DOING, async { Ok(store.fly(bound).await) }).await?;
         let checked = store.check(&written, results);
         match checked {
-            Ok(Fate::Written) => {
+            Ok(ApplyFate::Written) => {
                 store.bounded(DOING, store.client.batch_execute("COMMIT")).await?;
                 open.ended();
             }
-            Ok(Fate::NotOurs) => {
+            Ok(ApplyFate::NotOurs) => {
                 store.rollback(open).await;
                 store.why_not_ours(under).await?;
             }
@@ -77,11 +77,11 @@ impl Store {
     }
 
     /// Sends BEGIN and all statements at once, in order, and gathers their answers.
-    async fn fly(&self, bound: Vec<Bound<'_>>) -> Vec<Result<u64, Error>> {
+    async fn fly(&self, bound: Vec<BoundParam<'_>>) -> Vec<Result<u64, Error>> {
         let mut flights: Vec<MaybeDone<Flight<'_>>> = Vec::with_capacity(bound.len() + 1);
         let begin: Flight<'_> = Box::pin(async { self.client.batch_execute("BEGIN").await.map(|()| 0) });
         flights.push(maybe_done(begin));
-        for Bound { write, params } in bound {
+        for BoundParam { write, params } in bound {
             let statement = &self.prepared[&write];
             let flight: Flight<'_> = Box::pin(self.client.execute_raw(statement, params));
             flights.push(maybe_done(flight));
@@ -103,12 +103,12 @@ impl Store {
     }
 
     /// What the answers mean. The fence comes first: whatever the statements after it met, a past epoch is the reason.
-    fn check(&self, written: &[Write], results: Vec<Result<u64, Error>>) -> Result<Fate, StateError> {
+    fn check(&self, written: &[Write], results: Vec<Result<u64, Error>>) -> Result<ApplyFate, StateError> {
         let mut results = results.into_iter().map(|result| result.map_err(|error| self.place.classify(DOING, &error)));
         results.next().transpose()?;
         for (write, changed) in written.iter().zip(results) {
             match (write, changed?) {
-                (Write::Fence, 0) => return Ok(Fate::NotOurs),
+                (Write::Fence, 0) => return Ok(ApplyFate::NotOurs),
                 (Write::Checkpoint | Write::Halted, 0) => return Err(self.place.no_section(DOING)),
                 (Write::Sending, 0) => {
                     let what = "a ledger row that has ended was to be sent again under its old id";
@@ -121,7 +121,7 @@ impl Store {
                 (_, _) => {}
             }
         }
-        Ok(Fate::Written)
+        Ok(ApplyFate::Written)
     }
 
     /// Why the fence found no row: the list was applied before (fine), or this is no longer the leader's state.
@@ -145,7 +145,7 @@ impl Store {
 }
 
 /// What the fence said.
-enum Fate {
+enum ApplyFate {
     Written,
     NotOurs,
 }

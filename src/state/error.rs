@@ -45,13 +45,13 @@ impl std::error::Error for StateError {}
 
 /// Where the session is: what the remedies name.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct StatePlace {
     pub(crate) schema: Schema,
     pub(crate) user: String,
     pub(crate) database: String,
 }
 
-impl Place {
+impl StatePlace {
     /// What an error of the connection means.
     pub(crate) fn classify(&self, doing: &str, error: &Error) -> StateError {
         let Some(db) = error.as_db_error() else {

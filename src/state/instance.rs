@@ -1,7 +1,7 @@
 //! The one row of `instance`: whose state this is, who leads, how far everything is settled.
 //!
 //! * In: what the source says of itself; the process's name.
-//! * Out: the [`Term`] under which a leader writes, and all that it needs to go on.
+//! * Out: the [`Epoch`] under which a leader writes, and all that it needs to go on.
 //! * Never: an identity replaced without fencing whoever runs by the old one.
 
 use tokio_postgres::Row;
@@ -12,7 +12,7 @@ use crate::state::error::StateError;
 use crate::state::ledger::OpenDelivery;
 use crate::state::model::unsigned;
 use crate::state::sections::{SectionRow, lsn};
-use crate::state::store::{Store, Term, rfc3339};
+use crate::state::store::{Epoch, Store, rfc3339};
 
 /// Which server, database, slot and publication the state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,20 +165,20 @@ impl Store {
     ///
     /// # Errors
     /// By fate. A frozen leader can hold this up for 5 s.
-    pub(crate) async fn take_epoch(&mut self, leader: &str) -> Result<Term, StateError> {
+    pub(crate) async fn take_epoch(&mut self, leader: &str) -> Result<Epoch, StateError> {
         let take = "UPDATE {schema}.instance SET epoch = epoch + 1, leader = $1, started_at = now(), version = $2
              WHERE id = 1 RETURNING epoch, applied_seq";
         let version = env!("CARGO_PKG_VERSION");
         let rows = self.query("taking the epoch", take, &[&self.text(leader), &version]).await?;
         let row = rows.first().ok_or_else(|| self.place.no_instance())?;
-        Ok(Term { epoch: row.get(0), seq: row.get(1) })
+        Ok(Epoch { epoch: row.get(0), seq: row.get(1) })
     }
 
     /// Whether the term's epoch is still the last one.
     ///
     /// # Errors
     /// [`StateError::Fenced`] where it is not; as every reading.
-    pub(crate) async fn still_leads(&self, term: &Term) -> Result<(), StateError> {
+    pub(crate) async fn still_leads(&self, term: &Epoch) -> Result<(), StateError> {
         let asked = "SELECT epoch FROM {schema}.instance WHERE id = 1";
         let rows = self.query("looking at the epoch", asked, &[]).await?;
         let row = rows.first().ok_or_else(|| self.place.no_instance())?;
@@ -196,7 +196,7 @@ impl Store {
     /// By fate.
     pub(crate) async fn set_instance_state(
         &self,
-        term: &Term,
+        term: &Epoch,
         state: &str,
         why: Option<(&str, &str)>,
     ) -> Result<(), StateError> {

@@ -8,7 +8,7 @@
 //! ```text
 //!   Store::new(client) → migrate → instance, adopt (first use, repair) → take_epoch → open → apply, apply, …
 //!                                                                            │
-//!                                        a Term: the epoch, and the number of the last list applied under it
+//!                                        a Epoch: the epoch, and the number of the last list applied under it
 //! ```
 
 pub(crate) mod apply;
@@ -37,7 +37,7 @@ pub(crate) use crate::state::quarantine::{QuarantineFilter, QuarantineItem, Quar
 pub(crate) use crate::state::schema::{Schema, ddl, version};
 pub(crate) use crate::state::sections::MappedColumn;
 pub use crate::state::sections::{Attachment, SectionRow};
-pub(crate) use crate::state::store::{Store, Term};
+pub(crate) use crate::state::store::{Epoch, Store};
 
 /// What the sessions of this room are called in `pg_stat_activity`.
 pub(crate) const APPLICATION_NAME: &str = "pg2planhat state";

@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 use crate::model::{Lsn, Position, SectionName};
 use crate::state::error::StateError;
 use crate::state::model::{BackfillProgress, SectionPhase, Totals, signed, unsigned};
-use crate::state::store::{Store, Term, rfc3339};
+use crate::state::store::{Epoch, Store, rfc3339};
 
 /// A mapped column as it was when the section attached: what drift is measured against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ impl Store {
     /// By fate.
     pub(crate) async fn attach_section(
         &self,
-        term: &Term,
+        term: &Epoch,
         name: &SectionName,
         to: &Attachment,
         phase: &SectionPhase,
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// Why a write under this term changed nothing.
-    async fn past(&self, term: &Term) -> StateError {
+    async fn past(&self, term: &Epoch) -> StateError {
         match self.still_leads(term).await {
             Ok(()) => self.place.no_section("writing a section"),
             Err(error) => error,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use crate::state::error::{Place, StateError};
+use crate::state::error::{StateError, StatePlace};
 use crate::state::schema;
 use crate::state::schema::{MIGRATIONS, Schema};
 use crate::state::writes::Write;
@@ -33,13 +33,13 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// The right to write, and how far it was used. Kept by the leader across reconnects: it is what makes the same list,
 /// applied again after a lost answer, be applied once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Term {
+pub(crate) struct Epoch {
     pub(crate) epoch: i64,
     /// The number of the last list known to be applied; ascends over all epochs.
     pub(crate) seq: i64,
 }
 
-impl Term {
+impl Epoch {
     /// The epoch.
     pub(crate) fn epoch(&self) -> i64 {
         self.epoch
@@ -50,7 +50,7 @@ impl Term {
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) client: Client,
-    pub(crate) place: Place,
+    pub(crate) place: StatePlace,
     pub(crate) prepared: HashMap<Write, Statement>,
     /// Only ASCII can surely be stored: the database's encoding is not UTF-8.
     ascii_only: bool,
@@ -64,7 +64,7 @@ impl Store {
     /// # Errors
     /// [`StateError::Unavailable`] where the connection breaks.
     pub(crate) async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
-        let place = Place { schema, user: String::new(), database: String::new() };
+        let place = StatePlace { schema, user: String::new(), database: String::new() };
         let mut store =
             Store { client, place, prepared: HashMap::new(), ascii_only: false, abandoned: AtomicBool::new(false) };
         let doing = "setting the session up";

@@ -75,7 +75,7 @@ fn quarantined(n: usize) -> Op {
 }
 
 /// Migrated, adopted, led, with one streaming section.
-async fn leading(schema: &Schema) -> (Store, Term) {
+async fn leading(schema: &Schema) -> (Store, Epoch) {
     let mut store = store(schema).await;
     store.migrate().await.unwrap();
     store.adopt(&identity(), Lsn(0x1000), None).await.unwrap();

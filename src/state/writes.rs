@@ -1,7 +1,7 @@
 //! The writes of the leader, as statements: which SQL an [`Op`] is, and with which parameters. Pure.
 //!
 //! * In: a list of [`Op`]s.
-//! * Out: a list of [`Bound`] statements in the same order; rows that go into quarantine one after the other are one.
+//! * Out: a list of [`BoundParam`] statements in the same order; rows that go into quarantine one after the other are one.
 //! * Never: a position, a checkpoint or a ledger row moved back: the statements themselves refuse it.
 
 use std::borrow::Cow;
@@ -104,14 +104,14 @@ impl Write {
 pub(crate) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
 /// A statement with its parameters.
-pub(crate) struct Bound<'a> {
+pub(crate) struct BoundParam<'a> {
     pub(crate) write: Write,
     pub(crate) params: Vec<Param<'a>>,
 }
 
 macro_rules! bound {
     ($write:expr, $($param:expr),* $(,)?) => {
-        Bound { write: $write, params: vec![$(Box::new($param) as Param<'_>),*] }
+        BoundParam { write: $write, params: vec![$(Box::new($param) as Param<'_>),*] }
     };
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn statements<'a>(
     under: Under,
     ops: &'a [Op],
     text: impl Fn(&'a str) -> Cow<'a, str> + Copy,
-) -> Vec<Bound<'a>> {
+) -> Vec<BoundParam<'a>> {
     let mut all = vec![fence(under, ops)];
     let mut rest = ops;
     while let Some((op, after)) = rest.split_first() {
@@ -166,7 +166,7 @@ pub(crate) fn statements<'a>(
     all
 }
 
-fn fence(under: Under, ops: &[Op]) -> Bound<'static> {
+fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
     let (mut checkpoint, mut floor, mut last) = (None, None, None);
     for op in ops {
         match op {
@@ -192,7 +192,7 @@ fn sending<'a>(
     delivery: &'a Delivery,
     attempt: u32,
     text: impl Fn(&'a str) -> Cow<'a, str>,
-) -> Bound<'a> {
+) -> BoundParam<'a> {
     let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let (first, last) = delivery.span.unzip();
     let ((first_lsn, first_ordinal), (last_lsn, last_ordinal)) = (columns(first), columns(last));
@@ -220,7 +220,7 @@ fn checkpoint<'a>(
     position: Option<Position>,
     phase: Option<&'a SectionPhase>,
     add: Totals,
-) -> Bound<'a> {
+) -> BoundParam<'a> {
     let (lsn, ordinal) = columns(position);
     let progress = phase.and_then(SectionPhase::progress);
     bound!(
@@ -242,7 +242,7 @@ fn checkpoint<'a>(
     )
 }
 
-fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, str>) -> Bound<'a> {
+fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, str>) -> BoundParam<'a> {
     fn each<'a, T>(rows: &[&'a Quarantined], of: impl Fn(&'a Quarantined) -> T) -> Vec<T> {
         rows.iter().map(|row| of(row)).collect()
     }

@@ -27,7 +27,7 @@ pub struct Declared {
 }
 
 /// A kind of metric that can be made from its declaration.
-pub(crate) trait Kind: Collector + Clone + Sized + 'static {
+pub(crate) trait MetricKind: Collector + Clone + Sized + 'static {
     fn make(declared: Declared) -> Result<Self>;
 }
 
@@ -36,25 +36,25 @@ fn opts(declared: Declared) -> Opts {
 }
 
 /// Makes and registers one metric.
-pub(crate) fn register<K: Kind>(registry: &Registry, declared: Declared) -> Result<K> {
+pub(crate) fn register<K: MetricKind>(registry: &Registry, declared: Declared) -> Result<K> {
     let metric = K::make(declared)?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
-impl Kind for IntCounter {
+impl MetricKind for IntCounter {
     fn make(declared: Declared) -> Result<Self> {
         IntCounter::with_opts(opts(declared))
     }
 }
 
-impl Kind for IntGauge {
+impl MetricKind for IntGauge {
     fn make(declared: Declared) -> Result<Self> {
         IntGauge::with_opts(opts(declared))
     }
 }
 
-impl Kind for Gauge {
+impl MetricKind for Gauge {
     fn make(declared: Declared) -> Result<Self> {
         let gauge = Gauge::with_opts(opts(declared))?;
         // Not measured yet is not 0: every comparison with NaN is false, so no alert fires on ignorance.
@@ -63,25 +63,25 @@ impl Kind for Gauge {
     }
 }
 
-impl Kind for IntCounterVec {
+impl MetricKind for IntCounterVec {
     fn make(declared: Declared) -> Result<Self> {
         IntCounterVec::new(opts(declared), declared.labels)
     }
 }
 
-impl Kind for IntGaugeVec {
+impl MetricKind for IntGaugeVec {
     fn make(declared: Declared) -> Result<Self> {
         IntGaugeVec::new(opts(declared), declared.labels)
     }
 }
 
-impl Kind for GaugeVec {
+impl MetricKind for GaugeVec {
     fn make(declared: Declared) -> Result<Self> {
         GaugeVec::new(opts(declared), declared.labels)
     }
 }
 
-impl Kind for HistogramVec {
+impl MetricKind for HistogramVec {
     fn make(declared: Declared) -> Result<Self> {
         let opts = HistogramOpts::from(opts(declared)).buckets(declared.buckets.to_vec());
         HistogramVec::new(opts, declared.labels)

@@ -22,9 +22,9 @@ pub struct Status {
     /// This program's version.
     pub version: String,
     /// Who this is, and at which server.
-    pub instance: Instance,
+    pub instance: InstanceStatus,
     /// The replication slot.
-    pub slot: Slot,
+    pub slot: SlotStatus,
     /// The sections, in the order configured.
     pub sections: Vec<SectionStatus>,
 }
@@ -39,8 +39,12 @@ impl Status {
             message: None,
             remedy: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: Instance { slot: slot.into(), publication: publication.into(), ..Instance::default() },
-            slot: Slot::default(),
+            instance: InstanceStatus {
+                slot: slot.into(),
+                publication: publication.into(),
+                ..InstanceStatus::default()
+            },
+            slot: SlotStatus::default(),
             sections: Vec::new(),
         }
     }
@@ -157,7 +161,7 @@ words! {
 
 /// Who this is, and at which server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Instance {
+pub struct InstanceStatus {
     /// `pg_control_system()`'s identifier: text, for it does not fit a JSON number everywhere.
     pub system_identifier: Option<String>,
     /// The server's timeline.
@@ -174,7 +178,7 @@ pub struct Instance {
 
 /// The replication slot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Slot {
+pub struct SlotStatus {
     /// What the server may forget up to.
     pub confirmed_flush_lsn: Option<String>,
     /// WAL between that and the server's current end.

@@ -3,7 +3,7 @@
 use crate::dashboard;
 use crate::prometheus::{Pace, Prometheus};
 use crate::tools::{path, succeed, text, tool};
-use pg2planhat::testing::admin::{AdminState, Heartbeat, Hosts, Looks, bind, serve};
+use pg2planhat::testing::admin::{AdminState, Heartbeat, Hosts, RefreshRequests, bind, serve};
 use pg2planhat::testing::planhat::Verdict;
 use pg2planhat::testing::state::{Outcome, Phase};
 use pg2planhat::testing::telemetry::{Backfill, InstanceState, SectionState, SectionStatus, Status};
@@ -81,7 +81,7 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
         metrics: Arc::clone(&metrics),
         heartbeat: Arc::new(Heartbeat::new()),
         hosts: Hosts::new::<&str>(&address, &[]),
-        looks: Looks::default(),
+        looks: RefreshRequests::default(),
     };
     let server = tokio::spawn(serve(listener, state, std::future::pending()));
     let Some(prometheus) = Prometheus::start(&[&address], Pace::Hasty) else { return };

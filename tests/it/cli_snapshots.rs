@@ -138,7 +138,7 @@ async fn before_the_first_run() {
 async fn beside_an_instance_and_after_it() {
     let (cluster, sim, config) = stage().await;
     sim.queue_fault(
-        SimFault::RefuseFirst { count: 1, error: "no such user".into() }.on(pg2planhat::testing::sim::Route::Bulk),
+        SimFault::RefuseFirst { count: 1, error: "no such user".into() }.on(pg2planhat::testing::sim::SinkRoute::Bulk),
     );
     let app = App::run(&config);
     app.wait_ready().await;

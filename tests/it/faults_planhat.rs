@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pg2planhat::testing::sim::{Route, SimFault, SimOptions, SinkKind};
+use pg2planhat::testing::sim::{SimFault, SimOptions, SinkKind, SinkRoute};
 use serde_json::Value;
 
 use crate::delivery_scene::{PATIENCE, Scene, of_section, received, seats};
@@ -492,7 +492,7 @@ async fn case_51_one_sections_sink_is_down_and_the_other_goes_on_beyond_the_memo
     let mut scene = Scene::of(&[seats().set("batch", "{ rows: 500, bytes: 1MiB }"), logins()]).await;
     scene.config = scene.config.set("memory", "4MiB");
     let app = scene.run().await;
-    scene.sim.queue_fault(SimFault::status(503).times(0).on(Route::Bulk));
+    scene.sim.queue_fault(SimFault::status(503).times(0).on(SinkRoute::Bulk));
     // Some 10 MB of activities beside as many metrics: more than twice the memory, which both share.
     let rows = 400;
     let rounds = 25;

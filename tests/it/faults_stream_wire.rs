@@ -6,8 +6,8 @@ use pg2planhat::testing::config;
 use pg2planhat::testing::config::Source;
 use pg2planhat::testing::model::{Lsn, Value};
 use pg2planhat::testing::postgres::Stream;
-use pg2planhat::testing::postgres::{Decoder, Item};
-use pg2planhat::testing::postgres::{Event, Fate, Start};
+use pg2planhat::testing::postgres::{DecodedItem, Decoder};
+use pg2planhat::testing::postgres::{EndReason, StreamEvent, StreamStart};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -100,8 +100,8 @@ fn source(port: u16) -> Source {
     config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}")).source
 }
 
-fn start() -> Start {
-    Start {
+fn start() -> StreamStart {
+    StreamStart {
         slot: "s".to_owned(),
         publication: "p".to_owned(),
         server: Some(("1234".to_owned(), 1)),
@@ -165,14 +165,14 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
     let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
     let ended = loop {
         match stream.events.recv().await.expect("an end") {
-            Event::Started => {}
-            Event::Ended(ended) => break ended,
-            Event::Run(run) => {
+            StreamEvent::Started => {}
+            StreamEvent::Ended(ended) => break ended,
+            StreamEvent::Run(run) => {
                 decoder.feed(run);
                 while let Some(item) = decoder.next_item().unwrap() {
                     seen.push(match item {
-                        Item::Ignored(kind) => kind.to_owned(),
-                        Item::Insert(7, row) => (0..3)
+                        DecodedItem::Ignored(kind) => kind.to_owned(),
+                        DecodedItem::Insert(7, row) => (0..3)
                             .map(|index| match row.get(index) {
                                 Value::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
                                 Value::Null => "null".to_owned(),
@@ -180,18 +180,18 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
                             })
                             .collect::<Vec<_>>()
                             .join(" "),
-                        other @ (Item::Begin(..)
-                        | Item::Insert(..)
-                        | Item::Commit(_)
-                        | Item::Keepalive(_)
-                        | Item::Table(_)) => panic!("{other:?}"),
+                        other @ (DecodedItem::Begin(..)
+                        | DecodedItem::Insert(..)
+                        | DecodedItem::Commit(_)
+                        | DecodedItem::Keepalive(_)
+                        | DecodedItem::Table(_)) => panic!("{other:?}"),
                     });
                 }
             }
         }
     };
     assert_eq!(seen, ["unknown", "unknown", "1 small null", "2 oversize end", "update", "3 small null"]);
-    assert_eq!(ended.fate, Fate::Wedged);
+    assert_eq!(ended.fate, EndReason::Wedged);
     assert!(ended.fault.remedy.contains("repair --gap"), "{}", ended.fault);
     drop(sending.await.unwrap());
 }
@@ -201,10 +201,10 @@ async fn case_21_a_slot_past_the_checkpoint_is_not_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     for start in [
-        Start { from: Lsn(0x0fff), ..start() },
-        Start { from: Lsn(0x2001), ..start() },
-        Start { server: Some(("1234".to_owned(), 2)), ..start() },
-        Start { server: Some(("4321".to_owned(), 1)), ..start() },
+        StreamStart { from: Lsn(0x0fff), ..start() },
+        StreamStart { from: Lsn(0x2001), ..start() },
+        StreamStart { server: Some(("1234".to_owned(), 2)), ..start() },
+        StreamStart { server: Some(("4321".to_owned(), 1)), ..start() },
     ] {
         let mut stream = Stream::open(source(port), start.clone()).unwrap();
         let server = tokio::spawn(async move { stream.events.recv().await });
@@ -212,7 +212,7 @@ async fn case_21_a_slot_past_the_checkpoint_is_not_taken() {
             _ = walsender_until_closed(&listener) => panic!("taken: {start:?}"),
             event = server => event.unwrap().unwrap(),
         };
-        assert!(matches!(&refused, Event::Ended(ended) if ended.fate == Fate::Moved), "{refused:?}");
+        assert!(matches!(&refused, StreamEvent::Ended(ended) if ended.fate == EndReason::Moved), "{refused:?}");
     }
 }
 

@@ -169,7 +169,7 @@ async fn case_26_a_slot_made_without_failover_is_named_and_can_be_altered() {
     let file = standby.socket_directory().join("source.yaml");
     std::fs::write(&file, source).unwrap();
     let source = pg2planhat::testing::config::load_source(&file).unwrap();
-    let mut wire = pg2planhat::testing::postgres::Wire::connect(&source, "test").await.unwrap();
+    let mut wire = pg2planhat::testing::postgres::ReplicationConnection::connect(&source, "test").await.unwrap();
     wire.simple_query("ALTER_REPLICATION_SLOT \"pg2planhat\" (FAILOVER true)").await.unwrap();
     wire.close().await;
     let app = scene.run().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pg2planhat::testing::config::Section as Configured;
-use pg2planhat::testing::delivery::{Chunk, Lane, Range, Shut};
+use pg2planhat::testing::delivery::{BackfillQueue, Chunk, SectionDelivery, StopReason};
 use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
@@ -106,21 +106,21 @@ impl Process {
         let (mut lanes, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
         for (index, setting) in settings.iter().enumerate() {
             let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
-            let mut lane = Lane::new(&setting.section, position(&row));
+            let mut lane = SectionDelivery::new(&setting.section, position(&row));
             lane.key_type = KeyType::Int;
             lane.paused = paused[index];
             if unfit == Some(index) {
-                lane.shut = Some(Shut::Mapping(String::new(), String::new()));
+                lane.shut = Some(StopReason::Mapping(String::new(), String::new()));
                 lanes.push(lane);
                 sections.push(index);
                 continue;
             }
             lane.range = match &row.phase {
                 SectionPhase::Backfilling(progress) => {
-                    Some(Range::resume(Phase::Backfill, progress, KeyType::Int).unwrap())
+                    Some(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap())
                 }
                 SectionPhase::Resyncing(progress) => {
-                    Some(Range::resume(Phase::Resync, progress, KeyType::Int).unwrap())
+                    Some(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap())
                 }
                 SectionPhase::Streaming | SectionPhase::Waiting => None,
             };
@@ -239,7 +239,7 @@ impl Process {
             self.engine.chunk(lane, chunk);
             return Some(told);
         }
-        if self.engine.lanes[lane].range.as_ref().map_or(0, Range::chunks) >= 2 {
+        if self.engine.lanes[lane].range.as_ref().map_or(0, BackfillQueue::chunks) >= 2 {
             return None;
         }
         let rows = server.select(table, reader.cursor, ceiling, limit);
@@ -251,7 +251,7 @@ impl Process {
 
     /// Whether nothing at all is under way or waits.
     pub fn is_quiet(&self, server: &Server) -> bool {
-        let rests = |lane: &Lane| lane.is_empty() && lane.range.is_none() && lane.shut.is_none();
+        let rests = |lane: &SectionDelivery| lane.is_empty() && lane.range.is_none() && lane.shut.is_none();
         self.stream.as_ref().is_some_and(|stream| !stream.has_more(server))
             && self.requests.is_empty()
             && self.lists.is_empty()

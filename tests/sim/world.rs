@@ -11,10 +11,10 @@ use pg2planhat::testing::config::{
     TableName,
 };
 use pg2planhat::testing::delivery::Action;
-use pg2planhat::testing::delivery::Range;
+use pg2planhat::testing::delivery::BackfillQueue;
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Column, Key, KeyType, Lsn, Phase, Position, Type};
-use pg2planhat::testing::planhat::{Answer, RefusedItem, Verdict};
+use pg2planhat::testing::planhat::{Answer, SinkRejection, Verdict};
 use pg2planhat::testing::state::{BackfillProgress, Outcome, SectionPhase, Totals};
 
 use super::process::{Process, Request, Setting, with_row};
@@ -418,7 +418,7 @@ impl World {
         if own.range.is_some() || own.shut.is_some() || self.process.draining {
             return;
         }
-        own.range = Some(Range::new(Phase::Resync, from.map(Key::Int), KeyType::Int));
+        own.range = Some(BackfillQueue::new(Phase::Resync, from.map(Key::Int), KeyType::Int));
         let op = own.phase_op();
         self.process.engine.record(vec![op]);
         self.process.start_reader(lane);
@@ -820,7 +820,7 @@ fn attach(state: &mut State, name: &str, at: Lsn) {
 }
 
 fn refuse(items: &[serde_json::Value], which: &[usize]) -> Verdict {
-    let refused = |at: &usize| RefusedItem { item: Some(items[*at].clone()), error: "no".into() };
+    let refused = |at: &usize| SinkRejection { item: Some(items[*at].clone()), error: "no".into() };
     Verdict::Partial(which.iter().map(refused).collect())
 }
 

@@ -4,7 +4,7 @@
 //! * Out: a sealed [`Batch`].
 //! * Never: a body over its limits.
 
-use crate::delivery::batch::Item;
+use crate::delivery::batch::ItemSpan;
 use crate::delivery::batch::Run;
 use crate::delivery::batch::first_position;
 use crate::delivery::batch::offset;
@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::BatchLimits;
-use crate::delivery::batch::origin::{Origin, Refused, Through};
+use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
 use crate::delivery::batch::{Batch, MAX_BODY};
 use crate::model::{Phase, Position};
 
 /// How large a batch became: what the next one had better reserve at once, instead of growing by copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     body: usize,
     keys: usize,
     items: usize,
@@ -28,25 +28,25 @@ pub(crate) struct Room {
 
 /// A batch that is being filled.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct BatchBuilder {
     phase: Phase,
     body: Vec<u8>,
     keys: Vec<u8>,
-    items: Vec<Item>,
+    items: Vec<ItemSpan>,
     runs: Vec<Run>,
-    refused: Vec<Refused>,
-    through: Option<Through>,
+    refused: Vec<RejectedRow>,
+    through: Option<SettledUpTo>,
     opened: Duration,
     /// It is full: it goes as soon as the place of its newest row is known.
     pub seal_at_reach: bool,
 }
 
-impl Open {
+impl BatchBuilder {
     /// An empty batch, opened at `now` (any monotonic clock), with room for another like the one before.
-    pub(crate) fn new(phase: Phase, now: Duration, room: Room) -> Open {
+    pub(crate) fn new(phase: Phase, now: Duration, room: Capacity) -> BatchBuilder {
         let mut body = Vec::with_capacity(room.body + 1);
         body.push(b'[');
-        Open {
+        BatchBuilder {
             phase,
             body,
             keys: Vec::with_capacity(room.keys),
@@ -92,30 +92,30 @@ impl Open {
                 }
                 i64::try_from(position.ordinal).unwrap_or(i64::MAX)
             }
-            Origin::Range => 0,
+            Origin::Backfill => 0,
             Origin::Quarantine(id) => id,
         };
-        self.items.push(Item { end: offset(self.body.len()), key_end: offset(self.keys.len()), ordinal });
+        self.items.push(ItemSpan { end: offset(self.body.len()), key_end: offset(self.keys.len()), ordinal });
     }
 
     /// Adds a row that is no item.
-    pub(crate) fn refuse(&mut self, refused: Refused) {
-        self.refused.push(Refused { before: offset(self.items.len()), ..refused });
+    pub(crate) fn refuse(&mut self, refused: RejectedRow) {
+        self.refused.push(RejectedRow { before: offset(self.items.len()), ..refused });
     }
 
     /// Everything up to here has been considered for this batch.
-    pub(crate) fn reach(&mut self, through: Through) {
+    pub(crate) fn reach(&mut self, through: SettledUpTo) {
         self.through = Some(through);
     }
 
     /// The room that it took.
-    pub(crate) fn room(&self) -> Room {
-        Room { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
+    pub(crate) fn room(&self) -> Capacity {
+        Capacity { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
     }
 
     /// Bytes that it holds in memory.
     pub(crate) fn weight(&self) -> usize {
-        self.body.len() + self.keys.len() + self.items.len() * size_of::<Item>() + refused_weight(&self.refused)
+        self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
     }
 
     /// When its first row came.
@@ -183,7 +183,7 @@ impl Open {
             items: self.items,
             runs: self.runs,
             refused: self.refused,
-            through: self.through.unwrap_or(Through::Apart),
+            through: self.through.unwrap_or(SettledUpTo::Apart),
             opened: self.opened,
             doubts: Vec::new(),
         }
@@ -206,7 +206,7 @@ mod tests {
 
     /// `(transaction, item or refusal)` rows with ascending keys.
     fn fill(rows: &[(u64, bool)]) -> Batch {
-        let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
+        let mut open = BatchBuilder::new(Phase::Stream, Duration::ZERO, Capacity::default());
         for (index, (transaction, good)) in rows.iter().enumerate() {
             let position = Position { final_lsn: Lsn(*transaction), ordinal: index as u64 };
             let key = (index + 100).to_string();
@@ -222,10 +222,10 @@ mod tests {
                     Err(())
                 };
                 open.push(key.as_bytes(), Origin::Stream(position, 7), half).unwrap_err();
-                let refused = Refused::new(key, "mapping: no".into(), "{}".into());
-                open.refuse(Refused { position: Some(position), ..refused });
+                let refused = RejectedRow::new(key, "mapping: no".into(), "{}".into());
+                open.refuse(RejectedRow { position: Some(position), ..refused });
             }
-            open.reach(Through::Stream(position));
+            open.reach(SettledUpTo::Stream(position));
         }
         open.seal()
     }
@@ -269,19 +269,19 @@ mod tests {
                 }
                 prop_assert_eq!(half.commits().map(|(_, n)| n).sum::<usize>(), half.len());
                 for row in &half.refused { refused.push(row.key.clone()); }
-                let Through::Stream(through) = half.through else { panic!() };
+                let SettledUpTo::Stream(through) = half.through else { panic!() };
                 prop_assert!(reached < Some(through));
                 prop_assert!(half.refused.iter().all(|row| row.position.unwrap() <= through));
                 reached = Some(through);
             }
             prop_assert_eq!(seen, good);
             prop_assert_eq!(refused.len(), rows.len() - json.len());
-            prop_assert_eq!(reached.map(Through::Stream), Some(end));
+            prop_assert_eq!(reached.map(SettledUpTo::Stream), Some(end));
         }
 
         #[test]
         fn the_newest_item_can_be_taken_out_again(rows in proptest::collection::vec(0u64..2, 2..20)) {
-            let mut open = Open::new(Phase::Stream, Duration::ZERO, Room::default());
+            let mut open = BatchBuilder::new(Phase::Stream, Duration::ZERO, Capacity::default());
             let mut transaction = 1;
             let mut before = None;
             for (index, step) in rows.iter().enumerate() {

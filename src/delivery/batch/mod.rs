@@ -7,7 +7,7 @@
 pub(crate) mod builder;
 pub(crate) mod origin;
 
-pub(crate) use crate::delivery::batch::origin::{Origin, Refused, Through};
+pub(crate) use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ pub struct Batch {
     pub phase: Phase,
     body: Bytes,
     keys: Vec<u8>,
-    items: Vec<Item>,
+    items: Vec<ItemSpan>,
     runs: Vec<Run>,
     /// Rows that are no items.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RejectedRow>,
     /// What its settlement settles.
-    pub through: Through,
+    pub through: SettledUpTo,
     opened: Duration,
     /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled; only for retries, whose rows have
     /// no place that could tell.
@@ -55,7 +55,7 @@ impl Batch {
 
     /// Bytes that it holds in memory.
     pub fn weight(&self) -> usize {
-        self.body.len() + self.keys.len() + self.items.len() * size_of::<Item>() + refused_weight(&self.refused)
+        self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
     }
 
     /// When its first row came.
@@ -131,9 +131,11 @@ impl Batch {
 
         let half_u32 = offset(half);
         let reached = match &self.through {
-            Through::Stream(_) => self.position(half - 1).map_or(Through::Apart, Through::Stream),
-            Through::Key(_) | Through::RangeEnd => key_of(self.key(half - 1)).map_or(Through::Apart, Through::Key),
-            Through::Apart => Through::Apart,
+            SettledUpTo::Stream(_) => self.position(half - 1).map_or(SettledUpTo::Apart, SettledUpTo::Stream),
+            SettledUpTo::Key(_) | SettledUpTo::BackfillEnd => {
+                key_of(self.key(half - 1)).map_or(SettledUpTo::Apart, SettledUpTo::Key)
+            }
+            SettledUpTo::Apart => SettledUpTo::Apart,
         };
         let (early, late): (Vec<_>, Vec<_>) = self.refused.into_iter().partition(|row| row.before < half_u32);
         let run_at = self.runs.partition_point(|run| run.first < half_u32);
@@ -144,15 +146,18 @@ impl Batch {
         if late_runs.len() > 1 && late_runs[1].first == 0 {
             late_runs.remove(0);
         }
-        let shift =
-            |item: &Item| Item { end: item.end - cut.end, key_end: item.key_end - cut.key_end, ordinal: item.ordinal };
+        let shift = |item: &ItemSpan| ItemSpan {
+            end: item.end - cut.end,
+            key_end: item.key_end - cut.key_end,
+            ordinal: item.ordinal,
+        };
         let second = Batch {
             phase: self.phase,
             body: Bytes::from(second),
             keys: self.keys[cut.key_end as usize..].to_vec(),
             items: self.items[half..].iter().map(shift).collect(),
             runs: late_runs,
-            refused: late.into_iter().map(|row| Refused { before: row.before - half_u32, ..row }).collect(),
+            refused: late.into_iter().map(|row| RejectedRow { before: row.before - half_u32, ..row }).collect(),
             through: self.through,
             opened: self.opened,
             doubts: self.doubts,
@@ -174,7 +179,7 @@ impl Batch {
 
 /// One item's places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
+pub(crate) struct ItemSpan {
     /// Where it ends in the body.
     end: u32,
     /// Where its key ends in the keys.
@@ -196,7 +201,7 @@ pub(crate) fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-pub(crate) fn first_position(items: &[Item], runs: &[Run], refused: &[Refused]) -> Option<Position> {
+pub(crate) fn first_position(items: &[ItemSpan], runs: &[Run], refused: &[RejectedRow]) -> Option<Position> {
     let item = items.first().zip(runs.first()).map(|(item, run)| Position {
         final_lsn: run.final_lsn,
         ordinal: u64::try_from(item.ordinal).unwrap_or_default(),
@@ -204,6 +209,6 @@ pub(crate) fn first_position(items: &[Item], runs: &[Run], refused: &[Refused]) 
     [item, refused.first().and_then(|row| row.position)].into_iter().flatten().min()
 }
 
-pub(crate) fn refused_weight(refused: &[Refused]) -> usize {
-    refused.iter().map(|row| row.key.len() + row.reason.len() + row.item.len() + size_of::<Refused>()).sum()
+pub(crate) fn refused_weight(refused: &[RejectedRow]) -> usize {
+    refused.iter().map(|row| row.key.len() + row.reason.len() + row.item.len() + size_of::<RejectedRow>()).sum()
 }

@@ -4,20 +4,20 @@ use crate::model::{Key, Position};
 
 /// What a batch's settlement says of its way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Through {
+pub enum SettledUpTo {
     /// The stream, up to and including this position.
     Stream(Position),
     /// The key range, up to and including this key.
     Key(Key),
     /// The end of the key range: the backfill is complete.
-    RangeEnd,
+    BackfillEnd,
     /// Rows taken out of quarantine; settling says nothing about either way.
     Apart,
 }
 
 /// A row that is no item: it goes into quarantine when its batch is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedRow {
     /// How many items of the batch stand before it.
     pub(crate) before: u32,
     /// The row's key, as text.
@@ -32,19 +32,19 @@ pub struct Refused {
     pub retried: Option<i64>,
 }
 
-impl Refused {
+impl RejectedRow {
     /// A refused row.
-    pub fn new(key: String, reason: String, item: String) -> Refused {
-        Refused { before: 0, key, reason, item, position: None, retried: None }
+    pub fn new(key: String, reason: String, item: String) -> RejectedRow {
+        RejectedRow { before: 0, key, reason, item, position: None, retried: None }
     }
 }
 
-impl Refused {
+impl RejectedRow {
     /// The row's place, as its origin tells it.
-    pub fn of(mut self, origin: Origin) -> Refused {
+    pub fn of(mut self, origin: Origin) -> RejectedRow {
         match origin {
             Origin::Stream(position, _) => self.position = Some(position),
-            Origin::Range => {}
+            Origin::Backfill => {}
             Origin::Quarantine(id) => self.retried = Some(id),
         }
         self
@@ -57,7 +57,7 @@ pub enum Origin {
     /// The stream: its place, and when its transaction committed (µs since 2000-01-01 UTC).
     Stream(Position, i64),
     /// A key range.
-    Range,
+    Backfill,
     /// Quarantine, by its id there.
     Quarantine(i64),
 }

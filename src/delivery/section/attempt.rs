@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::config::InDoubt;
 use crate::delivery::batch::Batch;
-use crate::delivery::section::step::{End, Sending, Settled, Stage, Step};
-use crate::delivery::section::{BAD_IN_A_ROW, Doubt, Lane, Span, phase_index};
+use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
+use crate::delivery::section::{BAD_IN_A_ROW, InDoubtBatch, SectionDelivery, Span, phase_index};
 use crate::model::backoff::delay;
 use crate::model::{Key, Phase};
 use crate::planhat::{Answer, Verdict, match_refused};
 use crate::state::{Delivery, Op, Outcome, Totals};
 
-impl Lane {
+impl SectionDelivery {
     /// The ledger's row for a batch.
     pub fn delivery(&self, batch: &Batch, id: i64) -> Delivery {
         let key = |index| String::from_utf8_lossy(batch.key(index)).into_owned();
@@ -33,19 +33,22 @@ impl Lane {
     /// A batch is announced: its ledger row, and the stage that waits for it.
     pub fn announce(&mut self, batch: Batch, id: i64, attempt: u32) -> Op {
         let op = Op::Sending { delivery: self.delivery(&batch, id), attempt };
-        self.stage = Stage::Announcing(Sending { batch, id, attempt });
+        self.stage = DeliveryStage::Announcing(Sending { batch, id, attempt });
         op
     }
 
     /// The announcement is durable: the request may be made. Returns its body.
     pub fn request(&mut self, id: i64) -> Option<bytes::Bytes> {
-        match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Announcing(sending) if sending.id == id => {
+        match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
+            DeliveryStage::Announcing(sending) if sending.id == id => {
                 let body = sending.batch.body();
-                self.stage = Stage::Requesting(sending);
+                self.stage = DeliveryStage::Requesting(sending);
                 Some(body)
             }
-            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
+            other @ (DeliveryStage::Idle
+            | DeliveryStage::Announcing(_)
+            | DeliveryStage::Requesting(_)
+            | DeliveryStage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -54,8 +57,8 @@ impl Lane {
 
     /// A waiting batch whose time has come.
     pub fn wake(&mut self, now: Duration, next_id: &mut i64) -> Option<(Op, i64)> {
-        match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Waiting { sending, until, anew } if until <= now && !self.paused => {
+        match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
+            DeliveryStage::Waiting { sending, until, anew } if until <= now && !self.paused => {
                 let (id, attempt) = if anew {
                     let id = *next_id;
                     *next_id += 1;
@@ -65,7 +68,10 @@ impl Lane {
                 };
                 Some((self.announce(sending.batch, id, attempt), id))
             }
-            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Requesting(_) | Stage::Waiting { .. }) => {
+            other @ (DeliveryStage::Idle
+            | DeliveryStage::Announcing(_)
+            | DeliveryStage::Requesting(_)
+            | DeliveryStage::Waiting { .. }) => {
                 self.stage = other;
                 None
             }
@@ -73,22 +79,22 @@ impl Lane {
     }
 
     /// A batch without items is settled without a request.
-    pub fn settle_unsent(&mut self, batch: Batch) -> Step {
-        let mut step = Step::default();
+    pub fn settle_unsent(&mut self, batch: Batch) -> DeliveryStep {
+        let mut step = DeliveryStep::default();
         self.settle(batch, None, &mut step);
         step
     }
 
     /// The request has ended.
-    pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> Step {
-        let sending = match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Requesting(sending) => sending,
-            other @ (Stage::Idle | Stage::Announcing(_) | Stage::Waiting { .. }) => {
+    pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> DeliveryStep {
+        let sending = match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
+            DeliveryStage::Requesting(sending) => sending,
+            other @ (DeliveryStage::Idle | DeliveryStage::Announcing(_) | DeliveryStage::Waiting { .. }) => {
                 self.stage = other;
-                return Step::default();
+                return DeliveryStep::default();
             }
         };
-        let mut step = Step::default();
+        let mut step = DeliveryStep::default();
         match &answer.verdict {
             Verdict::Received => {
                 self.recovered(&mut step);
@@ -139,13 +145,13 @@ impl Lane {
     }
 
     /// The sink has taken something: whatever stood in the way is over.
-    fn recovered(&mut self, step: &mut Step) {
+    fn recovered(&mut self, step: &mut DeliveryStep) {
         self.failures = 0;
         self.bad_in_a_row = 0;
         self.unhalt(step);
     }
 
-    fn unhalt(&mut self, step: &mut Step) {
+    fn unhalt(&mut self, step: &mut DeliveryStep) {
         if self.halted.take().is_some() {
             step.ops.push(Op::Halted { section: self.name.clone(), why: None });
         }
@@ -157,14 +163,14 @@ impl Lane {
         outcome: Outcome,
         answer: &Answer,
         refused: Vec<(usize, String)>,
-        step: &mut Step,
+        step: &mut DeliveryStep,
     ) {
-        let end = End { id: sending.id, outcome, answer, refused };
+        let end = BatchEnd { id: sending.id, outcome, answer, refused };
         self.settle(sending.batch, Some(end), step);
     }
 
     /// Nothing was taken, because of some item (or of the size): halve down to it.
-    fn halve(&mut self, sending: Sending, answer: &Answer, word: &str, step: &mut Step) {
+    fn halve(&mut self, sending: Sending, answer: &Answer, word: &str, step: &mut DeliveryStep) {
         self.failures = 0;
         self.unhalt(step);
         if sending.batch.len() == 1 {
@@ -195,24 +201,32 @@ impl Lane {
         Op::Retrying { id: sending.id, http_status: answer.status, error: answer.message.clone() }
     }
 
-    fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
+    fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
         self.failures = self.failures.saturating_add(1);
         step.ops.push(Self::retrying(&sending, answer));
-        self.stage = Stage::Waiting { sending, until, anew: false };
+        self.stage = DeliveryStage::Waiting { sending, until, anew: false };
     }
 
-    fn halt(&mut self, sending: Sending, answer: &Answer, what: &str, remedy: &str, until: Duration, step: &mut Step) {
+    fn halt(
+        &mut self,
+        sending: Sending,
+        answer: &Answer,
+        what: &str,
+        remedy: &str,
+        until: Duration,
+        step: &mut DeliveryStep,
+    ) {
         step.ops.push(Self::retrying(&sending, answer));
         let why = (what.to_owned(), remedy.to_owned());
         if self.halted.as_ref() != Some(&why) {
             step.ops.push(Op::Halted { section: self.name.clone(), why: Some(why.clone()) });
         }
         self.halted = Some(why);
-        self.stage = Stage::Waiting { sending, until, anew: false };
+        self.stage = DeliveryStage::Waiting { sending, until, anew: false };
     }
 
     /// The request was sent and its answer never came.
-    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut Step) {
+    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
         self.failures = self.failures.saturating_add(1);
         let rows = sending.batch.len();
         match self.in_doubt {
@@ -232,10 +246,10 @@ impl Lane {
                 step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
                 let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
                 match self.span(&sending.batch) {
-                    Some(span) => self.doubts.push(Doubt { id, rows, span }),
+                    Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),
                     None => sending.batch.doubts.push((id, rows)),
                 }
-                self.stage = Stage::Waiting { sending, until, anew: true };
+                self.stage = DeliveryStage::Waiting { sending, until, anew: true };
             }
         }
     }
@@ -262,7 +276,7 @@ impl Lane {
 
     /// The batch under way is sent at once when its turn comes (a resume, a drain): waiting ends now.
     pub fn hurry(&mut self, now: Duration) {
-        if let Stage::Waiting { until, .. } = &mut self.stage {
+        if let DeliveryStage::Waiting { until, .. } = &mut self.stage {
             *until = (*until).min(now);
         }
     }

@@ -22,7 +22,7 @@ pub struct Chunk {
 
 /// A range under way.
 #[derive(Debug)]
-pub struct Range {
+pub struct BackfillQueue {
     /// `Backfill` or `Resync`.
     pub phase: Phase,
     /// Everything up to here is settled.
@@ -40,11 +40,11 @@ pub struct Range {
     dirty: bool,
 }
 
-impl Range {
+impl BackfillQueue {
     /// A range that begins behind `cursor`; its ceiling comes with the fence.
-    pub fn new(phase: Phase, cursor: Option<Key>, key_type: KeyType) -> Range {
+    pub fn new(phase: Phase, cursor: Option<Key>, key_type: KeyType) -> BackfillQueue {
         let streamed = KeySet::new(key_type);
-        Range {
+        BackfillQueue {
             phase,
             cursor,
             ceiling: None,
@@ -61,12 +61,12 @@ impl Range {
     ///
     /// # Errors
     /// What in the checkpoint cannot be read.
-    pub fn resume(phase: Phase, progress: &BackfillProgress, key_type: KeyType) -> Result<Range, String> {
+    pub fn resume(phase: Phase, progress: &BackfillProgress, key_type: KeyType) -> Result<BackfillQueue, String> {
         let key = |text: &Option<String>| {
             let parse = |text: &String| Key::parse(text.as_bytes(), key_type).map_err(|error| error.to_string());
             text.as_ref().map(parse).transpose()
         };
-        Ok(Range {
+        Ok(BackfillQueue {
             phase,
             cursor: key(&progress.cursor)?,
             ceiling: key(&progress.ceiling)?,

@@ -12,16 +12,16 @@ pub(crate) mod schedule;
 pub(crate) mod settlement;
 pub(crate) mod step;
 
-pub use crate::delivery::section::backfill::{Chunk, Range};
+pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
 pub(crate) use crate::delivery::section::queue::Queue;
 pub(crate) use crate::delivery::section::schedule::Daily;
-pub(crate) use crate::delivery::section::step::{Settled, Stage, Step};
+pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::config::{BatchLimits, Flush, InDoubt, Section};
-use crate::delivery::batch::{Batch, Origin, Refused, Through};
+use crate::delivery::batch::{Batch, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, Key, KeyType, Position, Row, SectionName, Value};
 use crate::state::{Op, Phase, SectionPhase, Totals};
@@ -40,20 +40,20 @@ pub enum Span {
 
 impl Span {
     /// Whether nothing of it is left once everything up to `through` is settled.
-    fn ends_by(&self, through: &Through) -> bool {
+    fn ends_by(&self, through: &SettledUpTo) -> bool {
         match (self, through) {
-            (Span::Stream(_, last), Through::Stream(reached)) => last <= reached,
-            (Span::Keys(_, last), Through::Key(reached)) => last <= reached,
-            (Span::Keys(..), Through::RangeEnd) => true,
-            (Span::Stream(..), Through::Key(_) | Through::RangeEnd | Through::Apart)
-            | (Span::Keys(..), Through::Stream(_) | Through::Apart) => false,
+            (Span::Stream(_, last), SettledUpTo::Stream(reached)) => last <= reached,
+            (Span::Keys(_, last), SettledUpTo::Key(reached)) => last <= reached,
+            (Span::Keys(..), SettledUpTo::BackfillEnd) => true,
+            (Span::Stream(..), SettledUpTo::Key(_) | SettledUpTo::BackfillEnd | SettledUpTo::Apart)
+            | (Span::Keys(..), SettledUpTo::Stream(_) | SettledUpTo::Apart) => false,
         }
     }
 }
 
 /// A batch in doubt whose rows are not settled yet: from before this process, or from a request of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubt {
+pub struct InDoubtBatch {
     /// Its ledger id.
     pub id: i64,
     /// Its items.
@@ -64,7 +64,7 @@ pub struct Doubt {
 
 /// Why a lane takes no rows at all: from the first one that it did not take, the slot waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shut {
+pub enum StopReason {
     /// Its mapping does not fit its table: what, and the remedy.
     Mapping(String, String),
     /// Its memory was given to others while it could not send; the stream brings its rows again.
@@ -86,7 +86,7 @@ pub struct Counts {
 
 /// One section.
 #[derive(Debug)]
-pub struct Lane {
+pub struct SectionDelivery {
     /// Its name.
     pub name: SectionName,
     /// The limits of its batches.
@@ -102,11 +102,11 @@ pub struct Lane {
     /// A person's switch.
     pub paused: bool,
     /// Why it takes no rows at all: its mapping does not fit its table. Holds the slot, loses nothing.
-    pub shut: Option<Shut>,
+    pub shut: Option<StopReason>,
     /// Why nothing is sent just now: reason and remedy.
     pub halted: Option<(String, String)>,
     /// The key range being read beside the stream.
-    pub range: Option<Range>,
+    pub range: Option<BackfillQueue>,
     /// Counts by phase, in the order of [`PHASES`].
     pub counts: [Counts; 4],
     stream: Queue,
@@ -114,16 +114,16 @@ pub struct Lane {
     retry: Queue,
     retrying: HashSet<i64>,
     keyed_turn: bool,
-    stage: Stage,
+    stage: DeliveryStage,
     admitted: Position,
     answered: Position,
     quarantined: Position,
-    doubts: Vec<Doubt>,
+    doubts: Vec<InDoubtBatch>,
     bad_in_a_row: u32,
     failures: u32,
 }
 
-/// The order of [`Lane::counts`].
+/// The order of [`SectionDelivery::counts`].
 pub(crate) const PHASES: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
 
 /// Index of a phase in [`PHASES`].
@@ -136,10 +136,10 @@ pub(crate) fn phase_index(phase: Phase) -> usize {
     }
 }
 
-impl Lane {
+impl SectionDelivery {
     /// A lane that resumes behind `position`.
-    pub fn new(section: &Section, position: Position) -> Lane {
-        Lane {
+    pub fn new(section: &Section, position: Position) -> SectionDelivery {
+        SectionDelivery {
             name: section.name.clone(),
             limits: section.batch,
             flush: section.flush.clone(),
@@ -156,7 +156,7 @@ impl Lane {
             retry: Queue::default(),
             retrying: HashSet::new(),
             keyed_turn: false,
-            stage: Stage::Idle,
+            stage: DeliveryStage::Idle,
             admitted: position,
             answered: position,
             quarantined: Position::default(),
@@ -167,7 +167,7 @@ impl Lane {
     }
 
     /// Batches in doubt from before: their rows will come again.
-    pub fn expect_doubts(&mut self, doubts: Vec<Doubt>) {
+    pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>) {
         self.doubts = doubts;
     }
 
@@ -182,7 +182,7 @@ impl Lane {
     }
 
     /// What the lane is doing with its batch.
-    pub fn stage(&self) -> &Stage {
+    pub fn stage(&self) -> &DeliveryStage {
         &self.stage
     }
 
@@ -211,7 +211,7 @@ impl Lane {
         } else {
             queue.push(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
         }
-        queue.reach(Through::Stream(position));
+        queue.reach(SettledUpTo::Stream(position));
         true
     }
 
@@ -226,7 +226,7 @@ impl Lane {
                 Ok(key) => key,
                 Err(error) => {
                     let key = String::from_utf8_lossy(text).into_owned();
-                    let refused = Refused::new(key, format!("mapping: {error}"), mapping.describe(&row));
+                    let refused = RejectedRow::new(key, format!("mapping: {error}"), mapping.describe(&row));
                     self.keyed.refuse(self.limits, phase, now, refused);
                     continue;
                 }
@@ -237,11 +237,11 @@ impl Lane {
             } else {
                 self.admit_keyed(mapping, &row, text, &key, phase, now);
             }
-            self.keyed.reach(Through::Key(key));
+            self.keyed.reach(SettledUpTo::Key(key));
         }
         if chunk.last {
             self.keyed.pass(phase, now);
-            self.keyed.reach(Through::RangeEnd);
+            self.keyed.reach(SettledUpTo::BackfillEnd);
             self.keyed.seal();
         }
     }
@@ -255,15 +255,15 @@ impl Lane {
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
         let describe = || mapping.describe(row);
         if held {
-            self.keyed.hold(self.limits, phase, now, text, Origin::Range, encode, describe);
+            self.keyed.hold(self.limits, phase, now, text, Origin::Backfill, encode, describe);
         } else {
-            self.keyed.push(self.limits, phase, now, text, Origin::Range, encode, describe);
+            self.keyed.push(self.limits, phase, now, text, Origin::Backfill, encode, describe);
         }
     }
 
     /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
     pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
-        if self.paused || !matches!(self.stage, Stage::Idle) {
+        if self.paused || !matches!(self.stage, DeliveryStage::Idle) {
             return None;
         }
         if let Some(batch) = self.retry.take(|_| true) {
@@ -290,14 +290,17 @@ impl Lane {
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
         match &self.stage {
-            Stage::Waiting { until, .. } if !self.paused => Some(*until),
-            Stage::Idle if !self.paused => match &self.flush {
+            DeliveryStage::Waiting { until, .. } if !self.paused => Some(*until),
+            DeliveryStage::Idle if !self.paused => match &self.flush {
                 Flush::Every(age) => {
                     [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
                 }
                 Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
             },
-            Stage::Idle | Stage::Waiting { .. } | Stage::Announcing(_) | Stage::Requesting(_) => None,
+            DeliveryStage::Idle
+            | DeliveryStage::Waiting { .. }
+            | DeliveryStage::Announcing(_)
+            | DeliveryStage::Requesting(_) => None,
         }
     }
 
@@ -329,12 +332,12 @@ impl Lane {
 
     /// The section's phase as the state keeps it.
     pub fn phase(&self) -> SectionPhase {
-        self.range.as_ref().map_or(SectionPhase::Streaming, Range::to_phase)
+        self.range.as_ref().map_or(SectionPhase::Streaming, BackfillQueue::to_phase)
     }
 
     /// Whether it holds rows that it cannot send just now.
     pub fn is_stuck(&self) -> bool {
-        self.paused || matches!(self.stage, Stage::Waiting { .. })
+        self.paused || matches!(self.stage, DeliveryStage::Waiting { .. })
     }
 
     /// Whether chunks of its range may become batches: not too far ahead of the sink, and not while the lane is shut, for
@@ -350,7 +353,7 @@ impl Lane {
         let rows = self.stream.clear();
         self.counts[1].read -= rows;
         self.admitted = first.before();
-        self.shut = Some(Shut::Shed);
+        self.shut = Some(StopReason::Shed);
         Some(first)
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::delivery::batch::{Origin, Through};
-use crate::delivery::section::{Lane, key_text};
+use crate::delivery::batch::{Origin, SettledUpTo};
+use crate::delivery::section::{SectionDelivery, key_text};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, Phase, Row};
 
-impl Lane {
+impl SectionDelivery {
     /// A retry of this quarantined row begins; `false` where one is under way, until it is durably settled.
     pub fn begin_retry(&mut self, id: i64) -> bool {
         self.retrying.insert(id)
@@ -30,7 +30,7 @@ impl Lane {
         let origin = Origin::Quarantine(id);
         self.retry
             .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));
-        self.retry.reach(Through::Apart);
+        self.retry.reach(SettledUpTo::Apart);
     }
 
     /// Takes an item out of quarantine as it was made then: its row is no longer there.
@@ -42,6 +42,6 @@ impl Lane {
         };
         let origin = Origin::Quarantine(id);
         self.retry.push(self.limits, Phase::Retry, now, key.as_bytes(), origin, encode, String::new);
-        self.retry.reach(Through::Apart);
+        self.retry.reach(SettledUpTo::Apart);
     }
 }

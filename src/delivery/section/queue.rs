@@ -4,24 +4,24 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::BatchLimits;
-use crate::delivery::batch::builder::{Open, Room};
-use crate::delivery::batch::{Batch, MAX_BODY, Origin, Refused, Through};
+use crate::delivery::batch::builder::{BatchBuilder, Capacity};
+use crate::delivery::batch::{Batch, MAX_BODY, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Refuses;
 use crate::model::{Phase, Position};
 
 /// Sealed batches, and the one being filled.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    open: Option<Open>,
+    open: Option<BatchBuilder>,
     ready: VecDeque<Batch>,
     ready_weight: usize,
-    room: Room,
+    room: Capacity,
 }
 
 impl Queue {
-    fn open(&mut self, phase: Phase, now: Duration) -> &mut Open {
+    fn open(&mut self, phase: Phase, now: Duration) -> &mut BatchBuilder {
         let room = self.room;
-        self.open.get_or_insert_with(|| Open::new(phase, now, room))
+        self.open.get_or_insert_with(|| BatchBuilder::new(phase, now, room))
     }
 
     /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
@@ -41,13 +41,13 @@ impl Queue {
         match open.push(key, origin, encode) {
             Ok(()) => {}
             Err(error) => {
-                let row = Refused::new(text(key), format!("{}: {error}", error.word()), describe());
+                let row = RejectedRow::new(text(key), format!("{}: {error}", error.word()), describe());
                 return self.refuse(limits, phase, now, row.of(origin));
             }
         }
         if open.newest_len() + 2 > MAX_BODY {
             open.pop();
-            let row = Refused::new(text(key), "too_large: the item is over 30,000,000 bytes".into(), describe());
+            let row = RejectedRow::new(text(key), "too_large: the item is over 30,000,000 bytes".into(), describe());
             return self.refuse(limits, phase, now, row.of(origin));
         }
         if open.overflows(limits)
@@ -87,14 +87,14 @@ impl Queue {
     ) {
         let mut item = Vec::new();
         let row = match encode(&mut item) {
-            Ok(()) => Refused::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
-            Err(error) => Refused::new(text(key), format!("{}: {error}", error.word()), describe()),
+            Ok(()) => RejectedRow::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
+            Err(error) => RejectedRow::new(text(key), format!("{}: {error}", error.word()), describe()),
         };
         self.refuse(limits, phase, now, row.of(origin));
     }
 
     /// Adds a row that is no item.
-    pub(crate) fn refuse(&mut self, limits: BatchLimits, phase: Phase, now: Duration, row: Refused) {
+    pub(crate) fn refuse(&mut self, limits: BatchLimits, phase: Phase, now: Duration, row: RejectedRow) {
         let open = self.open(phase, now);
         open.refuse(row);
         if open.is_full(limits) {
@@ -109,7 +109,7 @@ impl Queue {
 
     /// Everything up to here has been considered.
     #[inline]
-    pub(crate) fn reach(&mut self, through: Through) {
+    pub(crate) fn reach(&mut self, through: SettledUpTo) {
         if let Some(open) = &mut self.open {
             open.reach(through);
             if open.seal_at_reach {
@@ -154,35 +154,35 @@ impl Queue {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.open.as_ref().filter(|open| !open.is_empty()).map(Open::opened)
+        self.open.as_ref().filter(|open| !open.is_empty()).map(BatchBuilder::opened)
     }
 
     /// When the oldest row came.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let ready = self.ready.front().map(Batch::opened);
-        ready.or_else(|| self.open.as_ref().filter(|open| !open.is_empty()).map(Open::opened))
+        ready.or_else(|| self.open.as_ref().filter(|open| !open.is_empty()).map(BatchBuilder::opened))
     }
 
     /// Bytes held.
     pub(crate) fn weight(&self) -> usize {
-        self.ready_weight + self.open.as_ref().map_or(0, Open::weight)
+        self.ready_weight + self.open.as_ref().map_or(0, BatchBuilder::weight)
     }
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.open.as_ref().is_none_or(Open::is_empty)
+        self.ready.is_empty() && self.open.as_ref().is_none_or(BatchBuilder::is_empty)
     }
 
     /// The first streamed position that waits, refused rows included.
     pub(crate) fn first_position(&self) -> Option<Position> {
         let ready = self.ready.iter().filter_map(Batch::first_position).next();
-        ready.or_else(|| self.open.as_ref().and_then(Open::first_position))
+        ready.or_else(|| self.open.as_ref().and_then(BatchBuilder::first_position))
     }
 
     /// Drops everything; returns how many rows.
     pub(crate) fn clear(&mut self) -> u64 {
         let rows = self.ready.iter().map(|batch| batch.len() + batch.refused.len()).sum::<usize>()
-            + self.open.as_ref().map_or(0, Open::rows);
+            + self.open.as_ref().map_or(0, BatchBuilder::rows);
         *self = Queue::default();
         rows as u64
     }

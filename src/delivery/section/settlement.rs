@@ -1,15 +1,15 @@
 //! The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together. Pure.
 
 use crate::config::InDoubt;
-use crate::delivery::batch::{Batch, Refused, Through};
-use crate::delivery::section::step::{End, Sending, Settled, Step};
-use crate::delivery::section::{Doubt, Lane};
+use crate::delivery::batch::{Batch, RejectedRow, SettledUpTo};
+use crate::delivery::section::step::{BatchEnd, DeliveryStep, Sending, Settled};
+use crate::delivery::section::{InDoubtBatch, SectionDelivery};
 use crate::model::Position;
 use crate::state::{Op, Outcome, Quarantined, Totals};
 
-impl Lane {
+impl SectionDelivery {
     /// The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together.
-    pub(crate) fn settle(&mut self, batch: Batch, end: Option<End<'_>>, step: &mut Step) {
+    pub(crate) fn settle(&mut self, batch: Batch, end: Option<BatchEnd<'_>>, step: &mut DeliveryStep) {
         let mut quarantined = Vec::new();
         for row in &batch.refused {
             quarantined.push(self.quarantine_refused(row, end.as_ref().map(|end| end.id)));
@@ -43,7 +43,7 @@ impl Lane {
                 None => words.push((word.to_owned(), 1)),
             }
         }
-        if let Through::Stream(reached) = &batch.through {
+        if let SettledUpTo::Stream(reached) = &batch.through {
             self.answered = *reached;
             if !quarantined.is_empty() {
                 self.quarantined = *reached;
@@ -67,9 +67,10 @@ impl Lane {
     }
 
     /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again.
-    fn end_doubts(&mut self, batch: &Batch, step: &mut Step) -> u64 {
+    fn end_doubts(&mut self, batch: &Batch, step: &mut DeliveryStep) -> u64 {
         let all = std::mem::take(&mut self.doubts);
-        let (ended, left): (Vec<Doubt>, Vec<Doubt>) = all.into_iter().partition(|one| one.span.ends_by(&batch.through));
+        let (ended, left): (Vec<InDoubtBatch>, Vec<InDoubtBatch>) =
+            all.into_iter().partition(|one| one.span.ends_by(&batch.through));
         self.doubts = left;
         let ended = ended.iter().map(|doubt| (doubt.id, doubt.rows)).chain(batch.doubts.iter().copied());
         let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
@@ -81,25 +82,25 @@ impl Lane {
         if self.in_doubt == InDoubt::Hold { 0 } else { rows }
     }
 
-    fn checkpoint(&mut self, through: &Through, add: Totals, step: &mut Step) {
+    fn checkpoint(&mut self, through: &SettledUpTo, add: Totals, step: &mut DeliveryStep) {
         let rows = add.delivered + add.quarantined;
         let mut position: Option<Position> = None;
         let mut ended = false;
         match (through, &mut self.range) {
-            (Through::Stream(reached), _) => position = Some(*reached),
-            (Through::Key(key), Some(range)) => range.settle(key.clone(), rows),
-            (Through::RangeEnd, Some(_)) => ended = true,
-            (Through::Key(_) | Through::RangeEnd, None) | (Through::Apart, _) => {}
+            (SettledUpTo::Stream(reached), _) => position = Some(*reached),
+            (SettledUpTo::Key(key), Some(range)) => range.settle(key.clone(), rows),
+            (SettledUpTo::BackfillEnd, Some(_)) => ended = true,
+            (SettledUpTo::Key(_) | SettledUpTo::BackfillEnd, None) | (SettledUpTo::Apart, _) => {}
         }
         if ended {
             self.range = None;
         }
-        let changed = ended || self.range.as_mut().is_some_and(crate::delivery::section::Range::written);
+        let changed = ended || self.range.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
     }
 
-    fn quarantine_refused(&self, row: &Refused, delivery: Option<i64>) -> Quarantined {
+    fn quarantine_refused(&self, row: &RejectedRow, delivery: Option<i64>) -> Quarantined {
         Quarantined {
             section: self.name.clone(),
             key: row.key.clone(),
@@ -122,7 +123,7 @@ impl Lane {
     }
 
     /// A refusal whose echo is none of the batch's items: kept, so that nothing is lost without a word.
-    pub(crate) fn stray(&self, sending: &Sending, stray: &crate::planhat::RefusedItem) -> Op {
+    pub(crate) fn stray(&self, sending: &Sending, stray: &crate::planhat::SinkRejection) -> Op {
         Op::Quarantine(Quarantined {
             section: self.name.clone(),
             key: String::new(),

@@ -1,12 +1,12 @@
 //! The steps of a batch on its way, as data. Pure.
 //!
 //! * In: nothing.
-//! * Out: [`Stage`], [`Step`], [`Settled`]: what `attempt` decides and `settlement` carries out.
+//! * Out: [`DeliveryStage`], [`DeliveryStep`], [`Settled`]: what `attempt` decides and `settlement` carries out.
 //! * Never: a decision.
 
 use std::time::Duration;
 
-use crate::delivery::batch::{Batch, Through};
+use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::model::Phase;
 use crate::planhat::Answer;
 use crate::state::{Op, Outcome};
@@ -24,7 +24,7 @@ pub struct Sending {
 
 /// What the lane does with its batch.
 #[derive(Debug)]
-pub enum Stage {
+pub enum DeliveryStage {
     /// No batch is under way.
     Idle,
     /// The ledger row is being written; the request follows when it is durable.
@@ -42,19 +42,21 @@ pub enum Stage {
     },
 }
 
-impl Stage {
+impl DeliveryStage {
     /// The batch under way.
     pub fn sending(&self) -> Option<&Sending> {
         match self {
-            Stage::Idle => None,
-            Stage::Announcing(sending) | Stage::Requesting(sending) | Stage::Waiting { sending, .. } => Some(sending),
+            DeliveryStage::Idle => None,
+            DeliveryStage::Announcing(sending)
+            | DeliveryStage::Requesting(sending)
+            | DeliveryStage::Waiting { sending, .. } => Some(sending),
         }
     }
 }
 
 /// What follows from an answer.
 #[derive(Debug, Default)]
-pub struct Step {
+pub struct DeliveryStep {
     /// To be written, in order, in one transaction.
     pub ops: Vec<Op>,
     /// What is settled once they are written.
@@ -71,7 +73,7 @@ pub struct Settled {
     /// Which way its rows came.
     pub phase: Phase,
     /// What is settled by it.
-    pub through: Through,
+    pub through: SettledUpTo,
     /// Rows received.
     pub delivered: u64,
     /// Rows quarantined, by the reason's word.
@@ -91,7 +93,7 @@ pub struct Settled {
 }
 
 /// How a batch ended, for the ledger.
-pub(crate) struct End<'a> {
+pub(crate) struct BatchEnd<'a> {
     pub(crate) id: i64,
     pub(crate) outcome: Outcome,
     pub(crate) answer: &'a Answer,

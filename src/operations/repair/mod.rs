@@ -26,7 +26,7 @@ use crate::postgres::replication::timeline;
 use crate::postgres::setup;
 use crate::runtime::attach;
 use crate::runtime::identity::Found;
-use crate::runtime::start_error::Needs;
+use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
@@ -137,7 +137,7 @@ impl Repair {
     }
 
     /// From which transaction on rows are read again; or why that cannot be said.
-    async fn floor(&self, needs: Option<&Needs>) -> Result<u64, Fault> {
+    async fn floor(&self, needs: Option<&NeedsPerson>) -> Result<u64, Fault> {
         let cannot = |why: &str| {
             let what = format!("which rows came after the checkpoint cannot be told: {why}");
             Err(Fault::needs_person(what, "pg2planhat repair --backfill, or --accept-loss"))

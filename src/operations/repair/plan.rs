@@ -6,7 +6,7 @@ use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::Session;
 use crate::runtime::identity::Found;
-use crate::runtime::start_error::Needs;
+use crate::runtime::start_error::NeedsPerson;
 use crate::state::{Gap, Instance};
 use crate::telemetry::status::Reason;
 
@@ -82,10 +82,10 @@ pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault
 }
 
 /// A trouble that only shows when the stream is read.
-pub(crate) fn wedged(instance: &Instance) -> Option<Needs> {
+pub(crate) fn wedged(instance: &Instance) -> Option<NeedsPerson> {
     let wedged = instance.reason.as_deref() == Some(Reason::Wedged.as_str());
     let what = "the server cannot decode what comes next for this slot";
-    wedged.then(|| Needs { reason: Reason::Wedged, fault: Fault::needs_person(what, "pg2planhat repair") })
+    wedged.then(|| NeedsPerson { reason: Reason::Wedged, fault: Fault::needs_person(what, "pg2planhat repair") })
 }
 
 /// Whether the recorded checkpoint is a place in this server's log.

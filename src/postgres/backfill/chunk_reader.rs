@@ -1,7 +1,7 @@
 //! Reading a key range in chunks: `COPY (SELECT …) TO STDOUT`, each a transaction of its own.
 //!
 //! * In: a section's table and columns, and the range.
-//! * Out: [`Piece`]s in key order, with the WAL position that the stream must have passed before they may be used.
+//! * Out: [`TableChunk`]s in key order, with the WAL position that the stream must have passed before they may be used.
 //! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
 //!   large to hold, or a chunk much larger than [`PIECE_MAX`].
 
@@ -34,7 +34,7 @@ pub(crate) struct Selection {
 
 /// A chunk as read.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct TableChunk {
     /// Rows in key order.
     pub rows: Rows,
     /// Taken after the rows: what they show was committed before.
@@ -159,10 +159,10 @@ impl Selection {
         after: Option<&Key>,
         through: &Key,
         limit: usize,
-    ) -> Result<Piece, Error> {
+    ) -> Result<TableChunk, Error> {
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
         let (rows, cut) = self.copy(client, &self.sql(after, through, limit), 2 * CHUNK_BYTES).await?;
-        Ok(Piece { rows, wait_for: xmin_barrier::insert_lsn(client).await?, cut })
+        Ok(TableChunk { rows, wait_for: xmin_barrier::insert_lsn(client).await?, cut })
     }
 
     /// Reads rows by their keys (for quarantine's retry).

@@ -22,12 +22,12 @@ pub(crate) struct Publication {
     /// It publishes stored generated columns (18).
     pub generated: bool,
     /// Its tables.
-    pub tables: Vec<Published>,
+    pub tables: Vec<PublishedTable>,
 }
 
 /// A table in a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
+pub(crate) struct PublishedTable {
     /// The table.
     pub name: TableName,
     /// Its OID.
@@ -63,7 +63,7 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
         WHERE t.pubname = $1";
     let oid: u32 = row.get(0);
     let tables = client.query(sql, &[&name, &oid]).await?;
-    let published = |row: &tokio_postgres::Row| Published {
+    let published = |row: &tokio_postgres::Row| PublishedTable {
         name: TableName { schema: row.get(0), name: row.get(1) },
         oid: row.get(2),
         filter: row.get(3),

@@ -32,10 +32,10 @@ pub(crate) struct Authenticator<'a> {
     pub binding: Binding,
     /// Whether nobody in between can read along.
     pub private: bool,
-    pub state: State,
+    pub state: AuthState,
 }
 
-pub(crate) enum State {
+pub(crate) enum AuthState {
     /// Nothing was asked yet.
     Start,
     /// The password was sent.
@@ -52,7 +52,7 @@ pub(crate) enum State {
 
 /// What to do after one message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum AuthStep {
     Send(BytesMut),
     Wait,
     Done,
@@ -60,47 +60,47 @@ pub(crate) enum Step {
 
 impl<'a> Authenticator<'a> {
     /// Takes the body of one Authentication message.
-    pub(crate) fn take(&mut self, body: &[u8]) -> Result<Step, Fault> {
+    pub(crate) fn take(&mut self, body: &[u8]) -> Result<AuthStep, Fault> {
         let Some((code, data)) = body.split_first_chunk::<4>() else { return Err(self.confused()) };
-        match (u32::from_be_bytes(*code), std::mem::replace(&mut self.state, State::Done)) {
-            (OK, State::Start | State::Sent) => {
+        match (u32::from_be_bytes(*code), std::mem::replace(&mut self.state, AuthState::Done)) {
+            (OK, AuthState::Start | AuthState::Sent) => {
                 self.refuse_unbound()?;
-                Ok(Step::Done)
+                Ok(AuthStep::Done)
             }
-            (OK, State::Verified) => Ok(Step::Done),
-            (CLEARTEXT, State::Start) => {
+            (OK, AuthState::Verified) => Ok(AuthStep::Done),
+            (CLEARTEXT, AuthState::Start) => {
                 self.refuse_readable("cleartext")?;
                 self.refuse_unbound()?;
                 let password = self.password()?;
-                self.send(State::Sent, |out| frontend::password_message(password.as_bytes(), out))
+                self.send(AuthState::Sent, |out| frontend::password_message(password.as_bytes(), out))
             }
-            (MD5, State::Start) => {
+            (MD5, AuthState::Start) => {
                 self.refuse_readable("MD5")?;
                 self.refuse_unbound()?;
                 let salt = <[u8; 4]>::try_from(data).map_err(|_| self.confused())?;
                 let hash = md5_hash(self.user.as_bytes(), self.password()?.as_bytes(), salt);
-                self.send(State::Sent, |out| frontend::password_message(hash.as_bytes(), out))
+                self.send(AuthState::Sent, |out| frontend::password_message(hash.as_bytes(), out))
             }
-            (SASL, State::Start) => self.begin_scram(data),
-            (SASL_CONTINUE, State::Challenged(mut scram)) => {
+            (SASL, AuthState::Start) => self.begin_scram(data),
+            (SASL_CONTINUE, AuthState::Challenged(mut scram)) => {
                 scram.update(data).map_err(|error| scram_failed(&self.place, &error.to_string()))?;
                 let message = scram.message().to_vec();
-                self.send(State::Proved(scram), |out| frontend::sasl_response(&message, out))
+                self.send(AuthState::Proved(scram), |out| frontend::sasl_response(&message, out))
             }
-            (SASL_FINAL, State::Proved(mut scram)) => {
+            (SASL_FINAL, AuthState::Proved(mut scram)) => {
                 scram.finish(data).map_err(|error| scram_failed(&self.place, &error.to_string()))?;
-                self.state = State::Verified;
-                Ok(Step::Wait)
+                self.state = AuthState::Verified;
+                Ok(AuthStep::Wait)
             }
-            (2, State::Start) => Err(unsupported(&self.place, "Kerberos V5")),
-            (6, State::Start) => Err(unsupported(&self.place, "SCM credentials")),
-            (7, State::Start) => Err(unsupported(&self.place, "GSSAPI")),
-            (9, State::Start) => Err(unsupported(&self.place, "SSPI")),
+            (2, AuthState::Start) => Err(unsupported(&self.place, "Kerberos V5")),
+            (6, AuthState::Start) => Err(unsupported(&self.place, "SCM credentials")),
+            (7, AuthState::Start) => Err(unsupported(&self.place, "GSSAPI")),
+            (9, AuthState::Start) => Err(unsupported(&self.place, "SSPI")),
             _ => Err(self.confused()),
         }
     }
 
-    fn begin_scram(&mut self, mechanisms: &[u8]) -> Result<Step, Fault> {
+    fn begin_scram(&mut self, mechanisms: &[u8]) -> Result<AuthStep, Fault> {
         let offers = |name: &str| mechanisms.split(|byte| *byte == 0).any(|offer| offer == name.as_bytes());
         let bindable = self.end_point.clone().filter(|_| self.binding != Binding::Disable);
         let (mechanism, channel) = match (offers(SCRAM_SHA_256_PLUS), offers(SCRAM_SHA_256), bindable) {
@@ -117,10 +117,14 @@ impl<'a> Authenticator<'a> {
         }
         let scram = Box::new(ScramSha256::new(self.password()?.as_bytes(), channel));
         let message = scram.message().to_vec();
-        self.send(State::Challenged(scram), |out| frontend::sasl_initial_response(mechanism, &message, out))
+        self.send(AuthState::Challenged(scram), |out| frontend::sasl_initial_response(mechanism, &message, out))
     }
 
-    fn send(&mut self, next: State, write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<Step, Fault> {
+    fn send(
+        &mut self,
+        next: AuthState,
+        write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
+    ) -> Result<AuthStep, Fault> {
         let mut out = BytesMut::new();
         write(&mut out).map_err(|_| {
             Fault::usage(
@@ -129,7 +133,7 @@ impl<'a> Authenticator<'a> {
             )
         })?;
         self.state = next;
-        Ok(Step::Send(out))
+        Ok(AuthStep::Send(out))
     }
 
     fn password(&self) -> Result<&'a str, Fault> {
@@ -216,7 +220,7 @@ mod tests {
             end_point: None,
             binding: Binding::Prefer,
             private,
-            state: State::Start,
+            state: AuthState::Start,
         }
     }
 
@@ -227,7 +231,7 @@ mod tests {
     #[test]
     fn a_readable_password_is_sent_in_private_only() {
         for body in [message(CLEARTEXT, b""), message(MD5, b"salt")] {
-            assert!(matches!(client(true).take(&body), Ok(Step::Send(_))));
+            assert!(matches!(client(true).take(&body), Ok(AuthStep::Send(_))));
             let fault = client(false).take(&body).unwrap_err();
             assert!(fault.what.contains("was not sent"), "{fault}");
             assert!(!fault.to_string().contains("secret"));
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn an_ok_before_the_servers_proof_is_refused() {
         let mut client = client(false);
-        assert!(matches!(client.take(&message(SASL, b"SCRAM-SHA-256\0\0")), Ok(Step::Send(_))));
+        assert!(matches!(client.take(&message(SASL, b"SCRAM-SHA-256\0\0")), Ok(AuthStep::Send(_))));
         assert!(client.take(&message(OK, b"")).is_err());
     }
 
@@ -253,13 +257,15 @@ mod tests {
     #[test]
     fn binding_is_used_where_both_can() {
         let mut client = Authenticator { end_point: Some(vec![1; 32]), ..client(true) };
-        let Ok(Step::Send(first)) = client.take(&message(SASL, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")) else {
+        let Ok(AuthStep::Send(first)) = client.take(&message(SASL, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")) else {
             panic!("nothing sent")
         };
         assert!(first.windows(18).any(|part| part == b"SCRAM-SHA-256-PLUS"));
         let mut client = Authenticator { end_point: Some(vec![1; 32]), ..client };
-        client.state = State::Start;
-        let Ok(Step::Send(first)) = client.take(&message(SASL, b"SCRAM-SHA-256\0\0")) else { panic!("nothing sent") };
+        client.state = AuthState::Start;
+        let Ok(AuthStep::Send(first)) = client.take(&message(SASL, b"SCRAM-SHA-256\0\0")) else {
+            panic!("nothing sent")
+        };
         assert!(first.windows(3).any(|part| part == b"y,,"), "a stripped offer must show");
     }
 

@@ -19,8 +19,8 @@ use tokio_rustls::client::TlsStream;
 use crate::config::TlsMode;
 use crate::model::{Exit, Fault};
 use crate::postgres::connection::faults::{describe_io, describe_unix};
-use crate::postgres::connection::locality::Nearness;
-use crate::postgres::connection::params::{Endpoint, Host, Negotiation};
+use crate::postgres::connection::locality::Locality;
+use crate::postgres::connection::params::{Host, Negotiation, ServerEndpoint};
 use crate::postgres::connection::target::Target;
 use crate::postgres::connection::tls;
 
@@ -37,7 +37,7 @@ enum Address {
 }
 
 /// A stream to a server.
-pub enum Stream {
+pub enum Socket {
     /// Plaintext over the network.
     Tcp(TcpStream),
     /// Within this machine.
@@ -48,7 +48,7 @@ pub enum Stream {
 
 /// A stream to a server, and what is known of it.
 pub(crate) struct Link {
-    pub stream: Stream,
+    pub stream: Socket,
     /// The `tls-server-end-point` hash, where the stream is TLS and the certificate has one.
     pub end_point: Option<Vec<u8>>,
     /// Whether the server may have the password readable: verified by TLS, or on this machine (a Unix socket, the loopback
@@ -63,7 +63,7 @@ pub(crate) trait Opening: Sync {
     fn begin(
         &self,
         target: &Target,
-        endpoint: &Endpoint,
+        endpoint: &ServerEndpoint,
         link: Link,
     ) -> impl Future<Output = Result<Self::Made, Fault>> + Send;
 }
@@ -104,7 +104,7 @@ pub(crate) fn read_only(place: &str) -> Fault {
 }
 
 /// The addresses of one server.
-async fn addresses(target: &Target, endpoint: &Endpoint) -> Result<Vec<Address>, Fault> {
+async fn addresses(target: &Target, endpoint: &ServerEndpoint) -> Result<Vec<Address>, Fault> {
     let name = match &endpoint.host {
         Host::Unix(directory) => {
             return Ok(vec![Address::Unix(directory.join(format!(".s.PGSQL.{}", endpoint.port)))]);
@@ -128,12 +128,12 @@ fn unresolved(name: &str, why: &str) -> Fault {
 }
 
 /// Opens one address. The caller bounds the time.
-async fn open(target: &Target, endpoint: &Endpoint, address: &Address) -> Result<Link, Fault> {
+async fn open(target: &Target, endpoint: &ServerEndpoint, address: &Address) -> Result<Link, Fault> {
     let place = target.at(endpoint);
     let socket = match address {
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| describe_unix(&place, path, &error))?;
-            return Ok(Link { stream: Stream::Unix(stream), end_point: None, private: true });
+            return Ok(Link { stream: Socket::Unix(stream), end_point: None, private: true });
         }
         Address::Tcp(address) => *address,
     };
@@ -143,12 +143,12 @@ async fn open(target: &Target, endpoint: &Endpoint, address: &Address) -> Result
     let name = match &endpoint.host {
         Host::Tcp(name) if target.tls.mode != TlsMode::Disable => name,
         Host::Tcp(_) | Host::Unix(_) => {
-            return Ok(Link { stream: Stream::Tcp(stream), end_point: None, private });
+            return Ok(Link { stream: Socket::Tcp(stream), end_point: None, private });
         }
     };
     let stream = ask_for_tls(stream, target.tls.negotiation, &place).await?;
     let (stream, end_point) = tls::begin(stream, &target.tls, name, &place).await?;
-    Ok(Link { stream: Stream::Tls(Box::new(stream)), end_point, private: private || target.verifies() })
+    Ok(Link { stream: Socket::Tls(Box::new(stream)), end_point, private: private || target.verifies() })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -200,62 +200,62 @@ fn too_slow(place: &str, address: &Address, limit: Duration) -> Fault {
     )
 }
 
-impl Stream {
+impl Socket {
     /// Where the other end is, by the address that was reached.
-    pub(crate) fn nearness(&self) -> Nearness {
+    pub(crate) fn nearness(&self) -> Locality {
         let tcp = match self {
-            Stream::Tcp(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref().0,
-            Stream::Unix(_) => return Nearness::Socket,
+            Socket::Tcp(stream) => stream,
+            Socket::Tls(stream) => stream.get_ref().0,
+            Socket::Unix(_) => return Locality::Socket,
         };
         match tcp.peer_addr() {
-            Ok(address) if address.ip().is_loopback() => Nearness::SameHost,
-            Ok(_) | Err(_) => Nearness::Network,
+            Ok(address) if address.ip().is_loopback() => Locality::SameHost,
+            Ok(_) | Err(_) => Locality::Network,
         }
     }
 
     /// Sets the kernel's receive buffer (SO_RCVBUF).
     pub(crate) fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
-            Stream::Tls(stream) => SockRef::from(stream.get_ref().0).set_recv_buffer_size(bytes),
-            Stream::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
+            Socket::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
+            Socket::Tls(stream) => SockRef::from(stream.get_ref().0).set_recv_buffer_size(bytes),
+            Socket::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
         }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Where a server is, as seen from here.
 //!
 //! * In: nothing.
-//! * Out: [`Nearness`], which decides how the socket is read.
+//! * Out: [`Locality`], which decides how the socket is read.
 //! * Never: an address.
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nearness {
+pub enum Locality {
     /// Over the loopback interface: a closed receive window costs no round trip worth mentioning.
     SameHost,
     /// Behind a Unix socket: no segments, and a small buffer that must not stay full.

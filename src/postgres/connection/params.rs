@@ -14,7 +14,7 @@ pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct ServerEndpoint {
     /// Where it listens.
     pub host: Host,
     /// TCP port, or the number in the Unix socket's name.
@@ -89,7 +89,7 @@ pub enum Binding {
     Require,
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ServerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),

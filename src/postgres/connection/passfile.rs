@@ -7,7 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::postgres::connection::params::{Endpoint, Host};
+use crate::postgres::connection::params::{Host, ServerEndpoint};
 
 /// Reads the file.
 ///
@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Option<String>> {
 }
 
 /// The password for `user` of `database` at `endpoint`.
-pub(crate) fn find(text: &str, endpoint: &Endpoint, database: &str, user: &str) -> Option<String> {
+pub(crate) fn find(text: &str, endpoint: &ServerEndpoint, database: &str, user: &str) -> Option<String> {
     let port = endpoint.port.to_string();
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = split(line.strip_suffix('\r').unwrap_or(line));
@@ -90,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    fn at(host: Host) -> Endpoint {
-        Endpoint { host, port: 5432, password: None }
+    fn at(host: Host) -> ServerEndpoint {
+        ServerEndpoint { host, port: 5432, password: None }
     }
 
     fn password(text: &str, host: &str) -> Option<String> {

@@ -15,8 +15,8 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Error, SimpleQueryMessage
 
 use crate::config::{Secret, Source};
 use crate::model::Fault;
-use crate::postgres::connection::dial::{Link, Stream};
-use crate::postgres::connection::params::{Binding, Endpoint, SessionKind};
+use crate::postgres::connection::dial::{Link, Socket};
+use crate::postgres::connection::params::{Binding, ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
 use crate::postgres::connection::tokio_postgres_adapter::{Bound, Established, Guarded, refused_password};
@@ -33,7 +33,7 @@ pub(crate) struct Session {
     place: String,
     user: String,
     server_encoding: String,
-    ended: watch::Receiver<Option<Ending>>,
+    ended: watch::Receiver<Option<SessionEnd>>,
     driver: Driver,
 }
 
@@ -48,7 +48,7 @@ impl Drop for Driver {
 
 /// How a connection ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Ending {
+pub(crate) struct SessionEnd {
     /// For a person.
     pub fault: Fault,
     /// Whether the server said that it goes down: a walsender must let go at once.
@@ -85,7 +85,7 @@ struct Purpose<'a>(&'a str);
 impl dial::Opening for Purpose<'_> {
     type Made = Session;
 
-    async fn begin(&self, target: &Target, endpoint: &Endpoint, link: Link) -> Result<Session, Fault> {
+    async fn begin(&self, target: &Target, endpoint: &ServerEndpoint, link: Link) -> Result<Session, Fault> {
         Session::begin(target, endpoint, link, self.0).await
     }
 }
@@ -124,7 +124,7 @@ pub(crate) fn describe(error: &Error, place: &str, user: &str) -> Fault {
 }
 
 /// As [`describe`], for what only authentication can say. tokio-postgres gives these as text.
-fn describe_start(error: &Error, target: &Target, endpoint: &Endpoint, place: &str) -> Fault {
+fn describe_start(error: &Error, target: &Target, endpoint: &ServerEndpoint, place: &str) -> Fault {
     if let Some(how) = io_cause(error).and_then(refused_password) {
         return auth::readable_password(place, how);
     }
@@ -147,7 +147,7 @@ fn io_cause(error: &Error) -> Option<&io::Error> {
 }
 
 impl Session {
-    async fn begin(target: &Target, endpoint: &Endpoint, link: Link, purpose: &str) -> Result<Session, Fault> {
+    async fn begin(target: &Target, endpoint: &ServerEndpoint, link: Link, purpose: &str) -> Result<Session, Fault> {
         let place = target.at(endpoint);
         let config = settings(target, endpoint, &link, purpose);
         let established = Established { end_point: link.end_point };
@@ -212,10 +212,10 @@ impl Session {
     }
 
     /// Waits until the connection has ended.
-    pub(crate) async fn closed(&self) -> Ending {
+    pub(crate) async fn closed(&self) -> SessionEnd {
         let mut ended = self.ended.clone();
         let ending = ended.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
-        ending.unwrap_or_else(|| Ending {
+        ending.unwrap_or_else(|| SessionEnd {
             fault: Fault::unavailable(format!("{}: the connection is closed", self.place), "it is tried again"),
             shutdown: false,
         })
@@ -236,7 +236,7 @@ impl DerefMut for Session {
     }
 }
 
-fn settings(target: &Target, endpoint: &Endpoint, link: &Link, purpose: &str) -> tokio_postgres::Config {
+fn settings(target: &Target, endpoint: &ServerEndpoint, link: &Link, purpose: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config.user(&target.user).dbname(&target.database);
     let product = target.application_name.as_deref().unwrap_or(PRODUCT);
@@ -255,15 +255,15 @@ fn settings(target: &Target, endpoint: &Endpoint, link: &Link, purpose: &str) ->
     });
     match link.stream {
         // The stream is TLS already: `Direct` makes tokio-postgres take it over without asking the server.
-        Stream::Tls(_) => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
-        Stream::Tcp(_) | Stream::Unix(_) => config.ssl_mode(SslMode::Disable),
+        Socket::Tls(_) => config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct),
+        Socket::Tcp(_) | Socket::Unix(_) => config.ssl_mode(SslMode::Disable),
     };
     config
 }
 
 async fn drive(
     mut connection: Connection<Guarded, Bound>,
-    tell: watch::Sender<Option<Ending>>,
+    tell: watch::Sender<Option<SessionEnd>>,
     place: String,
     user: String,
 ) {
@@ -275,11 +275,11 @@ async fn drive(
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let shutdown = error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown());
-                break Ending { fault: describe(&error, &place, &user), shutdown };
+                break SessionEnd { fault: describe(&error, &place, &user), shutdown };
             }
             None => {
                 let fault = Fault::unavailable(format!("{place}: the connection is closed"), "it is tried again");
-                break Ending { fault, shutdown: false };
+                break SessionEnd { fault, shutdown: false };
             }
         }
     };
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use crate::config::TlsMode;
     use crate::model::Exit;
-    use crate::postgres::connection::params::Endpoint;
+    use crate::postgres::connection::params::ServerEndpoint;
     use crate::postgres::fixture::{PASSWORD, cluster};
 
     fn unix(user: &str) -> Source {
@@ -368,9 +368,9 @@ mod tests {
         for (user, how) in [("by_clear", "cleartext"), ("by_md5", "MD5")] {
             let source = Source { tls: Some(TlsMode::Disable), ca: None, ..cluster().source(user) };
             let target = Target::resolve(&source).unwrap();
-            let endpoint: &Endpoint = &target.endpoints[0];
+            let endpoint: &ServerEndpoint = &target.endpoints[0];
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", cluster().port)).await.unwrap();
-            let link = Link { stream: Stream::Tcp(stream), end_point: None, private: false };
+            let link = Link { stream: Socket::Tcp(stream), end_point: None, private: false };
             let fault = Session::begin(&target, endpoint, link, "test").await.err().expect("refused");
             assert!(fault.what.contains(how) && fault.what.contains("not sent"), "{fault}");
         }

@@ -1,7 +1,7 @@
 //! What one source of settings says, and how two are laid over each other.
 //!
 //! * In: libpq's keywords with their values, from a URL or from environment variables.
-//! * Out: a [`Given`].
+//! * Out: a [`ConnectionSettings`].
 //! * Never: a word that is guessed at; a mode that lets somebody else choose plaintext.
 
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::postgres::connection::hosts;
 use crate::postgres::connection::hosts::{DEFAULT_PORT, HostPort};
 use crate::postgres::connection::params::{Binding, Env, Negotiation, Password, SessionKind};
 
-/// What one source of settings says; `None` is "nothing". Filled from stronger to weaker by [`Given::or`].
+/// What one source of settings says; `None` is "nothing". Filled from stronger to weaker by [`ConnectionSettings::or`].
 #[derive(Default)]
-pub(crate) struct Given {
+pub(crate) struct ConnectionSettings {
     pub hosts: Option<Vec<HostPort>>,
     pub ports: Option<Vec<u16>>,
     pub database: Option<String>,
@@ -34,9 +34,9 @@ pub(crate) struct Given {
     pub connect_timeout: Option<Duration>,
 }
 
-impl Given {
-    pub(crate) fn or(self, weaker: Given) -> Given {
-        Given {
+impl ConnectionSettings {
+    pub(crate) fn or(self, weaker: ConnectionSettings) -> ConnectionSettings {
+        ConnectionSettings {
             hosts: self.hosts.or(weaker.hosts),
             ports: self.ports.or(weaker.ports),
             database: self.database.or(weaker.database),
@@ -125,8 +125,8 @@ pub(crate) const FILLS_ANY: &[(&str, &str)] = &[
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
 ];
 
-pub(crate) fn from_env(env: Env<'_>, fills: &[(&str, &str)]) -> Result<Given, Fault> {
-    let mut given = Given::default();
+pub(crate) fn from_env(env: Env<'_>, fills: &[(&str, &str)]) -> Result<ConnectionSettings, Fault> {
+    let mut given = ConnectionSettings::default();
     for (variable, keyword) in fills {
         // libpq takes an empty variable as not set.
         if let Some(value) = env(variable).filter(|value| !value.is_empty()) {

@@ -11,8 +11,10 @@ use std::time::Duration;
 use crate::config::{Secret, Source, TlsMode};
 use crate::model::Fault;
 use crate::postgres::connection::hosts::{DEFAULT_PORT, HostPort};
-use crate::postgres::connection::params::{Binding, Endpoint, Env, Host, Negotiation, Password, SessionKind, TlsSetup};
-use crate::postgres::connection::settings::{FILLS, FILLS_ANY, Given, from_env};
+use crate::postgres::connection::params::{
+    Binding, Env, Host, Negotiation, Password, ServerEndpoint, SessionKind, TlsSetup,
+};
+use crate::postgres::connection::settings::{ConnectionSettings, FILLS, FILLS_ANY, from_env};
 use crate::postgres::connection::{hosts, passfile, url};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,7 +23,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Servers to try, in order; at least one.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<ServerEndpoint>,
     /// Database name.
     pub database: String,
     /// Role.
@@ -58,7 +60,7 @@ impl Target {
     /// # Errors
     /// A usage fault that names the setting.
     pub fn resolve_with(source: &Source, env: Env<'_>) -> Result<Target, Fault> {
-        let mut given = Given {
+        let mut given = ConnectionSettings {
             hosts: source.host.as_deref().map(hosts::parse_hosts).transpose()?,
             ports: source.port.map(|port| vec![port]),
             database: source.database.clone(),
@@ -68,7 +70,7 @@ impl Target {
             ca: source.ca.clone(),
             cert: source.cert.clone(),
             key: source.key.clone(),
-            ..Given::default()
+            ..ConnectionSettings::default()
         };
         if let Some(secret) = &source.url {
             given = given.or(url::parse(&secret.reveal()?)?);
@@ -87,7 +89,7 @@ impl Target {
         Target::settle(given.or(from_env(&process_env, FILLS_ANY)?), &process_env)
     }
 
-    fn settle(given: Given, env: Env<'_>) -> Result<Target, Fault> {
+    fn settle(given: ConnectionSettings, env: Env<'_>) -> Result<Target, Fault> {
         let user = given
             .user
             .or_else(|| ["USER", "LOGNAME"].into_iter().find_map(env))
@@ -151,14 +153,14 @@ impl Target {
     }
 
     /// How errors name this target at one of its servers.
-    pub fn at(&self, endpoint: &Endpoint) -> String {
+    pub fn at(&self, endpoint: &ServerEndpoint) -> String {
         format!("postgres://{}@{endpoint}/{}", self.user, self.database)
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let servers: Vec<String> = self.endpoints.iter().map(Endpoint::to_string).collect();
+        let servers: Vec<String> = self.endpoints.iter().map(ServerEndpoint::to_string).collect();
         write!(f, "postgres://{}@{}/{}", self.user, servers.join(","), self.database)
     }
 }
@@ -167,7 +169,7 @@ fn process_env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<Endpoint>, Fault> {
+fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<ServerEndpoint>, Fault> {
     if ports.len() > 1 && ports.len() != hosts.len() {
         return Err(Fault::usage(
             format!("{} ports are given for {} hosts", ports.len(), hosts.len()),
@@ -178,7 +180,7 @@ fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<Endpoint>, Fault> {
     let endpoint = |(index, host): (usize, HostPort)| {
         let port = host.port.or(shared).or_else(|| ports.get(index).copied()).unwrap_or(DEFAULT_PORT);
         let host = if host.name.starts_with('/') { Host::Unix(host.name.into()) } else { Host::Tcp(host.name) };
-        Endpoint { host, port, password: None }
+        ServerEndpoint { host, port, password: None }
     };
     Ok(hosts.into_iter().enumerate().map(endpoint).collect())
 }

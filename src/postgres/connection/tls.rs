@@ -255,7 +255,7 @@ mod tests {
         let port = front(authority().sign(&leaf(&["localhost"])), true).await;
         let source = Source { port: Some(port), ..cluster().source("by_scram") };
         assert!(connect_sql(&source, "test").await.is_err());
-        let wire = crate::postgres::replication::connection::Wire::connect(&source, "test").await;
+        let wire = crate::postgres::replication::connection::ReplicationConnection::connect(&source, "test").await;
         assert!(wire.err().expect("refused").what.contains("channel binding"));
     }
 

@@ -1,6 +1,6 @@
 //! Hands a stream that is open, and TLS already, over to tokio-postgres.
 //!
-//! * In: a [`Stream`], and its channel's hash.
+//! * In: a [`Socket`], and its channel's hash.
 //! * Out: what [`tokio_postgres::Config::connect_raw`] takes.
 //! * Never: a password in a form that others on the way could use: the server's wish for it is an error here, before
 //!   tokio-postgres sees it.
@@ -13,14 +13,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-use crate::postgres::connection::dial::Stream;
+use crate::postgres::connection::dial::Socket;
 
 /// An Authentication message up to its code.
 const HEAD: usize = 9;
 
 /// A stream that lets nobody ask for a readable password, unless it is private.
 pub(crate) struct Guarded {
-    stream: Stream,
+    stream: Socket,
     /// The first bytes of the server; full at once where nothing is to be watched.
     head: Vec<u8>,
 }
@@ -46,7 +46,7 @@ pub(crate) fn refused_password(error: &io::Error) -> Option<&'static str> {
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: Stream, private: bool) -> Guarded {
+    pub(crate) fn new(stream: Socket, private: bool) -> Guarded {
         Guarded { stream, head: if private { vec![0; HEAD] } else { Vec::new() } }
     }
 

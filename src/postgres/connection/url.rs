@@ -9,7 +9,7 @@
 use crate::model::Fault;
 use crate::postgres::connection::hosts::parse_hosts;
 use crate::postgres::connection::params::Password;
-use crate::postgres::connection::settings::Given;
+use crate::postgres::connection::settings::ConnectionSettings;
 
 /// Keywords that are legal in a libpq URL and change nothing here.
 const IGNORED: [&str; 10] = [
@@ -25,7 +25,7 @@ const IGNORED: [&str; 10] = [
     "tcp_user_timeout",
 ];
 
-pub(crate) fn parse(text: &str) -> Result<Given, Fault> {
+pub(crate) fn parse(text: &str) -> Result<ConnectionSettings, Fault> {
     let text = text.trim();
     let rest = text
         .strip_prefix("postgres://")
@@ -37,7 +37,7 @@ pub(crate) fn parse(text: &str) -> Result<Given, Fault> {
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
 
-    let mut given = Given::default();
+    let mut given = ConnectionSettings::default();
     if !hosts.is_empty() {
         given.hosts = Some(parse_hosts(&decode(hosts)?)?);
     }

@@ -44,7 +44,7 @@ pub(crate) struct Bounds {
 
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct QueryAnswer {
     /// The columns' names.
     pub columns: Vec<String>,
     /// The values as text; `None` is NULL.
@@ -67,7 +67,7 @@ const PAGE: usize = 100;
 ///
 /// # Errors
 /// What is not allowed, what the server refuses, and what takes too long.
-pub(crate) async fn ask(session: Session, sql: &str, bounds: &Bounds) -> Result<Answer, Fault> {
+pub(crate) async fn ask(session: Session, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
     denylist::text(sql)?;
     let limit = bounds.timeout + Duration::from_secs(5);
     let answer = tokio::time::timeout(limit, within(&session, sql, bounds)).await;
@@ -76,7 +76,7 @@ pub(crate) async fn ask(session: Session, sql: &str, bounds: &Bounds) -> Result<
     answer.map_err(|_| too_long(bounds))?
 }
 
-async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer, Fault> {
+async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
     begin(session, bounds).await?;
     let refused = |error: Error| explain(session, &error, bounds);
     let statement = session.prepare(sql).await.map_err(refused)?;
@@ -87,7 +87,7 @@ async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<Answer,
             "ask by SELECT, VALUES, TABLE, SHOW or EXPLAIN",
         ));
     }
-    let mut answer = Answer { columns, ..Answer::default() };
+    let mut answer = QueryAnswer { columns, ..QueryAnswer::default() };
     let mut reading = Reading { bytes: 0, longest: longest(bounds, answer.columns.len()), cut: false };
     let word = denylist::first_word(sql);
     if matches!(&*word, "show" | "explain") {
@@ -208,7 +208,7 @@ impl Reading {
         &mut self,
         session: &Session,
         sql: &str,
-        answer: &mut Answer,
+        answer: &mut QueryAnswer,
         bounds: &Bounds,
     ) -> Result<usize, Fault> {
         let failed = |error: Error| explain(session, &error, bounds);

@@ -23,7 +23,7 @@ use crate::postgres::connection::params::Host;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::connection::target::Target;
 use crate::postgres::preflight::server::Facts;
-use crate::postgres::replication::connection::Wire;
+use crate::postgres::replication::connection::ReplicationConnection;
 
 /// Looks at everything.
 pub(crate) async fn examine(config: &Config) -> Examination {
@@ -57,7 +57,7 @@ async fn look(config: &Config, session: &Session, found: &mut Examination) -> Re
 
 /// The walsender is asked for in earnest: rights, `pg_hba.conf` and poolers show up here and nowhere else.
 async fn replication(config: &Config, session: &Session, findings: &mut Vec<Finding>) {
-    let answer = match Wire::connect(&config.source, "pg2planhat check").await {
+    let answer = match ReplicationConnection::connect(&config.source, "pg2planhat check").await {
         Ok(mut wire) => {
             let answer = wire.identify_system().await.map_err(|error| wire.fault(&error));
             wire.close().await;

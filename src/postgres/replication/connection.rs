@@ -1,7 +1,7 @@
 //! The replication connection: start-up, simple queries, and the raw two-way stream of a copy.
 //!
 //! * In: a [`Source`]; then commands.
-//! * Out: a [`Wire`] whose session settings are pinned; rows of text; then bytes in [`WireReader::buffer_mut`], cut by
+//! * Out: a [`ReplicationConnection`] whose session settings are pinned; rows of text; then bytes in [`WireReader::buffer_mut`], cut by
 //!   [`next_frame`], and CopyData going the other way at any time.
 //! * Never: a password in plaintext to a network; a buffer as large as a header claims; a lost byte when a `select!`
 //!   drops a read or a flush half-way.
@@ -16,10 +16,10 @@ use postgres_protocol::message::frontend;
 
 use crate::config::Source;
 use crate::model::{Fault, Lsn};
-use crate::postgres::connection::auth::{Authenticator, State, Step};
-use crate::postgres::connection::dial::{Link, Stream};
-use crate::postgres::connection::locality::Nearness;
-use crate::postgres::connection::params::{Endpoint, SessionKind};
+use crate::postgres::connection::auth::{AuthState, AuthStep, Authenticator};
+use crate::postgres::connection::dial::{Link, Socket};
+use crate::postgres::connection::locality::Locality;
+use crate::postgres::connection::params::{ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
 use crate::postgres::connection::{dial, faults};
@@ -45,8 +45,8 @@ const PINNED: [(&str, &str); 8] = [
 ];
 
 /// A replication connection that is not copying.
-pub struct Wire {
-    reader: WireReader<Stream>,
+pub struct ReplicationConnection {
+    reader: WireReader<Socket>,
     outbound: BytesMut,
     parameters: HashMap<String, String>,
     place: String,
@@ -120,33 +120,43 @@ pub struct SystemIdentity {
 struct ApplicationName<'a>(&'a str);
 
 impl dial::Opening for ApplicationName<'_> {
-    type Made = Wire;
+    type Made = ReplicationConnection;
 
-    async fn begin(&self, target: &Target, endpoint: &Endpoint, link: Link) -> Result<Wire, Fault> {
-        Wire::begin(target, endpoint, link, self.0).await
+    async fn begin(
+        &self,
+        target: &Target,
+        endpoint: &ServerEndpoint,
+        link: Link,
+    ) -> Result<ReplicationConnection, Fault> {
+        ReplicationConnection::begin(target, endpoint, link, self.0).await
     }
 }
 
-impl Wire {
+impl ReplicationConnection {
     /// Connects to the first server of `source` that fits, with passwords read anew.
     ///
     /// # Errors
     /// [`crate::model::Exit::Unavailable`] where waiting may help; another where a person must mend something.
-    pub async fn connect(source: &Source, application_name: &str) -> Result<Wire, Fault> {
-        Wire::connect_to(&Target::resolve(source)?, application_name).await
+    pub async fn connect(source: &Source, application_name: &str) -> Result<ReplicationConnection, Fault> {
+        ReplicationConnection::connect_to(&Target::resolve(source)?, application_name).await
     }
 
-    /// As [`Wire::connect`], to a target that was resolved already.
+    /// As [`ReplicationConnection::connect`], to a target that was resolved already.
     ///
     /// # Errors
-    /// As [`Wire::connect`].
-    pub async fn connect_to(target: &Target, application_name: &str) -> Result<Wire, Fault> {
+    /// As [`ReplicationConnection::connect`].
+    pub async fn connect_to(target: &Target, application_name: &str) -> Result<ReplicationConnection, Fault> {
         dial::first_that_fits(target, &ApplicationName(application_name)).await
     }
 
-    async fn begin(target: &Target, endpoint: &Endpoint, link: Link, name: &str) -> Result<Wire, Fault> {
+    async fn begin(
+        target: &Target,
+        endpoint: &ServerEndpoint,
+        link: Link,
+        name: &str,
+    ) -> Result<ReplicationConnection, Fault> {
         let place = target.at(endpoint);
-        let mut wire = Wire {
+        let mut wire = ReplicationConnection {
             reader: WireReader { nearness: link.stream.nearness(), stream: link.stream, inbound: BytesMut::new() },
             outbound: BytesMut::new(),
             parameters: HashMap::new(),
@@ -172,7 +182,7 @@ impl Wire {
             end_point: link.end_point,
             binding: target.channel_binding,
             private: link.private,
-            state: State::Start,
+            state: AuthState::Start,
         };
         wire.authenticate(authenticator).await?;
         wire.settle(target.session).await?;
@@ -184,9 +194,9 @@ impl Wire {
             let frame = self.reply(START_MAX).await.map_err(|error| self.fault(&error))?;
             match frame.tag {
                 b'R' => match authenticator.take(&frame.body)? {
-                    Step::Send(message) => self.outbound.extend_from_slice(&message),
-                    Step::Wait => {}
-                    Step::Done => return Ok(()),
+                    AuthStep::Send(message) => self.outbound.extend_from_slice(&message),
+                    AuthStep::Wait => {}
+                    AuthStep::Done => return Ok(()),
                 },
                 b'E' => return Err(ServerError::parse(&frame.body).fault(&self.place, &self.user)),
                 tag => return Err(self.fault(&unexpected(tag))),
@@ -226,7 +236,7 @@ impl Wire {
 
     /// Makes the receive buffer fit the gulps of [`crate::postgres::replication::read_coalescing`], where that is known to help.
     pub fn narrow(&self) {
-        if self.reader.nearness == Nearness::SameHost
+        if self.reader.nearness == Locality::SameHost
             && let Err(error) = self.reader.stream.set_receive_buffer(NEAR_BUFFER)
         {
             tracing::debug!(%error, "the receive buffer stays as it is");
@@ -245,7 +255,7 @@ impl Wire {
     /// Runs IDENTIFY_SYSTEM.
     ///
     /// # Errors
-    /// As [`Wire::simple_query`].
+    /// As [`ReplicationConnection::simple_query`].
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
         let rows = self.simple_query("IDENTIFY_SYSTEM").await?;
         let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
@@ -263,7 +273,7 @@ impl Wire {
     /// Where each timeline before this one ended (TIMELINE_HISTORY); nothing on the first.
     ///
     /// # Errors
-    /// As [`Wire::simple_query`].
+    /// As [`ReplicationConnection::simple_query`].
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, WireError> {
         if timeline <= 1 {
             return Ok(Vec::new());
@@ -274,10 +284,10 @@ impl Wire {
     }
 
     /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
-    /// side are of use: [`Wire::split`].
+    /// side are of use: [`ReplicationConnection::split`].
     ///
     /// # Errors
-    /// As [`Wire::simple_query`]; the connection can go on after a refusal.
+    /// As [`ReplicationConnection::simple_query`]; the connection can go on after a refusal.
     pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
         frontend::query(sql, &mut self.outbound)?;
         let frame = self.reply(REPLY_MAX).await?;
@@ -401,7 +411,7 @@ mod tests {
     use crate::postgres::fixture::cluster;
 
     /// Begins a copy from a slot of its own: they are shared by all databases of the cluster.
-    async fn start(wire: &mut Wire, slot: &str) {
+    async fn start(wire: &mut ReplicationConnection, slot: &str) {
         wire.simple_query(&format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput")).await.unwrap();
         let options = "(proto_version '1', publication_names 'p')";
         wire.start_copy_both(&format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 {options}")).await.unwrap();
@@ -411,7 +421,7 @@ mod tests {
         Source { database: Some(database.to_owned()), ..cluster().source(user) }
     }
 
-    async fn value(wire: &mut Wire, sql: &str) -> String {
+    async fn value(wire: &mut ReplicationConnection, sql: &str) -> String {
         wire.simple_query(sql).await.unwrap().remove(0).remove(0).unwrap()
     }
 
@@ -438,7 +448,7 @@ mod tests {
         let tls = ["by_scram", "by_md5", "by_clear"].map(|user| cluster().source(user));
         let ways = ["by_scram_plain", "by_md5", "by_clear"].map(plain).into_iter().chain(tls).chain([by_cert, unix]);
         for source in ways {
-            let mut wire = Wire::connect(&source, "test").await.unwrap();
+            let mut wire = ReplicationConnection::connect(&source, "test").await.unwrap();
             let identity = wire.identify_system().await.unwrap();
             assert_eq!((identity.timeline, identity.dbname.as_deref()), (1, Some("app")));
             assert!(identity.system_identifier.parse::<u64>().is_ok() && identity.xlogpos > Lsn::ZERO);
@@ -450,16 +460,16 @@ mod tests {
     async fn binding_can_be_required() {
         let mut target = Target::resolve(&cluster().source("by_scram")).unwrap();
         target.channel_binding = crate::postgres::connection::params::Binding::Require;
-        assert!(Wire::connect_to(&target, "test").await.is_ok());
+        assert!(ReplicationConnection::connect_to(&target, "test").await.is_ok());
         target.tls.mode = TlsMode::Disable;
         target.user = "by_scram_plain".to_owned();
-        let fault = Wire::connect_to(&target, "test").await.err().expect("refused");
+        let fault = ReplicationConnection::connect_to(&target, "test").await.err().expect("refused");
         assert!(fault.what.contains("channel binding"), "{fault}");
     }
 
     #[tokio::test]
     async fn a_roles_settings_do_not_come_through() {
-        let mut wire = Wire::connect(&cluster().source("by_scram"), "wire test").await.unwrap();
+        let mut wire = ReplicationConnection::connect(&cluster().source("by_scram"), "wire test").await.unwrap();
         assert_eq!(value(&mut wire, "SHOW datestyle").await, "ISO, MDY");
         assert_eq!(value(&mut wire, "SHOW timezone").await, "UTC");
         assert_eq!(value(&mut wire, "SHOW statement_timeout").await, "0");
@@ -469,7 +479,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_leaves_the_connection_of_use() {
-        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        let mut wire = ReplicationConnection::connect(&cluster().source("by_scram"), "test").await.unwrap();
         let error = wire.start_copy_both("START_REPLICATION SLOT not_there LOGICAL 0/0").await.unwrap_err();
         assert_eq!(error.server().unwrap().code, "42704");
         let error = wire.simple_query("SELECT 1/0").await.unwrap_err();
@@ -479,7 +489,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_is_sent_while_a_read_waits() {
-        let mut wire = Wire::connect(&cluster().source("by_scram"), "test").await.unwrap();
+        let mut wire = ReplicationConnection::connect(&cluster().source("by_scram"), "test").await.unwrap();
         start(&mut wire, "wire_status").await;
         let (mut reader, mut writer) = wire.split();
         let reading = tokio::spawn(async move {
@@ -500,7 +510,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_of_a_database_without_encoding_come_as_they_are() {
-        let mut wire = Wire::connect(&source("by_scram", "ascii"), "test").await.unwrap();
+        let mut wire = ReplicationConnection::connect(&source("by_scram", "ascii"), "test").await.unwrap();
         assert_eq!(value(&mut wire, "SHOW client_encoding").await, "SQL_ASCII");
         start(&mut wire, "wire_ascii").await;
         let unix = Some(cluster().directory.display().to_string());
@@ -521,7 +531,7 @@ mod tests {
     #[tokio::test]
     async fn connecting_may_be_spawned() {
         let source = cluster().source("by_scram");
-        let wire = tokio::spawn(async move { Wire::connect(&source, "test").await.map(|_| ()) });
+        let wire = tokio::spawn(async move { ReplicationConnection::connect(&source, "test").await.map(|_| ()) });
         wire.await.unwrap().unwrap();
         let source = cluster().source("by_scram");
         tokio::spawn(async move { connect_sql(&source, "test").await.map(|_| ()) }).await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! One connection in the copy: reading in gulps, handing on whole messages, telling the server by a timer.
 //!
 //! * In: a connection on which the copy has begun, and the [`Control`] over it.
-//! * Out: [`Event::Run`]s; status updates; in the end, why it ended.
+//! * Out: [`StreamEvent::Run`]s; status updates; in the end, why it ended.
 //! * Never: a read while what was read waits to go on; a message held that is longer than the limit; a timer that waits for
 //!   a reader.
 
@@ -16,11 +16,11 @@ use crate::model::Fault;
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::replication::connection::{WireReader, WireWriter};
 use crate::postgres::replication::control::{Control, ZOMBIE};
-use crate::postgres::replication::event::{Ended, Event, Fate, Start, stopped};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart, stopped};
 use crate::postgres::replication::frames::{FrameError, missing_bytes};
-use crate::postgres::replication::oversize_message::Skimmer;
+use crate::postgres::replication::oversize_message::OversizeReader;
 use crate::postgres::replication::pgoutput::{Payload, payload};
-use crate::postgres::replication::read_coalescing::Pace;
+use crate::postgres::replication::read_coalescing::ReadCoalescing;
 use crate::postgres::replication::start_replication;
 
 /// A message's tag and length.
@@ -49,34 +49,39 @@ impl StatusClock {
 }
 
 /// One connection in the copy.
-pub(crate) struct Copying<'a> {
+pub(crate) struct CopyLoop<'a> {
     reader: WireReader,
     pub writer: WireWriter,
     control: &'a Control,
-    start: &'a Start,
+    start: &'a StreamStart,
     /// Bytes at the buffer's head that are whole messages, ready to go.
     run: usize,
     /// A message that is too long, while it comes.
-    skim: Option<Skimmer>,
+    skim: Option<OversizeReader>,
     /// The short message in its place, ready to go.
     short: Option<Bytes>,
     status: StatusClock,
     /// When the server was last heard, or reading began again.
     heard: Instant,
-    pace: Pace,
+    pace: ReadCoalescing,
 }
 
-impl<'a> Copying<'a> {
-    pub(crate) fn new(reader: WireReader, writer: WireWriter, control: &'a Control, start: &'a Start) -> Copying<'a> {
+impl<'a> CopyLoop<'a> {
+    pub(crate) fn new(
+        reader: WireReader,
+        writer: WireWriter,
+        control: &'a Control,
+        start: &'a StreamStart,
+    ) -> CopyLoop<'a> {
         let (status, heard) = (StatusClock::new(), Instant::now());
-        let pace = Pace::new(reader.nearness());
-        Copying { reader, writer, control, start, run: 0, skim: None, short: None, status, heard, pace }
+        let pace = ReadCoalescing::new(reader.nearness());
+        CopyLoop { reader, writer, control, start, run: 0, skim: None, short: None, status, heard, pace }
     }
 }
 
-impl Copying<'_> {
+impl CopyLoop<'_> {
     /// Copies until the end, whose reason it gives.
-    pub(crate) async fn copy(&mut self, events: &mpsc::Sender<Event>) -> Ended {
+    pub(crate) async fn copy(&mut self, events: &mpsc::Sender<StreamEvent>) -> StreamEnd {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -104,7 +109,7 @@ impl Copying<'_> {
                 // 3. What was read goes on before anything more is read.
                 permit = events.reserve(), if self.is_ready() => {
                     let Ok(permit) = permit else { return stopped() };
-                    permit.send(Event::Run(self.take_run()));
+                    permit.send(StreamEvent::Run(self.take_run()));
                     self.heard = Instant::now();
                     // What follows a message that was too long has been read already.
                     if let Err(ended) = self.scan() {
@@ -122,7 +127,7 @@ impl Copying<'_> {
     }
 
     /// Where nothing waits to go on: takes what else is there already, or lets the socket fill, if data keeps coming.
-    fn go_on_or_pause(&mut self) -> Result<(), Ended> {
+    fn go_on_or_pause(&mut self) -> Result<(), StreamEnd> {
         if self.is_ready() {
             return Ok(());
         }
@@ -160,9 +165,9 @@ impl Copying<'_> {
         }
     }
 
-    fn on_read(&mut self, read: std::io::Result<usize>) -> Result<(), Ended> {
-        let transient = |what: String| Ended {
-            fate: Fate::Transient,
+    fn on_read(&mut self, read: std::io::Result<usize>) -> Result<(), StreamEnd> {
+        let transient = |what: String| StreamEnd {
+            fate: EndReason::Transient,
             fault: Fault::unavailable(what, "look into the server's log; it is connected to again by itself"),
         };
         match read {
@@ -176,7 +181,7 @@ impl Copying<'_> {
     }
 
     /// Counts the whole messages at the buffer's head, and looks at what concerns the connection itself.
-    fn scan(&mut self) -> Result<(), Ended> {
+    fn scan(&mut self) -> Result<(), StreamEnd> {
         if self.is_ready() {
             return Ok(());
         }
@@ -200,14 +205,17 @@ impl Copying<'_> {
                         "a message too long to hold: its large values are left out"
                     );
                     buffer.advance(HEADER);
-                    self.skim = Some(Skimmer::new(len, max));
+                    self.skim = Some(OversizeReader::new(len, max));
                     self.skim_on();
                     return Ok(());
                 }
                 Ok(_) => break,
                 Err(error @ (FrameError::Nonsense { .. } | FrameError::TooLong { .. })) => {
                     let remedy = "check that source.host and source.port are PostgreSQL's own";
-                    return Err(Ended { fate: Fate::Wedged, fault: Fault::needs_person(error.to_string(), remedy) });
+                    return Err(StreamEnd {
+                        fate: EndReason::Wedged,
+                        fault: Fault::needs_person(error.to_string(), remedy),
+                    });
                 }
             }
             let len = u32::from_be_bytes([rest[1], rest[2], rest[3], rest[4]]) as usize + 1;
@@ -225,7 +233,7 @@ impl Copying<'_> {
                 b'c' => {
                     let remedy = "look into the server's log; it is connected to again by itself";
                     let fault = Fault::unavailable("the server ended the replication stream", remedy);
-                    return Err(Ended { fate: Fate::Transient, fault });
+                    return Err(StreamEnd { fate: EndReason::Transient, fault });
                 }
                 _ => {}
             }
@@ -238,13 +246,13 @@ impl Copying<'_> {
         Ok(())
     }
 
-    async fn on_tick(&mut self) -> Result<(), Ended> {
+    async fn on_tick(&mut self) -> Result<(), StreamEnd> {
         let since = self.status.last.elapsed();
         let moved = self.control.flush.load(Ordering::Relaxed) > self.status.flushed;
         let alive = self.control.millis().saturating_sub(self.control.beat.load(Ordering::Relaxed));
         if Duration::from_millis(alive) > ZOMBIE {
             let fault = Fault::bug("the delivering side has stopped: the slot is let go so that another can take it");
-            return Err(Ended { fate: Fate::Transient, fault });
+            return Err(StreamEnd { fate: EndReason::Transient, fault });
         }
         if since >= self.start.status_interval || (since >= STATUS_GAP && (self.status.asked || moved)) {
             self.send_status().await?;
@@ -255,14 +263,14 @@ impl Copying<'_> {
                 format!("the server has been silent for {} s", self.heard.elapsed().as_secs()),
                 "check the network and the server; it is connected to again by itself",
             );
-            return Err(Ended { fate: Fate::Silent, fault });
+            return Err(StreamEnd { fate: EndReason::Silent, fault });
         }
         Ok(())
     }
 
     /// Standby status update (documentation, "Streaming Replication Protocol"), always asking for a reply: it proves the
     /// connection and tells how far the server has read, in under a millisecond.
-    async fn send_status(&mut self) -> Result<(), Ended> {
+    async fn send_status(&mut self) -> Result<(), StreamEnd> {
         let flush = self.control.flush.load(Ordering::Relaxed);
         let written = self.control.received.load(Ordering::Relaxed).max(flush);
         let mut message = [0u8; 34];
@@ -276,8 +284,8 @@ impl Copying<'_> {
         let sent = tokio::time::timeout(Duration::from_secs(2), self.writer.send_copy_data(&message)).await;
         match sent {
             Ok(Ok(())) | Err(_) => Ok(()),
-            Ok(Err(error)) => Err(Ended {
-                fate: Fate::Transient,
+            Ok(Err(error)) => Err(StreamEnd {
+                fate: EndReason::Transient,
                 fault: Fault::unavailable(
                     format!("the replication connection broke: {error}"),
                     "look into the server's log; it is connected to again by itself",
@@ -287,7 +295,7 @@ impl Copying<'_> {
     }
 
     /// The last status, and the wait (bounded) for its answer: then the server has taken it.
-    async fn farewell(&mut self) -> Ended {
+    async fn farewell(&mut self) -> StreamEnd {
         if self.send_status().await.is_ok()
             && let Ok(Err(error)) = tokio::time::timeout(FAREWELL, self.take_leave()).await
         {

@@ -8,7 +8,7 @@ use crate::postgres::replication::pgoutput::{DecodeError, Message, Payload};
 
 /// A table as the stream describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct DecodedTable {
     /// Its OID.
     pub oid: u32,
     /// Its schema.
@@ -21,7 +21,7 @@ pub struct Table {
 
 /// The next thing in the stream.
 #[derive(Debug)]
-pub enum Item<'a> {
+pub enum DecodedItem<'a> {
     /// A committed transaction begins: its commit's LSN and time (µs since 2000-01-01 UTC), its 32-bit xid.
     Begin(Lsn, i64, u32),
     /// A row of a table (by OID).
@@ -31,7 +31,7 @@ pub enum Item<'a> {
     /// The server has read up to here.
     Keepalive(Lsn),
     /// A table's columns, from here on.
-    Table(Table),
+    Table(DecodedTable),
     /// Of no use here, by name.
     Ignored(&'static str),
 }
@@ -56,7 +56,7 @@ impl Decoder {
     /// # Errors
     /// Where the bytes are no pgoutput of protocol 1.
     #[inline]
-    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, DecodeError> {
+    pub fn next_item(&mut self) -> Result<Option<DecodedItem<'_>>, DecodeError> {
         let frame = loop {
             let rest = &self.run[self.at..];
             let Some(&[tag, a, b, c, d]) = rest.first_chunk::<5>() else {
@@ -76,23 +76,23 @@ impl Decoder {
         };
         let data = match pgoutput::payload(frame)? {
             Payload::Data(data) => data,
-            Payload::Keepalive { wal_end, .. } => return Ok(Some(Item::Keepalive(wal_end))),
-            Payload::Unknown(_) => return Ok(Some(Item::Ignored("unknown"))),
+            Payload::Keepalive { wal_end, .. } => return Ok(Some(DecodedItem::Keepalive(wal_end))),
+            Payload::Unknown(_) => return Ok(Some(DecodedItem::Ignored("unknown"))),
         };
         Ok(Some(match pgoutput::message(data)? {
             Message::Insert { oid, tuple } => {
                 pgoutput::tuple(tuple, &mut self.cells)?;
-                Item::Insert(oid, Row { data: tuple, cells: &self.cells })
+                DecodedItem::Insert(oid, Row { data: tuple, cells: &self.cells })
             }
-            Message::Begin { final_lsn, commit_micros, xid } => Item::Begin(final_lsn, commit_micros, xid),
-            Message::Commit { end_lsn } => Item::Commit(end_lsn),
-            Message::Relation(relation) => Item::Table(Table {
+            Message::Begin { final_lsn, commit_micros, xid } => DecodedItem::Begin(final_lsn, commit_micros, xid),
+            Message::Commit { end_lsn } => DecodedItem::Commit(end_lsn),
+            Message::Relation(relation) => DecodedItem::Table(DecodedTable {
                 oid: relation.oid,
                 schema: relation.schema.to_owned(),
                 name: relation.name.to_owned(),
                 columns: relation.columns.iter().map(|(name, oid)| ((*name).to_owned(), *oid)).collect(),
             }),
-            Message::Ignored(kind) => Item::Ignored(kind),
+            Message::Ignored(kind) => DecodedItem::Ignored(kind),
         }))
     }
 }

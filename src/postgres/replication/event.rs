@@ -1,7 +1,7 @@
 //! What a stream tells: started, rows, ended and why.
 //!
 //! * In: nothing.
-//! * Out: [`Event`], [`Ended`], [`Fate`] and the parameters of a start.
+//! * Out: [`StreamEvent`], [`StreamEnd`], [`EndReason`] and the parameters of a start.
 //! * Never: I/O.
 
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::model::{Fault, Lsn};
 
 /// What the stream tells the corridor.
 #[derive(Debug)]
-pub enum Event {
+pub enum StreamEvent {
     /// The slot is ours: the copy has begun.
     Started,
     /// Whole messages of the server, one after the other, as they came.
     Run(Bytes),
     /// The connection has ended; nothing follows.
-    Ended(Ended),
+    Ended(StreamEnd),
 }
 
 /// Why a stream ended.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct StreamEnd {
     /// What it means for what comes next.
-    pub fate: Fate,
+    pub fate: EndReason,
     /// For a person.
     pub fault: Fault,
 }
 
 /// What the end of a stream means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum EndReason {
     /// It was asked to end.
     Stopped,
     /// It may go on by itself on a new connection.
@@ -59,7 +59,7 @@ pub enum Fate {
 
 /// How a stream is begun.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct StreamStart {
     /// The slot.
     pub slot: String,
     /// The publication.
@@ -76,6 +76,9 @@ pub struct Start {
     pub patience: Duration,
 }
 
-pub(crate) fn stopped() -> Ended {
-    Ended { fate: Fate::Stopped, fault: Fault::unavailable("the stream was ended", "nothing: it was asked for") }
+pub(crate) fn stopped() -> StreamEnd {
+    StreamEnd {
+        fate: EndReason::Stopped,
+        fault: Fault::unavailable("the stream was ended", "nothing: it was asked for"),
+    }
 }

@@ -18,7 +18,7 @@ const FRAME_HEADER: usize = 5;
 
 /// What is to be read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     /// The headers, gathered in the output.
     Head,
     /// A column's kind; so many columns are left.
@@ -33,18 +33,18 @@ enum State {
 
 /// One message that is too long.
 #[derive(Debug)]
-pub(crate) struct Skimmer {
+pub(crate) struct OversizeReader {
     /// Bytes of the body that are still to come.
     left: usize,
     limit: usize,
     out: Vec<u8>,
-    state: State,
+    state: ReaderState,
 }
 
-impl Skimmer {
+impl OversizeReader {
     /// For a body of `len` bytes, of which at most about `limit` may be held.
-    pub(crate) fn new(len: usize, limit: usize) -> Skimmer {
-        Skimmer { left: len, limit, out: vec![b'd', 0, 0, 0, 0], state: State::Head }
+    pub(crate) fn new(len: usize, limit: usize) -> OversizeReader {
+        OversizeReader { left: len, limit, out: vec![b'd', 0, 0, 0, 0], state: ReaderState::Head }
     }
 
     /// Takes what belongs to the message off the front of `bytes`; returns how much that was.
@@ -74,60 +74,60 @@ impl Skimmer {
 
     fn step(&mut self, bytes: &[u8]) -> usize {
         match self.state {
-            State::Head => {
+            ReaderState::Head => {
                 self.out.push(bytes[0]);
                 self.state = self.head();
                 1
             }
-            State::Kind(columns) => {
+            ReaderState::Kind(columns) => {
                 self.state = match bytes[0] {
-                    b't' => State::Length(columns, [0; 4], 0),
+                    b't' => ReaderState::Length(columns, [0; 4], 0),
                     kind => {
                         self.out.push(kind);
                         // What has no place here is for the decoder to find.
-                        if kind == b'n' { after(columns) } else { State::Rest }
+                        if kind == b'n' { after(columns) } else { ReaderState::Rest }
                     }
                 };
                 1
             }
-            State::Length(columns, mut so_far, known) => {
+            ReaderState::Length(columns, mut so_far, known) => {
                 so_far[known] = bytes[0];
                 self.state = match known {
                     3 => self.value(columns, so_far),
-                    _ => State::Length(columns, so_far, known + 1),
+                    _ => ReaderState::Length(columns, so_far, known + 1),
                 };
                 1
             }
-            State::Value(columns, len, kept) => {
+            ReaderState::Value(columns, len, kept) => {
                 let taken = len.min(bytes.len());
                 if kept {
                     self.out.extend_from_slice(&bytes[..taken]);
                 }
-                self.state = if taken == len { after(columns) } else { State::Value(columns, len - taken, kept) };
+                self.state = if taken == len { after(columns) } else { ReaderState::Value(columns, len - taken, kept) };
                 taken
             }
-            State::Rest => bytes.len(),
+            ReaderState::Rest => bytes.len(),
         }
     }
 
     /// After a byte of the headers.
-    fn head(&self) -> State {
+    fn head(&self) -> ReaderState {
         let body = &self.out[FRAME_HEADER..];
         let is_data = body.first() == Some(&b'w');
         let is_insert = body.get(WAL_HEADER).is_none_or(|tag| *tag == b'I');
         let is_new = body.get(WAL_HEADER + 5).is_none_or(|tag| *tag == b'N');
         match body {
-            _ if !is_data || !is_insert || !is_new => State::Rest,
+            _ if !is_data || !is_insert || !is_new => ReaderState::Rest,
             [.., high, low] if body.len() == INSERT_HEADER => match u16::from_be_bytes([*high, *low]) {
-                0 => State::Rest,
-                columns => State::Kind(columns),
+                0 => ReaderState::Rest,
+                columns => ReaderState::Kind(columns),
             },
-            _ => State::Head,
+            _ => ReaderState::Head,
         }
     }
 
     /// A column's length is known: is it kept?
-    fn value(&mut self, columns: u16, length: [u8; 4]) -> State {
+    fn value(&mut self, columns: u16, length: [u8; 4]) -> ReaderState {
         let len = u32::from_be_bytes(length) as usize;
         let kept = len <= SMALL || (len <= pgoutput::VALUE_MAX && self.out.len() + len <= self.limit);
         if kept {
@@ -136,15 +136,15 @@ impl Skimmer {
         } else {
             self.out.push(pgoutput::OVERSIZE);
         }
-        if len == 0 { after(columns) } else { State::Value(columns, len, kept) }
+        if len == 0 { after(columns) } else { ReaderState::Value(columns, len, kept) }
     }
 }
 
 /// What follows a column, of which so many were left with it.
-fn after(columns: u16) -> State {
+fn after(columns: u16) -> ReaderState {
     match columns - 1 {
-        0 => State::Rest,
-        columns => State::Kind(columns),
+        0 => ReaderState::Rest,
+        columns => ReaderState::Kind(columns),
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
 
     /// Skims `body`, cut into pieces of these sizes, followed by bytes that are another message's.
     fn skim(body: &[u8], limit: usize, cuts: &[usize]) -> Vec<u8> {
-        let mut skimmer = Skimmer::new(body.len(), limit);
+        let mut skimmer = OversizeReader::new(body.len(), limit);
         let mut bytes = [body, b"dNEXT"].concat();
         for cut in cuts.iter().cycle() {
             if skimmer.is_done() {

@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::postgres::connection::locality::Nearness;
+use crate::postgres::connection::locality::Locality;
 
 /// The pause with which a flow begins.
 const FIRST: Duration = Duration::from_micros(300);
@@ -33,7 +33,7 @@ pub(crate) const NEAR_BUFFER: usize = 64 << 10;
 
 /// The rhythm of the gulps.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ReadCoalescing {
     most: Duration,
     pause: Duration,
     /// What this gulp has brought so far: bytes, and messages that became whole.
@@ -46,18 +46,18 @@ pub(crate) struct Pace {
 }
 
 /// The longest pause before a read from a server there.
-fn longest_pause(nearness: Nearness) -> Duration {
+fn longest_pause(nearness: Locality) -> Duration {
     match nearness {
-        Nearness::SameHost => Duration::from_millis(5),
-        Nearness::Socket => FIRST,
-        Nearness::Network => Duration::from_millis(1),
+        Locality::SameHost => Duration::from_millis(5),
+        Locality::Socket => FIRST,
+        Locality::Network => Duration::from_millis(1),
     }
 }
 
-impl Pace {
+impl ReadCoalescing {
     /// The rhythm for a server there.
-    pub(crate) fn new(nearness: Nearness) -> Pace {
-        Pace {
+    pub(crate) fn new(nearness: Locality) -> ReadCoalescing {
+        ReadCoalescing {
             most: longest_pause(nearness),
             pause: FIRST,
             gulp: 0,
@@ -115,7 +115,13 @@ mod tests {
     use proptest::prelude::*;
 
     /// Gulps as a sender makes them that fills the window at a steady rate; returns the last pause.
-    fn flow_of(message: usize, pace: &mut Pace, window: usize, bytes_per_ms: usize, gulps: usize) -> Duration {
+    fn flow_of(
+        message: usize,
+        pace: &mut ReadCoalescing,
+        window: usize,
+        bytes_per_ms: usize,
+        gulps: usize,
+    ) -> Duration {
         let mut now = Instant::now();
         let mut pause = Duration::ZERO;
         for _ in 0..gulps {
@@ -131,13 +137,13 @@ mod tests {
         pause
     }
 
-    fn flow(pace: &mut Pace, window: usize, bytes_per_ms: usize, gulps: usize) -> Duration {
+    fn flow(pace: &mut ReadCoalescing, window: usize, bytes_per_ms: usize, gulps: usize) -> Duration {
         flow_of(150, pace, window, bytes_per_ms, gulps)
     }
 
     #[test]
     fn single_commits_are_never_delayed() {
-        let mut pace = Pace::new(Nearness::SameHost);
+        let mut pace = ReadCoalescing::new(Locality::SameHost);
         let mut now = Instant::now();
         for _ in 0..100 {
             now += Duration::from_millis(5);
@@ -149,42 +155,42 @@ mod tests {
     #[test]
     fn a_flow_is_read_just_slower_than_it_comes() {
         let (window, rate) = (96 << 10, 60_000);
-        let pause = flow(&mut Pace::new(Nearness::SameHost), window, rate, 1_000);
+        let pause = flow(&mut ReadCoalescing::new(Locality::SameHost), window, rate, 1_000);
         let closes = Duration::from_secs_f64(window as f64 / rate as f64 / 1e3);
         assert!(pause > closes.mul_f64(0.75) && pause < closes.mul_f64(1.35), "{pause:?} about {closes:?}");
     }
 
     #[test]
     fn a_slow_flow_is_hardly_held_up() {
-        let mut pace = Pace::new(Nearness::SameHost);
+        let mut pace = ReadCoalescing::new(Locality::SameHost);
         flow(&mut pace, 96 << 10, 60_000, 1_000);
         assert_eq!(flow(&mut pace, 96 << 10, 500, 30), FIRST, "the long pauses of a fast flow fade at once");
     }
 
     #[test]
     fn large_messages_are_not_waited_for() {
-        let pause = |message| flow_of(message, &mut Pace::new(Nearness::SameHost), 96 << 10, 60_000, 100);
+        let pause = |message| flow_of(message, &mut ReadCoalescing::new(Locality::SameHost), 96 << 10, 60_000, 100);
         assert_eq!((pause(1 << 10), pause(10 << 10)), (FIRST, Duration::ZERO));
     }
 
     #[test]
     fn a_network_and_a_socket_have_shorter_pauses() {
-        let pause = flow(&mut Pace::new(Nearness::Network), 4 << 20, 60_000, 1_000);
+        let pause = flow(&mut ReadCoalescing::new(Locality::Network), 4 << 20, 60_000, 1_000);
         assert!(pause > Duration::from_micros(700) && pause <= Duration::from_millis(1), "{pause:?}");
-        assert_eq!(flow(&mut Pace::new(Nearness::Socket), 50 << 10, 60_000, 100), FIRST);
+        assert_eq!(flow(&mut ReadCoalescing::new(Locality::Socket), 50 << 10, 60_000, 100), FIRST);
     }
 
     proptest! {
         #[test]
         fn a_pause_is_bounded_whatever_comes(reads in prop::collection::vec((0usize..1 << 21, 0u64..3_000), 0..200)) {
-            let mut pace = Pace::new(Nearness::SameHost);
+            let mut pace = ReadCoalescing::new(Locality::SameHost);
             let mut now = Instant::now();
             for (bytes, micros) in reads {
                 now += Duration::from_micros(micros);
                 pace.read(bytes, now);
                 pace.messages(bytes / 100);
                 if let Some(pause) = pace.pause() {
-                    prop_assert!((FIRST..=longest_pause(Nearness::SameHost)).contains(&pause));
+                    prop_assert!((FIRST..=longest_pause(Locality::SameHost)).contains(&pause));
                     prop_assert!(bytes > 0);
                 }
             }

@@ -11,23 +11,23 @@ use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use crate::postgres::connection::dial::Stream;
-use crate::postgres::connection::locality::Nearness;
+use crate::postgres::connection::dial::Socket;
+use crate::postgres::connection::locality::Locality;
 
 const READ_SIZE: usize = 256 << 10;
 const READ_MIN: usize = 128 << 10;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The receiving side of a connection.
-pub struct WireReader<S = ReadHalf<Stream>> {
+pub struct WireReader<S = ReadHalf<Socket>> {
     pub(crate) stream: S,
     pub(crate) inbound: BytesMut,
-    pub(crate) nearness: Nearness,
+    pub(crate) nearness: Locality,
 }
 
 /// The sending side of a connection.
 pub struct WireWriter {
-    pub(crate) stream: WriteHalf<Stream>,
+    pub(crate) stream: WriteHalf<Socket>,
     pub(crate) outbound: BytesMut,
 }
 
@@ -44,7 +44,7 @@ impl<S: AsyncRead + Unpin> WireReader<S> {
     }
 
     /// Where the server is.
-    pub fn nearness(&self) -> Nearness {
+    pub fn nearness(&self) -> Locality {
         self.nearness
     }
 

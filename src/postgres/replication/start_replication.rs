@@ -1,6 +1,6 @@
 //! Taking the slot: what must hold is verified on the very connection that will stream.
 //!
-//! * In: where the server is, and what is expected there ([`Start`]).
+//! * In: where the server is, and what is expected there ([`StreamStart`]).
 //! * Out: a connection on which the copy has begun; or why not, by fate.
 //! * Never: a copy begun at another server, on another timeline, or on a slot that somebody else moved: the server would
 //!   begin at the slot's own position and skip what lies between without a word. (An address may lead to another server
@@ -12,8 +12,8 @@ use crate::config::Source;
 use crate::model::{Exit, Fault, Lsn};
 use crate::postgres::catalog::quote;
 use crate::postgres::connection::server_error::ServerError;
-use crate::postgres::replication::connection::{Wire, WireError};
-use crate::postgres::replication::event::{Ended, Fate, Start};
+use crate::postgres::replication::connection::{ReplicationConnection, WireError};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamStart};
 
 /// A server that takes longer to begin the copy is as good as away.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -21,16 +21,16 @@ const ANSWER: Duration = Duration::from_secs(15);
 const WHAT_NEXT: &str = "look into the server's log; it is connected to again by itself";
 
 /// Connects, verifies and begins the copy.
-pub(crate) async fn begin(source: &Source, start: &Start) -> Result<Wire, Ended> {
-    let mut wire = Wire::connect(source, "pg2planhat stream").await.map_err(|fault| {
-        let fate = if fault.exit == Exit::Unavailable { Fate::Transient } else { Fate::Refused };
-        Ended { fate, fault }
+pub(crate) async fn begin(source: &Source, start: &StreamStart) -> Result<ReplicationConnection, StreamEnd> {
+    let mut wire = ReplicationConnection::connect(source, "pg2planhat stream").await.map_err(|fault| {
+        let fate = if fault.exit == Exit::Unavailable { EndReason::Transient } else { EndReason::Refused };
+        StreamEnd { fate, fault }
     })?;
     let ended = match tokio::time::timeout(ANSWER, take(&mut wire, start)).await {
         Ok(Ok(())) => return Ok(wire),
         Ok(Err(ended)) => ended,
-        Err(_) => Ended {
-            fate: Fate::Transient,
+        Err(_) => StreamEnd {
+            fate: EndReason::Transient,
             fault: Fault::unavailable("the server does not begin the replication", WHAT_NEXT),
         },
     };
@@ -38,7 +38,7 @@ pub(crate) async fn begin(source: &Source, start: &Start) -> Result<Wire, Ended>
     Err(ended)
 }
 
-async fn take(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
+async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
     let system = wire.identify_system().await.map_err(|error| refused(wire, &error))?;
     if let Some((identifier, timeline)) = &start.server
         && (*identifier != system.system_identifier || *timeline != system.timeline)
@@ -67,7 +67,7 @@ async fn take(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
 }
 
 /// Looks at the slot itself.
-async fn look(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
+async fn look(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
     let slot = &start.slot;
     let sql = format!(
         "SELECT active::text, wal_status, confirmed_flush_lsn::text, restart_lsn::text
@@ -79,15 +79,15 @@ async fn look(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
         rows.into_iter().next().and_then(|row| <[Option<String>; 4]>::try_from(row).ok())
     else {
         let fault = Fault::needs_person(format!("there is no slot {slot}"), WHAT_NEXT);
-        return Err(Ended { fate: Fate::SlotMissing, fault });
+        return Err(StreamEnd { fate: EndReason::SlotMissing, fault });
     };
     if active.as_deref() == Some("true") {
         let fault = Fault::unavailable(format!("another connection holds the slot {slot}"), "it is tried again");
-        return Err(Ended { fate: Fate::SlotActive, fault });
+        return Err(StreamEnd { fate: EndReason::SlotActive, fault });
     }
     if status.as_deref() == Some("lost") {
         let what = format!("the slot {slot} is lost: the server removed WAL that it needed");
-        return Err(Ended { fate: Fate::SlotLost, fault: Fault::needs_person(what, WHAT_NEXT) });
+        return Err(StreamEnd { fate: EndReason::SlotLost, fault: Fault::needs_person(what, WHAT_NEXT) });
     }
     for at in [confirmed, restart] {
         let at = at.and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default();
@@ -98,58 +98,58 @@ async fn look(wire: &mut Wire, start: &Start) -> Result<(), Ended> {
     Ok(())
 }
 
-fn moved(what: String) -> Ended {
+fn moved(what: String) -> StreamEnd {
     let remedy = "it is compared with what was recorded, and named";
-    Ended { fate: Fate::Moved, fault: Fault::unavailable(what, remedy) }
+    StreamEnd { fate: EndReason::Moved, fault: Fault::unavailable(what, remedy) }
 }
 
-fn refused(wire: &Wire, error: &WireError) -> Ended {
+fn refused(wire: &ReplicationConnection, error: &WireError) -> StreamEnd {
     let fate = match error.server() {
         Some(server) => fate_of(server),
-        None => Fate::Transient,
+        None => EndReason::Transient,
     };
-    Ended { fate, fault: wire.fault(error) }
+    StreamEnd { fate, fault: wire.fault(error) }
 }
 
 /// What a refusal before the copy means.
-fn fate_of(error: &ServerError) -> Fate {
+fn fate_of(error: &ServerError) -> EndReason {
     match error.code.as_str() {
-        "55006" => Fate::SlotActive,
-        "42704" => Fate::SlotMissing,
-        "55000" => Fate::SlotLost,
-        "57P01" | "57P02" | "57P03" => Fate::Shutdown,
-        _ if error.is_transient() => Fate::Transient,
-        "28000" | "28P01" | "42501" | "3D000" => Fate::Refused,
-        _ => Fate::Wedged,
+        "55006" => EndReason::SlotActive,
+        "42704" => EndReason::SlotMissing,
+        "55000" => EndReason::SlotLost,
+        "57P01" | "57P02" | "57P03" => EndReason::Shutdown,
+        _ if error.is_transient() => EndReason::Transient,
+        "28000" | "28P01" | "42501" | "3D000" => EndReason::Refused,
+        _ => EndReason::Wedged,
     }
 }
 
 /// What an error in the copy means, and what to do.
-pub(crate) fn broken(error: &ServerError) -> Ended {
+pub(crate) fn broken(error: &ServerError) -> StreamEnd {
     let fate = match error.code.as_str() {
         // The slot was found before the copy began: what decoding does not find is the publication.
-        "42704" => Fate::PublicationMissing,
-        "57P01" | "57P02" | "57P03" => Fate::Shutdown,
-        _ if error.is_transient() => Fate::Transient,
-        _ => Fate::Wedged,
+        "42704" => EndReason::PublicationMissing,
+        "57P01" | "57P02" | "57P03" => EndReason::Shutdown,
+        _ if error.is_transient() => EndReason::Transient,
+        _ => EndReason::Wedged,
     };
     let fault = error.fault("the replication stream", "");
     let fault = match fate {
-        Fate::Wedged => Fault::needs_person(
+        EndReason::Wedged => Fault::needs_person(
             format!("the server cannot send what comes next: {}", fault.what),
             "pg2planhat repair --gap (a new slot behind it; the rows written since the checkpoint are read by SELECT, \
              which leaves out values that are too large and quarantines their rows), or --accept-loss",
         ),
-        Fate::Stopped
-        | Fate::Transient
-        | Fate::Silent
-        | Fate::Moved
-        | Fate::SlotActive
-        | Fate::SlotMissing
-        | Fate::SlotLost
-        | Fate::PublicationMissing
-        | Fate::Shutdown
-        | Fate::Refused => fault,
+        EndReason::Stopped
+        | EndReason::Transient
+        | EndReason::Silent
+        | EndReason::Moved
+        | EndReason::SlotActive
+        | EndReason::SlotMissing
+        | EndReason::SlotLost
+        | EndReason::PublicationMissing
+        | EndReason::Shutdown
+        | EndReason::Refused => fault,
     };
-    Ended { fate, fault }
+    StreamEnd { fate, fault }
 }

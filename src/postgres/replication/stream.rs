@@ -1,7 +1,7 @@
 //! The replication stream: one connection, on a thread of its own, read in gulps.
 //!
 //! * In: where to start, and how far the slot may move.
-//! * Out: [`Event`]s through a bounded channel: whole messages in the order in which the server sent them.
+//! * Out: [`StreamEvent`]s through a bounded channel: whole messages in the order in which the server sent them.
 //! * Never: a flush position past what [`Control::confirm`] was given; silence towards the server while this side lives,
 //!   whoever is slow.
 //!
@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use crate::config::Source;
 use crate::model::Fault;
 use crate::postgres::replication::control::Control;
-use crate::postgres::replication::copy_loop::Copying;
-use crate::postgres::replication::event::{Ended, Event, Fate, Start, stopped};
+use crate::postgres::replication::copy_loop::CopyLoop;
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart, stopped};
 use crate::postgres::replication::start_replication;
 
 /// Runs that may wait for the corridor: with [`RUN_MAX`] each, the channel's share of memory.
@@ -31,7 +31,7 @@ const RUNS: usize = 16;
 #[derive(Debug)]
 pub struct Stream {
     /// What it tells.
-    pub events: mpsc::Receiver<Event>,
+    pub events: mpsc::Receiver<StreamEvent>,
     /// The hand on it.
     pub control: Arc<Control>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -42,7 +42,7 @@ impl Stream {
     ///
     /// # Errors
     /// Where the operating system gives no thread.
-    pub fn open(source: Source, start: Start) -> std::io::Result<Stream> {
+    pub fn open(source: Source, start: StreamStart) -> std::io::Result<Stream> {
         let (sender, events) = mpsc::channel(RUNS);
         let control = Arc::new(Control::new(start.from));
         let shared = Arc::clone(&control);
@@ -50,15 +50,16 @@ impl Stream {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    let ended = Ended { fate: Fate::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
+                    let ended =
+                        StreamEnd { fate: EndReason::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
                     // Nobody listens any more: then there is nobody to tell.
-                    let _gone = sender.blocking_send(Event::Ended(ended));
+                    let _gone = sender.blocking_send(StreamEvent::Ended(ended));
                     return;
                 }
             };
             runtime.block_on(async {
                 let ended = follow(&source, &start, &shared, &sender).await;
-                let _gone = sender.send(Event::Ended(ended)).await;
+                let _gone = sender.send(StreamEvent::Ended(ended)).await;
             });
         })?;
         Ok(Stream { events, control, thread: Some(thread) })
@@ -78,18 +79,23 @@ impl Stream {
     }
 }
 
-async fn follow(source: &Source, start: &Start, control: &Control, events: &mpsc::Sender<Event>) -> Ended {
+async fn follow(
+    source: &Source,
+    start: &StreamStart,
+    control: &Control,
+    events: &mpsc::Sender<StreamEvent>,
+) -> StreamEnd {
     let wire = match start_replication::begin(source, start).await {
         Ok(wire) => wire,
         Err(ended) => return ended,
     };
-    if events.send(Event::Started).await.is_err() {
+    if events.send(StreamEvent::Started).await.is_err() {
         wire.close().await;
         return stopped();
     }
     control.beat();
     let (reader, writer) = wire.split();
-    let mut copying = Copying::new(reader, writer, control, start);
+    let mut copying = CopyLoop::new(reader, writer, control, start);
     let ended = copying.copy(events).await;
     copying.writer.close().await;
     ended

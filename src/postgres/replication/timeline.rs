@@ -2,7 +2,7 @@
 
 use crate::config::Source;
 use crate::model::{Fault, Lsn};
-use crate::postgres::replication::connection::Wire;
+use crate::postgres::replication::connection::ReplicationConnection;
 
 /// Where the history of timeline `now` left timeline `before`: up to there both servers wrote the same WAL. `None` where
 /// `before` is not in its history.
@@ -10,7 +10,7 @@ use crate::postgres::replication::connection::Wire;
 /// # Errors
 /// As every connection.
 pub(crate) async fn left(source: &Source, now: i64, before: i64) -> Result<Option<Lsn>, Fault> {
-    let mut wire = Wire::connect(source, "pg2planhat timeline").await?;
+    let mut wire = ReplicationConnection::connect(source, "pg2planhat timeline").await?;
     let now = u32::try_from(now).unwrap_or_default();
     let history = wire.timeline_history(now).await.map_err(|error| wire.fault(&error))?;
     wire.close().await;

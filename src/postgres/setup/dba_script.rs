@@ -22,7 +22,7 @@ pub(crate) struct StateScript<'a> {
 }
 
 /// What only a server can say.
-struct Seen {
+struct ObservedState {
     provider: Provider,
     version: i32,
     partitioned: Vec<TableName>,
@@ -40,7 +40,7 @@ pub(crate) async fn dba(config: &Config, state: &StateScript<'_>) -> String {
     write(config, state, seen.as_ref())
 }
 
-async fn see(session: &Session, config: &Config) -> Result<Seen, tokio_postgres::Error> {
+async fn see(session: &Session, config: &Config) -> Result<ObservedState, tokio_postgres::Error> {
     let server = crate::postgres::catalog::server::server(session).await?;
     let mut tables = Vec::new();
     for name in setup::tables(config) {
@@ -49,10 +49,10 @@ async fn see(session: &Session, config: &Config) -> Result<Seen, tokio_postgres:
     let generated = server.version >= 180_000 && setup::generated(config, &tables);
     let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();
     let provider = Provider::detect(session).await?;
-    Ok(Seen { provider, version: server.version, partitioned, generated, database: server.database.1 })
+    Ok(ObservedState { provider, version: server.version, partitioned, generated, database: server.database.1 })
 }
 
-fn write(config: &Config, state: &StateScript<'_>, seen: Option<&Seen>) -> String {
+fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>) -> String {
     let target = Target::resolve(&config.source).ok();
     let user = target.as_ref().map(|target| target.user.clone()).or(config.source.user.clone());
     let user = user.unwrap_or_else(|| "pg2planhat".into());
@@ -126,7 +126,7 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
     sql.push('\n');
 }
 
-fn publication(sql: &mut String, config: &Config, seen: Option<&Seen>) {
+fn publication(sql: &mut String, config: &Config, seen: Option<&ObservedState>) {
     let name = &config.source.publication;
     let clause = |table: &TableName| match seen {
         // An ordinary table alone; a partitioned one with all its partitions. Not knowing which, both work without ONLY.
@@ -158,7 +158,7 @@ fn publication(sql: &mut String, config: &Config, seen: Option<&Seen>) {
     sql.push('\n');
 }
 
-fn slot(sql: &mut String, config: &Config, seen: Option<&Seen>) {
+fn slot(sql: &mut String, config: &Config, seen: Option<&ObservedState>) {
     let name = &config.source.slot;
     let failover = config.source.failover_slot && seen.is_none_or(|seen| seen.version >= 170_000);
     writeln!(

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 
 use crate::delivery::Action;
-use crate::delivery::section::{Lane, Settled, Shut};
+use crate::delivery::section::{SectionDelivery, Settled, StopReason};
 use crate::planhat::Verdict;
-use crate::runtime::event_loop::{Corridor, Ending, Requested};
-use crate::runtime::start_error::Needs;
+use crate::runtime::event_loop::{EventLoop, LoopExit, Requested};
+use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::state_writer::Written;
 use crate::state::{Op, Outcome};
 use crate::telemetry::logs::Passage;
 use crate::telemetry::status::Reason;
 
-impl Corridor {
+impl EventLoop {
     /// Does everything that the engine has asked for.
     pub(crate) fn act(&mut self) {
         while let Some(action) = self.engine.next_action() {
@@ -22,7 +22,7 @@ impl Corridor {
                 Action::Write(number, ops) => {
                     if self.lists.send((number, ops)).is_err() && self.ending.is_none() {
                         let fault = crate::model::Fault::bug("the writer of the state has gone");
-                        self.ending = Some(Ending::Fenced(fault));
+                        self.ending = Some(LoopExit::Fenced(fault));
                     }
                 }
                 Action::Send { lane, id, body } => self.send(lane, id, body),
@@ -47,7 +47,7 @@ impl Corridor {
 
     fn on_halted(&mut self, lane: usize) {
         let lane = &self.engine.lanes[lane];
-        let Some(Shut::Mapping(what, remedy)) = lane.shut.clone() else { return };
+        let Some(StopReason::Mapping(what, remedy)) = lane.shut.clone() else { return };
         let section = lane.name.clone();
         tracing::error!(%section, what, remedy, "halted: the table no longer fits the mapping; the slot waits for it");
         self.engine.record(vec![Op::Halted { section, why: Some((what, remedy)) }]);
@@ -56,7 +56,8 @@ impl Corridor {
     /// Chunks that were used may be followed by others.
     fn give_permits(&mut self) {
         for (lane, run) in self.lanes.iter_mut().enumerate() {
-            let held = self.engine.lanes[lane].range.as_ref().map_or(0, crate::delivery::section::Range::chunks);
+            let held =
+                self.engine.lanes[lane].range.as_ref().map_or(0, crate::delivery::section::BackfillQueue::chunks);
             if held < run.chunks {
                 run.ahead.add_permits(run.chunks - held);
                 run.chunks = held;
@@ -84,7 +85,7 @@ impl Corridor {
             Err(error) => {
                 // Whether the request was sent nobody knows: the next start finds it in the ledger.
                 let fault = crate::model::Fault::bug(format!("a request's task failed: {error}"));
-                self.ending = Some(Ending::Fenced(fault));
+                self.ending = Some(LoopExit::Fenced(fault));
                 return;
             }
         };
@@ -92,7 +93,7 @@ impl Corridor {
         self.say(lane, id, &answer);
         let before = self.engine.lanes[lane].halted.clone();
         self.engine.verdict(lane, id, &answer, self.clock.elapsed(), fastrand::f64());
-        let Lane { name, halted, .. } = &self.engine.lanes[lane];
+        let SectionDelivery { name, halted, .. } = &self.engine.lanes[lane];
         match (before, halted) {
             (None, Some((what, remedy))) => {
                 tracing::error!(section = %name, what, remedy, "halted: it probes, and goes on by itself")
@@ -164,10 +165,10 @@ impl Corridor {
             Written::Fenced => {
                 let fault = crate::state::StateError::Fenced.fault();
                 tracing::error!(what = fault.what, "fenced: stopping at once");
-                self.ending = Some(Ending::Fenced(fault));
+                self.ending = Some(LoopExit::Fenced(fault));
             }
             Written::Unwritable(fault) => {
-                self.ending = Some(Ending::Needs(Needs { reason: Reason::StateUnwritable, fault }));
+                self.ending = Some(LoopExit::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault }));
             }
         }
     }

@@ -11,15 +11,15 @@ use crate::config::Config;
 use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::decoder::Decoder;
-use crate::postgres::replication::event::Start;
+use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::backfill_reader::{RangeTask, Readers};
-use crate::runtime::event_loop::pending::Anew;
+use crate::runtime::backfill_reader::{BackfillReader, RangeTask};
+use crate::runtime::event_loop::pending::StreamRestart;
 use crate::runtime::event_loop::sections::{AHEAD, Parts, engine, parts};
-use crate::runtime::event_loop::{Corridor, Reconnect};
+use crate::runtime::event_loop::{EventLoop, Reconnect};
 use crate::runtime::promotion::catch_up;
 use crate::runtime::section_report::WalRate;
-use crate::runtime::start_error::Hindrance;
+use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
@@ -31,7 +31,7 @@ use crate::telemetry::status::InstanceState;
 /// What one range may hold in chunks, about.
 const RANGE_SHARE: u64 = 12 << 20;
 
-impl Corridor {
+impl EventLoop {
     /// Takes the epoch, attaches and resumes the sections, and starts the tasks.
     ///
     /// # Errors
@@ -41,8 +41,8 @@ impl Corridor {
         board: Board,
         prepared: Prepared,
         stream: Stream,
-        begin: Start,
-    ) -> Result<Corridor, Hindrance> {
+        begin: StreamStart,
+    ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
         if promoted.is_some() {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
@@ -53,9 +53,10 @@ impl Corridor {
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let mut opened = store.open().await?;
-        let caught_up = catch_up(&mut opened, &board.carried(), promoted);
+        let caught_up = catch_up(&mut opened, &board.known_progress(), promoted);
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
-        let attached = attach::attach(&config, &control, &store, &term, &opened, &types, &board.waits()).await?;
+        let attached =
+            attach::attach(&config, &control, &store, &term, &opened, &types, &board.wait_reporter()).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
@@ -69,7 +70,7 @@ impl Corridor {
         let connector = StateConnector::new(Arc::clone(&config));
         tasks.spawn(state_writer::run(connector, store, term, lists_out, told));
         let now = Instant::now();
-        let mut corridor = Corridor {
+        let mut corridor = EventLoop {
             attendant: board.looks.attend(),
             board,
             engine,
@@ -82,7 +83,7 @@ impl Corridor {
             unwritten: None,
             control,
             identity,
-            anew: Anew::of(&server),
+            anew: StreamRestart::of(&server),
             epoch,
             types,
             unseen: HashMap::new(),
@@ -105,7 +106,7 @@ impl Corridor {
             shown: None,
             ending: None,
             pinged: now,
-            wishes: crate::runtime::event_loop::pending::Wishes::new(seen_in),
+            wishes: crate::runtime::event_loop::pending::OperatorRequests::new(seen_in),
             timed: now,
             brake: Throttle::new(3, Duration::from_secs(60)),
             config,
@@ -139,7 +140,8 @@ impl Corridor {
         let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
         let reading = task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone());
         if self.readers.is_none() {
-            self.readers = Readers::start().inspect_err(|error| tracing::warn!(%error, "no thread for ranges")).ok();
+            self.readers =
+                BackfillReader::start().inspect_err(|error| tracing::warn!(%error, "no thread for ranges")).ok();
         }
         match &self.readers {
             Some(readers) => self.tasks.spawn_on(reading, readers.handle()),
@@ -149,7 +151,7 @@ impl Corridor {
 }
 
 /// Sets the watch over server and operators going.
-fn watches(config: &Arc<Config>, seen: &mpsc::Sender<crate::runtime::event_loop::Seen>) -> JoinSet<()> {
+fn watches(config: &Arc<Config>, seen: &mpsc::Sender<crate::runtime::monitor_event::MonitorEvent>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(monitor::server(Arc::clone(config), seen.clone()));
     let connector = StateConnector::new(Arc::clone(config));
@@ -167,7 +169,7 @@ const SWITCHED_OFF: &str = "switched_off";
 
 /// A section that was attached and is off now (or no longer configured) does not hold the slot: rows committed from here
 /// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
-async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), Hindrance> {
+async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), StartError> {
     let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
     for row in opened.sections.iter().filter(|row| row.phase != SectionPhase::Waiting && !is_on(row)) {
         tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");

@@ -15,7 +15,7 @@ pub(crate) mod status;
 pub(crate) mod stream;
 
 pub(crate) use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY};
-pub(crate) use crate::runtime::monitor_event::Reread;
+pub(crate) use crate::runtime::monitor_event::ReadAgain;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::admin::Attendant;
+use crate::admin::RefreshHandle;
 use crate::config::{Config, Section};
 use crate::delivery::Engine;
 use crate::model::{Fault, Lsn};
@@ -33,12 +33,12 @@ use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 use crate::postgres::replication::decoder::Decoder;
-use crate::postgres::replication::event::Start;
+use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::backfill_reader::{RangeNews, Readers};
-use crate::runtime::monitor_event::Seen;
-use crate::runtime::section_report::{SectionBook, WalRate};
-use crate::runtime::start_error::{Hindrance, Needs};
+use crate::runtime::backfill_reader::{BackfillEvent, BackfillReader};
+use crate::runtime::monitor_event::MonitorEvent;
+use crate::runtime::section_report::{SectionReport, WalRate};
+use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_writer::Written;
 use crate::runtime::status_board::Board;
 use crate::shutdown::Stop;
@@ -48,11 +48,11 @@ use crate::telemetry::logs::Throttle;
 
 /// How a corridor ends.
 #[derive(Debug)]
-pub(crate) enum Ending {
+pub(crate) enum LoopExit {
     /// Told to end, and drained.
     Drained,
     /// A named state.
-    Needs(Needs),
+    NeedsPerson(NeedsPerson),
     /// Another process leads.
     Fenced(Fault),
     /// Begin again from the start: the slot went to another process.
@@ -60,15 +60,15 @@ pub(crate) enum Ending {
 }
 
 /// One section, on or off.
-pub(crate) struct SectionRun {
+pub(crate) struct ConfiguredSection {
     section: Section,
     lane: Option<usize>,
-    book: SectionBook,
+    book: SectionReport,
     metrics: SectionMetrics,
 }
 
 /// One lane's way out and its range's reader.
-pub(crate) struct LaneRun {
+pub(crate) struct SectionRuntime {
     section: usize,
     endpoint: Endpoint,
     oid: u32,
@@ -111,13 +111,13 @@ impl Reconnect {
 }
 
 /// The running corridor.
-pub(crate) struct Corridor {
+pub(crate) struct EventLoop {
     config: Arc<Config>,
     board: Board,
     engine: Engine,
     decoder: Decoder,
     stream: Option<Stream>,
-    begin: Start,
+    begin: StreamStart,
     reconnect: Reconnect,
     /// Since when the stream is down, or nothing is heard.
     down: Option<(Instant, Fault)>,
@@ -125,33 +125,33 @@ pub(crate) struct Corridor {
     unwritten: Option<Fault>,
     control: Session,
     identity: Identity,
-    anew: pending::Anew,
+    anew: pending::StreamRestart,
     epoch: i64,
     types: Types,
     /// Types that no snapshot has seen, and since when they were asked for.
     unseen: HashMap<u32, Instant>,
-    sections: Vec<SectionRun>,
-    lanes: Vec<LaneRun>,
+    sections: Vec<ConfiguredSection>,
+    lanes: Vec<SectionRuntime>,
     tables: HashMap<u32, Vec<usize>>,
     client: Client,
     clock: Instant,
     lists: mpsc::UnboundedSender<(u64, Vec<Op>)>,
     written: mpsc::UnboundedReceiver<Written>,
-    ranges: mpsc::Receiver<RangeNews>,
-    ranges_in: mpsc::Sender<RangeNews>,
+    ranges: mpsc::Receiver<BackfillEvent>,
+    ranges_in: mpsc::Sender<BackfillEvent>,
     /// The thread that reads them, once there was one to read.
-    readers: Option<Readers>,
+    readers: Option<BackfillReader>,
     turns: Arc<Semaphore>,
-    seen: mpsc::Receiver<Seen>,
+    seen: mpsc::Receiver<MonitorEvent>,
     requests: JoinSet<Requested>,
     tasks: JoinSet<()>,
     wal: WalRate,
     flushed: Lsn,
     shown: Option<Instant>,
-    attendant: Attendant,
-    ending: Option<Ending>,
+    attendant: RefreshHandle,
+    ending: Option<LoopExit>,
     pinged: Instant,
-    wishes: pending::Wishes,
+    wishes: pending::OperatorRequests,
     /// When time was last given its turn.
     timed: Instant,
     /// Keeps a sink's outage out of the log, but for its beginning.
@@ -161,12 +161,12 @@ pub(crate) struct Corridor {
 /// The longest that the loop sleeps.
 const TICK: Duration = Duration::from_millis(200);
 
-impl Corridor {
+impl EventLoop {
     /// Carries rows until told to stop, or until something ends it.
     ///
     /// # Errors
     /// What is in the way.
-    pub(crate) async fn run(mut self, stop: &Stop) -> Result<Ending, Hindrance> {
+    pub(crate) async fn run(mut self, stop: &Stop) -> Result<LoopExit, StartError> {
         let beat = self.board.heartbeat.task("corridor", Duration::from_secs(30));
         let mut deadline: Option<Instant> = None;
         loop {
@@ -265,14 +265,14 @@ impl Corridor {
     }
 
     /// The end of a drain: the last checkpoint is durable, the slot is told, everything is let go.
-    async fn drained(mut self) -> Ending {
+    async fn drained(mut self) -> LoopExit {
         let under_way = self.requests.len();
         if under_way > 0 {
             tracing::warn!(requests = under_way, "the grace is over with requests under way: they will be in doubt");
         }
         self.let_go(Duration::from_secs(2)).await;
         tracing::info!(confirmed = %self.engine.confirmed(), "drained");
-        Ending::Drained
+        LoopExit::Drained
     }
 
     async fn let_go(&mut self, bound: Duration) {
@@ -287,7 +287,7 @@ impl Corridor {
 /// How often the server is asked how far it has read, while a chunk waits for it.
 const PING: Duration = Duration::from_millis(5);
 
-async fn next_event(stream: &mut Option<Stream>) -> Option<crate::postgres::replication::event::Event> {
+async fn next_event(stream: &mut Option<Stream>) -> Option<crate::postgres::replication::event::StreamEvent> {
     match stream {
         Some(stream) => stream.events.recv().await,
         None => std::future::pending().await,

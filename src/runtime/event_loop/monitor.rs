@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use crate::model::Fault;
-use crate::runtime::backfill_reader::RangeNews;
-use crate::runtime::event_loop::{Corridor, Ending};
-use crate::runtime::monitor_event::{Look, Seen};
-use crate::runtime::start_error::Needs;
+use crate::runtime::backfill_reader::BackfillEvent;
+use crate::runtime::event_loop::{EventLoop, LoopExit};
+use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
+use crate::runtime::start_error::NeedsPerson;
 use crate::state::SectionPhase;
 use crate::telemetry::status::Reason;
 
-impl Corridor {
-    pub(crate) fn on_range(&mut self, news: RangeNews) {
+impl EventLoop {
+    pub(crate) fn on_range(&mut self, news: BackfillEvent) {
         match news {
-            RangeNews::Fenced(lane, Some((ceiling, estimated))) => {
+            BackfillEvent::Fenced(lane, Some((ceiling, estimated))) => {
                 let lane = &mut self.engine.lanes[lane];
                 tracing::info!(section = %lane.name, %ceiling, estimated, "the fence has passed: reading older rows");
                 if let Some(range) = &mut lane.range {
@@ -22,46 +22,46 @@ impl Corridor {
                 let op = lane.phase_op();
                 self.engine.record(vec![op]);
             }
-            RangeNews::Fenced(lane, None) => {
+            BackfillEvent::Fenced(lane, None) => {
                 tracing::info!(section = %self.engine.lanes[lane].name, "there are no older rows");
                 self.engine.lanes[lane].range = None;
                 let op = self.engine.lanes[lane].phase_op();
                 debug_assert_eq!(self.engine.lanes[lane].phase(), SectionPhase::Streaming);
                 self.engine.record(vec![op]);
             }
-            RangeNews::Chunk(lane, chunk) => {
+            BackfillEvent::Chunk(lane, chunk) => {
                 self.lanes[lane].chunks += 1;
                 self.engine.chunk(lane, chunk);
                 if self.engine.waits_for().is_some() {
                     self.ping();
                 }
             }
-            RangeNews::Failed(lane, fault) => {
+            BackfillEvent::Failed(lane, fault) => {
                 let run = self.lanes[lane].section;
                 self.sections[run].book.trouble = Some((fault.what, fault.remedy));
             }
-            RangeNews::Recovered(lane) => {
+            BackfillEvent::Recovered(lane) => {
                 let run = self.lanes[lane].section;
                 self.sections[run].book.trouble = None;
             }
         }
     }
 
-    pub(crate) async fn on_seen(&mut self, seen: Seen) {
+    pub(crate) async fn on_seen(&mut self, seen: MonitorEvent) {
         match seen {
-            Seen::Look(look) => {
+            MonitorEvent::SourceStatus(look) => {
                 self.blind = None;
                 self.on_look(&look);
             }
-            Seen::Shutdown(fault) => {
+            MonitorEvent::Shutdown(fault) => {
                 tracing::warn!("the server goes down: letting go of the slot");
                 self.let_stream_go();
                 self.blind.get_or_insert((Instant::now(), fault));
             }
-            Seen::Blind(fault) => {
+            MonitorEvent::Blind(fault) => {
                 self.blind.get_or_insert((Instant::now(), fault));
             }
-            Seen::Paused(paused) => {
+            MonitorEvent::Paused(paused) => {
                 for (name, paused) in paused {
                     let Some(lane) = self.engine.lanes.iter_mut().find(|lane| lane.name == name) else { continue };
                     if lane.paused != paused {
@@ -71,14 +71,14 @@ impl Corridor {
                     }
                 }
             }
-            Seen::Quarantine(counts) => {
+            MonitorEvent::Quarantine(counts) => {
                 for run in &self.sections {
                     let rows = counts.iter().find(|(name, _)| *name == run.section.name).map_or(0, |(_, rows)| *rows);
                     run.metrics.quarantine_rows(rows);
                 }
             }
-            Seen::Asked(event) => self.on_asked(&event),
-            Seen::Reread(reread) => self.on_reread(*reread),
+            MonitorEvent::Asked(event) => self.on_asked(&event),
+            MonitorEvent::ReadAgain(reread) => self.on_reread(*reread),
         }
     }
 
@@ -94,7 +94,7 @@ impl Corridor {
         }
     }
 
-    fn on_look(&mut self, look: &Look) {
+    fn on_look(&mut self, look: &SourceStatus) {
         self.flushed = look.flushed;
         let rate = self.wal.look(look.flushed, Instant::now());
         self.board.metrics.wal_bytes_per_second.set(rate.unwrap_or(0.0));
@@ -133,6 +133,6 @@ impl Corridor {
     }
 
     pub(crate) fn needs(&mut self, reason: Reason, what: String) {
-        self.ending = Some(Ending::Needs(Needs::repair(reason, what)));
+        self.ending = Some(LoopExit::NeedsPerson(NeedsPerson::repair(reason, what)));
     }
 }

@@ -8,13 +8,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::config::Source;
-use crate::delivery::section::Range;
+use crate::delivery::section::BackfillQueue;
 use crate::model::{Exit, Fault, Key, Phase, Rows, SectionName, Value};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::event_loop::Corridor;
-use crate::runtime::monitor_event::{Read, Reread, Seen};
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op, QuarantineItem};
 
@@ -23,7 +23,7 @@ pub(crate) const RESYNC: &str = "resync";
 /// Send rows of the quarantine again: `{"ids": […]}`, of one section.
 pub(crate) const RETRY: &str = "quarantine_retry";
 
-impl Corridor {
+impl EventLoop {
     /// Obeys an event, unless it was taken up already or must wait.
     pub(crate) fn on_asked(&mut self, event: &Event) {
         if self.wishes.taken.contains(&event.id) {
@@ -68,7 +68,7 @@ impl Corridor {
             return self.handled(event.id, &refused, Vec::new());
         }
         // From here on what the stream brings is remembered, and left out of the range: as at an attachment.
-        own.range = Some(Range::new(Phase::Resync, cursor.ok().flatten(), own.key_type));
+        own.range = Some(BackfillQueue::new(Phase::Resync, cursor.ok().flatten(), own.key_type));
         let op = own.phase_op();
         self.handled(event.id, "begun", vec![op]);
         self.start_range(lane);
@@ -95,13 +95,13 @@ impl Corridor {
         self.tasks.spawn(async move {
             let read = read_again(&source, &connector, &name, &selection, key_column, &ids).await;
             // Where nobody listens any more, the event waits for the next instance.
-            let _gone = news.send(Seen::Reread(Box::new(Reread { lane, event, ids, read }))).await;
+            let _gone = news.send(MonitorEvent::ReadAgain(Box::new(ReadAgain { lane, event, ids, read }))).await;
         });
     }
 
     /// Quarantined rows were read again: they go on their way.
-    pub(crate) fn on_reread(&mut self, reread: Reread) {
-        let Reread { lane, event, ids, read } = reread;
+    pub(crate) fn on_reread(&mut self, reread: ReadAgain) {
+        let ReadAgain { lane, event, ids, read } = reread;
         let now = self.clock.elapsed();
         let mapping = self.engine.range_mapping(lane);
         let own = &mut self.engine.lanes[lane];
@@ -168,7 +168,7 @@ async fn read_again(
     selection: &Selection,
     key_column: usize,
     ids: &[i64],
-) -> Result<Read, Fault> {
+) -> Result<RowsRead, Fault> {
     let store = connector.store().await?;
     let held = store.quarantine_rows(ids).await.map_err(|error| error.fault())?;
     let (mut by_key, mut twice, mut keyless) = (HashMap::new(), Vec::new(), Vec::new());
@@ -192,7 +192,7 @@ async fn read_again(
     let there: HashSet<String> = rows.iter().filter_map(|row| key_of(&row, key_column)).collect();
     let absent: Vec<i64> = by_key.iter().filter(|(key, _)| !there.contains(*key)).map(|(_, id)| *id).collect();
     let unread = ids.iter().filter(|id| !held.iter().any(|row| row.id == **id)).copied();
-    let mut read = Read { rows, by_key, twice, items: Vec::new(), gone: unread.chain(keyless).collect() };
+    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone: unread.chain(keyless).collect() };
     for item in store.quarantine_items(&absent).await.map_err(|error| error.fault())? {
         if is_item(&item) { read.items.push(item) } else { read.gone.push(item.row.id) }
     }

@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
-use crate::delivery::section::Shut;
+use crate::delivery::section::StopReason;
 use crate::model::Fault;
-use crate::runtime::event_loop::Corridor;
-use crate::runtime::monitor_event::{Look, Published};
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::monitor_event::{PublicationStatus, SourceStatus};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status::Reason;
 
-impl Corridor {
+impl EventLoop {
     /// Compares with what was attached. What concerns one section halts it; what concerns all ends this corridor.
-    pub(crate) fn on_published(&mut self, look: &Look) {
+    pub(crate) fn on_published(&mut self, look: &SourceStatus) {
         let seen = &look.published;
         let name = self.config.source.publication.clone();
         let Some(publication) = &seen.publication else {
@@ -83,12 +83,12 @@ impl Corridor {
         tracing::error!(section = %name, what, remedy, "halted: rows may have been skipped since");
         self.open_gap(lane, Reason::PublicationChanged.as_str(), what.clone());
         self.engine.record(vec![Op::Halted { section: name, why: Some((what.clone(), remedy.clone())) }]);
-        self.engine.lanes[lane].shut = Some(Shut::Mapping(what, remedy));
+        self.engine.lanes[lane].shut = Some(StopReason::Mapping(what, remedy));
     }
 
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
     /// none. The section goes on: what comes from here on is whole.
-    fn partitions(&mut self, lane: usize, look: &Look, seen: &Published) {
+    fn partitions(&mut self, lane: usize, look: &SourceStatus, seen: &PublicationStatus) {
         let oid = self.lanes[lane].oid;
         let now: Vec<_> = seen.partitions.iter().filter(|partition| partition.root == oid).collect();
         let known = self.lanes[lane].partitions.replace(now.iter().map(|partition| partition.oid).collect());

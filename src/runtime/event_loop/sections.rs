@@ -10,15 +10,15 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Section};
-use crate::delivery::section::{Lane, Range, Shut};
+use crate::delivery::section::{BackfillQueue, SectionDelivery, StopReason};
 use crate::delivery::{Engine, Settings};
 use crate::model::{Fault, Phase};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach::{Attached, Unfit};
-use crate::runtime::event_loop::{LaneRun, SectionRun};
-use crate::runtime::section_report::SectionBook;
-use crate::runtime::start_error::Hindrance;
+use crate::runtime::event_loop::{ConfiguredSection, SectionRuntime};
+use crate::runtime::section_report::SectionReport;
+use crate::runtime::start_error::StartError;
 use crate::runtime::status_board::Board;
 use crate::runtime::{attach, in_doubt};
 use crate::state::{Op, Opened, SectionPhase, SectionRow};
@@ -28,8 +28,8 @@ pub(crate) const AHEAD: usize = 2;
 
 /// What becomes of one section that is on.
 struct Laned {
-    lane: Lane,
-    run: LaneRun,
+    lane: SectionDelivery,
+    run: SectionRuntime,
     mapping: crate::mapping::Mapping,
     row: SectionRow,
     ops: Vec<Op>,
@@ -39,15 +39,15 @@ struct Laned {
 /// All sections, and the lanes of those that have one.
 #[derive(Default)]
 pub(crate) struct Parts {
-    pub(crate) sections: Vec<SectionRun>,
-    pub(crate) runs: Vec<LaneRun>,
+    pub(crate) sections: Vec<ConfiguredSection>,
+    pub(crate) runs: Vec<SectionRuntime>,
     pub(crate) mappings: Vec<Option<crate::mapping::Mapping>>,
     pub(crate) tables: HashMap<u32, Vec<usize>>,
     pub(crate) first_ops: Vec<Op>,
 }
 
 impl Parts {
-    fn add(&mut self, run: &mut SectionRun, laned: LaneRun, mapping: Option<crate::mapping::Mapping>) {
+    fn add(&mut self, run: &mut ConfiguredSection, laned: SectionRuntime, mapping: Option<crate::mapping::Mapping>) {
         self.tables.entry(laned.oid).or_default().push(self.runs.len());
         run.lane = Some(self.runs.len());
         self.runs.push(laned);
@@ -62,19 +62,19 @@ pub(crate) fn parts(
     attached: Vec<Result<Attached, Unfit>>,
     opened: &Opened,
     first_ops: Vec<Op>,
-) -> Result<(Parts, Vec<Lane>), Hindrance> {
+) -> Result<(Parts, Vec<SectionDelivery>), StartError> {
     let (mut parts, mut lanes) = (Parts { first_ops, ..Parts::default() }, Vec::new());
     let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
     for section in &config.sections {
         let Some(metrics) = board.section(section.name.as_str()) else { continue };
         let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-        let left = board.left(section.name.as_str());
-        let book = SectionBook::new(known, left);
-        let mut run = SectionRun { section: section.clone(), lane: None, book, metrics };
+        let left = board.unsettled(section.name.as_str());
+        let book = SectionReport::new(known, left);
+        let mut run = ConfiguredSection { section: section.clone(), lane: None, book, metrics };
         match attached.remove(&section.name) {
             Some(Ok(one)) => {
                 let laned = laned(config, one, parts.sections.len(), opened)?;
-                run.book = SectionBook::new(Some(laned.row), left);
+                run.book = SectionReport::new(Some(laned.row), left);
                 run.book.since.in_doubt += laned.doubted;
                 run.metrics.in_doubt(laned.doubted);
                 parts.first_ops.extend(laned.ops);
@@ -119,7 +119,7 @@ pub(crate) fn parts(
 /// The engine over these lanes, its first writes given to it.
 pub(crate) fn engine(
     config: &Config,
-    mut lanes: Vec<Lane>,
+    mut lanes: Vec<SectionDelivery>,
     mappings: Vec<Option<crate::mapping::Mapping>>,
     first_ops: Vec<Op>,
     checkpoint: crate::model::Lsn,
@@ -139,7 +139,7 @@ pub(crate) fn engine(
 
 /// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
 /// key range as much again waits behind it.
-fn limit(lanes: &mut [Lane], budget: usize) {
+fn limit(lanes: &mut [SectionDelivery], budget: usize) {
     // An item weighs some more than its bytes.
     let share = budget / (2 * lanes.len() + 1) / 4 * 3;
     for lane in lanes {
@@ -154,14 +154,14 @@ fn name_of(one: &Result<Attached, Unfit>) -> &crate::model::SectionName {
     }
 }
 
-fn halted(run: &SectionRun) -> Op {
+fn halted(run: &ConfiguredSection) -> Op {
     Op::Halted { section: run.section.name.clone(), why: run.book.trouble.clone() }
 }
 
 /// A section's lane, as the state left it.
-fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) -> Result<Laned, Hindrance> {
+fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) -> Result<Laned, StartError> {
     let Attached { section, table, columns, mapping, key_type, row } = one;
-    let mut lane = Lane::new(&section, attach::position(&row));
+    let mut lane = SectionDelivery::new(&section, attach::position(&row));
     lane.key_type = key_type;
     lane.paused = row.paused;
     lane.range = range(&section, &row, key_type)?;
@@ -173,7 +173,7 @@ fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) 
     }
     // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
     let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
-    let run = LaneRun {
+    let run = SectionRuntime {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
         oid: table.oid,
@@ -193,14 +193,14 @@ fn shut(
     config: &Config,
     section: &Section,
     row: &SectionRow,
-    run: &SectionRun,
+    run: &ConfiguredSection,
     section_index: usize,
-) -> Result<(Lane, LaneRun), Hindrance> {
-    let mut lane = Lane::new(section, attach::position(row));
+) -> Result<(SectionDelivery, SectionRuntime), StartError> {
+    let mut lane = SectionDelivery::new(section, attach::position(row));
     let (what, remedy) = run.book.trouble.clone().unwrap_or_default();
-    lane.shut = Some(Shut::Mapping(what, remedy));
+    lane.shut = Some(StopReason::Mapping(what, remedy));
     lane.paused = row.paused;
-    let run = LaneRun {
+    let run = SectionRuntime {
         section: section_index,
         endpoint: Endpoint::new(&config.planhat, section.kind)?,
         oid: row.attachment.table_oid,
@@ -215,14 +215,18 @@ fn shut(
     Ok((lane, run))
 }
 
-fn range(section: &Section, row: &SectionRow, key_type: crate::model::KeyType) -> Result<Option<Range>, Hindrance> {
+fn range(
+    section: &Section,
+    row: &SectionRow,
+    key_type: crate::model::KeyType,
+) -> Result<Option<BackfillQueue>, StartError> {
     let (phase, progress) = match &row.phase {
         SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
         SectionPhase::Resyncing(progress) => (Phase::Resync, progress),
         SectionPhase::Streaming | SectionPhase::Waiting => return Ok(None),
     };
-    let range = Range::resume(phase, progress, key_type).map_err(|error| {
-        Hindrance::Wrong(Fault::usage(
+    let range = BackfillQueue::resume(phase, progress, key_type).map_err(|error| {
+        StartError::Wrong(Fault::usage(
             format!("section {}: where its backfill is cannot be read: {error}", section.name),
             "mend `start: { after_key: … }`; or, where the key's type was changed, `pg2planhat resync`",
         ))

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Flush;
-use crate::delivery::section::Stage;
+use crate::delivery::section::DeliveryStage;
 use crate::model::{Fault, Lsn};
-use crate::runtime::event_loop::Corridor;
-use crate::runtime::promotion::Carried;
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::promotion::KnownProgress;
 use crate::telemetry::status::InstanceState;
 
 /// How often it is shown.
@@ -16,7 +16,7 @@ const SILENT: Duration = Duration::from_secs(10);
 /// WAL below this is our own last write: the size of one checkpoint's record.
 const OWN_WRITE: u64 = 1024;
 
-impl Corridor {
+impl EventLoop {
     pub(crate) fn show(&mut self) {
         if self.shown.is_some_and(|shown| shown.elapsed() < EVERY) && self.ending.is_none() {
             return;
@@ -33,7 +33,7 @@ impl Corridor {
         let chunks: usize = engine
             .lanes
             .iter()
-            .filter_map(|lane| lane.range.as_ref().map(crate::delivery::section::Range::weight))
+            .filter_map(|lane| lane.range.as_ref().map(crate::delivery::section::BackfillQueue::weight))
             .sum();
         self.board.metrics.buffered_bytes.set(i64::try_from(engine.buffered() + chunks).unwrap_or(i64::MAX));
         let sections = self
@@ -66,14 +66,15 @@ impl Corridor {
     pub(crate) fn leave(&self) {
         for run in &self.sections {
             let Some(lane) = run.lane.map(|lane| &self.engine.lanes[lane]) else { continue };
-            self.board.leave(run.section.name.as_str(), run.book.left());
+            self.board.set_unsettled(run.section.name.as_str(), run.book.left());
             let under_way = match lane.stage() {
-                Stage::Requesting(sending) => Some(lane.delivery(&sending.batch, sending.id)),
-                Stage::Idle | Stage::Announcing(_) | Stage::Waiting { .. } => None,
+                DeliveryStage::Requesting(sending) => Some(lane.delivery(&sending.batch, sending.id)),
+                DeliveryStage::Idle | DeliveryStage::Announcing(_) | DeliveryStage::Waiting { .. } => None,
             };
             let (answered, quarantined) = lane.answered();
-            let carried = Carried { timeline: i64::from(self.identity.timeline), answered, quarantined, under_way };
-            self.board.carry(run.section.name.as_str(), carried);
+            let carried =
+                KnownProgress { timeline: i64::from(self.identity.timeline), answered, quarantined, under_way };
+            self.board.set_known_progress(run.section.name.as_str(), carried);
         }
     }
 

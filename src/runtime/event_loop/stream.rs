@@ -8,11 +8,11 @@ use crate::mapping::{Mapping, MappingFault};
 use crate::model::Fault;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::connect_sql;
-use crate::postgres::replication::decoder::{Item, Table};
-use crate::postgres::replication::event::{Ended, Event, Fate};
+use crate::postgres::replication::decoder::{DecodedItem, DecodedTable};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::event_loop::{Corridor, Ending};
-use crate::runtime::start_error::Needs;
+use crate::runtime::event_loop::{EventLoop, LoopExit};
+use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status::Reason;
 
 /// The same end so often, and nothing confirmed in between, is no accident.
@@ -28,28 +28,28 @@ const UNSEEN: Duration = Duration::from_secs(30);
 
 /// What interrupts the reading of a run.
 enum Halt {
-    Table(Table),
+    Table(DecodedTable),
     End,
 }
 
-impl Corridor {
-    pub(crate) async fn on_event(&mut self, event: Option<Event>) {
+impl EventLoop {
+    pub(crate) async fn on_event(&mut self, event: Option<StreamEvent>) {
         match event {
-            Some(Event::Started) => {
+            Some(StreamEvent::Started) => {
                 self.reconnect.failures = 0;
                 self.down = None;
             }
-            Some(Event::Run(run)) => {
+            Some(StreamEvent::Run(run)) => {
                 self.board.wire.touch();
                 self.reconnect.failures = 0;
                 self.down = None;
                 self.decoder.feed(run);
                 self.read_run().await;
             }
-            Some(Event::Ended(ended)) => self.on_ended(ended),
+            Some(StreamEvent::Ended(ended)) => self.on_ended(ended),
             None => {
                 let fault = Fault::bug("the stream's thread ended without a word");
-                self.on_ended(Ended { fate: Fate::Transient, fault });
+                self.on_ended(StreamEnd { fate: EndReason::Transient, fault });
             }
         }
     }
@@ -66,7 +66,7 @@ impl Corridor {
                 }
                 Ok(Halt::End) => return,
                 Err(fault) => {
-                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault }));
+                    self.ending = Some(LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault }));
                     return;
                 }
             }
@@ -84,18 +84,18 @@ impl Corridor {
             })?;
             match item {
                 None => return Ok(Halt::End),
-                Some(Item::Insert(oid, row)) => self.engine.insert(oid, &row, now),
-                Some(Item::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
-                Some(Item::Commit(end_lsn)) => self.engine.commit(end_lsn),
-                Some(Item::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
-                Some(Item::Ignored(kind)) => self.board.metrics.ignored(kind),
-                Some(Item::Table(table)) => return Ok(Halt::Table(table)),
+                Some(DecodedItem::Insert(oid, row)) => self.engine.insert(oid, &row, now),
+                Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
+                Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
+                Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
+                Some(DecodedItem::Ignored(kind)) => self.board.metrics.ignored(kind),
+                Some(DecodedItem::Table(table)) => return Ok(Halt::Table(table)),
             }
         }
     }
 
     /// A table's columns, from here on: its sections' mappings are compiled anew.
-    async fn on_table(&mut self, table: Table) {
+    async fn on_table(&mut self, table: DecodedTable) {
         let Some(lanes) = self.tables.get(&table.oid).cloned() else { return };
         if !self.knows_types_of(&table).await {
             return;
@@ -114,7 +114,7 @@ impl Corridor {
 
     /// Whether the types of a table's columns are known. If not, the stream begins again until they are: a domain taken for
     /// text could refuse its rows, or send a number as text.
-    async fn knows_types_of(&mut self, table: &Table) -> bool {
+    async fn knows_types_of(&mut self, table: &DecodedTable) -> bool {
         let unknown = |types: &Types| -> Vec<u32> {
             table.columns.iter().map(|(_, oid)| *oid).filter(|oid| !types.knows(*oid)).collect()
         };
@@ -156,38 +156,39 @@ impl Corridor {
         learnt.map_err(|error| self.control.fault(&error))
     }
 
-    fn on_ended(&mut self, ended: Ended) {
+    fn on_ended(&mut self, ended: StreamEnd) {
         self.stream = None;
-        let needs = |reason| Some(Ending::Needs(Needs::repair(reason, ended.fault.what.clone())));
+        let needs = |reason| Some(LoopExit::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone())));
         match ended.fate {
-            Fate::Stopped => {}
-            Fate::Moved => {
+            EndReason::Stopped => {}
+            EndReason::Moved => {
                 tracing::warn!(what = ended.fault.what, "comparing everything anew");
-                self.ending = Some(Ending::Again);
+                self.ending = Some(LoopExit::Again);
             }
-            Fate::PublicationMissing => self.ending = needs(Reason::PublicationChanged),
-            Fate::SlotMissing => self.ending = needs(Reason::SlotMissing),
-            Fate::SlotLost => self.ending = needs(Reason::SlotLost),
-            Fate::SlotActive
+            EndReason::PublicationMissing => self.ending = needs(Reason::PublicationChanged),
+            EndReason::SlotMissing => self.ending = needs(Reason::SlotMissing),
+            EndReason::SlotLost => self.ending = needs(Reason::SlotLost),
+            EndReason::SlotActive
                 if self.down.as_ref().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(60)) =>
             {
                 tracing::warn!("another process holds the slot: beginning again as standby");
-                self.ending = Some(Ending::Again);
+                self.ending = Some(LoopExit::Again);
             }
-            Fate::Wedged => {
+            EndReason::Wedged => {
                 let (at, times) = self.reconnect.wedged;
                 let times = if at == self.engine.confirmed() { times + 1 } else { 1 };
                 self.reconnect.wedged = (self.engine.confirmed(), times);
                 if times >= WEDGED {
-                    self.ending = Some(Ending::Needs(Needs { reason: Reason::Wedged, fault: ended.fault.clone() }));
+                    self.ending =
+                        Some(LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault: ended.fault.clone() }));
                 }
             }
             // It may be away, or decode something long: then the same patience would end every try before its first word.
-            Fate::Silent => self.begin.patience = (self.begin.patience * 2).min(MOST_PATIENCE),
-            Fate::Transient | Fate::SlotActive | Fate::Shutdown | Fate::Refused => {}
+            EndReason::Silent => self.begin.patience = (self.begin.patience * 2).min(MOST_PATIENCE),
+            EndReason::Transient | EndReason::SlotActive | EndReason::Shutdown | EndReason::Refused => {}
         }
-        if ended.fate == Fate::Stopped && self.down.is_none() {
-            // Ended by us, to begin again: at once.
+        if ended.fate == EndReason::Stopped && self.down.is_none() {
+            // StreamEnd by us, to begin again: at once.
             self.reconnect.at = Instant::now();
             return;
         }
