@@ -44,8 +44,8 @@ pub mod planhat {
 pub mod postgres {
     pub use crate::postgres::catalog::types::Types;
     pub use crate::postgres::replication::connection::ReplicationConnection;
-    pub use crate::postgres::replication::decoder::{DecodedItem, Decoder};
     pub use crate::postgres::replication::event::{EndReason, StreamEvent, StreamStart};
+    pub use crate::postgres::replication::row_decoder::{DecodedItem, Decoder};
     pub use crate::postgres::replication::stream::Stream;
 }
 
@@ -68,6 +68,6 @@ pub mod state {
 }
 
 pub mod telemetry {
-    pub use crate::telemetry::status::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
+    pub use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
     pub use crate::telemetry::{Filtered, Metrics, SectionMetrics};
 }

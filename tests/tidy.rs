@@ -331,6 +331,16 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn a_type_name_has_one_meaning() {
+    hold(names::types_twice(&sources("src")));
+}
+
+#[test]
+fn a_file_name_has_one_meaning() {
+    hold(names::files_twice(&sources("src")));
+}
+
+#[test]
 fn documents_that_are_named_are_there() {
     let texts = names::texts(root());
     assert!(texts.len() > 100, "the texts were not found");

@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use crate::admin::listener::{Brief, DEADLINE};
 use crate::model::{Exit, Fault};
 use crate::telemetry::Metrics;
-use crate::telemetry::status::{InstanceState, Status};
+use crate::telemetry::status_document::{InstanceState, Status};
 
 /// What the pages show.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Over real sockets, as a probe or a stranger would ask.
 
 use super::*;
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

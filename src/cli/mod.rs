@@ -34,7 +34,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::demo;
 use crate::model::{Exit, Fault};
-use crate::telemetry::logs::LogFormat;
+use crate::telemetry::log_output::LogFormat;
 
 /// PostgreSQL to Planhat, in near real time, with exact accounting.
 #[derive(Debug, Parser)]
@@ -133,7 +133,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Fault> {
     };
     let told = cli.log_level.is_some() || std::env::var_os("RUST_LOG").is_some_and(|value| !value.is_empty());
     let quiet = (!told && !cli.command.is_long_running()).then_some("warn");
-    crate::telemetry::logs::init(format, cli.log_level.as_deref().or(quiet))?;
+    crate::telemetry::log_output::init(format, cli.log_level.as_deref().or(quiet))?;
     let context = &Context::new(cli.config, cli.json);
     match cli.command {
         Command::Demo(args) => demo::run(context.output, args).await,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::model::{Exit, Fault};
 use crate::operations;
-use crate::telemetry::status::{Backfill, InstanceState, SectionState, SectionStatus, Status};
+use crate::telemetry::status_document::{Backfill, InstanceState, SectionState, SectionStatus, Status};
 use crate::terminal::{Colour, StyledText, bytes, count, plural};
 
 /// Arguments of `status`.

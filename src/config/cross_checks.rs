@@ -5,8 +5,8 @@
 //! * Never: a value changed to fit.
 
 use crate::config::Section;
+use crate::config::config_error::Mark;
 use crate::config::decoder::Map;
-use crate::config::error::Mark;
 
 /// The least memory that is of any use.
 const LEAST_MEMORY: u64 = 4 << 20;

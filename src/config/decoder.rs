@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::error::{Complaint, ErrorCollector, Mark, shown};
+use crate::config::config_error::{Complaint, ErrorCollector, Mark, shown};
 use crate::config::keys::{KeySpec, SECRET, Shape};
 use crate::config::yaml::{KeyName, Node, NodeValue};
 use crate::config::{Secret, scalar};

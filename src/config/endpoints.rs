@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::config_error::Complaint;
 use crate::config::decoder::{GivenSecret, Map};
-use crate::config::error::Complaint;
 use crate::config::yaml::{Node, NodeValue};
 use crate::config::{ActivityNames, Admin, Planhat, Secret, Source, StateConfig, TlsMode, names, scalar};
 

@@ -4,8 +4,8 @@
 //! * Out: fields in the order written, each a column, a constant, or (for `info`) an object of such.
 //! * Never: a guess. A name that Planhat does not know, and a form that could mean two things, are errors.
 
+use crate::config::config_error::{Complaint, Mark, shown};
 use crate::config::decoder::Map;
-use crate::config::error::{Complaint, Mark, shown};
 use crate::config::keys::{ACTIVITY, FORM, METRIC, PlanhatField, Takes};
 use crate::config::scalar::{Plain, plain};
 use crate::config::yaml::{KeyName, Node, NodeValue};

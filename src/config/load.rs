@@ -4,13 +4,13 @@
 //! * Out: a configuration that is whole and consistent.
 //! * Never: the first error alone.
 
-use crate::config::error::ConfigErrors;
+use crate::config::config_error::ConfigErrors;
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::config::config_error::{ErrorCollector, Mark, shown};
 use crate::config::decoder::{DecodeContext, Map};
-use crate::config::error::{ErrorCollector, Mark, shown};
 use crate::config::keys::ROOT;
 use crate::config::yaml::{Node, NodeValue, parse as parse_yaml, place_of};
 use crate::config::{Config, Secret, Section, Source, cross_checks, endpoints, names, scalar, section};

@@ -4,17 +4,17 @@
 //! * Out: a [`Config`] that is whole and consistent, or every error at once with line, column and remedy.
 //! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
 
+pub(crate) mod config_error;
 pub(crate) mod cross_checks;
 pub(crate) mod decoder;
 pub(crate) mod endpoints;
-pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod json_schema;
 pub(crate) mod keys;
 pub(crate) mod lints;
 pub(crate) mod load;
 pub(crate) mod names;
 pub(crate) mod scalar;
-pub(crate) mod schema;
 pub(crate) mod secret;
 pub(crate) mod section;
 pub(crate) mod table_name;
@@ -23,10 +23,10 @@ pub(crate) mod tests;
 pub(crate) mod yaml;
 
 pub(crate) use crate::config::fields::is_dimension;
+pub(crate) use crate::config::json_schema::json_schema;
 pub(crate) use crate::config::lints::{advice, tls_advice};
 pub(crate) use crate::config::load::load;
 pub use crate::config::load::{load_source, parse};
-pub(crate) use crate::config::schema::json_schema;
 pub use crate::config::secret::Secret;
 pub use crate::config::table_name::TableName;
 

@@ -5,7 +5,7 @@
 //! * Never: a change of case, or a quote that the catalog does not have.
 
 use crate::config::TableName;
-use crate::config::error::{Complaint, shown};
+use crate::config::config_error::{Complaint, shown};
 
 type NameResult<T> = Result<T, Complaint>;
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::config::error::{Complaint, shown};
+use crate::config::config_error::{Complaint, shown};
 use crate::model::nearest::did_you_mean;
 
 type ScalarResult<T> = Result<T, Complaint>;

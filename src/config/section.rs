@@ -4,8 +4,8 @@
 //! * Out: a [`Section`].
 //! * Never: an answer to whether the table is there; `check` says that.
 
+use crate::config::config_error::{Complaint, shown};
 use crate::config::decoder::Map;
-use crate::config::error::{Complaint, shown};
 use crate::config::keys::{FLUSH, START};
 use crate::config::yaml::{Node, NodeValue};
 use crate::config::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};

@@ -1,6 +1,6 @@
 //! The whole room: bad files and their errors, the example against the tables, secrets, arbitrary text.
 
-use crate::config::error::ConfigErrors;
+use crate::config::config_error::ConfigErrors;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

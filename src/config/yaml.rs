@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use crate::config::error::{Complaint, Mark};
+use crate::config::config_error::{Complaint, Mark};
 
 /// A value and where it begins.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 use crate::config::Source;
-use crate::demo::server::ServerBinaries;
+use crate::demo::server_binaries::ServerBinaries;
 use crate::demo::workdir::Workdir;
 use crate::model::Fault;
 use crate::postgres::connection::session::{Session, connect_sql};

@@ -7,8 +7,8 @@
 use std::process::Stdio;
 
 use crate::demo::progress::ProgressPrinter;
-use crate::demo::server;
-use crate::demo::server::ServerBinaries;
+use crate::demo::server_binaries;
+use crate::demo::server_binaries::ServerBinaries;
 use crate::model::Fault;
 
 /// A way to install it.
@@ -54,7 +54,7 @@ enum Rights {
 /// # Errors
 /// Where there is none and it cannot be installed.
 pub(crate) async fn find_or_install(voice: ProgressPrinter) -> Result<ServerBinaries, Fault> {
-    if let Some(found) = server::find() {
+    if let Some(found) = server_binaries::find() {
         return Ok(found);
     }
     let is_root = rustix::process::geteuid().is_root();
@@ -80,7 +80,7 @@ pub(crate) async fn find_or_install(voice: ProgressPrinter) -> Result<ServerBina
             return Err(Fault::unavailable(format!("this failed: {}", command.join(" ")), by_hand()));
         }
     }
-    server::find().ok_or_else(|| {
+    server_binaries::find().ok_or_else(|| {
         Fault::unavailable(
             format!("{} installed no PostgreSQL server of version 14 or newer that is found", manager.program),
             "install one, and put the directory of initdb and postgres on the PATH",

@@ -18,7 +18,7 @@ use crate::demo::tables::{DemoTable, keys};
 use crate::demo::view::{Figures, RowRate, View};
 use crate::demo::writer::Writers;
 use crate::model::Fault;
-use crate::telemetry::status::{SectionState, Status};
+use crate::telemetry::status_document::{SectionState, Status};
 
 const TICK: Duration = Duration::from_millis(250);
 /// Items taken from the stand-in at a time: it answers requests on the same thread.

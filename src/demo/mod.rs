@@ -12,7 +12,7 @@ pub(crate) mod live;
 pub(crate) mod progress;
 pub(crate) mod reconcile;
 pub(crate) mod report;
-pub(crate) mod server;
+pub(crate) mod server_binaries;
 pub(crate) mod streamer;
 pub(crate) mod tables;
 pub(crate) mod view;

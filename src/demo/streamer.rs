@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::demo::workdir::Workdir;
 use crate::model::{Exit, Fault};
-use crate::telemetry::status::Status;
+use crate::telemetry::status_document::Status;
 
 const LOG: &str = "streamer.log";
 /// More than its `shutdown_grace`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{ActivityNames, Constant, Field, Kind, Section};
-use crate::mapping::fault::{MappingFault, Problem};
+use crate::mapping::mapping_fault::{MappingFault, Problem};
 use crate::mapping::value::{Encoder, JsonTarget};
 use crate::mapping::{ColumnStep, FieldStep, Mapping, Presence, json, time, value};
 use crate::model::{Column, KeyType, Type};

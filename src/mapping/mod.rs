@@ -20,17 +20,17 @@
 
 pub(crate) mod compile;
 pub(crate) mod encode;
-pub(crate) mod fault;
 pub(crate) mod guess;
 pub(crate) mod json;
+pub(crate) mod mapping_fault;
 pub(crate) mod refusal;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod time;
 pub(crate) mod value;
 
-pub(crate) use crate::mapping::fault::MappingFault;
 pub(crate) use crate::mapping::guess::{Guess, guess};
+pub(crate) use crate::mapping::mapping_fault::MappingFault;
 pub(crate) use crate::mapping::refusal::{EncodeError, Reason, Refuses};
 
 use std::sync::Arc;

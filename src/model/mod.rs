@@ -11,7 +11,7 @@ pub(crate) mod lsn;
 pub(crate) mod nearest;
 pub(crate) mod row;
 
-pub use fault::*;
-pub use key::*;
-pub use lsn::*;
-pub use row::*;
+pub use crate::model::fault::*;
+pub use crate::model::key::*;
+pub use crate::model::lsn::*;
+pub use crate::model::row::*;

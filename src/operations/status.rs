@@ -17,7 +17,7 @@ use crate::runtime::section_report;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Instance, SectionPhase, SectionRow};
-use crate::telemetry::status::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
+use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
 
 /// How long the admin port may take.
 const ADMIN: Duration = Duration::from_secs(1);

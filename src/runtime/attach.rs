@@ -16,7 +16,7 @@ use crate::postgres::setup;
 use crate::runtime::start_error::StartError;
 use crate::state::instance::Opened;
 use crate::state::model::BackfillProgress;
-use crate::state::sections::{Attachment, MappedColumn};
+use crate::state::section_rows::{Attachment, MappedColumn};
 use crate::state::store::Epoch;
 use crate::state::store::Store;
 use crate::state::{SectionPhase, SectionRow};

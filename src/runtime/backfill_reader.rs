@@ -19,7 +19,7 @@ use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::{table, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql, is_transient};
 use crate::postgres::setup;
-use crate::telemetry::logs::{Passage, Throttle};
+use crate::telemetry::log_output::{Passage, Throttle};
 
 /// What a range's task tells the corridor.
 #[derive(Debug)]

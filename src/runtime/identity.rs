@@ -12,7 +12,7 @@ use crate::postgres::catalog::slot::Slot;
 use crate::postgres::replication::connection::SystemIdentity;
 use crate::runtime::start_error::{NeedsPerson, REPAIR, needs};
 use crate::state::{Identity, Instance};
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// What the server says of itself, and of what is ours there.
 #[derive(Clone, Debug)]

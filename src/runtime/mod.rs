@@ -39,7 +39,7 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::shutdown::Stop;
 use crate::state::NewGap;
-use crate::telemetry::status::InstanceState;
+use crate::telemetry::status_document::InstanceState;
 
 /// How often the server hears from us, at the least, in milliseconds.
 const STATUS_EVERY: u64 = 5_000;
@@ -228,7 +228,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
 
 /// What a stream's end means for a start.
 fn hindrance(ended: &StreamEnd) -> StartError {
-    use crate::telemetry::status::Reason;
+    use crate::telemetry::status_document::Reason;
     let needs = |reason| StartError::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone()));
     match ended.fate {
         // What is not where it was is compared at the next try, and named there.

@@ -10,7 +10,7 @@ use crate::config::Section;
 use crate::delivery::section::{Counts, PHASES, SectionDelivery, StopReason};
 use crate::model::Lsn;
 use crate::state::{SectionRow, Totals};
-use crate::telemetry::status::{Backfill, SectionState, SectionStatus};
+use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
 use crate::telemetry::{Filtered, SectionMetrics};
 
 /// A section before anything is known of it.

@@ -6,7 +6,7 @@
 
 use crate::model::{Exit, Fault};
 use crate::state::StateError;
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// A state that needs a person.
 #[derive(Clone, Debug)]

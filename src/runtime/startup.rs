@@ -16,7 +16,7 @@ use crate::runtime::identity::Found;
 use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Identity, Store};
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// What is known before the slot is taken.
 pub(crate) struct Prepared {

@@ -15,7 +15,7 @@ use crate::model::Fault;
 use crate::runtime::promotion::KnownProgress;
 use crate::runtime::section_report::unknown;
 use crate::runtime::start_error::NeedsPerson;
-use crate::telemetry::status::{InstanceState, Status};
+use crate::telemetry::status_document::{InstanceState, Status};
 use crate::telemetry::{Age, Metrics, SectionMetrics};
 
 /// The board on which the process's state is written. Cheap to clone.

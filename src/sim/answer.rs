@@ -13,8 +13,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::sim::server::RawConnection;
-use crate::sim::store::SinkKind;
+use crate::sim::http_server::RawConnection;
+use crate::sim::received::SinkKind;
 
 /// Planhat's answer: metrics always say what became of them, activities only where some were refused.
 pub(crate) fn processed(kind: SinkKind, accepted: u64, refused: &[(Bytes, String)]) -> Response {

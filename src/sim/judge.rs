@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::sim::store::SinkKind;
+use crate::sim::received::SinkKind;
 
 /// Which of the disputed names (docs/planhat.md, "Items") activities may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

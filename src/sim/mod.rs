@@ -9,24 +9,24 @@
 
 pub(crate) mod answer;
 pub(crate) mod count;
-pub(crate) mod fault;
+pub(crate) mod fault_plan;
+pub(crate) mod http_server;
 pub(crate) mod judge;
 pub(crate) mod own;
-pub(crate) mod plan;
-pub(crate) mod server;
+pub(crate) mod received;
 pub(crate) mod shared;
+pub(crate) mod sim_fault;
 pub(crate) mod sink;
-pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use crate::sim::fault::QueuedFault;
-pub(crate) use crate::sim::fault::Rate;
-pub use crate::sim::fault::{SimFault, SinkRoute};
 pub use crate::sim::judge::Names;
+pub use crate::sim::received::{Received, SinkKind, Stats};
 use crate::sim::shared::Shared;
 pub use crate::sim::shared::{Keep, SimOptions};
-pub use crate::sim::store::{Received, SinkKind, Stats};
+pub(crate) use crate::sim::sim_fault::QueuedFault;
+pub(crate) use crate::sim::sim_fault::Rate;
+pub use crate::sim::sim_fault::{SimFault, SinkRoute};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::model::Fault;
-use crate::sim::plan::Plan;
-use crate::sim::store::ReceivedStore;
+use crate::sim::fault_plan::Plan;
+use crate::sim::received::ReceivedStore;
 
 /// Starts stand-ins.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Running {
         let address = listener.local_addr().map_err(unusable)?;
         let (stop, stopped) = watch::channel(());
         let router = sink::routes().merge(own::routes()).with_state(shared.clone());
-        let task = tokio::spawn(server::serve(listener, router, shared.clone(), stopped));
+        let task = tokio::spawn(http_server::serve(listener, router, shared.clone(), stopped));
         Ok((address, Running { stop, task }))
     }
 }

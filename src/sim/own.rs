@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::sim::answer;
-use crate::sim::fault::{QueuedFault, Rate};
+use crate::sim::received::{Received, SinkKind};
 use crate::sim::shared::Shared;
-use crate::sim::store::{Received, SinkKind};
+use crate::sim::sim_fault::{QueuedFault, Rate};
 
 /// All of them.
 pub(crate) fn routes() -> Router<Arc<Shared>> {

@@ -4,9 +4,9 @@
 //! * Out: the plan of faults and the store of what was received, behind one `Arc`.
 //! * Never: a socket.
 
+use crate::sim::fault_plan::Plan;
 use crate::sim::judge::Names;
-use crate::sim::plan::Plan;
-use crate::sim::store::ReceivedStore;
+use crate::sim::received::ReceivedStore;
 use std::time::Duration;
 /// What a stand-in is like.
 #[derive(Clone, Debug)]

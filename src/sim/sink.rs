@@ -17,11 +17,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::sim::count::Counter;
-use crate::sim::fault::{SimFault, SinkRoute};
+use crate::sim::http_server::RawConnection;
 use crate::sim::judge::JudgedItem;
-use crate::sim::server::RawConnection;
+use crate::sim::received::{Brought, SinkKind, UnderWay};
 use crate::sim::shared::{Keep, Shared};
-use crate::sim::store::{Brought, SinkKind, UnderWay};
+use crate::sim::sim_fault::{SimFault, SinkRoute};
 use crate::sim::{answer, judge};
 
 /// The three routes.

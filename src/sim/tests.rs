@@ -1,6 +1,6 @@
 //! Over real sockets, with requests written by hand: the stand-in must not be judged by the client that it judges.
 
-use crate::sim::store::KindStats;
+use crate::sim::received::KindStats;
 use std::time::Duration;
 
 use serde_json::{Value, json};

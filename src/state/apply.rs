@@ -16,8 +16,8 @@ use futures_util::future::{MaybeDone, maybe_done};
 use tokio_postgres::Error;
 
 use crate::model::Fault;
-use crate::state::error::StateError;
 use crate::state::model::Op;
+use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store};
 use crate::state::writes::{BoundParam, Under, Write, statements};
 

@@ -9,9 +9,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::model::{Lsn, SectionName};
-use crate::state::error::StateError;
 use crate::state::model::signed;
-use crate::state::sections::lsn;
+use crate::state::section_rows::lsn;
+use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 
 /// Something that a person asks of the running instance.

@@ -8,10 +8,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::model::Lsn;
-use crate::state::error::StateError;
 use crate::state::ledger::OpenDelivery;
 use crate::state::model::unsigned;
-use crate::state::sections::{SectionRow, lsn};
+use crate::state::section_rows::{SectionRow, lsn};
+use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
 
 /// Which server, database, slot and publication the state belongs to.

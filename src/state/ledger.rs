@@ -10,9 +10,9 @@ use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::model::{Fault, SectionName};
-use crate::state::error::StateError;
 use crate::state::model::{Delivery, Outcome, Phase, unsigned};
-use crate::state::sections::position;
+use crate::state::section_rows::position;
+use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 
 /// A ledger row that has not ended, as a leader finds it.

@@ -12,31 +12,31 @@
 //! ```
 
 pub(crate) mod apply;
-pub(crate) mod error;
 pub(crate) mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod instance;
 pub(crate) mod ledger;
+pub(crate) mod migrations;
 pub(crate) mod model;
-pub(crate) mod quarantine;
-pub(crate) mod schema;
-pub(crate) mod sections;
+pub(crate) mod quarantine_rows;
+pub(crate) mod section_rows;
+pub(crate) mod state_error;
 pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod writes;
 
-pub(crate) use crate::state::error::StateError;
 pub(crate) use crate::state::events::{Event, Gap, NewEvent, NewGap};
 pub(crate) use crate::state::instance::{Identity, Instance, Opened};
 pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};
+pub(crate) use crate::state::migrations::{Schema, ddl, version};
 pub use crate::state::model::*;
-pub(crate) use crate::state::quarantine::{QuarantineFilter, QuarantineItem, QuarantineRow};
-pub(crate) use crate::state::schema::{Schema, ddl, version};
-pub(crate) use crate::state::sections::MappedColumn;
-pub use crate::state::sections::{Attachment, SectionRow};
+pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
+pub(crate) use crate::state::section_rows::MappedColumn;
+pub use crate::state::section_rows::{Attachment, SectionRow};
+pub(crate) use crate::state::state_error::StateError;
 pub(crate) use crate::state::store::{Epoch, Store};
 
 /// What the sessions of this room are called in `pg_stat_activity`.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use crate::state::error::{StateError, StatePlace};
-use crate::state::schema;
-use crate::state::schema::{MIGRATIONS, Schema};
+use crate::state::migrations;
+use crate::state::migrations::{MIGRATIONS, Schema};
+use crate::state::state_error::{StateError, StatePlace};
 use crate::state::writes::Write;
 
 /// How long an answer may take, whatever the server does.
@@ -103,8 +103,8 @@ impl Store {
     /// As every reading; [`StateError::Unwritable`] also where the schema is of a later version.
     pub(crate) async fn is_there(&self) -> Result<bool, StateError> {
         match self.schema_version().await? {
-            Some(held) if held > schema::version() => Err(self.place.newer_schema(held, schema::version())),
-            held => Ok(held == Some(schema::version())),
+            Some(held) if held > migrations::version() => Err(self.place.newer_schema(held, migrations::version())),
+            held => Ok(held == Some(migrations::version())),
         }
     }
 
@@ -127,15 +127,15 @@ impl Store {
                 store.script(doing, "CREATE SCHEMA {schema}").await?;
             }
             let held = match store.schema_version().await? {
-                Some(held) if held > schema::version() => {
-                    return Err(store.place.newer_schema(held, schema::version()));
+                Some(held) if held > migrations::version() => {
+                    return Err(store.place.newer_schema(held, migrations::version()));
                 }
                 held => usize::try_from(held.unwrap_or(0)).unwrap_or(0),
             };
             for migration in MIGRATIONS.iter().skip(held) {
                 store.script(doing, migration).await?;
             }
-            store.script(doing, &schema::record_version()).await
+            store.script(doing, &migrations::record_version()).await
         })
         .await
     }

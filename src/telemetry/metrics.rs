@@ -19,7 +19,7 @@ use crate::model::Fault;
 use crate::telemetry::age::Age;
 use crate::telemetry::declare::{Declared, PREFIX, declare_metrics, register};
 use crate::telemetry::process::Process;
-use crate::telemetry::status::{InstanceState, SectionState, Status};
+use crate::telemetry::status_document::{InstanceState, SectionState, Status};
 
 /// Rows of a batch: up to the most that Planhat takes.
 const ROWS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 1.5e5];
@@ -211,7 +211,7 @@ mod tests {
     use crate::planhat::Verdict;
     use crate::state::{Outcome, Phase};
     use crate::telemetry::Filtered;
-    use crate::telemetry::status::{Backfill, SectionStatus};
+    use crate::telemetry::status_document::{Backfill, SectionStatus};
     use std::time::Duration;
 
     /// The names that dashboards and alerts are written against, less the process metrics.

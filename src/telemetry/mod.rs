@@ -6,11 +6,11 @@
 
 pub(crate) mod age;
 pub(crate) mod declare;
-pub(crate) mod logs;
+pub(crate) mod log_output;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod section_metrics;
-pub(crate) mod status;
+pub(crate) mod status_document;
 
 pub(crate) use crate::telemetry::age::Age;
 pub use crate::telemetry::metrics::Metrics;

@@ -14,7 +14,7 @@ use crate::planhat::Verdict;
 use crate::state::{Outcome, Phase};
 use crate::telemetry::age::Age;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::words;
+use crate::telemetry::status_document::words;
 
 words! {
     /// The rule by which a row was left out.

@@ -31,7 +31,7 @@ use crate::runtime::startup::find;
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// One section's way back.
 struct Way {

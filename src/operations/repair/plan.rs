@@ -8,7 +8,7 @@ use crate::postgres::connection::session::Session;
 use crate::runtime::identity::Found;
 use crate::runtime::start_error::NeedsPerson;
 use crate::state::{Gap, Instance};
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// What a person decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::model::Finding;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{quote, slot};
 use crate::postgres::connection::session::Session;
-use crate::postgres::preflight::server::Facts;
+use crate::postgres::preflight::server_findings::Facts;
 
 /// A physical slot: a standby's.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ fn alter(name: &str, facts: &Facts) -> String {
 mod tests {
     use super::*;
     use crate::model::Severity;
-    use crate::postgres::preflight::server::tests::facts;
+    use crate::postgres::preflight::server_findings::tests::facts;
 
     fn slot(failover: Option<bool>) -> Slot {
         let row = serde_json::json!({ "active": false, "failover": failover, "confirmed_flush_lsn": "0/1" });

@@ -7,11 +7,11 @@
 pub(crate) mod activity;
 pub(crate) mod examination;
 pub(crate) mod failover;
-pub(crate) mod key;
-pub(crate) mod publication;
-pub(crate) mod server;
-pub(crate) mod slot;
-pub(crate) mod table;
+pub(crate) mod key_findings;
+pub(crate) mod publication_findings;
+pub(crate) mod server_findings;
+pub(crate) mod slot_findings;
+pub(crate) mod table_findings;
 
 pub(crate) use crate::postgres::catalog::provider::Provider;
 use crate::postgres::preflight::examination::Examination;
@@ -22,7 +22,7 @@ use crate::postgres::connection::dial;
 use crate::postgres::connection::params::Host;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::connection::target::Target;
-use crate::postgres::preflight::server::Facts;
+use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::replication::connection::ReplicationConnection;
 
 /// Looks at everything.
@@ -47,11 +47,11 @@ pub(crate) async fn examine(config: &Config) -> Examination {
 
 async fn look(config: &Config, session: &Session, found: &mut Examination) -> Result<(), tokio_postgres::Error> {
     let facts = Facts::read(session).await?;
-    found.findings.extend(server::judge(&facts, session.is_sql_ascii()));
-    let slot = slot::examine(session, config, &facts, &mut found.findings).await?;
+    found.findings.extend(server_findings::judge(&facts, session.is_sql_ascii()));
+    let slot = slot_findings::examine(session, config, &facts, &mut found.findings).await?;
     failover::examine(session, config, &facts, &mut found.findings).await?;
-    let tables = table::examine(session, config, &facts, found).await?;
-    publication::examine(session, config, &facts, &tables, &mut found.findings).await?;
+    let tables = table_findings::examine(session, config, &facts, found).await?;
+    publication_findings::examine(session, config, &facts, &tables, &mut found.findings).await?;
     activity::examine(session, slot, facts.provider, &mut found.findings).await
 }
 

@@ -280,7 +280,7 @@ impl ReplicationConnection {
         }
         let rows = self.simple_query(&format!("TIMELINE_HISTORY {timeline}")).await?;
         let text = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)?).unwrap_or_default();
-        Ok(crate::postgres::replication::connection::parse(&text))
+        Ok(crate::postgres::replication::timeline_history::parse(&text))
     }
 
     /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
@@ -390,15 +390,6 @@ fn parse_row(mut body: &[u8]) -> Result<Vec<Option<String>>, WireError> {
         Some(row)
     };
     parse().ok_or_else(|| WireError::Protocol("the server sent a row that cannot be read".to_owned()))
-}
-
-/// The lines of a history file: parent timeline, switch point, reason; separated by blanks.
-pub(crate) fn parse(content: &str) -> Vec<(u32, Lsn)> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-    };
-    content.lines().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -542,11 +533,5 @@ mod tests {
         fn any_row_is_taken_without_a_panic(body: Vec<u8>) {
             parse_row(&body).ok();
         }
-    }
-
-    #[test]
-    fn the_switch_point_is_found() {
-        let content = "1\t0/3000148\tno recovery target specified\n\n# a comment\n2\t0/50000A0\tno reason\n";
-        assert_eq!(parse(content), [(1, Lsn(0x300_0148)), (2, Lsn(0x500_00A0))]);
     }
 }

@@ -11,13 +11,14 @@
 pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod copy_loop;
-pub(crate) mod decoder;
 pub(crate) mod event;
 pub(crate) mod frames;
 pub(crate) mod oversize_message;
 pub(crate) mod pgoutput;
 pub(crate) mod read_coalescing;
+pub(crate) mod row_decoder;
 pub(crate) mod split;
 pub(crate) mod start_replication;
 pub(crate) mod stream;
 pub(crate) mod timeline;
+pub(crate) mod timeline_history;

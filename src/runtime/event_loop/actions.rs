@@ -11,8 +11,8 @@ use crate::runtime::event_loop::{EventLoop, LoopExit, Requested};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::state_writer::Written;
 use crate::state::{Op, Outcome};
-use crate::telemetry::logs::Passage;
-use crate::telemetry::status::Reason;
+use crate::telemetry::log_output::Passage;
+use crate::telemetry::status_document::Reason;
 
 impl EventLoop {
     /// Does everything that the engine has asked for.

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::replication::decoder::Decoder;
 use crate::postgres::replication::event::StreamStart;
+use crate::postgres::replication::row_decoder::Decoder;
 use crate::postgres::replication::stream::Stream;
 use crate::runtime::backfill_reader::{BackfillReader, RangeTask};
 use crate::runtime::event_loop::pending::StreamRestart;
@@ -25,8 +25,8 @@ use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
 use crate::runtime::{attach, monitor, state_writer};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
-use crate::telemetry::logs::Throttle;
-use crate::telemetry::status::InstanceState;
+use crate::telemetry::log_output::Throttle;
+use crate::telemetry::status_document::InstanceState;
 
 /// What one range may hold in chunks, about.
 const RANGE_SHARE: u64 = 12 << 20;

@@ -6,16 +6,15 @@
 
 pub(crate) mod actions;
 pub(crate) mod build;
-pub(crate) mod monitor;
 pub(crate) mod operator_requests;
 pub(crate) mod pending;
 pub(crate) mod publication_drift;
 pub(crate) mod sections;
-pub(crate) mod status;
-pub(crate) mod stream;
+pub(crate) mod show_status;
+pub(crate) mod source_monitor;
+pub(crate) mod stream_supervisor;
 
 pub(crate) use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY};
-pub(crate) use crate::runtime::monitor_event::ReadAgain;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,8 +31,8 @@ use crate::planhat::{Answer, Client, Endpoint};
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
-use crate::postgres::replication::decoder::Decoder;
 use crate::postgres::replication::event::StreamStart;
+use crate::postgres::replication::row_decoder::Decoder;
 use crate::postgres::replication::stream::Stream;
 use crate::runtime::backfill_reader::{BackfillEvent, BackfillReader};
 use crate::runtime::monitor_event::MonitorEvent;
@@ -44,7 +43,7 @@ use crate::runtime::status_board::Board;
 use crate::shutdown::Stop;
 use crate::state::{Identity, Op};
 use crate::telemetry::SectionMetrics;
-use crate::telemetry::logs::Throttle;
+use crate::telemetry::log_output::Throttle;
 
 /// How a corridor ends.
 #[derive(Debug)]
@@ -258,7 +257,7 @@ impl EventLoop {
     fn begin_drain(&mut self) {
         tracing::info!(grace_seconds = self.config.shutdown_grace.as_secs(), "draining");
         self.board.modify(|status| {
-            status.state = crate::telemetry::status::InstanceState::Draining;
+            status.state = crate::telemetry::status_document::InstanceState::Draining;
             status.ready = false;
         });
         self.engine.drain();

@@ -12,7 +12,7 @@ use crate::runtime::event_loop::EventLoop;
 use crate::runtime::monitor_event::{PublicationStatus, SourceStatus};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewGap, Op};
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 impl EventLoop {
     /// Compares with what was attached. What concerns one section halts it; what concerns all ends this corridor.

@@ -9,9 +9,9 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{publication, quote, table};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::examination::Examination;
-use crate::postgres::preflight::key;
-use crate::postgres::preflight::key::subject;
-use crate::postgres::preflight::server::Facts;
+use crate::postgres::preflight::key_findings;
+use crate::postgres::preflight::key_findings::subject;
+use crate::postgres::preflight::server_findings::Facts;
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
 pub(crate) async fn examine(
@@ -49,7 +49,7 @@ pub(crate) async fn examine(
             }
         }
         if readable(session, section, &info, &mut found.findings).await? {
-            key::examine(session, section, &info, &types, &mut found.findings).await?;
+            key_findings::examine(session, section, &info, &types, &mut found.findings).await?;
         }
         if found.findings.len() == before {
             let message = format!("{} can be read and streamed", quote::qualified(&info.name));

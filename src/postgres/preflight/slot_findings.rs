@@ -7,7 +7,7 @@ use crate::model::Finding;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{quote, slot};
 use crate::postgres::connection::session::Session;
-use crate::postgres::preflight::server::Facts;
+use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
 
 /// Looks at the slot; whether there is one.

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use crate::model::SectionName;
-use crate::state::error::StateError;
 use crate::state::model::unsigned;
+use crate::state::state_error::StateError;
 use crate::state::store::{Params, Store, rfc3339};
 
 /// A row of `quarantine list`.

@@ -8,7 +8,7 @@ use crate::runtime::event_loop::{EventLoop, LoopExit};
 use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
 use crate::runtime::start_error::NeedsPerson;
 use crate::state::SectionPhase;
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 impl EventLoop {
     pub(crate) fn on_range(&mut self, news: BackfillEvent) {

@@ -8,12 +8,12 @@ use crate::mapping::{Mapping, MappingFault};
 use crate::model::Fault;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::connect_sql;
-use crate::postgres::replication::decoder::{DecodedItem, DecodedTable};
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
+use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
 use crate::postgres::replication::stream::Stream;
 use crate::runtime::event_loop::{EventLoop, LoopExit};
 use crate::runtime::start_error::NeedsPerson;
-use crate::telemetry::status::Reason;
+use crate::telemetry::status_document::Reason;
 
 /// The same end so often, and nothing confirmed in between, is no accident.
 const WEDGED: u32 = 3;

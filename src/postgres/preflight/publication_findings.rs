@@ -8,7 +8,7 @@ use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::{publication, quote};
 use crate::postgres::connection::session::Session;
-use crate::postgres::preflight::server::Facts;
+use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
 
 /// Looks at it.

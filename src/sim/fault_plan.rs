@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sim::fault::{QueuedFault, Rate, SimFault, SinkRoute};
+use crate::sim::sim_fault::{QueuedFault, Rate, SimFault, SinkRoute};
 
 /// The queue and the dice.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use crate::delivery::section::DeliveryStage;
 use crate::model::{Fault, Lsn};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::promotion::KnownProgress;
-use crate::telemetry::status::InstanceState;
+use crate::telemetry::status_document::InstanceState;
 
 /// How often it is shown.
 const EVERY: Duration = Duration::from_millis(500);

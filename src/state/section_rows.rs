@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::model::{Lsn, Position, SectionName};
-use crate::state::error::StateError;
 use crate::state::model::{BackfillProgress, SectionPhase, Totals, signed, unsigned};
+use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
 
 /// A mapped column as it was when the section attached: what drift is measured against.

@@ -9,7 +9,7 @@ use std::error::Error as _;
 use tokio_postgres::Error;
 
 use crate::model::{Exit, Fault};
-use crate::state::schema::{Schema, grants, quote};
+use crate::state::migrations::{Schema, grants, quote};
 
 /// Why the state could not be read or written, by what happens next.
 #[derive(Clone, Debug, PartialEq, Eq)]
