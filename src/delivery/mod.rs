@@ -298,7 +298,7 @@ impl Engine {
             while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= mark) {
                 floor = Some(xmin);
             }
-            ops.push(Op::Mark { checkpoint: mark, xmin_floor: floor });
+            ops.push(Op::Checkpoint { checkpoint: mark, xmin_floor: floor });
             effects.push(Effect::Confirm(mark));
         }
     }

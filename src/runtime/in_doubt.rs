@@ -41,7 +41,7 @@ pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[O
     }
     if left.rows > 0 {
         let add = Totals { in_doubt: left.rows, ..Totals::default() };
-        left.ops.push(Op::Checkpoint { section: section.clone(), position: None, phase: None, add });
+        left.ops.push(Op::SectionCheckpoint { section: section.clone(), position: None, phase: None, add });
         let word = match policy {
             InDoubt::Resend => "they are sent again",
             InDoubt::Hold => "they go into quarantine",

@@ -47,7 +47,7 @@ pub(crate) fn catch_up(
             row.position = Some(answered);
             let position = row.position;
             let section = row.name.clone();
-            ops.push(Op::Checkpoint { section, position, phase: None, add: Totals::default() });
+            ops.push(Op::SectionCheckpoint { section, position, phase: None, add: Totals::default() });
         }
         if let Some(delivery) = &carried.under_way
             && opened.open_deliveries.iter().all(|open| open.delivery.id != delivery.id)

@@ -156,12 +156,12 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Retrying { .. } => Some(Write::Retrying),
         Op::Ended { .. } => Some(Write::Ended),
         Op::Withdrawn { .. } => Some(Write::Withdrawn),
-        Op::Checkpoint { .. } => Some(Write::Checkpoint),
+        Op::SectionCheckpoint { .. } => Some(Write::Checkpoint),
         Op::Quarantine(_) => Some(Write::Quarantine),
         Op::Unquarantine(_) => Some(Write::Unquarantine),
         Op::Halted { .. } => Some(Write::Halted),
         Op::Handled { .. } => Some(Write::Handled),
-        Op::Mark { .. } => None,
+        Op::Checkpoint { .. } => None,
     }
 }
 

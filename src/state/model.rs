@@ -195,7 +195,7 @@ pub enum Op {
     },
     /// A section's checkpoint: replaces position and phase, adds to the totals. Sets `last_delivered_at` where rows were
     /// delivered.
-    Checkpoint {
+    SectionCheckpoint {
         /// The section.
         section: SectionName,
         /// Streamed rows up to here are settled; never moves back.
@@ -225,7 +225,7 @@ pub enum Op {
         result: String,
     },
     /// The instance's checkpoint: everything before it is settled. Never moves back.
-    Mark {
+    Checkpoint {
         /// The LSN that may be confirmed once this is durable.
         checkpoint: Lsn,
         /// Every transaction below this xid (64 bits, with epoch) is settled.

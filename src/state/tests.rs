@@ -51,12 +51,12 @@ fn delivered(id: i64, rows: u64) -> Vec<Op> {
     vec![
         Op::Ended { id, outcome: Outcome::Delivered, http_status: Some(200), error: String::new() },
         checkpoint(Some(at(0x3000, rows)), None, Totals { delivered: rows, ..Totals::default() }),
-        Op::Mark { checkpoint: Lsn(0x3000), xmin_floor: Some(700) },
+        Op::Checkpoint { checkpoint: Lsn(0x3000), xmin_floor: Some(700) },
     ]
 }
 
 fn checkpoint(position: Option<Position>, phase: Option<SectionPhase>, add: Totals) -> Op {
-    Op::Checkpoint { section: "logins".into(), position, phase, add }
+    Op::SectionCheckpoint { section: "logins".into(), position, phase, add }
 }
 
 fn sending(id: i64, rows: u32, attempt: u32) -> Op {
@@ -184,7 +184,7 @@ async fn opening_gives_back_what_was_written() {
                 Op::Ended { id: 3, outcome: Outcome::InDoubt, http_status: None, error: "reset\0".into() },
                 checkpoint(None, Some(backfilling.clone()), Totals { in_doubt: 9, ..Totals::default() }),
                 Op::Halted { section: "logins".into(), why: Some(("401".into(), "mend the tenant".into())) },
-                Op::Mark { checkpoint: Lsn(0x1_0000_2000), xmin_floor: Some(1 << 40) },
+                Op::Checkpoint { checkpoint: Lsn(0x1_0000_2000), xmin_floor: Some(1 << 40) },
             ],
         )
         .await
@@ -275,7 +275,7 @@ async fn positions_and_checkpoint_never_move_back() {
         (at(0x3000, 6), 0x3001, (at(0x3000, 6), 0x3001)),
         (at(0xF_0000_0000, 0), 0x3001, (at(0xF_0000_0000, 0), 0x3001)),
     ] {
-        let mark = |lsn, floor| Op::Mark { checkpoint: Lsn(lsn), xmin_floor: floor };
+        let mark = |lsn, floor| Op::Checkpoint { checkpoint: Lsn(lsn), xmin_floor: floor };
         let ops = [
             checkpoint(Some(position), None, none),
             mark(checkpoint_at, Some(checkpoint_at)),
@@ -329,8 +329,8 @@ async fn phases_come_and_go_and_leave_their_counts() {
     store.apply(&mut term, &halt(None)).await.unwrap();
     assert_eq!(section(&store).await.halted, None);
     let unknown = checkpoint(None, None, none);
-    let Op::Checkpoint { position, phase, add, .. } = unknown else { unreachable!() };
-    let unknown = Op::Checkpoint { section: "nobody".into(), position, phase, add };
+    let Op::SectionCheckpoint { position, phase, add, .. } = unknown else { unreachable!() };
+    let unknown = Op::SectionCheckpoint { section: "nobody".into(), position, phase, add };
     assert!(unwritable(store.apply(&mut term, &[unknown]).await).what.contains("lost the row"));
 }
 

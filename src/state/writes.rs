@@ -144,7 +144,7 @@ pub(crate) fn statements<'a>(
                 all.push(bound!(Write::Ended, *id, word, status, text(error), under.epoch, under.seq));
             }
             Op::Withdrawn { id } => all.push(bound!(Write::Withdrawn, *id)),
-            Op::Checkpoint { section, position, phase, add } => {
+            Op::SectionCheckpoint { section, position, phase, add } => {
                 all.push(checkpoint(section, *position, phase.as_ref(), *add));
             }
             Op::Quarantine(first) => {
@@ -160,7 +160,7 @@ pub(crate) fn statements<'a>(
             }
             Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
-            Op::Mark { .. } => {}
+            Op::Checkpoint { .. } => {}
         }
     }
     all
@@ -170,7 +170,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
     let (mut checkpoint, mut floor, mut last) = (None, None, None);
     for op in ops {
         match op {
-            Op::Mark { checkpoint: at, xmin_floor } => {
+            Op::Checkpoint { checkpoint: at, xmin_floor } => {
                 checkpoint = checkpoint.max(Some(*at));
                 floor = floor.max(*xmin_floor);
             }
@@ -178,7 +178,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             Op::Retrying { .. }
             | Op::Ended { .. }
             | Op::Withdrawn { .. }
-            | Op::Checkpoint { .. }
+            | Op::SectionCheckpoint { .. }
             | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Halted { .. } | Op::Handled { .. } => {}
         }

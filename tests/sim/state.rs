@@ -82,7 +82,7 @@ impl State {
                     self.ledger.remove(id);
                 }
             }
-            Op::Checkpoint { section, position, phase, add } => {
+            Op::SectionCheckpoint { section, position, phase, add } => {
                 let row = self.section(section);
                 row.position = row.position.max(*position);
                 if let Some(phase) = phase {
@@ -103,7 +103,7 @@ impl State {
                 }
             }
             Op::Halted { .. } | Op::Handled { .. } => {}
-            Op::Mark { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
+            Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }
     }
 

@@ -243,7 +243,7 @@ impl SectionDelivery {
                     error: answer.message.clone(),
                 });
                 let add = Totals { in_doubt: rows as u64, ..Totals::default() };
-                step.ops.push(Op::Checkpoint { section: self.name.clone(), position: None, phase: None, add });
+                step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position: None, phase: None, add });
                 let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
                 match self.span(&sending.batch) {
                     Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),

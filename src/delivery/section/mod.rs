@@ -363,7 +363,7 @@ impl SectionDelivery {
             range.written();
         }
         let phase = Some(self.phase());
-        Op::Checkpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
+        Op::SectionCheckpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
     }
 }
 

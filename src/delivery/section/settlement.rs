@@ -97,7 +97,7 @@ impl SectionDelivery {
         }
         let changed = ended || self.range.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
         let phase = changed.then(|| self.phase());
-        step.ops.push(Op::Checkpoint { section: self.name.clone(), position, phase, add });
+        step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position, phase, add });
     }
 
     fn quarantine_refused(&self, row: &RejectedRow, delivery: Option<i64>) -> Quarantined {
