@@ -1,6 +1,6 @@
 # The commands that the README promises. `make help` lists them.
 
-.PHONY: help demo test bench soak test-matrix
+.PHONY: help demo test bench soak test-matrix rules
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -26,3 +26,8 @@ soak: ## the long tests: SEEDS=500 crashes of the real program, 2,000 simulated 
 
 test-matrix: ## the integration tests on PostgreSQL 14, 15, 16, 17 and 18
 	@sh .ci/test-matrix
+
+RULE := deploy/kubernetes/components/prometheus-operator/prometheusrule.yaml
+rules: ## after a change of deploy/prometheus/rules.yaml: the same as a PrometheusRule for kustomize
+	@{ printf '%s\n' '# Made from deploy/prometheus/rules.yaml by `make rules`.' 'apiVersion: monitoring.coreos.com/v1' \
+	  'kind: PrometheusRule' 'metadata:' '  name: pg2planhat' 'spec:'; sed 's/^./  &/' deploy/prometheus/rules.yaml; } >$(RULE)

@@ -1,136 +1,112 @@
-//! The manifests: built by kustomize, valid by schema, and as careful as they say.
+//! The kustomize manifests: built, valid by schema, and held to the rules of `manifests`.
 
+use crate::manifests;
 use crate::tools::{path, succeed, text, tool, yaml};
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
 
 const OVERLAYS: [&str; 2] = ["single", "standby"];
 
-/// What an overlay builds; `None` where there is no kubectl that can.
-fn built(overlay: &str) -> Option<String> {
-    let mut kubectl = tool("kubectl")?;
-    Some(succeed(kubectl.arg("kustomize").arg(path("deploy/kubernetes/overlays").join(overlay))))
+fn built(folder: &Path) -> Vec<Value> {
+    yaml(&succeed(tool("kubectl").arg("kustomize").arg(folder)))
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
-}
-
-fn each_overlay(check: impl Fn(&str, &[Value])) {
+fn each_overlay(check: impl Fn(&[Value])) {
     for overlay in OVERLAYS {
-        if let Some(built) = built(overlay) {
-            check(overlay, &yaml(&built));
-        }
+        eprintln!("overlay {overlay}");
+        check(&built(&path("deploy/kubernetes/overlays").join(overlay)));
     }
 }
 
-#[test]
-fn every_overlay_is_valid_by_schema() {
-    for overlay in OVERLAYS {
-        let (Some(built), Some(mut validate)) = (built(overlay), tool("kubernetes-validate")) else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("built.yaml");
-        std::fs::write(&file, built).unwrap();
-        succeed(validate.arg("--strict").arg(&file));
-    }
-}
-
-#[test]
-fn pods_are_as_restricted_as_can_be() {
-    each_overlay(|overlay, objects| {
-        let pod = &of_kind(objects, "Deployment")["spec"]["template"]["spec"];
-        assert_eq!(pod["automountServiceAccountToken"], false, "{overlay}");
-        assert_eq!(of_kind(objects, "ServiceAccount")["automountServiceAccountToken"], false);
-        assert_eq!(pod["serviceAccountName"], of_kind(objects, "ServiceAccount")["metadata"]["name"]);
-        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-        let container = &pod["containers"][0];
-        let security = &container["securityContext"];
-        assert_eq!(security["readOnlyRootFilesystem"], true);
-        assert_eq!(security["allowPrivilegeEscalation"], false);
-        assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
-        assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
-        assert!(container["env"].is_null(), "secrets come as files, not as variables");
-        assert!(container["resources"]["requests"]["memory"].is_string());
-    });
-}
-
-#[test]
-fn probes_and_rollouts_never_wait_for_each_other() {
-    each_overlay(|overlay, objects| {
-        let deployment = &of_kind(objects, "Deployment")["spec"];
-        let container = &deployment["template"]["spec"]["containers"][0];
-        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez", "{overlay}");
-        // Without the standby counting as ready, a surge with no pod to spare would wait for ever.
-        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz?standby=ok");
-        assert_eq!(deployment["strategy"]["rollingUpdate"], json!({"maxSurge": 1, "maxUnavailable": 0}));
-        assert_eq!(deployment["replicas"], if overlay == "standby" { 2 } else { 1 });
-    });
-}
-
-#[test]
-fn selectors_mean_these_pods_and_no_others() {
-    each_overlay(|overlay, objects| {
-        let ours = json!({"app.kubernetes.io/name": "pg2planhat"});
-        let deployment = of_kind(objects, "Deployment");
-        assert_eq!(deployment["spec"]["selector"]["matchLabels"], ours, "{overlay}");
-        assert_eq!(deployment["spec"]["template"]["metadata"]["labels"], ours);
-        assert_eq!(of_kind(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], ours);
-        assert_eq!(of_kind(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
-        assert_eq!(of_kind(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"], ours);
-        assert_eq!(of_kind(objects, "NetworkPolicy")["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
-    });
-}
-
-#[test]
-fn manifests_and_configuration_agree() {
-    each_overlay(|_, objects| {
-        let config = yaml(of_kind(objects, "ConfigMap")["data"]["pg2planhat.yaml"].as_str().unwrap()).remove(0);
-        let pod = &of_kind(objects, "Deployment")["spec"]["template"]["spec"];
-        let container = &pod["containers"][0];
-        let number =
-            |text: &Value, unit: &str| text.as_str().unwrap().strip_suffix(unit).unwrap().parse::<i64>().unwrap();
-        assert_eq!(pod["terminationGracePeriodSeconds"], number(&config["shutdown_grace"], "s") + 10);
-        assert!(number(&container["resources"]["limits"]["memory"], "Mi") >= 3 * number(&config["memory"], "MiB"));
-        let port = container["ports"][0]["containerPort"].to_string();
-        assert_eq!(config["admin"]["listen"], format!("0.0.0.0:{port}"));
-        let mounts =
-            |mount: &str| container["volumeMounts"].as_array().unwrap().iter().any(|m| m["mountPath"] == mount);
-        for secret in [&config["source"]["password"]["file"], &config["planhat"]["tenant"]["file"]] {
-            assert!(mounts(secret.as_str().unwrap().rsplit_once('/').unwrap().0), "{secret} is not mounted");
-        }
-        let configured = container["args"][1].as_str().unwrap();
-        assert!(mounts(configured.rsplit_once('/').unwrap().0), "{configured} is not mounted");
-        assert_eq!(container["args"], json!(["--config", "/etc/pg2planhat/pg2planhat.yaml", "run", "--stay"]));
-        let name = of_kind(objects, "ConfigMap")["metadata"]["name"].as_str().unwrap();
-        assert!(name.starts_with("pg2planhat-"), "without the hash a new configuration is no rollout");
-    });
-}
-
-#[test]
-fn no_secret_is_in_the_manifests() {
-    each_overlay(|overlay, objects| {
-        assert!(objects.iter().all(|object| object["kind"] != "Secret"), "{overlay}");
-    });
-}
-
-#[test]
-fn the_operators_component_scrapes_each_pod_once() {
-    let Some(mut kubectl) = tool("kubectl") else { return };
+/// The overlay with a standby and these components, as somebody's own kustomization has it.
+fn with_components(components: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
-    succeed(std::process::Command::new("cp").arg("-r").arg(path("deploy/kubernetes")).arg(folder.path()));
+    for part in ["kubernetes", "prometheus", "grafana"] {
+        succeed(Command::new("cp").arg("-r").arg(path("deploy").join(part)).arg(folder.path()));
+    }
     let mine = folder.path().join("kubernetes/mine");
     std::fs::create_dir(&mine).unwrap();
-    let kustomization = "resources: [../overlays/standby]\ncomponents: [../components/prometheus-operator]\n";
+    let kustomization = format!("resources: [../overlays/standby]\ncomponents: [{components}]\n");
     std::fs::write(mine.join("kustomization.yaml"), kustomization).unwrap();
-    let objects = yaml(&succeed(kubectl.arg("kustomize").arg(&mine)));
-    let deployment = of_kind(&objects, "Deployment");
-    assert!(deployment["spec"]["template"]["metadata"]["annotations"]["prometheus.io/scrape"].is_null());
-    let monitor = &of_kind(&objects, "PodMonitor")["spec"];
-    assert_eq!(monitor["selector"]["matchLabels"], deployment["spec"]["selector"]["matchLabels"]);
-    assert_eq!(
-        monitor["podMetricsEndpoints"][0]["port"],
-        deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"]
-    );
+    built(&mine)
+}
+
+mod needs_kubectl {
+    use super::*;
+
+    mod needs_kubernetes_validate {
+        use super::*;
+
+        #[test]
+        fn every_overlay_is_valid_by_schema() {
+            each_overlay(manifests::are_valid);
+        }
+    }
+
+    #[test]
+    fn pods_are_as_restricted_as_can_be() {
+        each_overlay(manifests::pods_are_as_restricted_as_can_be);
+    }
+
+    #[test]
+    fn probes_and_rollouts_never_wait_for_each_other() {
+        each_overlay(manifests::probes_and_rollouts_never_wait_for_each_other);
+        for (overlay, replicas) in [("single", 1), ("standby", 2)] {
+            let objects = built(&path("deploy/kubernetes/overlays").join(overlay));
+            let deployment = manifests::of_kind(&objects, "Deployment").next().unwrap();
+            assert_eq!(deployment["spec"]["replicas"], replicas, "{overlay}");
+        }
+    }
+
+    #[test]
+    fn selectors_mean_their_pods_and_no_others() {
+        each_overlay(manifests::selectors_mean_their_pods_and_no_others);
+    }
+
+    #[test]
+    fn manifests_and_configuration_agree() {
+        each_overlay(manifests::manifests_and_configuration_agree);
+    }
+
+    #[test]
+    fn no_secret_is_in_the_manifests() {
+        each_overlay(manifests::no_secret_is_in);
+    }
+
+    #[test]
+    fn the_operators_component_scrapes_each_pod_once_and_carries_the_rules() {
+        let objects = with_components("../components/prometheus-operator");
+        manifests::are_as_careful_as_they_say(&objects);
+        assert_eq!(manifests::of_kind(&objects, "PodMonitor").count(), 1);
+        let rules = manifests::of_kind(&objects, "PrometheusRule").next().unwrap();
+        let groups = yaml(&text("deploy/prometheus/rules.yaml")).remove(0)["groups"].take();
+        assert_eq!(
+            rules["spec"]["groups"], groups,
+            "make deploy/kubernetes/components/prometheus-operator/prometheusrule.yaml"
+        );
+    }
+
+    #[test]
+    fn the_dashboards_component_carries_the_dashboard() {
+        let objects = with_components("../components/dashboard");
+        manifests::are_as_careful_as_they_say(&objects);
+        let maps = manifests::of_kind(&objects, "ConfigMap")
+            .filter(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1");
+        let maps: Vec<&Value> = maps.collect();
+        assert_eq!(maps.len(), 1);
+        assert_eq!(maps[0]["data"]["dashboard.json"], text("deploy/grafana/dashboard.json"));
+    }
+
+    #[test]
+    fn components_open_other_ways_through_the_policy() {
+        let plain = built(&path("deploy/kubernetes/overlays/standby"));
+        let objects = with_components("../components/node-local-dns");
+        manifests::are_as_careful_as_they_say(&objects);
+        let policy =
+            |objects: &[Value]| manifests::of_kind(objects, "NetworkPolicy").next().unwrap()["spec"].to_string();
+        assert!(policy(&objects).contains("169.254.20.10/32") && !policy(&plain).contains("169.254.20.10"));
+    }
 }
 
 #[test]
@@ -140,4 +116,21 @@ fn the_image_has_the_version_of_this_program() {
         assert!(text(file).contains(&format!("pg2planhat:{version}\n")), "{file}");
     }
     assert!(text("deploy/Dockerfile").contains(&format!("org.opencontainers.image.version=\"{version}\"")));
+    let chart = text("deploy/helm/pg2planhat/Chart.yaml");
+    assert!(
+        chart.contains(&format!("\nversion: {version}\n")) && chart.contains(&format!("\nappVersion: \"{version}\"\n"))
+    );
+}
+
+/// The one copy of the rules, indented into a PrometheusRule: kustomize cannot read a plain file into an object.
+#[test]
+fn the_operators_rules_are_the_rules() {
+    let rule = text("deploy/kubernetes/components/prometheus-operator/prometheusrule.yaml");
+    let (head, body) = rule.split_once("\nspec:\n").unwrap();
+    assert!(head.contains("kind: PrometheusRule"));
+    let indented: String = text("deploy/prometheus/rules.yaml")
+        .lines()
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
+        .collect();
+    assert_eq!(body, indented, "run `make rules`");
 }

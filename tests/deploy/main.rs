@@ -1,5 +1,6 @@
 //! What operators are given, checked with the tools that they use: promtool, a real Prometheus, kubectl, a schema validator,
-//! hadolint, systemd-analyze. `.ci/tools` brings them; what is missing is skipped loudly, or fails with `DEPLOY_TOOLS=required`.
+//! hadolint, systemd-analyze, helm. `.ci/tools` brings them. A test that needs one has it in its name (`needs_helm`): `.ci/test`
+//! leaves it out where the tool cannot be had, and says so; run without the tool, it fails.
 
 #![allow(unreachable_pub, reason = "the modules of a test are no interface")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
@@ -11,10 +12,14 @@ mod harness;
 
 mod agree;
 mod dashboard;
+mod helm;
 mod image;
 mod kubernetes;
+mod manifests;
 mod names;
-mod outage;
+mod needs_prometheus {
+    mod outage;
+}
 mod prometheus;
 mod rollout;
 mod rules;

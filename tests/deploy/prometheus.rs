@@ -62,9 +62,9 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes `targets`; `None`, said loudly, where there is no Prometheus.
-    pub fn start(targets: &[&str], pace: Pace) -> Option<Prometheus> {
-        let mut command = tool("prometheus")?;
+    /// Scrapes `targets`.
+    pub fn start(targets: &[&str], pace: Pace) -> Prometheus {
+        let mut command = tool("prometheus");
         let (folder, port) = (Scratch::new("prometheus"), Port::reserve());
         std::fs::write(folder.path().join("rules.yaml"), pace.rules()).unwrap();
         let every = pace.interval();
@@ -76,7 +76,7 @@ impl Prometheus {
         command.args(["--config.file=prometheus.yaml", "--storage.tsdb.path=data"]);
         command.arg(format!("--web.listen-address=127.0.0.1:{}", port.number())).current_dir(folder.path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Some(Prometheus { child, port, pace, _folder: folder })
+        Prometheus { child, port, pace, _folder: folder }
     }
 
     /// An instant query's result; `None` while it cannot be asked.

@@ -13,22 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
-fn promtool_accepts_the_rules_and_their_tests() {
+fn the_rules_and_their_tests_are_accepted_needs_promtool() {
     let folder = path("deploy/prometheus");
-    if let Some(mut promtool) = tool("promtool") {
-        succeed(promtool.args(["check", "rules", "rules.yaml"]).current_dir(&folder));
-    }
-    if let Some(mut promtool) = tool("promtool") {
-        succeed(promtool.args(["test", "rules", "rules.test.yaml"]).current_dir(&folder));
-    }
-    if let Some(mut promtool) = tool("promtool") {
-        // What it checks are also the configuration's and the rules' paths, so the container's become ours.
-        let temp = tempfile::tempdir().unwrap();
-        let config =
-            text("deploy/compose/prometheus.yaml").replace("/etc/prometheus/", &format!("{}/", folder.display()));
-        std::fs::write(temp.path().join("prometheus.yaml"), config).unwrap();
-        succeed(promtool.args(["check", "config", "prometheus.yaml"]).current_dir(temp.path()));
-    }
+    succeed(tool("promtool").args(["check", "rules", "rules.yaml"]).current_dir(&folder));
+    succeed(tool("promtool").args(["test", "rules", "rules.test.yaml"]).current_dir(&folder));
+    // What it checks are also the configuration's and the rules' paths, so the container's become ours.
+    let temp = tempfile::tempdir().unwrap();
+    let config = text("deploy/compose/prometheus.yaml").replace("/etc/prometheus/", &format!("{}/", folder.display()));
+    std::fs::write(temp.path().join("prometheus.yaml"), config).unwrap();
+    succeed(tool("promtool").args(["check", "config", "prometheus.yaml"]).current_dir(temp.path()));
 }
 
 fn status() -> Status {
@@ -69,7 +62,7 @@ fn live(metrics: &Metrics, section: &SectionMetrics) {
 }
 
 #[tokio::test]
-async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolves() {
+async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolves_needs_prometheus() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let section = metrics.section("logins");
     metrics.last_wire_message().touch();
@@ -84,7 +77,7 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
         looks: RefreshRequests::default(),
     };
     let server = tokio::spawn(serve(listener, state, std::future::pending()));
-    let Some(prometheus) = Prometheus::start(&[&address], Pace::Hasty) else { return };
+    let prometheus = Prometheus::start(&[&address], Pace::Hasty);
     // Two scrapes before and two after something happened, so that every rate has a value.
     prometheus.until("count_over_time(pg2planhat_leader[1m]) >= 2", true).await;
     live(&metrics, &section);

@@ -2,7 +2,6 @@
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Value};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,20 +15,18 @@ pub fn text(relative: &str) -> String {
     std::fs::read_to_string(path(relative)).unwrap_or_else(|error| panic!("{relative}: {error}"))
 }
 
-/// A command of a tool, from `.ci/tools`'s folder or the PATH; `None`, said loudly, where it is missing.
-pub fn tool(name: &str) -> Option<Command> {
+/// A command of a tool, from `.ci/tools`'s folder or the PATH. The test's name has to say that it needs it, so that it can be
+/// left out where the tool cannot be had: a test that has run without its tool would count as passed.
+pub fn tool(name: &str) -> Command {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    let needs = format!("needs_{}", name.replace('-', "_"));
+    assert!(test.contains(&needs), "{test} uses {name}: have `{needs}` in its name, as the name of a module around it");
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let own = [path("target/tools/bin")];
     let found =
         own.into_iter().chain(std::env::split_paths(&folders)).map(|dir| dir.join(name)).find(|file| file.is_file());
-    if found.is_none() {
-        let required = std::env::var("DEPLOY_TOOLS").is_ok_and(|value| value == "required");
-        assert!(!required, "{name} is missing: run .ci/tools");
-        // Written past the test harness, which would keep what a passing test prints to itself.
-        let line = format!("\n*** SKIPPED, NOT TESTED: {name} is missing; run .ci/tools ***\n");
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
-    }
-    found.map(Command::new)
+    Command::new(found.unwrap_or_else(|| panic!("{name} is missing: run `make test`, or `bash .ci/tools` once")))
 }
 
 /// Runs to the end and gives what it printed; panics with both outputs where it fails.

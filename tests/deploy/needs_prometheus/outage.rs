@@ -16,8 +16,8 @@ const BEFORE: u64 = 20_000;
 const EVERY: Duration = Duration::from_millis(20);
 
 /// A Prometheus that looks at the program, once it has seen it at work.
-async fn watched(app: &App, pace: Pace) -> Option<Prometheus> {
-    let prometheus = Prometheus::start(&[&format!("127.0.0.1:{}", app.admin_port())], pace)?;
+async fn watched(app: &App, pace: Pace) -> Prometheus {
+    let prometheus = Prometheus::start(&[&format!("127.0.0.1:{}", app.admin_port())], pace);
     app.wait_ready().await;
     // Its first scrape of a process has no rate yet; the second has.
     prometheus.until("min(rate(pg2planhat_rows_delivered_total{phase=\"stream\"}[1m])) > 0", true).await;
@@ -25,7 +25,7 @@ async fn watched(app: &App, pace: Pace) -> Option<Prometheus> {
     prometheus.until("min(pg2planhat_slot_seconds_until_lost) > 0", true).await;
     // Health is silent.
     prometheus.quiet().await;
-    Some(prometheus)
+    prometheus
 }
 
 /// Every panel draws something, and where a number is known it is that number.
@@ -100,7 +100,7 @@ async fn an_outage_of_planhat_alerts_and_resolves_and_the_books_balance_in_every
     let scene = Scene::new(BEFORE).await;
     let app = App::run(&scene.config);
     let run = async {
-        let Some(prometheus) = watched(&app, Pace::HastyAndImpatient).await else { return };
+        let prometheus = watched(&app, Pace::HastyAndImpatient).await;
         panels_show_the_run(&prometheus).await;
         outage(&scene, &prometheus).await;
         // The tenant is unknown: halted. It probes, and goes on by itself.
@@ -132,7 +132,7 @@ async fn an_outage_of_postgresql_alerts_and_resolves_and_so_does_the_end_of_the_
     let scene = Scene::new(100).await;
     let app = App::run(&scene.config);
     let run = async {
-        let Some(prometheus) = watched(&app, Pace::Hasty).await else { return };
+        let prometheus = watched(&app, Pace::Hasty).await;
         scene.cluster.stop(Stop::Fast).await;
         prometheus.fires("Pg2planhatStalled").await;
         prometheus.fires("Pg2planhatNotReady").await;
@@ -162,7 +162,7 @@ async fn a_lost_slot_is_said_until_a_person_has_mended_it_and_then_it_goes_on() 
     let scene = Scene::new(100).await;
     let app = App::launch(&scene.config).arguments(&["run", "--stay"]).start();
     let run = async {
-        let Some(prometheus) = watched(&app, Pace::Hasty).await else { return };
+        let prometheus = watched(&app, Pace::Hasty).await;
         // Rows are read and not settled when it happens: they are read again, and counted once.
         scene.sim.queue_fault(SimFault::status(503).times(0));
         prometheus.until("sum(pg2planhat_rows_unsettled) > 50", true).await;
@@ -202,7 +202,7 @@ async fn soak_an_outage_in_real_time_with_the_rules_as_they_are() {
     let scene = Scene::new(BEFORE).await;
     let app = App::run(&scene.config);
     let run = async {
-        let Some(prometheus) = watched(&app, Pace::Real).await else { return };
+        let prometheus = watched(&app, Pace::Real).await;
         let began = Instant::now();
         outage(&scene, &prometheus).await;
         eprintln!("late, fired and resolved within {:?}", began.elapsed());
