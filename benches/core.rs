@@ -14,7 +14,7 @@ use pg2planhat::testing::delivery::Progress;
 use pg2planhat::testing::delivery::SectionDelivery;
 use pg2planhat::testing::delivery::{Action, Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Lsn, Position};
+use pg2planhat::testing::model::{Lsn, Position, SectionId};
 use pg2planhat::testing::planhat::{Answer, Reply, Verdict, read};
 use pg2planhat::testing::postgres::Types;
 use pg2planhat::testing::postgres::{DecodedItem, Decoder};
@@ -102,7 +102,8 @@ fn decode(bencher: Bencher<'_, '_>, bytes: &[u8]) {
 fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
     let now = Duration::from_secs(1);
     let settings = Settings { budget: 64 << 20, halt_probe: Duration::from_secs(60) };
-    let mut engine = Engine::new(vec![SectionDelivery::new(section, Position::default())], Lsn(0), 1, settings);
+    let mut engine =
+        Engine::new([SectionDelivery::new(section, Position::default())].into_iter().collect(), Lsn(0), 1, settings);
     let (mut decoder, types) = (Decoder::default(), Types::default());
     decoder.feed(run.clone());
     let mut bytes = 0;
@@ -117,7 +118,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
                 let columns = types.columns(&table.columns);
                 let mapping = Mapping::compile(section, config.planhat.bulk_activity_names, &columns);
                 let mapping = Ok(Rc::new(mapping.expect("the mapping fits the recorded table")));
-                engine.set_routes(table.oid, vec![Route { lane: 0, mapping }]);
+                engine.set_routes(table.oid, vec![Route { section: SectionId(0), mapping }]);
             }
             Some(DecodedItem::Ignored(_)) => {}
         }
@@ -128,17 +129,17 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
     while let Some(action) = engine.next_action() {
         match action {
             Action::Write(number, _) => engine.durable(number),
-            Action::Send { lane, id, body } => {
+            Action::Send { section, id, body } => {
                 bytes += body.len();
                 let answer = Answer { verdict: Verdict::Received, status: Some(200), message: String::new() };
-                engine.verdict(lane, id, &answer, later, 0.5);
+                engine.verdict(section, id, &answer, later, 0.5);
             }
             Action::Confirm(_)
             | Action::Settled(..)
             | Action::Retry(..)
             | Action::InDoubt(..)
             | Action::Rewind
-            | Action::Halted(_) => {}
+            | Action::Stopped(_) => {}
         }
         engine.pump(later);
     }
@@ -180,14 +181,14 @@ fn progress(bencher: Bencher<'_, '_>) {
         for at in 1..=1_000u64 {
             let position = Position { final_lsn: Lsn(at * 100), ordinal: 0 };
             progress.begin(position.final_lsn);
-            progress.admit(0, position);
+            progress.admit(SectionId(0), position);
             progress.commit(Lsn(at * 100 + 50));
             if at % 100 == 0 {
-                progress.settle(0, position);
+                progress.settle(SectionId(0), position);
                 black_box(progress.advance());
             }
         }
-        progress.mark()
+        progress.checkpoint()
     });
 }
 

@@ -23,7 +23,7 @@ pub mod config {
 
 pub mod delivery {
     pub use crate::delivery::checkpoint::Progress;
-    pub use crate::delivery::section::{BackfillQueue, Chunk, SectionDelivery, StopReason};
+    pub use crate::delivery::section::{BackfillQueue, Chunk, SectionDelivery, Trouble};
     pub use crate::delivery::{Action, Engine, Route, Settings};
 }
 
@@ -33,7 +33,8 @@ pub mod mapping {
 
 pub mod model {
     pub use crate::model::{
-        Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, Rows, SectionName, Type, Value,
+        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, Rows,
+        SectionId, SectionName, Type, Value,
     };
 }
 

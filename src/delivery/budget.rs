@@ -1,15 +1,15 @@
-//! What it holds: the budget, the drain, what is settled, and memory given back by lanes that cannot send. Pure.
+//! What it holds: the budget, the drain, what is settled, and memory given back by sections that cannot send. Pure.
 
 use crate::delivery::*;
 
 impl Engine {
-    /// Bytes held by all lanes and by writes that are not durable, chunks that wait for the stream not counted: those have a
+    /// Bytes held by all sections and by writes that are not durable, chunks that wait for the stream not counted: those have a
     /// share of their own, or a full budget would stop the stream that they wait for.
     pub fn buffered(&self) -> usize {
-        self.lanes.iter().map(SectionDelivery::weight).sum::<usize>() + self.pending_weight
+        self.sections.iter().map(SectionDelivery::weight).sum::<usize>() + self.pending_weight
     }
 
-    /// Whether more of the stream may be read: lanes hold less than the budget.
+    /// Whether more of the stream may be read: sections hold less than the budget.
     pub fn wants_rows(&self) -> bool {
         !self.draining && self.buffered() < self.settings.budget
     }
@@ -22,17 +22,17 @@ impl Engine {
     /// Whether a drain has done what can be done: no request under way, nothing unwritten, nothing left to send but
     /// what waits for a sink that does not take it.
     pub fn is_drained(&self) -> bool {
-        let quiet = |lane: &SectionDelivery| match lane.stage() {
-            DeliveryStage::Idle => lane.is_empty() || lane.paused,
+        let quiet = |section: &SectionDelivery| match section.stage() {
+            DeliveryStage::Idle => section.is_empty() || section.is_paused(),
             DeliveryStage::Waiting { .. } => true,
             DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_) => false,
         };
-        self.pending.is_empty() && self.actions.is_empty() && self.lanes.iter().all(quiet)
+        self.pending.is_empty() && self.actions.is_empty() && self.sections.iter().all(quiet)
     }
 
     /// Everything before this is settled.
     pub fn settled_lsn(&self) -> Lsn {
-        self.progress.mark()
+        self.progress.checkpoint()
     }
 
     /// What was last confirmed to the slot.
@@ -64,46 +64,42 @@ impl Engine {
 
     /// When the oldest row that waits was taken in.
     pub fn oldest(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(SectionDelivery::oldest).min()
+        self.sections.iter().filter_map(SectionDelivery::oldest).min()
     }
 
-    /// Lets lanes that cannot send give back their memory, where others could go on: their streamed rows will be read
+    /// Lets sections that cannot send give back their memory, where others could go on: their streamed rows will be read
     /// again. Returns whether anything was shed.
     pub fn shed(&mut self) -> bool {
-        if self.draining || self.lanes.iter().all(SectionDelivery::is_stuck) {
+        if self.draining || self.sections.iter().all(|section| !section.takes_rows() || section.is_stuck()) {
             return false;
         }
         let mut any = false;
-        for index in 0..self.lanes.len() {
-            let lane = &mut self.lanes[index];
-            if !lane.is_stuck() || lane.shut.is_some() {
+        for id in self.sections.ids() {
+            let section = &mut self.sections[id];
+            if !section.is_stuck() || !section.takes_rows() {
                 continue;
             }
-            if let Some(first) = lane.shed() {
-                self.progress.retract_after(index, first.before());
-                self.progress.pin(index, first);
+            if let Some(first) = section.shed() {
+                self.progress.retract_after(id, first.before());
+                self.progress.hold_back(id, first);
                 any = true;
             }
         }
         any
     }
 
-    /// Lanes that had shed and can send again take rows again; the stream must be read from the checkpoint.
-    pub fn unshed(&mut self) {
+    /// Sections that had shed and can send again take rows again; the stream must be read from the checkpoint.
+    pub fn resume_shed(&mut self) {
         let mut any = false;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if matches!(lane.shut, Some(StopReason::Shed))
-                && !lane.paused
-                && matches!(lane.stage(), DeliveryStage::Idle)
-            {
-                lane.shut = None;
-                self.progress.unpin(index);
+        for id in self.sections.ids() {
+            if self.sections[id].resume_shed() {
+                self.progress.release(id);
                 any = true;
             }
         }
         if any {
-            // From this moment on, not from the new connection's: in between the mark must not pass what was left out, and no
-            // chunk may rely on keys that nobody noted.
+            // From this moment on, not from the new connection's: in between the checkpoint must not pass what was left out, and
+            // no chunk may rely on keys that nobody noted.
             self.stale = true;
             self.transaction = None;
             self.progress.restart();

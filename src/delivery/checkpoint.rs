@@ -1,8 +1,8 @@
 //! Which LSN is safe to confirm. Pure.
 //!
-//! * In: transactions and keepalives as the stream brings them, rows admitted to lanes, and what lanes have settled.
-//! * Out: the mark: everything before it is settled.
-//! * Never: a mark past an unsettled row, past an open transaction, past what was received, or behind an earlier mark.
+//! * In: transactions and keepalives as the stream brings them, rows admitted to sections, and what sections have settled.
+//! * Out: the checkpoint: everything before it is settled.
+//! * Never: a checkpoint past an unsettled row, past an open transaction, past what was received, or behind an earlier one.
 //!
 //! Facts it rests on (tried on 15.18): confirming a transaction's `end_lsn` stops it from coming again, confirming its
 //! `commit_lsn` does not; the keepalive right after a COMMIT already carries its `end_lsn`, so a keepalive says nothing
@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Lsn, Position};
+use crate::model::{BySection, Lsn, Position, SectionId};
 
 /// A place up to which the slot may move once every transaction up to `after` is settled.
 #[derive(Clone, Copy, Debug)]
@@ -19,19 +19,19 @@ struct Boundary {
     end: Lsn,
 }
 
-/// What one lane has admitted and not settled.
+/// What one section has admitted and not settled.
 #[derive(Debug, Default)]
 struct Outstanding {
     /// `final_lsn` of each transaction with unsettled rows, and the ordinal of the last row admitted of it.
     transactions: VecDeque<Position>,
-    /// Nothing from here on is admitted (the lane sheds rows, or cannot map them): the mark may not pass.
-    pinned: Option<Position>,
+    /// Nothing from here on is admitted (the section sheds rows, or cannot map them): the checkpoint may not pass.
+    held_back: Option<Position>,
 }
 
-/// The progress of one slot over all lanes.
+/// The progress of one slot over all sections.
 #[derive(Debug)]
 pub struct Progress {
-    lanes: Vec<Outstanding>,
+    sections: BySection<Outstanding>,
     boundaries: VecDeque<Boundary>,
     /// The transaction being received.
     open: Option<Lsn>,
@@ -39,35 +39,29 @@ pub struct Progress {
     last: Lsn,
     /// All commits before this were received whole.
     received: Lsn,
-    mark: Lsn,
+    checkpoint: Lsn,
 }
 
 impl Progress {
     /// Progress that resumes at the durable checkpoint.
-    pub fn new(lanes: usize, checkpoint: Lsn) -> Progress {
+    pub fn new(sections: usize, checkpoint: Lsn) -> Progress {
         Progress {
-            lanes: (0..lanes).map(|_| Outstanding::default()).collect(),
+            sections: (0..sections).map(|_| Outstanding::default()).collect(),
             boundaries: VecDeque::new(),
             open: None,
             last: Lsn::ZERO,
             received: checkpoint,
-            mark: checkpoint,
+            checkpoint,
         }
     }
 
-    /// Adds a lane; returns its index.
-    pub fn add_lane(&mut self) -> usize {
-        self.lanes.push(Outstanding::default());
-        self.lanes.len() - 1
-    }
-
-    /// The stream starts over at the mark, or before it (a new connection). What was admitted stays admitted; but what was
-    /// received beyond the mark counts as such only when it has come again: lanes may have left rows of it out.
+    /// The stream starts over at the checkpoint, or before it (a new connection). What was admitted stays admitted; but what was
+    /// received beyond the checkpoint counts as such only when it has come again: sections may have left rows of it out.
     pub fn restart(&mut self) {
         self.open = None;
         self.boundaries.clear();
         self.last = Lsn::ZERO;
-        self.received = self.mark;
+        self.received = self.checkpoint;
     }
 
     /// A transaction begins.
@@ -75,24 +69,24 @@ impl Progress {
         self.open = Some(final_lsn);
     }
 
-    /// A row of the open transaction waits in `lane`.
-    pub fn admit(&mut self, lane: usize, position: Position) {
-        let transactions = &mut self.lanes[lane].transactions;
+    /// A row of the open transaction waits in `section`.
+    pub fn admit(&mut self, section: SectionId, position: Position) {
+        let transactions = &mut self.sections[section].transactions;
         match transactions.back_mut() {
             Some(last) if last.final_lsn == position.final_lsn => last.ordinal = last.ordinal.max(position.ordinal),
             Some(_) | None => transactions.push_back(position),
         }
     }
 
-    /// From `position` on `lane` takes nothing: the mark stays before it until [`Progress::unpin`].
-    pub fn pin(&mut self, lane: usize, position: Position) {
-        let pinned = &mut self.lanes[lane].pinned;
-        *pinned = Some(pinned.map_or(position, |earlier| earlier.min(position)));
+    /// From `position` on `section` takes nothing: the checkpoint stays before it until [`Progress::release`].
+    pub fn hold_back(&mut self, section: SectionId, position: Position) {
+        let held_back = &mut self.sections[section].held_back;
+        *held_back = Some(held_back.map_or(position, |earlier| earlier.min(position)));
     }
 
-    /// Rows admitted to `lane` after `position` are dropped unsettled; they must come again.
-    pub fn retract_after(&mut self, lane: usize, position: Position) {
-        let transactions = &mut self.lanes[lane].transactions;
+    /// Rows admitted to `section` after `position` are dropped unsettled; they must come again.
+    pub fn retract_after(&mut self, section: SectionId, position: Position) {
+        let transactions = &mut self.sections[section].transactions;
         while transactions.back().is_some_and(|last| last.final_lsn > position.final_lsn) {
             transactions.pop_back();
         }
@@ -103,10 +97,10 @@ impl Progress {
         }
     }
 
-    /// `lane` takes rows again. The stream must bring those left out once more, from the mark on: [`Progress::restart`]
+    /// `section` takes rows again. The stream must bring those left out once more, from the checkpoint on: [`Progress::restart`]
     /// belongs to it.
-    pub fn unpin(&mut self, lane: usize) {
-        self.lanes[lane].pinned = None;
+    pub fn release(&mut self, section: SectionId) {
+        self.sections[section].held_back = None;
     }
 
     /// The open transaction ends at `end_lsn`.
@@ -132,35 +126,35 @@ impl Progress {
         }
     }
 
-    /// Every row admitted to `lane` up to `through` is settled.
-    pub fn settle(&mut self, lane: usize, through: Position) {
-        let transactions = &mut self.lanes[lane].transactions;
+    /// Every row admitted to `section` up to `through` is settled.
+    pub fn settle(&mut self, section: SectionId, through: Position) {
+        let transactions = &mut self.sections[section].transactions;
         while transactions.front().is_some_and(|first| *first <= through) {
             transactions.pop_front();
         }
     }
 
-    /// Moves the mark as far as it may go, and returns it.
+    /// Moves the checkpoint as far as it may go, and returns it.
     pub fn advance(&mut self) -> Lsn {
         let oldest = self.oldest_unsettled();
         while let Some(first) = self.boundaries.front() {
             if oldest.is_some_and(|oldest| first.after >= oldest) {
                 break;
             }
-            self.mark = self.mark.max(first.end);
+            self.checkpoint = self.checkpoint.max(first.end);
             self.boundaries.pop_front();
         }
-        self.mark
+        self.checkpoint
     }
 
     /// `final_lsn` of the oldest transaction with an unsettled row.
     pub fn oldest_unsettled(&self) -> Option<Lsn> {
-        let first = |lane: &Outstanding| {
-            let admitted = lane.transactions.front().map(|first| first.final_lsn);
-            let pinned = lane.pinned.map(|position| position.final_lsn);
-            [admitted, pinned].into_iter().flatten().min()
+        let first = |section: &Outstanding| {
+            let admitted = section.transactions.front().map(|first| first.final_lsn);
+            let held_back = section.held_back.map(|position| position.final_lsn);
+            [admitted, held_back].into_iter().flatten().min()
         };
-        self.lanes.iter().filter_map(first).min()
+        self.sections.iter().filter_map(first).min()
     }
 
     /// The stream has been read past every commit before this.
@@ -169,8 +163,8 @@ impl Progress {
     }
 
     /// Everything before this is settled.
-    pub fn mark(&self) -> Lsn {
-        self.mark
+    pub fn checkpoint(&self) -> Lsn {
+        self.checkpoint
     }
 
     /// Nothing waits anywhere, and no transaction is open.
@@ -192,13 +186,13 @@ mod tests {
     fn case_08_a_keepalive_does_not_pass_an_undelivered_row() {
         let mut progress = Progress::new(1, Lsn(10));
         progress.begin(Lsn(100));
-        progress.admit(0, at(100, 0));
+        progress.admit(SectionId(0), at(100, 0));
         progress.keepalive(Lsn(500)); // inside the transaction: says nothing
         progress.commit(Lsn(110));
         progress.keepalive(Lsn(110));
         progress.keepalive(Lsn(300));
         assert_eq!(progress.advance(), Lsn(10));
-        progress.settle(0, at(100, 0));
+        progress.settle(SectionId(0), at(100, 0));
         assert_eq!(progress.advance(), Lsn(300));
     }
 
@@ -206,31 +200,31 @@ mod tests {
     fn a_row_settled_before_its_commit_arrives_confirms_nothing_yet() {
         let mut progress = Progress::new(1, Lsn(10));
         progress.begin(Lsn(100));
-        progress.admit(0, at(100, 0));
-        progress.settle(0, at(100, 0));
+        progress.admit(SectionId(0), at(100, 0));
+        progress.settle(SectionId(0), at(100, 0));
         assert_eq!(progress.advance(), Lsn(10));
-        progress.admit(0, at(100, 1));
+        progress.admit(SectionId(0), at(100, 1));
         progress.commit(Lsn(110));
         assert_eq!(progress.advance(), Lsn(10));
-        progress.settle(0, at(100, 1));
+        progress.settle(SectionId(0), at(100, 1));
         assert_eq!(progress.advance(), Lsn(110));
     }
 
     #[test]
-    fn a_pinned_lane_holds_the_mark_and_only_that() {
+    fn a_section_held_back_holds_the_checkpoint_and_only_that() {
         let mut progress = Progress::new(2, Lsn(10));
         for (final_lsn, lane) in [(100, 0), (200, 1), (300, 0)] {
             progress.begin(Lsn(final_lsn));
             if lane == 1 {
-                progress.pin(1, at(final_lsn, 0))
+                progress.hold_back(SectionId(1), at(final_lsn, 0))
             } else {
-                progress.admit(lane, at(final_lsn, 0))
+                progress.admit(SectionId(lane), at(final_lsn, 0))
             }
             progress.commit(Lsn(final_lsn + 10));
         }
-        progress.settle(0, at(300, 0));
+        progress.settle(SectionId(0), at(300, 0));
         assert_eq!(progress.advance(), Lsn(110));
-        progress.unpin(1);
+        progress.release(SectionId(1));
         progress.restart();
         assert_eq!(
             (progress.advance(), progress.received()),
@@ -238,16 +232,16 @@ mod tests {
             "the row left out has not come yet"
         );
         progress.begin(Lsn(200));
-        progress.admit(1, at(200, 0));
+        progress.admit(SectionId(1), at(200, 0));
         progress.commit(Lsn(210));
         progress.begin(Lsn(300));
         progress.commit(Lsn(310));
         assert_eq!(progress.advance(), Lsn(110));
-        progress.settle(1, at(200, 0));
+        progress.settle(SectionId(1), at(200, 0));
         assert_eq!(progress.advance(), Lsn(310));
     }
 
-    /// A model of a WAL with transactions over three lanes, and of what happens to them.
+    /// A model of a WAL with transactions over three sections, and of what happens to them.
     #[derive(Clone, Debug)]
     enum Step {
         Transaction(Vec<usize>),
@@ -267,7 +261,7 @@ mod tests {
         ]
     }
 
-    /// The world: every transaction with its rows' lanes, and per lane what is settled and what waits.
+    /// The world: every transaction with its rows' sections, and per lane what is settled and what waits.
     struct World {
         progress: Progress,
         wal: Vec<(Lsn, Lsn, Vec<usize>)>,
@@ -289,7 +283,7 @@ mod tests {
                     let position = Position { final_lsn, ordinal: ordinal as u64 };
                     if position > self.admitted[lane] {
                         self.admitted[lane] = position;
-                        self.progress.admit(lane, position);
+                        self.progress.admit(SectionId(lane), position);
                         self.waiting[lane].push_back(position);
                     }
                     self.check();
@@ -300,17 +294,20 @@ mod tests {
         }
 
         fn check(&mut self) {
-            let before = self.progress.mark();
-            let mark = self.progress.advance();
-            assert!(mark >= before, "the mark moved back");
-            assert!(mark <= Lsn(self.end), "the mark is past what there is");
+            let before = self.progress.checkpoint();
+            let checkpoint = self.progress.advance();
+            assert!(checkpoint >= before, "the checkpoint moved back");
+            assert!(checkpoint <= Lsn(self.end), "the checkpoint is past what there is");
             for (final_lsn, end_lsn, rows) in &self.wal {
                 for (ordinal, lane) in rows.iter().enumerate() {
                     let position = Position { final_lsn: *final_lsn, ordinal: ordinal as u64 };
-                    assert!(*end_lsn > mark || position <= self.settled[*lane], "{position} is confirmed, not settled");
+                    assert!(
+                        *end_lsn > checkpoint || position <= self.settled[*lane],
+                        "{position} is confirmed, not settled"
+                    );
                 }
             }
-            self.checkpoint = mark;
+            self.checkpoint = checkpoint;
         }
 
         fn settle(&mut self, lane: usize, rows: usize) {
@@ -320,7 +317,7 @@ mod tests {
             }
             if let Some(through) = through {
                 self.settled[lane] = self.settled[lane].max(through);
-                self.progress.settle(lane, through);
+                self.progress.settle(SectionId(lane), through);
             }
             self.check();
         }
@@ -328,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_mark_is_never_past_an_unsettled_row_and_always_reaches_the_end(steps in proptest::collection::vec(step(), 0..60)) {
+        fn the_checkpoint_is_never_past_an_unsettled_row_and_always_reaches_the_end(steps in proptest::collection::vec(step(), 0..60)) {
             let mut world = World {
                 progress: Progress::new(3, Lsn(1)), wal: vec![], end: 1,
                 admitted: Default::default(), settled: Default::default(), waiting: Default::default(), checkpoint: Lsn(1),

@@ -1,4 +1,4 @@
-//! What comes in: the stream's rows and boundaries, and the chunks of key ranges. Pure.
+//! What comes in: the stream's rows and boundaries, and the chunks of backfills. Pure.
 
 use crate::delivery::*;
 
@@ -32,21 +32,21 @@ impl Engine {
         *next += 1;
         let Some(routes) = self.routes.get(&oid) else { return };
         for route in routes {
-            let lane = &mut self.lanes[route.lane];
+            let section = &mut self.sections[route.section];
             match &route.mapping {
-                Ok(mapping) if lane.shut.is_none() => {
-                    if lane.admit(mapping, row, position, *micros, now) {
-                        self.progress.admit(route.lane, position);
+                Ok(mapping) if section.takes_rows() => {
+                    if section.admit(mapping, row, position, *micros, now) {
+                        self.progress.admit(route.section, position);
                     }
                 }
                 mapping => {
-                    if position > lane.admitted() {
-                        self.progress.pin(route.lane, position);
-                        if let Err((what, remedy)) = mapping
-                            && !matches!(lane.shut, Some(StopReason::Mapping(..)))
+                    if position > section.admitted() {
+                        self.progress.hold_back(route.section, position);
+                        if let Err(trouble) = mapping
+                            && !section.is_stopped()
                         {
-                            lane.shut = Some(StopReason::Mapping(what.clone(), remedy.clone()));
-                            self.actions.push_back(Action::Halted(route.lane));
+                            section.stop(trouble.clone());
+                            self.actions.push_back(Action::Stopped(route.section));
                         }
                     }
                 }
@@ -67,28 +67,16 @@ impl Engine {
         }
     }
 
-    // ---- key ranges ----
+    // ---- backfills ----
 
-    /// How a lane's chunks become items.
-    pub fn set_range_mapping(&mut self, lane: usize, mapping: Rc<Mapping>) {
-        self.range_mappings[lane] = Some(mapping);
-    }
-
-    /// How a lane's chunks become items.
-    pub fn range_mapping(&self, lane: usize) -> Option<Rc<Mapping>> {
-        self.range_mappings[lane].clone()
-    }
-
-    /// A chunk of a lane's range was read.
-    pub fn chunk(&mut self, lane: usize, chunk: Chunk) {
-        if let Some(range) = &mut self.lanes[lane].range {
-            range.push_chunk(chunk);
-        }
+    /// A chunk of a section's backfill was read.
+    pub fn chunk(&mut self, section: SectionId, chunk: Chunk) {
+        self.sections[section].push_chunk(chunk);
     }
 
     /// The smallest WAL position that a chunk waits for and that the stream has not passed: worth a ping.
     pub fn waits_for(&self) -> Option<Lsn> {
-        let waits = self.lanes.iter().filter_map(|lane| lane.range.as_ref()?.waits_for());
+        let waits = self.sections.iter().filter_map(|section| section.backfill()?.waits_for());
         waits.filter(|lsn| *lsn > self.progress.received()).min()
     }
 }

@@ -1,6 +1,6 @@
 //! The pure heart: rows and answers in, writes, requests and confirmations out. No I/O, no clock, no randomness.
 //!
-//! * In: what the stream and the key ranges bring, answers of the sink, durability of writes, the clock's reading.
+//! * In: what the stream and the backfills bring, answers of the sink, durability of writes, the clock's reading.
 //! * Out: [`Action`]s, in the order in which they must be begun.
 //! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
 
@@ -19,21 +19,21 @@ use bytes::Bytes;
 
 use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::checkpoint::Progress;
-use crate::delivery::section::{Chunk, DeliveryStage, DeliveryStep, SectionDelivery, Settled, StopReason};
+use crate::delivery::section::{Chunk, DeliveryStage, DeliveryStep, SectionDelivery, Settled, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{Lsn, Position, Row};
+use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName};
 use crate::planhat::{Answer, Verdict};
 use crate::state::Op;
 
-/// What the corridor must do.
+/// What the event loop must do.
 #[derive(Debug)]
 pub enum Action {
     /// Write these in one transaction; say [`Engine::durable`] when it is done. Writes keep their order.
     Write(u64, Vec<Op>),
     /// Make this request; say [`Engine::verdict`] when it has ended.
     Send {
-        /// Which lane.
-        lane: usize,
+        /// Whose batch it is.
+        section: SectionId,
         /// The ledger id, to be given back.
         id: i64,
         /// The request's body.
@@ -42,23 +42,23 @@ pub enum Action {
     /// The slot may move here.
     Confirm(Lsn),
     /// A batch is settled, durably.
-    Settled(usize, Settled),
+    Settled(SectionId, Settled),
     /// A request must be repeated, or an item was halved: for metrics (`retries_total`).
-    Retry(usize, Verdict),
+    Retry(SectionId, Verdict),
     /// Rows of a batch are in doubt.
-    InDoubt(usize, u64),
+    InDoubt(SectionId, u64),
     /// The stream must be read again from the checkpoint: rows were shed.
     Rewind,
-    /// A row came that the mapping does not fit: the lane is shut.
-    Halted(usize),
+    /// A row came that the mapping does not fit: the section is stopped.
+    Stopped(SectionId),
 }
 
 /// What follows once a write is durable.
 #[derive(Debug)]
 enum Effect {
-    Request(usize, i64),
+    Request(SectionId, i64),
     Confirm(Lsn),
-    Settled(usize, Settled),
+    Settled(SectionId, Settled),
 }
 
 /// A write that is not known to be durable.
@@ -79,31 +79,29 @@ fn weight(op: &Op) -> usize {
 /// Settings of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Bytes that all lanes together may hold.
+    /// Bytes that all sections together may hold.
     pub budget: usize,
     /// How often a halted section probes.
     pub halt_probe: Duration,
 }
 
-/// A lane's mapping for one table, as that table is now.
+/// A section's mapping for one table, as that table is now.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The lane.
-    pub lane: usize,
-    /// How its rows become items; or why they cannot, and the remedy: the first such row that is not settled shuts the lane.
-    /// Not the table's description: after a restart it may come for rows that were settled long ago.
-    pub mapping: Result<Rc<Mapping>, (String, String)>,
+    /// The section.
+    pub section: SectionId,
+    /// How its rows become items; or why they cannot: the first such row that is not settled stops the section. Not the
+    /// table's description: after a restart it may come for rows that were settled long ago.
+    pub mapping: Result<Rc<Mapping>, Trouble>,
 }
 
 /// The pure heart.
 #[derive(Debug)]
 pub struct Engine {
-    /// One per section that is on.
-    pub lanes: Vec<SectionDelivery>,
+    sections: BySection<SectionDelivery>,
     progress: Progress,
     /// Few, and asked for each row: ordered, not hashed.
     routes: BTreeMap<u32, Vec<Route>>,
-    range_mappings: Vec<Option<Rc<Mapping>>>,
     settings: Settings,
     next_delivery: i64,
     next_write: u64,
@@ -115,9 +113,9 @@ pub struct Engine {
     stale: bool,
     written: Lsn,
     confirmed: Lsn,
-    /// The last mark written may lie before rows that are settled since.
-    settled_since_mark: bool,
-    last_mark: Duration,
+    /// The last checkpoint written may lie before rows that are settled since.
+    settled_since_checkpoint: bool,
+    last_checkpoint: Duration,
     draining: bool,
     floors: VecDeque<(Lsn, u64)>,
 }
@@ -127,15 +125,19 @@ pub struct Engine {
 const WORTH_A_WRITE: u64 = 1024;
 
 /// The least time between two checkpoints that only follow the WAL of others.
-const MARK_EVERY: Duration = Duration::from_secs(3);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
-    pub fn new(lanes: Vec<SectionDelivery>, checkpoint: Lsn, next_delivery: i64, settings: Settings) -> Engine {
+    pub fn new(
+        sections: BySection<SectionDelivery>,
+        checkpoint: Lsn,
+        next_delivery: i64,
+        settings: Settings,
+    ) -> Engine {
         Engine {
-            progress: Progress::new(lanes.len(), checkpoint),
-            range_mappings: vec![None; lanes.len()],
-            lanes,
+            progress: Progress::new(sections.count(), checkpoint),
+            sections,
             routes: BTreeMap::new(),
             settings,
             next_delivery,
@@ -147,31 +149,59 @@ impl Engine {
             stale: false,
             written: checkpoint,
             confirmed: checkpoint,
-            settled_since_mark: false,
-            last_mark: Duration::ZERO,
+            settled_since_checkpoint: false,
+            last_checkpoint: Duration::ZERO,
             draining: false,
             floors: VecDeque::new(),
         }
     }
 
+    // ---- the sections ----
+
+    /// One section.
+    pub fn section(&self, id: SectionId) -> &SectionDelivery {
+        &self.sections[id]
+    }
+
+    /// One section, to be switched or given rows out of quarantine.
+    pub fn section_mut(&mut self, id: SectionId) -> &mut SectionDelivery {
+        &mut self.sections[id]
+    }
+
+    /// All sections with their ids, in the order of the configuration.
+    pub fn sections(&self) -> impl Iterator<Item = (SectionId, &SectionDelivery)> {
+        self.sections.entries()
+    }
+
+    /// The ids of all sections.
+    pub fn section_ids(&self) -> impl Iterator<Item = SectionId> + use<> {
+        self.sections.ids()
+    }
+
+    /// The section of this name.
+    pub fn section_named(&self, name: &SectionName) -> Option<SectionId> {
+        self.sections.entries().find(|(_, section)| section.name() == name).map(|(id, _)| id)
+    }
+
     // ---- the sink ----
 
     /// A request has ended.
-    pub fn verdict(&mut self, lane: usize, id: i64, answer: &Answer, now: Duration, random: f64) {
-        let under_way = matches!(self.lanes[lane].stage(), DeliveryStage::Requesting(sending) if sending.id == id);
+    pub fn verdict(&mut self, section: SectionId, id: i64, answer: &Answer, now: Duration, random: f64) {
+        let under_way =
+            matches!(self.sections[section].stage(), DeliveryStage::Requesting(sending) if sending.id == id);
         if !under_way {
             return;
         }
-        let step = self.lanes[lane].verdict(answer, now, self.settings.halt_probe, random);
+        let step = self.sections[section].verdict(answer, now, self.settings.halt_probe, random);
         if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
-            self.actions.push_back(Action::Retry(lane, answer.verdict.clone()));
+            self.actions.push_back(Action::Retry(section, answer.verdict.clone()));
         }
         if matches!(answer.verdict, Verdict::Unknown) {
-            let rows = self.lanes[lane].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
+            let rows = self.sections[section].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
             let held = step.settled.as_ref().map_or(0, |settled| settled.in_doubt);
-            self.actions.push_back(Action::InDoubt(lane, rows.max(held)));
+            self.actions.push_back(Action::InDoubt(section, rows.max(held)));
         }
-        self.follow(lane, step, now);
+        self.follow(section, step, now);
     }
 
     /// A write is durable, and all before it.
@@ -186,9 +216,9 @@ impl Engine {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Request(lane, id) => {
-                if let Some(body) = self.lanes[lane].request(id) {
-                    self.actions.push_back(Action::Send { lane, id, body });
+            Effect::Request(section, id) => {
+                if let Some(body) = self.sections[section].request(id) {
+                    self.actions.push_back(Action::Send { section, id, body });
                 }
             }
             Effect::Confirm(lsn) => {
@@ -197,9 +227,9 @@ impl Engine {
                     self.actions.push_back(Action::Confirm(lsn));
                 }
             }
-            Effect::Settled(lane, settled) => {
-                self.lanes[lane].count(&settled);
-                self.actions.push_back(Action::Settled(lane, settled));
+            Effect::Settled(section, settled) => {
+                self.sections[section].count(&settled);
+                self.actions.push_back(Action::Settled(section, settled));
             }
         }
     }
@@ -209,114 +239,104 @@ impl Engine {
     /// Does everything that is due: chunks whose wait is over, batches to announce, waits that end, the checkpoint.
     pub fn pump(&mut self, now: Duration) {
         let received = self.progress.received();
-        for index in 0..self.lanes.len() {
-            self.take_chunks(index, received, now);
-            let lane = &mut self.lanes[index];
-            if !self.draining
-                && let Some((op, id)) = lane.wake(now, &mut self.next_delivery)
-            {
-                self.write(vec![op], vec![Effect::Request(index, id)]);
+        for id in self.sections.ids() {
+            let section = &mut self.sections[id];
+            if !self.draining {
+                section.take_chunks(received, now);
+                if let Some((op, delivery)) = section.wake(now, &mut self.next_delivery) {
+                    self.write(vec![op], vec![Effect::Request(id, delivery)]);
+                }
             }
-            self.start_batches(index, now);
+            self.start_batches(id, now);
         }
-        self.checkpoint(now);
+        self.write_checkpoint(now);
     }
 
-    fn take_chunks(&mut self, index: usize, received: Lsn, now: Duration) {
-        let Some(mapping) = self.range_mappings[index].clone().filter(|_| !self.draining) else { return };
-        let lane = &mut self.lanes[index];
-        while lane.takes_chunks()
-            && let Some(chunk) = lane.range.as_mut().and_then(|range| range.pop_chunk(received))
-        {
-            lane.admit_chunk(&mapping, &chunk, now);
-        }
-    }
-
-    /// Starts the lane's next batch, and settles at once those without items.
-    fn start_batches(&mut self, index: usize, now: Duration) {
+    /// Starts the section's next batch, and settles at once those without items.
+    fn start_batches(&mut self, section: SectionId, now: Duration) {
         let force = self.draining || self.buffered() >= self.settings.budget;
-        while let Some(batch) = self.lanes[index].next_batch(now, force) {
+        while let Some(batch) = self.sections[section].next_batch(now, force) {
             if batch.is_empty() {
-                let step = self.lanes[index].settle_unsent(batch);
-                self.follow(index, step, now);
+                let step = self.sections[section].settle_unsent(batch);
+                self.follow(section, step, now);
             } else {
-                let (op, id) = self.announce(index, batch);
-                self.write(vec![op], vec![Effect::Request(index, id)]);
+                let (op, id) = self.announce(section, batch);
+                self.write(vec![op], vec![Effect::Request(section, id)]);
             }
         }
     }
 
-    fn announce(&mut self, index: usize, batch: Batch) -> (Op, i64) {
+    fn announce(&mut self, section: SectionId, batch: Batch) -> (Op, i64) {
         let id = self.next_delivery;
         self.next_delivery += 1;
-        (self.lanes[index].announce(batch, id, 1), id)
+        (self.sections[section].announce(batch, id, 1), id)
     }
 
-    /// Writes what a step asks for, the checkpoint and the lane's next announcement with it.
-    fn follow(&mut self, index: usize, mut step: DeliveryStep, now: Duration) {
+    /// Writes what a step asks for, the checkpoint and the section's next announcement with it.
+    fn follow(&mut self, section: SectionId, mut step: DeliveryStep, now: Duration) {
         loop {
             let DeliveryStep { mut ops, settled, again, again_id } = step;
             let mut effects = Vec::new();
             if let Some(settled) = settled {
                 if let SettledUpTo::Stream(position) = settled.through {
-                    self.progress.settle(index, position);
-                    self.settled_since_mark = true;
+                    self.progress.settle(section, position);
+                    self.settled_since_checkpoint = true;
                 }
-                effects.push(Effect::Settled(index, settled));
+                effects.push(Effect::Settled(section, settled));
             }
             let mut unsent = None;
             if let (Some(batch), Some(id)) = (again, again_id) {
-                ops.push(self.lanes[index].announce(batch, id, 1));
-                effects.push(Effect::Request(index, id));
+                ops.push(self.sections[section].announce(batch, id, 1));
+                effects.push(Effect::Request(section, id));
             } else {
                 let force = self.draining || self.buffered() >= self.settings.budget;
-                match self.lanes[index].next_batch(now, force) {
+                match self.sections[section].next_batch(now, force) {
                     Some(batch) if batch.is_empty() => unsent = Some(batch),
                     Some(batch) => {
-                        let (op, id) = self.announce(index, batch);
+                        let (op, id) = self.announce(section, batch);
                         ops.push(op);
-                        effects.push(Effect::Request(index, id));
+                        effects.push(Effect::Request(section, id));
                     }
                     None => {}
                 }
             }
-            self.mark(&mut ops, &mut effects, now);
+            self.add_checkpoint(&mut ops, &mut effects, now);
             self.write(ops, effects);
             let Some(batch) = unsent else { return };
-            step = self.lanes[index].settle_unsent(batch);
+            step = self.sections[section].settle_unsent(batch);
         }
     }
 
     /// Adds the checkpoint to a write that is made anyway.
-    fn mark(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
-        let mark = self.progress.advance();
-        if mark > self.written {
-            self.written = mark;
-            self.last_mark = now;
-            self.settled_since_mark = !self.progress.is_idle();
+    fn add_checkpoint(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
+        let checkpoint = self.progress.advance();
+        if checkpoint > self.written {
+            self.written = checkpoint;
+            self.last_checkpoint = now;
+            self.settled_since_checkpoint = !self.progress.is_idle();
             let mut floor = None;
-            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= mark) {
+            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= checkpoint) {
                 floor = Some(xmin);
             }
-            ops.push(Op::Checkpoint { checkpoint: mark, xmin_floor: floor });
-            effects.push(Effect::Confirm(mark));
+            ops.push(Op::Checkpoint { checkpoint, xmin_floor: floor });
+            effects.push(Effect::Confirm(checkpoint));
         }
     }
 
     /// Writes the checkpoint for its own sake: rows are settled that it does not show, or others' WAL has gone by.
-    fn checkpoint(&mut self, now: Duration) {
-        let mark = self.progress.advance();
-        let ahead = mark.bytes_since(self.written);
-        let others = ahead >= WORTH_A_WRITE && now >= self.last_mark + MARK_EVERY;
-        let ours = self.settled_since_mark && self.progress.is_idle();
+    fn write_checkpoint(&mut self, now: Duration) {
+        let checkpoint = self.progress.advance();
+        let ahead = checkpoint.bytes_since(self.written);
+        let others = ahead >= WORTH_A_WRITE && now >= self.last_checkpoint + CHECKPOINT_EVERY;
+        let ours = self.settled_since_checkpoint && self.progress.is_idle();
         if ahead > 0 && (others || ours || self.draining) {
             let (mut ops, mut effects) = (Vec::new(), Vec::new());
-            self.mark(&mut ops, &mut effects, now);
+            self.add_checkpoint(&mut ops, &mut effects, now);
             self.write(ops, effects);
         }
     }
 
-    /// Writes operations of the corridor's own (an attach, a fence that has passed), in order with all others.
+    /// Writes operations of the event loop's own, in order with all others.
     pub fn record(&mut self, ops: Vec<Op>) {
         self.write(ops, Vec::new());
     }
@@ -340,6 +360,6 @@ impl Engine {
 
     /// When [`Engine::pump`] should be called next, at the latest.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.lanes.iter().filter_map(SectionDelivery::next_due).min()
+        self.sections.iter().filter_map(SectionDelivery::next_due).min()
     }
 }

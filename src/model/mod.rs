@@ -6,12 +6,14 @@
 
 pub(crate) mod backoff;
 pub(crate) mod fault;
+pub(crate) mod indexed;
 pub(crate) mod key;
 pub(crate) mod lsn;
 pub(crate) mod nearest;
 pub(crate) mod row;
 
 pub use crate::model::fault::*;
+pub use crate::model::indexed::*;
 pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;

@@ -44,6 +44,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
+
     /// The word in the ledger, in metrics and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,7 +59,7 @@ impl Phase {
 
     /// The phase of this word.
     pub fn parse(word: &str) -> Option<Phase> {
-        [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry].into_iter().find(|phase| phase.as_str() == word)
+        Phase::ALL.into_iter().find(|phase| phase.as_str() == word)
     }
 }
 

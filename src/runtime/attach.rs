@@ -258,7 +258,7 @@ async fn attach_new(
     row.ok_or_else(|| StartError::Wrong(Fault::bug("an attached section is not in the state")))
 }
 
-/// The position behind which a section's lane begins.
+/// Rows at or before this position are already settled.
 pub fn position(row: &SectionRow) -> Position {
     let attach = row.attachment.attach_lsn.unwrap_or_default();
     row.position.unwrap_or(Position { final_lsn: attach, ordinal: 0 }.before())

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Section, Source};
 use crate::delivery::section::Chunk;
-use crate::model::{Exit, Fault, Key, KeyType};
+use crate::model::{Exit, Fault, Key, KeyType, SectionId};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::{table, xmin_barrier};
@@ -25,20 +25,20 @@ use crate::telemetry::log_output::{Passage, Throttle};
 #[derive(Debug)]
 pub(crate) enum BackfillEvent {
     /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
-    Fenced(usize, Option<(Key, u64)>),
+    Fenced(SectionId, Option<(Key, u64)>),
     /// A chunk was read.
-    Chunk(usize, Chunk),
+    Chunk(SectionId, Chunk),
     /// It cannot be read until somebody mends something; it is tried again.
-    Failed(usize, Fault),
+    Failed(SectionId, Fault),
     /// It can be read again.
-    Recovered(usize),
+    Recovered(SectionId),
 }
 
 /// One section's range.
 #[derive(Debug)]
-pub(crate) struct RangeTask {
-    /// Its lane.
-    pub lane: usize,
+pub(crate) struct BackfillTask {
+    /// Whose it is.
+    pub id: SectionId,
     /// The section.
     pub section: Section,
     /// What is read.
@@ -91,7 +91,7 @@ const RETRY: Duration = Duration::from_secs(15);
 /// How often a hindrance of one kind is logged.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-impl RangeTask {
+impl BackfillTask {
     /// Reads to the end of the range. `turn` bounds how many ranges are read at once, `ahead` how many chunks this one may
     /// be ahead of their use.
     pub(crate) async fn run(
@@ -114,7 +114,7 @@ impl RangeTask {
                         tracing::warn!(section = %self.section.name, suppressed, what, remedy, "the backfill waits");
                     }
                     failed = true;
-                    if news.send(BackfillEvent::Failed(self.lane, fault)).await.is_err() {
+                    if news.send(BackfillEvent::Failed(self.id, fault)).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(wait).await;
@@ -141,14 +141,14 @@ impl RangeTask {
             None => match self.fence(&session).await? {
                 Some((ceiling, estimated)) => {
                     self.ceiling = Some(ceiling.clone());
-                    let fenced = BackfillEvent::Fenced(self.lane, Some((ceiling.clone(), estimated)));
+                    let fenced = BackfillEvent::Fenced(self.id, Some((ceiling.clone(), estimated)));
                     if news.send(fenced).await.is_err() {
                         return Ok(());
                     }
                     ceiling
                 }
                 None => {
-                    let _gone = news.send(BackfillEvent::Fenced(self.lane, None)).await;
+                    let _gone = news.send(BackfillEvent::Fenced(self.id, None)).await;
                     return Ok(());
                 }
             },
@@ -164,7 +164,7 @@ impl RangeTask {
                     return Err(self_fault(&session, &error));
                 }
             };
-            if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.lane)).await.is_err() {
+            if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
                 return Ok(());
             }
             let last_key = piece.rows.iter().last().map(|row| row.get(self.key_column));
@@ -181,7 +181,7 @@ impl RangeTask {
             *limit = chunk_reader::next_limit(Some(&piece.rows));
             self.cursor = last_key.or(self.cursor.take());
             let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };
-            if news.send(BackfillEvent::Chunk(self.lane, chunk)).await.is_err() || last {
+            if news.send(BackfillEvent::Chunk(self.id, chunk)).await.is_err() || last {
                 return Ok(());
             }
         }

@@ -28,7 +28,7 @@ pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>
         let session = match connect_sql(&config.source, &purpose(&config)).await {
             Ok(session) => session,
             Err(fault) => {
-                if seen.send(MonitorEvent::Blind(fault)).await.is_err() {
+                if seen.send(MonitorEvent::Unreachable(fault)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -45,27 +45,27 @@ pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>
 async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
     loop {
         let looked = tokio::time::timeout(Duration::from_secs(10), look(config, session)).await;
-        let news = match looked {
+        let event = match looked {
             Ok(Ok(look)) => MonitorEvent::SourceStatus(Box::new(look)),
             // A look that was under way when the server said that it goes down.
             Ok(Err(error)) if is_shutdown(&error) => MonitorEvent::Shutdown(session.fault(&error)),
-            Ok(Err(error)) => MonitorEvent::Blind(session.fault(&error)),
-            Err(_) => MonitorEvent::Blind(Fault::unavailable(
+            Ok(Err(error)) => MonitorEvent::Unreachable(session.fault(&error)),
+            Err(_) => MonitorEvent::Unreachable(Fault::unavailable(
                 "the server does not answer the watch",
                 "check the server and the network",
             )),
         };
-        let blind = matches!(news, MonitorEvent::Blind(_) | MonitorEvent::Shutdown(_));
-        if seen.send(news).await.is_err() {
+        let unreachable = matches!(event, MonitorEvent::Unreachable(_) | MonitorEvent::Shutdown(_));
+        if seen.send(event).await.is_err() {
             return false;
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK), if !blind => {}
+            () = tokio::time::sleep(LOOK), if !unreachable => {}
             ending = session.closed() => {
-                let news = if ending.shutdown { MonitorEvent::Shutdown(ending.fault) } else { MonitorEvent::Blind(ending.fault) };
-                return seen.send(news).await.is_ok();
+                let event = if ending.shutdown { MonitorEvent::Shutdown(ending.fault) } else { MonitorEvent::Unreachable(ending.fault) };
+                return seen.send(event).await.is_ok();
             }
-            () = tokio::time::sleep(Duration::from_secs(1)), if blind => return true,
+            () = tokio::time::sleep(Duration::from_secs(1)), if unreachable => return true,
         }
     }
 }
@@ -123,8 +123,8 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
     Ok(PublicationStatus { publication, names, partitions })
 }
 
-/// How often the operators' wishes are looked for: they are obeyed within 5 s.
-const WISHES: Duration = Duration::from_secs(2);
+/// How often operators' requests are polled: they are obeyed within 5 s.
+const POLL: Duration = Duration::from_secs(2);
 
 /// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
 pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<MonitorEvent>) {
@@ -136,10 +136,10 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
             Some(_) | None => connector.store().await,
         };
         if let Ok(current) = current {
-            match wishes(&current, &seen).await {
+            match poll_requests(&current, &seen).await {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => tracing::debug!(%error, "the operators' wishes could not be read"),
+                Err(error) => tracing::debug!(%error, "the operators' requests cannot be read"),
             }
             if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
                 match current.prune(keep, 5000).await {
@@ -150,20 +150,20 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
             }
             store = Some(current);
         }
-        tokio::time::sleep(WISHES).await;
+        tokio::time::sleep(POLL).await;
         if seen.is_closed() {
             return;
         }
     }
 }
 
-async fn wishes(store: &Store, seen: &mpsc::Sender<MonitorEvent>) -> Result<bool, crate::state::StateError> {
+async fn poll_requests(store: &Store, seen: &mpsc::Sender<MonitorEvent>) -> Result<bool, crate::state::StateError> {
     let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
     let quarantine = store.quarantine_counts().await?;
-    let mut news = vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine)];
-    news.extend(store.unhandled_events(100).await?.into_iter().map(MonitorEvent::Asked));
-    for news in news {
-        if seen.send(news).await.is_err() {
+    let mut events = vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine)];
+    events.extend(store.unhandled_events(100).await?.into_iter().map(MonitorEvent::Requested));
+    for event in events {
+        if seen.send(event).await.is_err() {
             return Ok(false);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Fault, Lsn, Rows, SectionName};
+use crate::model::{Fault, Lsn, Rows, SectionId, SectionName};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
 use crate::state::{Event, QuarantineItem};
@@ -14,7 +14,7 @@ use crate::state::{Event, QuarantineItem};
 /// Quarantined rows, read again.
 #[derive(Debug)]
 pub(crate) struct ReadAgain {
-    pub(crate) lane: usize,
+    pub(crate) section: SectionId,
     pub(crate) event: i64,
     pub(crate) ids: Vec<i64>,
     pub(crate) read: Result<RowsRead, Fault>,
@@ -74,21 +74,21 @@ pub(crate) struct Partition {
     pub attached: bool,
 }
 
-/// What the watch tells.
+/// What the monitor tells.
 #[derive(Debug)]
 pub(crate) enum MonitorEvent {
     /// What the server says.
     SourceStatus(Box<SourceStatus>),
     /// The server goes down: let go of the slot at once, or its fast shutdown hangs.
     Shutdown(Fault),
-    /// It cannot look.
-    Blind(Fault),
+    /// The server cannot be looked at.
+    Unreachable(Fault),
     /// Paused sections, as people want them.
     Paused(Vec<(SectionName, bool)>),
     /// Rows in quarantine now.
     Quarantine(Vec<(SectionName, u64)>),
     /// What an operator asks for.
-    Asked(Event),
+    Requested(Event),
     /// Rows of the quarantine, read again because an operator asked.
     ReadAgain(Box<ReadAgain>),
 }

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Section;
-use crate::delivery::section::{Counts, PHASES, SectionDelivery, StopReason};
-use crate::model::Lsn;
+use crate::delivery::section::{Blocked, Counts, SectionDelivery, Settled};
+use crate::model::{ByPhase, Lsn, Phase};
 use crate::state::{SectionRow, Totals};
 use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
 use crate::telemetry::{Filtered, SectionMetrics};
@@ -32,44 +32,61 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
     }
 }
 
-/// What the corridor knows of one section beyond its lane.
+/// What the event loop knows of one section beyond its delivery.
 #[derive(Debug)]
 pub(crate) struct SectionReport {
     /// As the state had it at the start.
-    pub row: Option<SectionRow>,
+    row: Option<SectionRow>,
     /// Totals since.
-    pub since: Totals,
+    pub(crate) since: Totals,
     /// When rows were last received (RFC 3339).
-    pub last_delivered: Option<String>,
-    /// Why it cannot be attached or its range not be read.
-    pub trouble: Option<(String, String)>,
-    /// Why the sink did not take its last batch, where it is tried again: the section goes on, and says so.
-    pub sink: Option<(String, String)>,
+    last_delivered: Option<String>,
     /// Rows put into quarantine that the counters do not show yet, by reason.
-    pub quarantined: Vec<(String, u64)>,
-    /// What did not fit when the process began, though rows still flow.
-    pub warning: Option<(String, String)>,
-    /// When its range began here, and how many rows were settled then.
-    pub range_began: Option<(Instant, u64)>,
+    quarantined: Vec<(String, u64)>,
+    /// When its backfill began here, and how many rows were settled then.
+    backfill_began: Option<(Instant, u64)>,
     /// What the counters showed last.
-    shown: [Counts; 4],
+    shown: ByPhase<Counts>,
 }
 
 impl SectionReport {
-    /// A book that goes on from the state's row, and from what the corridor before left.
-    pub(crate) fn new(row: Option<SectionRow>, left: [u64; 4]) -> SectionReport {
-        let last_delivered = row.as_ref().and_then(|row| row.last_delivered_at.clone());
-        let shown = left.map(|read| Counts { read, ..Counts::default() });
-        SectionReport {
-            row,
+    /// A report that goes on from the state's row, and from the unsettled rows that the event loop before handed over.
+    pub(crate) fn new(row: Option<SectionRow>, unsettled: ByPhase<u64>) -> SectionReport {
+        let mut report = SectionReport {
+            row: None,
             since: Totals::default(),
-            last_delivered,
-            trouble: None,
-            sink: None,
+            last_delivered: None,
             quarantined: Vec::new(),
-            warning: None,
-            range_began: None,
-            shown,
+            backfill_began: None,
+            shown: ByPhase::from_fn(|phase| Counts { read: unsettled[phase], ..Counts::default() }),
+        };
+        if let Some(row) = row {
+            report.set_row(row);
+        }
+        report
+    }
+
+    /// Goes on from this row of the state.
+    pub(crate) fn set_row(&mut self, row: SectionRow) {
+        self.last_delivered = row.last_delivered_at.clone();
+        self.row = Some(row);
+    }
+
+    /// A backfill begins to be read, of which so many rows are settled.
+    pub(crate) fn backfill_begins(&mut self, settled: u64) {
+        self.backfill_began = Some((Instant::now(), settled));
+    }
+
+    /// A batch is settled, durably.
+    pub(crate) fn on_settled(&mut self, settled: &Settled, now: jiff::Timestamp) {
+        for (reason, rows) in &settled.quarantined {
+            self.quarantined.push((reason.clone(), *rows));
+            self.since.quarantined += rows;
+        }
+        self.since.resent += settled.resent;
+        self.since.delivered += settled.delivered;
+        if settled.delivered > 0 {
+            self.last_delivered = Some(format!("{now:.3}"));
         }
     }
 
@@ -83,102 +100,95 @@ impl SectionReport {
         }
     }
 
-    /// Moves the counters to what the lane has counted: what is within one call is seen whole by a scrape.
-    pub(crate) fn show(&mut self, lane: &SectionDelivery, metrics: &SectionMetrics, now: Duration) {
-        for (index, phase) in PHASES.into_iter().enumerate() {
-            let (is, was) = (lane.counts[index], self.shown[index]);
+    /// Moves the counters to what was counted: what is within one call is seen whole by a scrape.
+    pub(crate) fn show(&mut self, delivery: &SectionDelivery, metrics: &SectionMetrics, now: Duration) {
+        let mut shed = 0;
+        for phase in Phase::ALL {
+            let (is, was) = (delivery.counts()[phase], self.shown[phase]);
             // Rows that were shed are taken in again: the count of rows read goes back and waits.
             metrics.read(phase, is.read.saturating_sub(was.read));
             metrics.filtered(phase, Filtered::Streamed, is.filtered - was.filtered);
             metrics.delivered(phase, is.delivered - was.delivered);
-            self.shown[index] = Counts { read: is.read.max(was.read), ..is };
+            self.shown[phase] = Counts { read: is.read.max(was.read), ..is };
+            // Rows that were shed were read once, and are not settled.
+            shed += self.shown[phase].read - is.read;
         }
         for (reason, rows) in self.quarantined.drain(..) {
             metrics.quarantined(&reason, rows);
         }
-        // Rows that were shed were read once, and are not settled.
-        let shed: u64 = self.shown.iter().zip(&lane.counts).map(|(shown, is)| shown.read - is.read).sum();
-        metrics.unsettled(lane.unsettled().iter().sum::<u64>() + shed);
-        metrics.oldest_unsettled(lane.oldest().map(|oldest| now.saturating_sub(oldest)));
+        metrics.unsettled(delivery.unsettled().values().sum::<u64>() + shed);
+        metrics.oldest_unsettled(delivery.oldest().map(|oldest| now.saturating_sub(oldest)));
     }
 
-    /// Rows that the counters show as read and not as settled, by phase.
-    pub(crate) fn left(&self) -> [u64; 4] {
-        self.shown.map(|shown| shown.read - shown.filtered - shown.delivered - shown.quarantined)
+    /// Rows that the counters show as read and not as settled.
+    pub(crate) fn unsettled(&self) -> ByPhase<u64> {
+        ByPhase::from_fn(|phase| {
+            let shown = &self.shown[phase];
+            shown.read - shown.filtered - shown.delivered - shown.quarantined
+        })
     }
 
     /// The section's part of the status.
-    pub(crate) fn status(&self, section: &Section, lane: Option<&SectionDelivery>, now: Duration) -> SectionStatus {
+    pub(crate) fn status(&self, section: &Section, delivery: &SectionDelivery, now: Duration) -> SectionStatus {
         let totals = self.totals();
-        let mut status = SectionStatus {
+        let blocked = delivery.blocked();
+        let trouble = blocked.iter().find_map(|blocked| blocked.trouble(delivery.name().as_str()));
+        let (reason, remedy) = trouble.map(|trouble| (trouble.what, trouble.remedy)).unzip();
+        let oldest = || delivery.oldest().map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64());
+        let is_attached = !delivery.is_off() && self.row.is_some();
+        SectionStatus {
             rows_delivered: totals.delivered,
             rows_quarantined: totals.quarantined,
             rows_in_doubt: totals.in_doubt,
             rows_resent: totals.resent,
             last_delivered_at: self.last_delivered.clone(),
+            lag_seconds: is_attached.then(oldest),
+            state: state(delivery),
+            backfill: if is_attached { self.backfill(delivery) } else { None },
+            reason,
+            remedy,
             ..unknown(section)
-        };
-        let mut trouble = self.trouble.clone();
-        if let Some(lane) = lane {
-            status.lag_seconds = Some(lane.oldest().map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64()));
-            status.state = if lane.range.is_some() { SectionState::Backfilling } else { SectionState::Streaming };
-            status.backfill = self.backfill(lane);
-            if lane.paused {
-                status.state = SectionState::Paused;
-                trouble.get_or_insert_with(|| {
-                    (
-                        "paused by an operator; the slot keeps WAL for it".into(),
-                        format!("pg2planhat resume {}", lane.name),
-                    )
-                });
-            }
-            if let Some(why) = &lane.halted {
-                trouble = Some(why.clone());
-            }
-            if let Some(StopReason::Mapping(what, remedy)) = &lane.shut {
-                trouble = Some((what.clone(), remedy.clone()));
-            }
         }
-        if trouble.is_none()
-            && let Some((reason, remedy)) = &self.sink
-        {
-            (status.reason, status.remedy) = (Some(reason.clone()), Some(remedy.clone()));
-        }
-        if let Some((reason, remedy)) = trouble {
-            if status.state != SectionState::Paused {
-                status.state = SectionState::Halted;
-            }
-            (status.reason, status.remedy) = (Some(reason), Some(remedy));
-        } else if let Some((reason, remedy)) = &self.warning {
-            (status.reason, status.remedy) = (Some(reason.clone()), Some(remedy.clone()));
-        }
-        status
     }
 
-    fn backfill(&self, lane: &SectionDelivery) -> Option<Backfill> {
-        let Some(range) = &lane.range else {
+    fn backfill(&self, delivery: &SectionDelivery) -> Option<Backfill> {
+        let Some(backfill) = delivery.backfill() else {
             let row = self.row.as_ref()?;
-            let rows = row.backfill_rows.max(self.range_rows());
-            return (rows > 0 || self.range_began.is_some()).then(|| Backfill {
+            let rows = row.backfill_rows.max(self.backfilled_rows());
+            return (rows > 0 || self.backfill_began.is_some()).then(|| Backfill {
                 rows,
                 estimated: Some(row.backfill_estimated.max(rows)),
                 eta_seconds: Some(0.0),
             });
         };
-        let eta = self.range_began.and_then(|(began, rows)| {
-            let done = range.rows.saturating_sub(rows);
+        let eta = self.backfill_began.and_then(|(began, rows)| {
+            let done = backfill.rows.saturating_sub(rows);
             let rate = done as f64 / began.elapsed().as_secs_f64().max(0.001);
-            (done > 0).then(|| range.estimated.saturating_sub(range.rows) as f64 / rate)
+            (done > 0).then(|| backfill.estimated.saturating_sub(backfill.rows) as f64 / rate)
         });
         Some(Backfill {
-            rows: range.rows,
-            estimated: range.ceiling.as_ref().map(|_| range.estimated),
+            rows: backfill.rows,
+            estimated: backfill.ceiling.as_ref().map(|_| backfill.estimated),
             eta_seconds: eta,
         })
     }
 
-    fn range_rows(&self) -> u64 {
-        self.shown[0].delivered + self.shown[0].quarantined + self.shown[2].delivered + self.shown[2].quarantined
+    fn backfilled_rows(&self) -> u64 {
+        let of = |phase: Phase| self.shown[phase].delivered + self.shown[phase].quarantined;
+        of(Phase::Backfill) + of(Phase::Resync)
+    }
+}
+
+/// The status's word for what a section is doing.
+fn state(delivery: &SectionDelivery) -> SectionState {
+    let blocked = delivery.blocked();
+    match blocked.first() {
+        Some(Blocked::Off) => SectionState::Off,
+        Some(_) if blocked.contains(&Blocked::Paused) => SectionState::Paused,
+        Some(Blocked::Stopped(_) | Blocked::Halted(_) | Blocked::BackfillFails(_)) => SectionState::Halted,
+        Some(Blocked::Paused | Blocked::Misfit(_) | Blocked::Retrying(_) | Blocked::Shed) | None => {
+            if delivery.backfill().is_some() { SectionState::Backfilling } else { SectionState::Streaming }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Heartbeat, RefreshRequests};
 use crate::config::Config;
-use crate::model::Fault;
+use crate::model::{ByPhase, Fault};
 use crate::runtime::promotion::KnownProgress;
 use crate::runtime::section_report::unknown;
 use crate::runtime::start_error::NeedsPerson;
@@ -32,7 +32,7 @@ pub(crate) struct Board {
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
     /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
-    left: Arc<Mutex<HashMap<String, [u64; 4]>>>,
+    left: Arc<Mutex<HashMap<String, ByPhase<u64>>>>,
     /// What it knew beyond the state.
     carried: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
@@ -137,12 +137,12 @@ impl Board {
     }
 
     /// Leaves what a section's counters show as unsettled to the next corridor.
-    pub(crate) fn set_unsettled(&self, name: &str, left: [u64; 4]) {
+    pub(crate) fn set_unsettled(&self, name: &str, left: ByPhase<u64>) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), left);
     }
 
     /// What the last corridor left of a section.
-    pub(crate) fn unsettled(&self, name: &str) -> [u64; 4] {
+    pub(crate) fn unsettled(&self, name: &str) -> ByPhase<u64> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
     }
 

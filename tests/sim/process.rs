@@ -1,5 +1,5 @@
-//! One life of the program: the engine, and around it what the corridor is: the stream, the ranges' readers, the requests,
-//! the writer. It begins from the state as `pipeline/corridor/build.rs` does, and a crash leaves nothing of it.
+//! One life of the program: the engine, and around it what the event loop is: the stream, the backfills' readers, the
+//! requests, the writer. It begins from the state as `runtime/event_loop/build.rs` does, and a crash leaves nothing of it.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pg2planhat::testing::config::Section as Configured;
-use pg2planhat::testing::delivery::{BackfillQueue, Chunk, SectionDelivery, StopReason};
+use pg2planhat::testing::delivery::{BackfillQueue, Chunk, SectionDelivery, Trouble};
 use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Cell, Key, KeyType, Lsn, Phase, Row, Rows};
+use pg2planhat::testing::model::{Cell, Key, KeyType, Lsn, Phase, Row, Rows, SectionId};
 use pg2planhat::testing::runtime::{in_doubt, position};
 use pg2planhat::testing::state::{Attachment, Op, SectionPhase, SectionRow};
 
@@ -20,12 +20,12 @@ use super::state::State;
 /// A request under way.
 #[derive(Debug)]
 pub struct Request {
-    pub lane: usize,
+    pub section: SectionId,
     pub id: i64,
     pub body: Bytes,
 }
 
-/// What reads one lane's range.
+/// What reads one section's backfill.
 #[derive(Debug)]
 pub struct Reader {
     pub fence: Option<BTreeSet<u64>>,
@@ -46,7 +46,7 @@ pub struct Setting {
 
 pub struct Process {
     pub engine: Engine,
-    /// The section of each lane.
+    /// Which of the settings each section of the engine has.
     pub sections: Vec<usize>,
     pub stream: Option<Walsender>,
     pub requests: Vec<Request>,
@@ -107,23 +107,24 @@ impl Process {
         for (index, setting) in settings.iter().enumerate() {
             let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
             let mut lane = SectionDelivery::new(&setting.section, position(&row));
-            lane.key_type = KeyType::Int;
-            lane.paused = paused[index];
+            lane.set_key_type(KeyType::Int);
+            lane.set_table_mapping(Rc::clone(&setting.mapping));
+            lane.pause(paused[index], Duration::ZERO);
             if unfit == Some(index) {
-                lane.shut = Some(StopReason::Mapping(String::new(), String::new()));
+                lane.stop(Trouble::new("", ""));
                 lanes.push(lane);
                 sections.push(index);
                 continue;
             }
-            lane.range = match &row.phase {
+            match &row.phase {
                 SectionPhase::Backfilling(progress) => {
-                    Some(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap())
+                    lane.resume_backfill(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap());
                 }
                 SectionPhase::Resyncing(progress) => {
-                    Some(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap())
+                    lane.resume_backfill(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap());
                 }
-                SectionPhase::Streaming | SectionPhase::Waiting => None,
-            };
+                SectionPhase::Streaming | SectionPhase::Waiting => {}
+            }
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
             let left = in_doubt::left(&setting.section.name, policy, KeyType::Int, &open);
             lane.expect_doubts(left.doubts);
@@ -133,10 +134,7 @@ impl Process {
         }
         let count = lanes.len();
         let limits = Settings { budget, halt_probe: Duration::from_secs(60) };
-        let mut engine = Engine::new(lanes, state.checkpoint, state.last_delivery + 1, limits);
-        for (lane, section) in sections.iter().enumerate() {
-            engine.set_range_mapping(lane, Rc::clone(&settings[*section].mapping));
-        }
+        let mut engine = Engine::new(lanes.into_iter().collect(), state.checkpoint, state.last_delivery + 1, limits);
         engine.record(ops);
         let mut process = Process {
             engine,
@@ -172,11 +170,12 @@ impl Process {
         for table in 0..TABLES {
             let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
             let mapping = |lane: usize, section: usize| match self.misfits.contains(&lane) {
-                true => Err((String::new(), String::new())),
+                true => Err(Trouble::new("", "")),
                 false => Ok(Rc::clone(&settings[section].mapping)),
             };
-            let routes: Vec<Route> =
-                lanes.map(|(lane, section)| Route { lane, mapping: mapping(lane, *section) }).collect();
+            let routes: Vec<Route> = lanes
+                .map(|(lane, section)| Route { section: SectionId(lane), mapping: mapping(lane, *section) })
+                .collect();
             if !routes.is_empty() {
                 self.engine.set_routes(table as u32, routes);
             }
@@ -184,7 +183,7 @@ impl Process {
     }
 
     pub fn start_reader(&mut self, lane: usize) {
-        let Some(range) = &self.engine.lanes[lane].range else { return };
+        let Some(range) = self.engine.section(SectionId(lane)).backfill() else { return };
         let (cursor, ceiling) = (integer(range.cursor.as_ref()), integer(range.ceiling.as_ref()));
         self.readers[lane] = Some(Reader { fence: None, cursor, ceiling, read: None, done: false });
     }
@@ -216,16 +215,8 @@ impl Process {
             let greatest = server.select(table, reader.cursor, i64::MAX, usize::MAX).last().map(|row| row.key);
             reader.ceiling = greatest;
             reader.done = greatest.is_none();
-            let own = &mut self.engine.lanes[lane];
-            match greatest {
-                Some(greatest) => {
-                    if let Some(range) = &mut own.range {
-                        range.fenced(Key::Int(greatest), 1);
-                    }
-                }
-                None => own.range = None,
-            }
-            let op = own.phase_op();
+            let end = greatest.map(|greatest| (Key::Int(greatest), 1));
+            let op = self.engine.section_mut(SectionId(lane)).set_backfill_end(end);
             self.engine.record(vec![op]);
             return Some(format!("lane {lane}: the fence has passed, ceiling {greatest:?}"));
         };
@@ -236,10 +227,10 @@ impl Process {
             let chunk = Chunk { rows: chunk_of(&rows), wait_for: Lsn(server.end), last };
             let told =
                 format!("lane {lane}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
-            self.engine.chunk(lane, chunk);
+            self.engine.chunk(SectionId(lane), chunk);
             return Some(told);
         }
-        if self.engine.lanes[lane].range.as_ref().map_or(0, BackfillQueue::chunks) >= 2 {
+        if self.engine.section(SectionId(lane)).backfill().map_or(0, BackfillQueue::chunks) >= 2 {
             return None;
         }
         let rows = server.select(table, reader.cursor, ceiling, limit);
@@ -251,12 +242,13 @@ impl Process {
 
     /// Whether nothing at all is under way or waits.
     pub fn is_quiet(&self, server: &Server) -> bool {
-        let rests = |lane: &SectionDelivery| lane.is_empty() && lane.range.is_none() && lane.shut.is_none();
+        let rests =
+            |section: &SectionDelivery| section.is_empty() && section.backfill().is_none() && section.takes_rows();
         self.stream.as_ref().is_some_and(|stream| !stream.has_more(server))
             && self.requests.is_empty()
             && self.lists.is_empty()
             && self.acks.is_empty()
-            && self.engine.lanes.iter().all(rests)
+            && self.engine.sections().all(|(_, section)| rests(section))
     }
 }
 

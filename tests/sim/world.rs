@@ -11,9 +11,8 @@ use pg2planhat::testing::config::{
     TableName,
 };
 use pg2planhat::testing::delivery::Action;
-use pg2planhat::testing::delivery::BackfillQueue;
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Column, Key, KeyType, Lsn, Phase, Position, Type};
+use pg2planhat::testing::model::{ByPhase, Column, Key, Lsn, Phase, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, SinkRejection, Verdict};
 use pg2planhat::testing::state::{BackfillProgress, Outcome, SectionPhase, Totals};
 
@@ -219,15 +218,20 @@ impl World {
             process.engine.written() <= process.engine.settled_lsn(),
             "I2: the checkpoint is past the settled frontier"
         );
-        for lane in &process.engine.lanes {
+        for (_, lane) in process.engine.sections() {
             let unsettled = lane.unsettled();
             assert!(
-                unsettled.iter().all(|rows| *rows < 1 << 40),
+                unsettled.values().all(|rows| *rows < 1 << 40),
                 "lane {}: accounts do not add up: {unsettled:?}",
-                lane.name
+                lane.name()
             );
             if lane.is_empty() && process.lists.is_empty() && process.acks.is_empty() {
-                assert_eq!(unsettled, [0; 4], "lane {} is empty, and its accounts say otherwise", lane.name);
+                assert_eq!(
+                    unsettled,
+                    ByPhase::default(),
+                    "lane {} is empty, and its accounts say otherwise",
+                    lane.name()
+                );
             }
         }
     }
@@ -387,7 +391,7 @@ impl World {
         if !self.process.engine.wants_rows() && self.process.engine.shed() {
             self.tell(|| "shed".into());
         }
-        self.process.engine.unshed();
+        self.process.engine.resume_shed();
     }
 
     fn pause(&mut self) {
@@ -395,9 +399,7 @@ impl World {
         self.paused[section] = !self.paused[section];
         let Some(lane) = self.process.sections.iter().position(|of| *of == section) else { return };
         self.tell(|| format!("lane {lane}: paused {}", self.paused[section]));
-        let lane = &mut self.process.engine.lanes[lane];
-        lane.paused = self.paused[section];
-        lane.hurry(self.now);
+        self.process.engine.section_mut(SectionId(lane)).pause(self.paused[section], self.now);
     }
 
     /// An ALTER TABLE: from here on the stream's rows fit a lane's mapping no more, until the next start.
@@ -414,12 +416,11 @@ impl World {
         let section = self.process.sections[lane];
         let table = self.settings[section].table;
         let from = if self.dice.bool() { None } else { Some(self.dice.i64(0..self.server.next_key[table] + 1)) };
-        let own = &mut self.process.engine.lanes[lane];
-        if own.range.is_some() || own.shut.is_some() || self.process.draining {
+        let own = self.process.engine.section_mut(SectionId(lane));
+        if own.backfill().is_some() || !own.takes_rows() || self.process.draining {
             return;
         }
-        own.range = Some(BackfillQueue::new(Phase::Resync, from.map(Key::Int), KeyType::Int));
-        let op = own.phase_op();
+        let op = own.start_resync(from.map(Key::Int));
         self.process.engine.record(vec![op]);
         self.process.start_reader(lane);
         self.tally.resyncs += 1;
@@ -453,11 +454,11 @@ impl World {
         self.retried.insert((section, key));
         let row = self.server.log.iter().flat_map(|committed| &committed.rows);
         let row = row.copied().find(|row| row.table == self.settings[section].table && row.key == key).unwrap();
-        if self.process.engine.lanes[lane].shut.is_some() {
+        if !self.process.engine.section(SectionId(lane)).takes_rows() {
             return;
         }
         let mapping = Rc::clone(&self.settings[section].mapping);
-        let lane = &mut self.process.engine.lanes[lane];
+        let lane = self.process.engine.section_mut(SectionId(lane));
         if held.reason.starts_with("mapping") || self.dice.bool() {
             with_row(&row, |text| lane.admit_retry(&mapping, text, id, self.now));
         } else {
@@ -534,13 +535,13 @@ impl World {
                     assert!(number > newest, "lists of writes out of order");
                     self.process.lists.push_back((number, ops));
                 }
-                Action::Send { lane, id, body } => {
+                Action::Send { section: SectionId(lane), id, body } => {
                     let keys = keys_of(&body);
                     self.tell(|| format!("lane {lane}: request {id} {keys:?}"));
                     self.check_request(lane, id, &keys);
                     self.tally.requests += 1;
                     self.bodies.insert(id, (self.process.sections[lane], keys));
-                    self.process.requests.push(Request { lane, id, body });
+                    self.process.requests.push(Request { section: SectionId(lane), id, body });
                 }
                 Action::Confirm(lsn) => {
                     self.tell(|| format!("confirm {lsn}"));
@@ -553,7 +554,7 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
-                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) | Action::Halted(_) => {}
+                Action::Settled(..) | Action::Retry(..) | Action::InDoubt(..) | Action::Stopped(_) => {}
                 Action::Rewind => {
                     self.tally.rewinds += 1;
                     self.tell(|| "rewind".into());
@@ -564,7 +565,10 @@ impl World {
     }
 
     fn check_request(&self, lane: usize, id: i64, keys: &[i64]) {
-        assert!(self.process.requests.iter().all(|other| other.lane != lane), "lane {lane} makes two requests at once");
+        assert!(
+            self.process.requests.iter().all(|other| other.section != SectionId(lane)),
+            "lane {lane} makes two requests at once"
+        );
         let row = self.state.ledger.get(&id).unwrap_or_else(|| panic!("request {id} is made, and not in the ledger"));
         assert!(row.outcome == Outcome::Sending && row.under_way, "request {id} is made, and the ledger has {row:?}");
         assert_eq!(row.delivery.rows as usize, keys.len(), "the ledger has another batch as {id}");
@@ -584,7 +588,7 @@ impl World {
     // ---- the sink ----
 
     fn store(&mut self, request: &Request, but: &[usize]) {
-        let section = self.process.sections[request.lane];
+        let section = self.process.sections[request.section.0];
         let keys = keys_of(&request.body);
         for (index, key) in keys.iter().enumerate() {
             if !but.contains(&index) {
@@ -643,7 +647,7 @@ impl World {
         self.tell(|| format!("the sink answers {} with {verdict:?}", request.id));
         let answer = Answer { verdict, status: None, message: String::new() };
         let random = self.dice.f64();
-        self.process.engine.verdict(request.lane, request.id, &answer, self.now, random);
+        self.process.engine.verdict(request.section, request.id, &answer, self.now, random);
     }
 
     // ---- what must be true ----
@@ -706,8 +710,8 @@ impl World {
             }
             self.begin();
         }
-        for lane in &mut self.process.engine.lanes {
-            lane.paused = false;
+        for id in self.process.engine.section_ids() {
+            self.process.engine.section_mut(id).pause(false, self.now);
         }
         let mut turns = 0;
         while !self.process.is_quiet(&self.server) || turns < 3 {
@@ -803,8 +807,8 @@ impl World {
                 self.tally.doubled += u64::from(settled.saturating_sub(1 + again));
             }
         }
-        for lane in &self.process.engine.lanes {
-            assert_eq!(lane.unsettled(), [0; 4], "lane {}: accounts", lane.name);
+        for (_, lane) in self.process.engine.sections() {
+            assert_eq!(lane.unsettled(), ByPhase::default(), "lane {}: accounts", lane.name());
         }
     }
 }

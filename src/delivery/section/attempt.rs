@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::InDoubt;
 use crate::delivery::batch::Batch;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
-use crate::delivery::section::{BAD_IN_A_ROW, InDoubtBatch, SectionDelivery, Span, phase_index};
+use crate::delivery::section::{BAD_IN_A_ROW, Blocked, InDoubtBatch, SectionDelivery, Span, Trouble};
 use crate::model::backoff::delay;
 use crate::model::{Key, Phase};
 use crate::planhat::{Answer, Verdict, match_refused};
@@ -58,8 +58,8 @@ impl SectionDelivery {
     /// A waiting batch whose time has come.
     pub fn wake(&mut self, now: Duration, next_id: &mut i64) -> Option<(Op, i64)> {
         match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
-            DeliveryStage::Waiting { sending, until, anew } if until <= now && !self.paused => {
-                let (id, attempt) = if anew {
+            DeliveryStage::Waiting { sending, until, new_id } if until <= now && !self.flow.is_paused() => {
+                let (id, attempt) = if new_id {
                     let id = *next_id;
                     *next_id += 1;
                     (id, 1)
@@ -152,7 +152,7 @@ impl SectionDelivery {
     }
 
     fn unhalt(&mut self, step: &mut DeliveryStep) {
-        if self.halted.take().is_some() {
+        if self.flow.unblock(|blocked| matches!(blocked, Blocked::Halted(_))) {
             step.ops.push(Op::Halted { section: self.name.clone(), why: None });
         }
     }
@@ -192,7 +192,7 @@ impl SectionDelivery {
     fn queue_of(&mut self, phase: Phase) -> &mut crate::delivery::section::Queue {
         match phase {
             Phase::Stream => &mut self.stream,
-            Phase::Backfill | Phase::Resync => &mut self.keyed,
+            Phase::Backfill | Phase::Resync => &mut self.backfilled,
             Phase::Retry => &mut self.retry,
         }
     }
@@ -204,7 +204,7 @@ impl SectionDelivery {
     fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
         self.failures = self.failures.saturating_add(1);
         step.ops.push(Self::retrying(&sending, answer));
-        self.stage = DeliveryStage::Waiting { sending, until, anew: false };
+        self.stage = DeliveryStage::Waiting { sending, until, new_id: false };
     }
 
     fn halt(
@@ -217,12 +217,11 @@ impl SectionDelivery {
         step: &mut DeliveryStep,
     ) {
         step.ops.push(Self::retrying(&sending, answer));
-        let why = (what.to_owned(), remedy.to_owned());
-        if self.halted.as_ref() != Some(&why) {
-            step.ops.push(Op::Halted { section: self.name.clone(), why: Some(why.clone()) });
+        if self.flow.block(Blocked::Halted(Trouble::new(what, remedy))) {
+            let why = Some((what.to_owned(), remedy.to_owned()));
+            step.ops.push(Op::Halted { section: self.name.clone(), why });
         }
-        self.halted = Some(why);
-        self.stage = DeliveryStage::Waiting { sending, until, anew: false };
+        self.stage = DeliveryStage::Waiting { sending, until, new_id: false };
     }
 
     /// The request was sent and its answer never came.
@@ -249,7 +248,7 @@ impl SectionDelivery {
                     Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),
                     None => sending.batch.doubts.push((id, rows)),
                 }
-                self.stage = DeliveryStage::Waiting { sending, until, anew: true };
+                self.stage = DeliveryStage::Waiting { sending, until, new_id: true };
             }
         }
     }
@@ -269,7 +268,7 @@ impl SectionDelivery {
         for id in &settled.retried {
             self.retrying.remove(id);
         }
-        let counts = &mut self.counts[phase_index(settled.phase)];
+        let counts = &mut self.counts[settled.phase];
         counts.delivered += settled.delivered;
         counts.quarantined += settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();
     }

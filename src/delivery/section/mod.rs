@@ -6,25 +6,30 @@
 
 pub(crate) mod attempt;
 pub(crate) mod backfill;
+pub(crate) mod flow;
 pub(crate) mod quarantine_retry;
 pub(crate) mod queue;
 pub(crate) mod schedule;
 pub(crate) mod settlement;
 pub(crate) mod step;
+pub(crate) mod switches;
 
 pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
+pub use crate::delivery::section::flow::Trouble;
+pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
 pub(crate) use crate::delivery::section::queue::Queue;
 pub(crate) use crate::delivery::section::schedule::Daily;
 pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
 
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{BatchLimits, Flush, InDoubt, Section};
 use crate::delivery::batch::{Batch, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, Key, KeyType, Position, Row, SectionName, Value};
-use crate::state::{Op, Phase, SectionPhase, Totals};
+use crate::model::{ByPhase, CommitTime, Key, KeyType, Lsn, Phase, Position, Row, SectionName, Value};
+use crate::state::{Op, SectionPhase, Totals};
 
 /// How many single items may be refused one after the other before it is held to be the mapping.
 pub(crate) const BAD_IN_A_ROW: u32 = 10;
@@ -62,16 +67,7 @@ pub struct InDoubtBatch {
     pub span: Span,
 }
 
-/// Why a lane takes no rows at all: from the first one that it did not take, the slot waits for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// Its mapping does not fit its table: what, and the remedy.
-    Mapping(String, String),
-    /// Its memory was given to others while it could not send; the stream brings its rows again.
-    Shed,
-}
-
-/// Rows counted since the process began, by phase: what `rows_read_total` and its sisters show.
+/// Rows counted since the process began, of one phase: what `rows_read_total` and its sisters show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows taken in.
@@ -84,36 +80,26 @@ pub struct Counts {
     pub quarantined: u64,
 }
 
-/// One section.
+/// One section: its rows on their way to the sink.
 #[derive(Debug)]
 pub struct SectionDelivery {
-    /// Its name.
-    pub name: SectionName,
-    /// The limits of its batches.
-    pub limits: BatchLimits,
-    /// When a batch that is not full goes.
-    pub flush: Flush,
-    /// For `daily_at`: when it goes.
-    pub daily: Daily,
-    /// What becomes of batches in doubt.
-    pub in_doubt: InDoubt,
-    /// How its keys are read.
-    pub key_type: KeyType,
-    /// A person's switch.
-    pub paused: bool,
-    /// Why it takes no rows at all: its mapping does not fit its table. Holds the slot, loses nothing.
-    pub shut: Option<StopReason>,
-    /// Why nothing is sent just now: reason and remedy.
-    pub halted: Option<(String, String)>,
-    /// The key range being read beside the stream.
-    pub range: Option<BackfillQueue>,
-    /// Counts by phase, in the order of [`PHASES`].
-    pub counts: [Counts; 4],
+    name: SectionName,
+    limits: BatchLimits,
+    flush: Flush,
+    daily: Daily,
+    in_doubt: InDoubt,
+    key_type: KeyType,
+    flow: Flow,
+    /// The backfill or re-sync that is read beside the stream.
+    backfill: Option<BackfillQueue>,
+    /// How its rows become items, where they do not come by the stream.
+    table_mapping: Option<Rc<Mapping>>,
+    counts: ByPhase<Counts>,
     stream: Queue,
-    keyed: Queue,
+    backfilled: Queue,
     retry: Queue,
     retrying: HashSet<i64>,
-    keyed_turn: bool,
+    backfill_turn: bool,
     stage: DeliveryStage,
     admitted: Position,
     answered: Position,
@@ -123,21 +109,8 @@ pub struct SectionDelivery {
     failures: u32,
 }
 
-/// The order of [`SectionDelivery::counts`].
-pub(crate) const PHASES: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
-
-/// Index of a phase in [`PHASES`].
-pub(crate) fn phase_index(phase: Phase) -> usize {
-    match phase {
-        Phase::Backfill => 0,
-        Phase::Stream => 1,
-        Phase::Resync => 2,
-        Phase::Retry => 3,
-    }
-}
-
 impl SectionDelivery {
-    /// A lane that resumes behind `position`.
+    /// A section that resumes behind `position`.
     pub fn new(section: &Section, position: Position) -> SectionDelivery {
         SectionDelivery {
             name: section.name.clone(),
@@ -146,16 +119,15 @@ impl SectionDelivery {
             daily: Daily::default(),
             in_doubt: section.in_doubt,
             key_type: KeyType::Int,
-            paused: false,
-            shut: None,
-            halted: None,
-            range: None,
-            counts: [Counts::default(); 4],
+            flow: Flow::default(),
+            backfill: None,
+            table_mapping: None,
+            counts: ByPhase::default(),
             stream: Queue::default(),
-            keyed: Queue::default(),
+            backfilled: Queue::default(),
             retry: Queue::default(),
             retrying: HashSet::new(),
-            keyed_turn: false,
+            backfill_turn: false,
             stage: DeliveryStage::Idle,
             admitted: position,
             answered: position,
@@ -164,11 +136,6 @@ impl SectionDelivery {
             bad_in_a_row: 0,
             failures: 0,
         }
-    }
-
-    /// Batches in doubt from before: their rows will come again.
-    pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>) {
-        self.doubts = doubts;
     }
 
     /// The newest streamed row taken in (or left out because an earlier process settled it).
@@ -181,7 +148,7 @@ impl SectionDelivery {
         (self.answered, self.quarantined)
     }
 
-    /// What the lane is doing with its batch.
+    /// What it is doing with its batch.
     pub fn stage(&self) -> &DeliveryStage {
         &self.stage
     }
@@ -193,10 +160,10 @@ impl SectionDelivery {
             return false;
         }
         self.admitted = position;
-        self.counts[1].read += 1;
+        self.counts[Phase::Stream].read += 1;
         let key = key_text(mapping, row);
-        if let Some(range) = &mut self.range {
-            range.streamed(key, self.key_type);
+        if let Some(backfill) = &mut self.backfill {
+            backfill.streamed(key, self.key_type);
         }
         let held = self.in_doubt == InDoubt::Hold
             && self
@@ -217,36 +184,43 @@ impl SectionDelivery {
 
     /// Takes the rows of a chunk whose time has come (the stream has been read past it).
     pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
-        let Some(phase) = self.range.as_ref().map(|range| range.phase) else { return };
-        let index = phase_index(phase);
+        let Some(phase) = self.backfill.as_ref().map(|backfill| backfill.phase) else { return };
         for row in chunk.rows.iter() {
-            self.counts[index].read += 1;
+            self.counts[phase].read += 1;
             let text = key_text(mapping, &row);
             let key = match Key::parse(text, self.key_type) {
                 Ok(key) => key,
                 Err(error) => {
                     let key = String::from_utf8_lossy(text).into_owned();
                     let refused = RejectedRow::new(key, format!("mapping: {error}"), mapping.describe(&row));
-                    self.keyed.refuse(self.limits, phase, now, refused);
+                    self.backfilled.refuse(self.limits, phase, now, refused);
                     continue;
                 }
             };
-            if self.range.as_ref().is_some_and(|range| range.brought_by_stream(&key)) {
-                self.counts[index].filtered += 1;
-                self.keyed.pass(phase, now);
+            if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
+                self.counts[phase].filtered += 1;
+                self.backfilled.pass(phase, now);
             } else {
-                self.admit_keyed(mapping, &row, text, &key, phase, now);
+                self.admit_backfilled(mapping, &row, text, &key, phase, now);
             }
-            self.keyed.reach(SettledUpTo::Key(key));
+            self.backfilled.reach(SettledUpTo::Key(key));
         }
         if chunk.last {
-            self.keyed.pass(phase, now);
-            self.keyed.reach(SettledUpTo::BackfillEnd);
-            self.keyed.seal();
+            self.backfilled.pass(phase, now);
+            self.backfilled.reach(SettledUpTo::BackfillEnd);
+            self.backfilled.seal();
         }
     }
 
-    fn admit_keyed(&mut self, mapping: &Mapping, row: &Row<'_>, text: &[u8], key: &Key, phase: Phase, now: Duration) {
+    fn admit_backfilled(
+        &mut self,
+        mapping: &Mapping,
+        row: &Row<'_>,
+        text: &[u8],
+        key: &Key,
+        phase: Phase,
+        now: Duration,
+    ) {
         let held = self.in_doubt == InDoubt::Hold
             && self
                 .doubts
@@ -255,15 +229,15 @@ impl SectionDelivery {
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
         let describe = || mapping.describe(row);
         if held {
-            self.keyed.hold(self.limits, phase, now, text, Origin::Backfill, encode, describe);
+            self.backfilled.hold(self.limits, phase, now, text, Origin::Backfill, encode, describe);
         } else {
-            self.keyed.push(self.limits, phase, now, text, Origin::Backfill, encode, describe);
+            self.backfilled.push(self.limits, phase, now, text, Origin::Backfill, encode, describe);
         }
     }
 
     /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
     pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
-        if self.paused || !matches!(self.stage, DeliveryStage::Idle) {
+        if self.flow.is_paused() || !matches!(self.stage, DeliveryStage::Idle) {
             return None;
         }
         if let Some(batch) = self.retry.take(|_| true) {
@@ -278,22 +252,22 @@ impl SectionDelivery {
             Flush::Every(age) => *age,
             Flush::DailyAt(..) => Duration::from_secs(5),
         };
-        let keyed = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
-        self.keyed_turn = !self.keyed_turn;
-        if self.keyed_turn {
-            keyed(&mut self.keyed).or_else(|| stream(&mut self.stream))
+        let backfilled = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
+        self.backfill_turn = !self.backfill_turn;
+        if self.backfill_turn {
+            backfilled(&mut self.backfilled).or_else(|| stream(&mut self.stream))
         } else {
-            stream(&mut self.stream).or_else(|| keyed(&mut self.keyed))
+            stream(&mut self.stream).or_else(|| backfilled(&mut self.backfilled))
         }
     }
 
     /// When the open batches are due, at the earliest.
     pub fn next_due(&self) -> Option<Duration> {
         match &self.stage {
-            DeliveryStage::Waiting { until, .. } if !self.paused => Some(*until),
-            DeliveryStage::Idle if !self.paused => match &self.flush {
+            DeliveryStage::Waiting { until, .. } if !self.flow.is_paused() => Some(*until),
+            DeliveryStage::Idle if !self.flow.is_paused() => match &self.flush {
                 Flush::Every(age) => {
-                    [&self.stream, &self.keyed].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
+                    [&self.stream, &self.backfilled].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
                 }
                 Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
             },
@@ -307,60 +281,88 @@ impl SectionDelivery {
     /// Bytes held, the batch under way included.
     pub fn weight(&self) -> usize {
         let under_way = self.stage.sending().map_or(0, |sending| sending.batch.weight());
-        self.stream.weight() + self.keyed.weight() + self.retry.weight() + under_way
+        self.stream.weight() + self.backfilled.weight() + self.retry.weight() + under_way
     }
 
-    /// Rows that wait, by phase in the order of [`PHASES`]: neither delivered nor quarantined nor filtered.
-    pub fn unsettled(&self) -> [u64; 4] {
-        let mut rows = [0; 4];
-        for (index, counts) in self.counts.iter().enumerate() {
-            rows[index] = counts.read - counts.filtered - counts.delivered - counts.quarantined;
-        }
-        rows
+    /// Rows that wait, by phase: neither delivered nor quarantined nor filtered.
+    pub fn unsettled(&self) -> ByPhase<u64> {
+        ByPhase::from_fn(|phase| {
+            let counts = &self.counts[phase];
+            counts.read - counts.filtered - counts.delivered - counts.quarantined
+        })
+    }
+
+    /// Rows counted, by phase.
+    pub fn counts(&self) -> &ByPhase<Counts> {
+        &self.counts
     }
 
     /// When the oldest row that waits was taken in.
     pub fn oldest(&self) -> Option<Duration> {
         let under_way = self.stage.sending().map(|sending| sending.batch.opened());
-        [self.stream.oldest(), self.keyed.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()
+        [self.stream.oldest(), self.backfilled.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()
     }
 
     /// Whether any row or place waits to be settled.
     pub fn is_empty(&self) -> bool {
-        self.stage.sending().is_none() && self.stream.is_empty() && self.keyed.is_empty() && self.retry.is_empty()
+        self.stage.sending().is_none() && self.stream.is_empty() && self.backfilled.is_empty() && self.retry.is_empty()
     }
 
     /// The section's phase as the state keeps it.
     pub fn phase(&self) -> SectionPhase {
-        self.range.as_ref().map_or(SectionPhase::Streaming, BackfillQueue::to_phase)
+        self.backfill.as_ref().map_or(SectionPhase::Streaming, BackfillQueue::to_phase)
     }
 
     /// Whether it holds rows that it cannot send just now.
     pub fn is_stuck(&self) -> bool {
-        self.paused || matches!(self.stage, DeliveryStage::Waiting { .. })
+        self.flow.is_paused() || matches!(self.stage, DeliveryStage::Waiting { .. })
     }
 
-    /// Whether chunks of its range may become batches: not too far ahead of the sink, and not while the lane is shut, for
-    /// then it does not see which keys the stream brings.
+    /// Whether chunks of its backfill may become batches: not too far ahead of the sink, and not while it takes no streamed
+    /// rows, for then it does not see which keys the stream brings.
     pub fn takes_chunks(&self) -> bool {
         let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
-        !self.paused && self.shut.is_none() && self.keyed.weight() < ahead
+        !self.flow.is_paused() && self.flow.takes_rows() && self.backfilled.weight() < ahead
     }
 
     /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.
     pub fn shed(&mut self) -> Option<Position> {
         let first = self.stream.first_position()?;
         let rows = self.stream.clear();
-        self.counts[1].read -= rows;
+        self.counts[Phase::Stream].read -= rows;
         self.admitted = first.before();
-        self.shut = Some(StopReason::Shed);
+        self.flow.block(Blocked::Shed);
         Some(first)
+    }
+
+    /// Takes rows again, where it had given back its memory and can send now. Returns whether that is so: then the stream must
+    /// bring again what it did not take.
+    pub fn resume_shed(&mut self) -> bool {
+        let can_send = !self.flow.is_paused() && matches!(self.stage, DeliveryStage::Idle);
+        can_send && self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed))
+    }
+
+    /// Takes the rows of the next chunk of its backfill, once the stream has been read past it.
+    pub fn take_chunks(&mut self, received: Lsn, now: Duration) {
+        let Some(mapping) = self.table_mapping.clone() else { return };
+        while self.takes_chunks()
+            && let Some(chunk) = self.backfill.as_mut().and_then(|backfill| backfill.pop_chunk(received))
+        {
+            self.admit_chunk(&mapping, &chunk, now);
+        }
+    }
+
+    /// A chunk of its backfill was read.
+    pub fn push_chunk(&mut self, chunk: Chunk) {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.push_chunk(chunk);
+        }
     }
 
     /// The checkpoint of the section without any batch: its phase alone.
     pub fn phase_op(&mut self) -> Op {
-        if let Some(range) = &mut self.range {
-            range.written();
+        if let Some(backfill) = &mut self.backfill {
+            backfill.written();
         }
         let phase = Some(self.phase());
         Op::SectionCheckpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }

@@ -2,39 +2,39 @@
 //!
 //! * In: the next such time, on the monotonic clock, as someone with a calendar has worked it out.
 //! * Out: whether what was taken in at some time is due.
-//! * Never: a day's wait because the hour passed while the lane was busy, paused or waiting for Planhat: what was due stays due.
+//! * Never: a day's wait because the hour passed while the section was busy, paused or waiting for Planhat: what was due stays due.
 
 use std::time::Duration;
 
 /// How long a time stays the next one after it has come. By the calendar it may not quite have come yet, and would be found again.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The times of one lane.
+/// The times of one section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Daily {
+pub(crate) struct Daily {
     next: Option<Duration>,
     past: Option<Duration>,
 }
 
 impl Daily {
     /// Whether a next time is to be set.
-    pub fn wants_next(&self, now: Duration) -> bool {
+    pub(crate) fn wants_next(&self, now: Duration) -> bool {
         self.next.is_none_or(|next| now > next + MARGIN)
     }
 
     /// Sets the next time; the one before has passed.
-    pub fn set_next(&mut self, next: Option<Duration>) {
+    pub(crate) fn set_next(&mut self, next: Option<Duration>) {
         self.past = self.next.or(self.past);
         self.next = next;
     }
 
     /// Whether what was opened then is to go now: a time has come since.
-    pub fn is_due(&self, opened: Duration, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, opened: Duration, now: Duration) -> bool {
         self.due_at(opened).is_some_and(|due| now >= due)
     }
 
     /// When what was opened then goes.
-    pub fn due_at(&self, opened: Duration) -> Option<Duration> {
+    pub(crate) fn due_at(&self, opened: Duration) -> Option<Duration> {
         [self.past, self.next].into_iter().flatten().find(|due| opened <= *due)
     }
 }
@@ -52,7 +52,7 @@ mod tests {
         daily.set_next(Some(2 * HOUR));
         assert!(!daily.is_due(HOUR, HOUR) && daily.is_due(HOUR, 2 * HOUR));
         assert!(!daily.wants_next(2 * HOUR) && daily.wants_next(3 * HOUR));
-        // The lane was waiting for Planhat over the hour; the next day's is set meanwhile.
+        // The section was waiting for Planhat over the hour; the next day's is set meanwhile.
         daily.set_next(Some(26 * HOUR));
         assert!(daily.is_due(HOUR, 3 * HOUR));
         // What came after the hour waits for the next.

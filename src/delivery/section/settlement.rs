@@ -86,16 +86,16 @@ impl SectionDelivery {
         let rows = add.delivered + add.quarantined;
         let mut position: Option<Position> = None;
         let mut ended = false;
-        match (through, &mut self.range) {
+        match (through, &mut self.backfill) {
             (SettledUpTo::Stream(reached), _) => position = Some(*reached),
-            (SettledUpTo::Key(key), Some(range)) => range.settle(key.clone(), rows),
+            (SettledUpTo::Key(key), Some(backfill)) => backfill.settle(key.clone(), rows),
             (SettledUpTo::BackfillEnd, Some(_)) => ended = true,
             (SettledUpTo::Key(_) | SettledUpTo::BackfillEnd, None) | (SettledUpTo::Apart, _) => {}
         }
         if ended {
-            self.range = None;
+            self.backfill = None;
         }
-        let changed = ended || self.range.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
+        let changed = ended || self.backfill.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position, phase, add });
     }

@@ -22,7 +22,7 @@ pub struct Sending {
     pub attempt: u32,
 }
 
-/// What the lane does with its batch.
+/// What a section does with its batch.
 #[derive(Debug)]
 pub enum DeliveryStage {
     /// No batch is under way.
@@ -38,7 +38,7 @@ pub enum DeliveryStage {
         /// On the monotonic clock.
         until: Duration,
         /// A new ledger id is needed: the old one is in doubt.
-        anew: bool,
+        new_id: bool,
     },
 }
 

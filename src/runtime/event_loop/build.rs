@@ -1,35 +1,39 @@
-//! Building the corridor: the epoch, the sections, the lanes, the tasks.
+//! Building the event loop: the epoch, the sections, the tasks.
+//!
+//! * In: what start-up prepared, and the stream that has begun.
+//! * Out: an [`EventLoop`] that is ready to run.
+//! * Never: a section attached under an epoch that is not ours.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::event::StreamStart;
-use crate::postgres::replication::row_decoder::Decoder;
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::backfill_reader::{BackfillReader, RangeTask};
-use crate::runtime::event_loop::pending::StreamRestart;
-use crate::runtime::event_loop::sections::{AHEAD, Parts, engine, parts};
-use crate::runtime::event_loop::{EventLoop, Reconnect};
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::backfills::Backfills;
+use crate::runtime::event_loop::loop_context::LoopContext;
+use crate::runtime::event_loop::operator_requests::OperatorRequests;
+use crate::runtime::event_loop::sections::{self, Built};
+use crate::runtime::event_loop::sink_requests::SinkRequests;
+use crate::runtime::event_loop::source_monitor::SourceMonitor;
+use crate::runtime::event_loop::state_link::StateLink;
+use crate::runtime::event_loop::status_reporter::StatusReporter;
+use crate::runtime::event_loop::stream_supervisor::StreamSupervisor;
+use crate::runtime::event_loop::type_catalog::TypeCatalog;
+use crate::runtime::monitor_event::MonitorEvent;
 use crate::runtime::promotion::catch_up;
-use crate::runtime::section_report::WalRate;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
 use crate::runtime::{attach, monitor, state_writer};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
-use crate::telemetry::log_output::Throttle;
 use crate::telemetry::status_document::InstanceState;
-
-/// What one range may hold in chunks, about.
-const RANGE_SHARE: u64 = 12 << 20;
 
 impl EventLoop {
     /// Takes the epoch, attaches and resumes the sections, and starts the tasks.
@@ -41,7 +45,7 @@ impl EventLoop {
         board: Board,
         prepared: Prepared,
         stream: Stream,
-        begin: StreamStart,
+        start: StreamStart,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
         if promoted.is_some() {
@@ -60,108 +64,40 @@ impl EventLoop {
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let (parts, lanes) = parts(&config, &board, attached, &opened, caught_up)?;
-        let Parts { sections, runs, mappings, tables, first_ops } = parts;
-        let engine = engine(&config, lanes, mappings, first_ops, checkpoint, opened.next_delivery);
+        let Built { deliveries, runtimes, first_ops } = sections::build(&config, &board, attached, &opened, caught_up)?;
+        let engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
 
-        let ((lists, lists_out), (told, written)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let ((ranges_in, ranges), (seen_in, seen)) = (mpsc::channel(8), mpsc::channel(32));
-        let mut tasks = watches(&config, &seen_in);
+        let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let (events_in, events) = mpsc::channel(32);
+        let mut tasks = monitors(&config, &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
-        tasks.spawn(state_writer::run(connector, store, term, lists_out, told));
-        let now = Instant::now();
-        let mut corridor = EventLoop {
-            attendant: board.looks.attend(),
-            board,
+        tasks.spawn(state_writer::run(connector, store, term, lists, told));
+        let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
+        let types = TypeCatalog::new(control, types);
+        let mut event_loop = EventLoop {
             engine,
-            decoder: Decoder::default(),
-            stream: Some(stream),
-            begin,
-            reconnect: Reconnect::new(now, checkpoint),
-            down: None,
-            blind: None,
-            unwritten: None,
-            control,
-            identity,
-            anew: StreamRestart::of(&server),
-            epoch,
-            types,
-            unseen: HashMap::new(),
-            sections,
-            lanes: runs,
-            tables,
-            client: Client::new(&config.planhat)?,
-            clock: now,
-            lists,
-            written,
-            ranges,
-            ranges_in,
-            readers: None,
-            turns: Arc::new(Semaphore::new(turns(&config))),
-            seen,
-            requests: JoinSet::new(),
-            tasks,
-            wal: WalRate::default(),
-            flushed: checkpoint,
-            shown: None,
-            ending: None,
-            pinged: now,
-            wishes: crate::runtime::event_loop::pending::OperatorRequests::new(seen_in),
-            timed: now,
-            brake: Throttle::new(3, Duration::from_secs(60)),
-            config,
+            sections: runtimes,
+            stream: StreamSupervisor::new(config.source.clone(), (stream, start), types, checkpoint, metrics, wire),
+            monitor: SourceMonitor::new(events, identity, &server, checkpoint),
+            state: StateLink::new(writes, acks),
+            backfills: Backfills::new(&config),
+            requests: SinkRequests::new(Client::new(&config.planhat)?),
+            operators: OperatorRequests::new(events_in),
+            status: StatusReporter::new(board, epoch),
+            context: LoopContext::new(config, tasks),
         };
-        (0..corridor.lanes.len()).for_each(|lane| corridor.start_range(lane));
-        Ok(corridor)
-    }
-
-    /// Starts the reader of a lane's range, where it has one.
-    pub(crate) fn start_range(&mut self, lane: usize) {
-        let run = &mut self.lanes[lane];
-        let Some(range) = &self.engine.lanes[lane].range else { return };
-        let Some(selection) = run.selection.clone() else { return };
-        let selection = match range.xmin_floor {
-            Some(floor) => selection.since(floor),
-            None => selection,
-        };
-        self.sections[run.section].book.range_began = Some((Instant::now(), range.rows));
-        run.ahead = Arc::new(Semaphore::new(AHEAD));
-        run.chunks = 0;
-        let task = RangeTask {
-            lane,
-            section: self.sections[run.section].section.clone(),
-            selection,
-            oid: run.oid,
-            key_type: self.engine.lanes[lane].key_type,
-            key_column: run.key_column,
-            cursor: range.cursor.clone(),
-            ceiling: range.ceiling.clone(),
-        };
-        let (turns, ahead) = (Arc::clone(&self.turns), Arc::clone(&run.ahead));
-        let reading = task.run(self.config.source.clone(), turns, ahead, self.ranges_in.clone());
-        if self.readers.is_none() {
-            self.readers =
-                BackfillReader::start().inspect_err(|error| tracing::warn!(%error, "no thread for ranges")).ok();
-        }
-        match &self.readers {
-            Some(readers) => self.tasks.spawn_on(reading, readers.handle()),
-            None => self.tasks.spawn(reading),
-        };
+        event_loop.engine.section_ids().for_each(|id| event_loop.start_reader(id));
+        Ok(event_loop)
     }
 }
 
-/// Sets the watch over server and operators going.
-fn watches(config: &Arc<Config>, seen: &mpsc::Sender<crate::runtime::monitor_event::MonitorEvent>) -> JoinSet<()> {
+/// Starts to watch the server and the operators' requests.
+fn monitors(config: &Arc<Config>, events: &mpsc::Sender<MonitorEvent>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(monitor::server(Arc::clone(config), seen.clone()));
+    tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
     let connector = StateConnector::new(Arc::clone(config));
-    tasks.spawn(monitor::operators(connector, config.state.keep_deliveries, seen.clone()));
+    tasks.spawn(monitor::operators(connector, config.state.keep_deliveries, events.clone()));
     tasks
-}
-
-/// How many ranges are read at once, so that their chunks stay within a quarter of the memory.
-fn turns(config: &Config) -> usize {
-    usize::try_from(config.memory / 4 / RANGE_SHARE).unwrap_or(1).clamp(1, 8)
 }
 
 /// The reason's word of the gap of a section that was switched off.

@@ -1,235 +1,193 @@
-//! The sections' lanes, as the configuration wants them and the state left them.
+//! The sections, as the configuration wants them and the state left them.
 //!
 //! * In: what was attached, what did not fit, and the state.
-//! * Out: lanes for the engine, their ways out and their ranges, and what is to be recorded first.
-//! * Never: a section without a lane that was attached once: nothing may be confirmed past a row of it.
+//! * Out: each section's delivery and what stands beside it; what is to be recorded first.
+//! * Never: a section without a delivery that was attached once: nothing may be confirmed past a row of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use std::rc::Rc;
 
 use crate::config::{Config, Section};
-use crate::delivery::section::{BackfillQueue, SectionDelivery, StopReason};
+use crate::delivery::section::{BackfillQueue, SectionDelivery, Trouble};
 use crate::delivery::{Engine, Settings};
-use crate::model::{Fault, Phase};
+use crate::model::{BySection, Fault, KeyType, Lsn, Phase, SectionName};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach::{Attached, Unfit};
-use crate::runtime::event_loop::{ConfiguredSection, SectionRuntime};
+use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime, TableReading};
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
 use crate::runtime::status_board::Board;
 use crate::runtime::{attach, in_doubt};
 use crate::state::{Op, Opened, SectionPhase, SectionRow};
 
-/// Chunks that a range may be ahead of their use.
-pub(crate) const AHEAD: usize = 2;
-
-/// What becomes of one section that is on.
-struct Laned {
-    lane: SectionDelivery,
-    run: SectionRuntime,
-    mapping: crate::mapping::Mapping,
-    row: SectionRow,
-    ops: Vec<Op>,
-    doubted: u64,
-}
-
-/// All sections, and the lanes of those that have one.
-#[derive(Default)]
-pub(crate) struct Parts {
-    pub(crate) sections: Vec<ConfiguredSection>,
-    pub(crate) runs: Vec<SectionRuntime>,
-    pub(crate) mappings: Vec<Option<crate::mapping::Mapping>>,
-    pub(crate) tables: HashMap<u32, Vec<usize>>,
+/// All sections.
+pub(crate) struct Built {
+    pub(crate) deliveries: BySection<SectionDelivery>,
+    pub(crate) runtimes: BySection<SectionRuntime>,
+    /// To be recorded before anything else.
     pub(crate) first_ops: Vec<Op>,
 }
 
-impl Parts {
-    fn add(&mut self, run: &mut ConfiguredSection, laned: SectionRuntime, mapping: Option<crate::mapping::Mapping>) {
-        self.tables.entry(laned.oid).or_default().push(self.runs.len());
-        run.lane = Some(self.runs.len());
-        self.runs.push(laned);
-        self.mappings.push(mapping);
-    }
+/// One section while it is built.
+struct Building<'a> {
+    opened: &'a Opened,
+    delivery: SectionDelivery,
+    runtime: SectionRuntime,
+    ops: Vec<Op>,
 }
 
-/// Gives every section that is on its lane; what each wants recorded first follows `first_ops`.
-pub(crate) fn parts(
+/// Gives every configured section its delivery; what each wants recorded first follows `first_ops`.
+pub(crate) fn build(
     config: &Config,
     board: &Board,
     attached: Vec<Result<Attached, Unfit>>,
     opened: &Opened,
-    first_ops: Vec<Op>,
-) -> Result<(Parts, Vec<SectionDelivery>), StartError> {
-    let (mut parts, mut lanes) = (Parts { first_ops, ..Parts::default() }, Vec::new());
+    mut first_ops: Vec<Op>,
+) -> Result<Built, StartError> {
     let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
+    let (mut deliveries, mut runtimes) = (Vec::new(), Vec::new());
     for section in &config.sections {
-        let Some(metrics) = board.section(section.name.as_str()) else { continue };
-        let known = opened.sections.iter().find(|row| row.name == section.name).cloned();
-        let left = board.unsettled(section.name.as_str());
-        let book = SectionReport::new(known, left);
-        let mut run = ConfiguredSection { section: section.clone(), lane: None, book, metrics };
+        let Some(mut building) = Building::begin(config, section, opened, board)? else { continue };
         match attached.remove(&section.name) {
-            Some(Ok(one)) => {
-                let laned = laned(config, one, parts.sections.len(), opened)?;
-                run.book = SectionReport::new(Some(laned.row), left);
-                run.book.since.in_doubt += laned.doubted;
-                run.metrics.in_doubt(laned.doubted);
-                parts.first_ops.extend(laned.ops);
-                lanes.push(laned.lane);
-                parts.add(&mut run, laned.run, Some(laned.mapping));
-            }
-            Some(Err(unfit)) => {
-                let trouble = (unfit.fault.what, unfit.fault.remedy);
-                if let (Some(row), Some(key_type)) = (&unfit.row, unfit.streams) {
-                    tracing::warn!(section = %section.name, what = trouble.0, remedy = trouble.1, "the table does not fit now; \
-                        rows written before are delivered, and the first that does not fit halts it");
-                    let (mut lane, laned) = shut(config, section, row, &run, parts.sections.len())?;
-                    (lane.shut, lane.key_type) = (None, key_type);
-                    let left = in_doubt::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
-                    lane.expect_doubts(left.doubts);
-                    run.book.since.in_doubt += left.rows;
-                    run.book.warning = Some(trouble);
-                    run.metrics.in_doubt(left.rows);
-                    parts.first_ops.extend(left.ops);
-                    lanes.push(lane);
-                    parts.add(&mut run, laned, None);
-                    parts.sections.push(run);
-                    continue;
-                }
-                tracing::error!(section = %section.name, what = trouble.0, remedy = trouble.1, "halted");
-                run.book.trouble = Some(trouble);
-                if let Some(row) = unfit.row {
-                    parts.first_ops.push(halted(&run));
-                    // It was attached: nothing may be confirmed past a row of it, though none can be mapped.
-                    let (lane, laned) = shut(config, section, &row, &run, parts.sections.len())?;
-                    lanes.push(lane);
-                    parts.add(&mut run, laned, None);
-                }
-            }
-            None => {}
+            Some(Ok(one)) => building.resume(one)?,
+            Some(Err(unfit)) => building.stop_or_warn(unfit),
+            None => building.delivery.switch_off(),
         }
-        parts.sections.push(run);
+        deliveries.push(building.delivery);
+        runtimes.push(building.runtime);
+        first_ops.extend(building.ops);
     }
-    Ok((parts, lanes))
+    Ok(Built { deliveries: deliveries.into_iter().collect(), runtimes: runtimes.into_iter().collect(), first_ops })
 }
 
-/// The engine over these lanes, its first writes given to it.
+/// The core over these sections, its first writes given to it.
 pub(crate) fn engine(
     config: &Config,
-    mut lanes: Vec<SectionDelivery>,
-    mappings: Vec<Option<crate::mapping::Mapping>>,
+    mut deliveries: BySection<SectionDelivery>,
     first_ops: Vec<Op>,
-    checkpoint: crate::model::Lsn,
+    checkpoint: Lsn,
     next_delivery: i64,
 ) -> Engine {
     let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-    limit(&mut lanes, budget);
+    limit(&mut deliveries, budget);
     let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
-    let mut engine = Engine::new(lanes, checkpoint, next_delivery, settings);
-    for (index, mapping) in mappings.into_iter().enumerate() {
-        let Some(mapping) = mapping else { continue };
-        engine.set_range_mapping(index, std::rc::Rc::new(mapping));
-    }
+    let mut engine = Engine::new(deliveries, checkpoint, next_delivery, settings);
     engine.record(first_ops);
     engine
 }
 
-/// Bounds the batches, so that lanes that cannot send leave room to one that can: what is under way can't be shed, and of a
-/// key range as much again waits behind it.
-fn limit(lanes: &mut [SectionDelivery], budget: usize) {
+/// Bounds the batches, so that sections that cannot send leave room to one that can: what is under way can't be shed, and of
+/// a backfill as much again waits behind it.
+fn limit(deliveries: &mut BySection<SectionDelivery>, budget: usize) {
+    let on = deliveries.iter().filter(|section| !section.is_off()).count();
     // An item weighs some more than its bytes.
-    let share = budget / (2 * lanes.len() + 1) / 4 * 3;
-    for lane in lanes {
-        lane.limits.bytes = lane.limits.bytes.min(share as u64);
-    }
+    let share = budget / (2 * on + 1) / 4 * 3;
+    deliveries.iter_mut().for_each(|section| section.limit_batches(share as u64));
 }
 
-fn name_of(one: &Result<Attached, Unfit>) -> &crate::model::SectionName {
+fn name_of(one: &Result<Attached, Unfit>) -> &SectionName {
     match one {
         Ok(attached) => &attached.section.name,
         Err(unfit) => &unfit.section.name,
     }
 }
 
-fn halted(run: &ConfiguredSection) -> Op {
-    Op::Halted { section: run.section.name.clone(), why: run.book.trouble.clone() }
-}
-
-/// A section's lane, as the state left it.
-fn laned(config: &Config, one: Attached, section_index: usize, opened: &Opened) -> Result<Laned, StartError> {
-    let Attached { section, table, columns, mapping, key_type, row } = one;
-    let mut lane = SectionDelivery::new(&section, attach::position(&row));
-    lane.key_type = key_type;
-    lane.paused = row.paused;
-    lane.range = range(&section, &row, key_type)?;
-    let left = in_doubt::left(&section.name, section.in_doubt, key_type, &opened.open_deliveries);
-    lane.expect_doubts(left.doubts);
-    let mut ops = left.ops;
-    if row.halted.is_some() {
-        ops.push(Op::Halted { section: section.name.clone(), why: None });
+impl<'a> Building<'a> {
+    /// The section before it is known whether its table fits.
+    fn begin(
+        config: &Config,
+        section: &Section,
+        opened: &'a Opened,
+        board: &Board,
+    ) -> Result<Option<Building<'a>>, StartError> {
+        let Some(metrics) = board.section(section.name.as_str()) else { return Ok(None) };
+        let row = opened.sections.iter().find(|row| row.name == section.name).cloned();
+        let position = row.as_ref().map(attach::position).unwrap_or_default();
+        let runtime = SectionRuntime {
+            config: section.clone(),
+            endpoint: Endpoint::new(&config.planhat, section.kind)?,
+            table: None,
+            permits: ChunkPermits::new(),
+            report: SectionReport::new(row, board.unsettled(section.name.as_str())),
+            metrics,
+        };
+        let delivery = SectionDelivery::new(section, position);
+        Ok(Some(Building { opened, delivery, runtime, ops: Vec::new() }))
     }
-    // Until the watch has looked: what was skipped while nobody watched lies behind the checkpoint.
-    let sound = opened.instance.as_ref().and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
-    let run = SectionRuntime {
-        section: section_index,
-        endpoint: Endpoint::new(&config.planhat, section.kind)?,
-        oid: table.oid,
-        selection: Some(Selection::new(&section, &table, &columns)),
-        key_column: mapping.key_column(),
-        ahead: Arc::new(Semaphore::new(AHEAD)),
-        chunks: 0,
-        sound,
-        entry: None,
-        partitions: None,
-    };
-    Ok(Laned { lane, run, mapping, row, ops, doubted: left.rows })
+
+    /// The section is attached, and goes on where the state left it.
+    fn resume(&mut self, one: Attached) -> Result<(), StartError> {
+        let Attached { section, table, columns, mapping, key_type, row } = one;
+        self.delivery = SectionDelivery::new(&section, attach::position(&row));
+        self.delivery.pause(row.paused, std::time::Duration::ZERO);
+        if let Some(backfill) = backfill(&section, &row, key_type)? {
+            self.delivery.resume_backfill(backfill);
+        }
+        // Until the monitor has looked: what was skipped while nobody watched lies behind the checkpoint.
+        let instance = self.opened.instance.as_ref();
+        let verified = instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
+        let selection = Selection::new(&section, &table, &columns);
+        let reading = TableReading { selection, key_column: mapping.key_column() };
+        self.attach(table.oid, Some(reading), verified);
+        self.delivery.set_table_mapping(Rc::new(mapping));
+        self.runtime.report.set_row(row.clone());
+        self.expect_doubts(key_type);
+        if row.halted.is_some() {
+            self.ops.push(Op::Halted { section: section.name, why: None });
+        }
+        Ok(())
+    }
+
+    /// The section's table does not fit: it is stopped; or, where it only streams, rows written before still flow.
+    fn stop_or_warn(&mut self, unfit: Unfit) {
+        let (section, trouble) = (&unfit.section.name, Trouble::new(unfit.fault.what, unfit.fault.remedy));
+        let (what, remedy) = (trouble.what.clone(), trouble.remedy.clone());
+        if let Some(row) = &unfit.row {
+            self.attach(row.attachment.table_oid, None, None);
+            self.delivery.pause(row.paused, std::time::Duration::ZERO);
+        }
+        if let (Some(_), Some(key_type)) = (&unfit.row, unfit.streams) {
+            tracing::warn!(%section, what, remedy, "the table does not fit now; rows written before are delivered, and the \
+                first that does not fit halts it");
+            self.delivery.note_misfit(trouble);
+            return self.expect_doubts(key_type);
+        }
+        tracing::error!(%section, what, remedy, "halted");
+        // Where it was attached, nothing may be confirmed past a row of it, though none can be mapped.
+        self.delivery.stop(trouble);
+        if unfit.row.is_some() {
+            self.ops.push(Op::Halted { section: section.clone(), why: Some((what, remedy)) });
+        }
+    }
+
+    fn attach(&mut self, oid: u32, reading: Option<TableReading>, verified: Option<(Lsn, u64)>) {
+        self.runtime.table = Some(AttachedTable { oid, reading, verified, entry: None, partitions: None });
+    }
+
+    /// Takes over what an earlier process left in the ledger.
+    fn expect_doubts(&mut self, key_type: KeyType) {
+        let section = &self.runtime.config;
+        let left = in_doubt::left(&section.name, section.in_doubt, key_type, &self.opened.open_deliveries);
+        self.delivery.set_key_type(key_type);
+        self.delivery.expect_doubts(left.doubts);
+        self.runtime.report.since.in_doubt += left.rows;
+        self.runtime.metrics.in_doubt(left.rows);
+        self.ops.extend(left.ops);
+    }
 }
 
-/// The lane of a section whose table no longer fits: it takes no row, and the slot waits for it.
-fn shut(
-    config: &Config,
-    section: &Section,
-    row: &SectionRow,
-    run: &ConfiguredSection,
-    section_index: usize,
-) -> Result<(SectionDelivery, SectionRuntime), StartError> {
-    let mut lane = SectionDelivery::new(section, attach::position(row));
-    let (what, remedy) = run.book.trouble.clone().unwrap_or_default();
-    lane.shut = Some(StopReason::Mapping(what, remedy));
-    lane.paused = row.paused;
-    let run = SectionRuntime {
-        section: section_index,
-        endpoint: Endpoint::new(&config.planhat, section.kind)?,
-        oid: row.attachment.table_oid,
-        selection: None,
-        key_column: 0,
-        ahead: Arc::new(Semaphore::new(AHEAD)),
-        chunks: 0,
-        sound: None,
-        entry: None,
-        partitions: None,
-    };
-    Ok((lane, run))
-}
-
-fn range(
-    section: &Section,
-    row: &SectionRow,
-    key_type: crate::model::KeyType,
-) -> Result<Option<BackfillQueue>, StartError> {
+fn backfill(section: &Section, row: &SectionRow, key_type: KeyType) -> Result<Option<BackfillQueue>, StartError> {
     let (phase, progress) = match &row.phase {
         SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
         SectionPhase::Resyncing(progress) => (Phase::Resync, progress),
         SectionPhase::Streaming | SectionPhase::Waiting => return Ok(None),
     };
-    let range = BackfillQueue::resume(phase, progress, key_type).map_err(|error| {
+    let backfill = BackfillQueue::resume(phase, progress, key_type).map_err(|error| {
         StartError::Wrong(Fault::usage(
             format!("section {}: where its backfill is cannot be read: {error}", section.name),
             "mend `start: { after_key: … }`; or, where the key's type was changed, `pg2planhat resync`",
         ))
     })?;
-    Ok(Some(range))
+    Ok(Some(backfill))
 }

@@ -1,138 +1,143 @@
-//! What the ranges and the watch tell.
+//! What the event loop knows of the source beside the stream, and its judgement of what the monitor sees.
+//!
+//! * In: what the monitor saw of the slot and of the publication.
+//! * Out: a named state where a person must decide; figures for the status.
+//! * Never: a change of anything.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::model::Fault;
-use crate::runtime::backfill_reader::BackfillEvent;
-use crate::runtime::event_loop::{EventLoop, LoopExit};
-use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
-use crate::runtime::start_error::NeedsPerson;
-use crate::state::SectionPhase;
+use tokio::sync::mpsc;
+
+use crate::config::Source;
+use crate::model::{Fault, Lsn};
+use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::server::Server;
+use crate::runtime::event_loop::loop_exit::LoopExit;
+use crate::runtime::monitor_event::{MonitorEvent, PublicationStatus, SourceStatus};
+use crate::runtime::section_report::WalRate;
+use crate::state::Identity;
 use crate::telemetry::status_document::Reason;
 
-impl EventLoop {
-    pub(crate) fn on_range(&mut self, news: BackfillEvent) {
-        match news {
-            BackfillEvent::Fenced(lane, Some((ceiling, estimated))) => {
-                let lane = &mut self.engine.lanes[lane];
-                tracing::info!(section = %lane.name, %ceiling, estimated, "the fence has passed: reading older rows");
-                if let Some(range) = &mut lane.range {
-                    range.fenced(ceiling, estimated);
-                }
-                let op = lane.phase_op();
-                self.engine.record(vec![op]);
-            }
-            BackfillEvent::Fenced(lane, None) => {
-                tracing::info!(section = %self.engine.lanes[lane].name, "there are no older rows");
-                self.engine.lanes[lane].range = None;
-                let op = self.engine.lanes[lane].phase_op();
-                debug_assert_eq!(self.engine.lanes[lane].phase(), SectionPhase::Streaming);
-                self.engine.record(vec![op]);
-            }
-            BackfillEvent::Chunk(lane, chunk) => {
-                self.lanes[lane].chunks += 1;
-                self.engine.chunk(lane, chunk);
-                if self.engine.waits_for().is_some() {
-                    self.ping();
-                }
-            }
-            BackfillEvent::Failed(lane, fault) => {
-                let run = self.lanes[lane].section;
-                self.sections[run].book.trouble = Some((fault.what, fault.remedy));
-            }
-            BackfillEvent::Recovered(lane) => {
-                let run = self.lanes[lane].section;
-                self.sections[run].book.trouble = None;
-            }
+/// What is known of the source.
+pub(crate) struct SourceMonitor {
+    events: mpsc::Receiver<MonitorEvent>,
+    identity: Identity,
+    wal: WalRate,
+    /// The server's end of WAL when it was last seen.
+    flushed: Lsn,
+    /// Since when the server cannot be looked at, and why.
+    unreachable: Option<(Instant, Fault)>,
+    restart: StreamRestart,
+}
+
+impl SourceMonitor {
+    pub(crate) fn new(
+        events: mpsc::Receiver<MonitorEvent>,
+        identity: Identity,
+        server: &Server,
+        checkpoint: Lsn,
+    ) -> SourceMonitor {
+        SourceMonitor {
+            events,
+            identity,
+            wal: WalRate::default(),
+            flushed: checkpoint,
+            unreachable: None,
+            restart: StreamRestart { forgets: server.version >= 150_000, behind: None },
         }
     }
 
-    pub(crate) async fn on_seen(&mut self, seen: MonitorEvent) {
-        match seen {
-            MonitorEvent::SourceStatus(look) => {
-                self.blind = None;
-                self.on_look(&look);
-            }
-            MonitorEvent::Shutdown(fault) => {
-                tracing::warn!("the server goes down: letting go of the slot");
-                self.let_stream_go();
-                self.blind.get_or_insert((Instant::now(), fault));
-            }
-            MonitorEvent::Blind(fault) => {
-                self.blind.get_or_insert((Instant::now(), fault));
-            }
-            MonitorEvent::Paused(paused) => {
-                for (name, paused) in paused {
-                    let Some(lane) = self.engine.lanes.iter_mut().find(|lane| lane.name == name) else { continue };
-                    if lane.paused != paused {
-                        lane.paused = paused;
-                        lane.hurry(self.clock.elapsed());
-                        tracing::info!(section = %name, paused, "an operator's wish");
-                    }
-                }
-            }
-            MonitorEvent::Quarantine(counts) => {
-                for run in &self.sections {
-                    let rows = counts.iter().find(|(name, _)| *name == run.section.name).map_or(0, |(_, rows)| *rows);
-                    run.metrics.quarantine_rows(rows);
-                }
-            }
-            MonitorEvent::Asked(event) => self.on_asked(&event),
-            MonitorEvent::ReadAgain(reread) => self.on_reread(*reread),
-        }
+    pub(crate) async fn event(&mut self) -> Option<MonitorEvent> {
+        self.events.recv().await
     }
 
-    /// The walsender is let go at once: a server's fast shutdown waits for it.
-    fn let_stream_go(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.control.stop();
-            self.tasks.spawn(stream.close(std::time::Duration::from_secs(2)));
-            self.reconnect.failures = self.reconnect.failures.max(2);
-            self.reconnect.at = Instant::now() + std::time::Duration::from_millis(500);
-            let fault = Fault::unavailable("the server is shutting down", "it is connected to again by itself");
-            self.down.get_or_insert((Instant::now(), fault));
-        }
+    /// Whose slot this is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
-    fn on_look(&mut self, look: &SourceStatus) {
-        self.flushed = look.flushed;
-        let rate = self.wal.look(look.flushed, Instant::now());
-        self.board.metrics.wal_bytes_per_second.set(rate.unwrap_or(0.0));
-        match &look.slot {
-            None => {
-                let what = format!("the slot {} is gone", self.config.source.slot);
-                self.needs(Reason::SlotMissing, what);
-            }
-            Some(slot) if slot.is_lost() => {
-                let what = format!("the slot {} is lost, for {}", self.config.source.slot, slot.why_lost());
-                self.needs(Reason::SlotLost, what);
-            }
-            Some(slot) => {
-                let moved = slot.confirmed().filter(|confirmed| *confirmed > self.engine.written());
-                if let Some(confirmed) = moved {
-                    let what = format!(
-                        "someone else moved the slot {} to {confirmed}, past the checkpoint {}",
-                        self.config.source.slot,
-                        self.engine.written()
-                    );
-                    self.needs(Reason::SlotMoved, what);
-                }
-                let restart = slot.restart_lsn.as_ref().and_then(|lsn| lsn.parse().ok());
-                let retained = restart.map(|restart| look.flushed.bytes_since(restart));
-                let safe = slot.safe_wal_size;
-                self.board.modify(|status| {
-                    status.slot.confirmed_flush_lsn = slot.confirmed_flush_lsn.clone();
-                    status.slot.retained_bytes = retained;
-                    status.slot.safe_wal_bytes = safe;
-                    status.slot.seconds_until_lost =
-                        safe.zip(rate.filter(|rate| *rate > 1.0)).map(|(safe, rate)| safe.max(0) as f64 / rate);
-                });
-            }
-        }
-        self.on_published(look);
+    /// The server's end of WAL when it was last seen.
+    pub(crate) fn flushed(&self) -> Lsn {
+        self.flushed
     }
 
-    pub(crate) fn needs(&mut self, reason: Reason, what: String) {
-        self.ending = Some(LoopExit::NeedsPerson(NeedsPerson::repair(reason, what)));
+    /// Notes that the server cannot be looked at.
+    pub(crate) fn set_unreachable(&mut self, fault: Fault) {
+        self.unreachable.get_or_insert((Instant::now(), fault));
     }
+
+    /// Why the server cannot be looked at, where that has lasted for longer than `bound`.
+    pub(crate) fn unreachable(&self, bound: Duration) -> Option<&Fault> {
+        self.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
+    }
+
+    /// Takes in what the monitor saw; returns the server's rate of WAL in bytes per second, once that is known.
+    pub(crate) fn on_source_status(&mut self, seen: &SourceStatus) -> Option<f64> {
+        self.unreachable = None;
+        self.flushed = seen.flushed;
+        self.wal.look(seen.flushed, Instant::now())
+    }
+
+    /// How the loop ends where the slot is not what it was; `written` is the newest checkpoint.
+    pub(crate) fn judge_slot(&self, source: &Source, seen: &SourceStatus, written: Lsn) -> Option<LoopExit> {
+        let name = &source.slot;
+        let Some(slot) = &seen.slot else {
+            return Some(LoopExit::repair(Reason::SlotMissing, format!("the slot {name} is gone")));
+        };
+        if slot.is_lost() {
+            let what = format!("the slot {name} is lost, for {}", slot.why_lost());
+            return Some(LoopExit::repair(Reason::SlotLost, what));
+        }
+        let confirmed = slot.confirmed().filter(|confirmed| *confirmed > written)?;
+        let what = format!("someone else moved the slot {name} to {confirmed}, past the checkpoint {written}");
+        Some(LoopExit::repair(Reason::SlotMoved, what))
+    }
+
+    /// The publication, where it is the one recorded and publishes inserts; else how the loop ends.
+    pub(crate) fn judge_publication<'a>(
+        &self,
+        source: &Source,
+        seen: &'a PublicationStatus,
+    ) -> Result<&'a Publication, LoopExit> {
+        let name = &source.publication;
+        let changed = |what: String| Err(LoopExit::repair(Reason::PublicationChanged, what));
+        let Some(publication) = &seen.publication else {
+            return changed(format!("the publication {name} is gone"));
+        };
+        let recorded = self.identity.publication_oid;
+        if recorded != 0 && recorded != publication.oid {
+            return changed(format!(
+                "the publication {name} was dropped and made anew: rows written in between may have been skipped"
+            ));
+        }
+        if !publication.insert {
+            return changed(format!(
+                "the publication {name} does not publish inserts any more: rows are skipped in silence"
+            ));
+        }
+        Ok(publication)
+    }
+
+    /// A partition was attached by then. Returns whether the stream must be opened again for it.
+    pub(crate) fn partition_attached(&mut self, by: Lsn) -> bool {
+        if !self.restart.forgets {
+            self.restart.behind = Some(by);
+        }
+        !self.restart.forgets
+    }
+
+    /// Whether the stream is to be opened again now, for an attached partition; once.
+    pub(crate) fn restart_is_due(&mut self, confirmed: Lsn) -> bool {
+        self.restart.behind.take_if(|behind| confirmed >= *behind).is_some()
+    }
+}
+
+/// When the stream is to be opened again for an attached partition. pgoutput of PostgreSQL 14 remembers that it does not
+/// publish a table for as long as the walsender lives, and a new walsender learns it again from what was written before the
+/// table was attached: so not before all of that is confirmed. What is skipped meanwhile is in the gap.
+struct StreamRestart {
+    /// Whether the server forgets by itself.
+    forgets: bool,
+    /// The stream is opened again once this is confirmed.
+    behind: Option<Lsn>,
 }

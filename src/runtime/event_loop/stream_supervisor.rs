@@ -1,202 +1,176 @@
-//! What comes by the stream, and what the end of a stream means.
+//! The replication stream of the event loop: opened, read, let go, and opened again.
+//!
+//! * In: the stream's events; the durable checkpoint.
+//! * Out: decoded items; what the end of a stream means for the loop.
+//! * Never: a stream opened from anywhere but the durable checkpoint.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::delivery::Route;
-use crate::mapping::{Mapping, MappingFault};
-use crate::model::Fault;
-use crate::postgres::catalog::types::Types;
-use crate::postgres::connection::session::connect_sql;
-use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
-use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::config::Source;
+use crate::model::{Fault, Lsn};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart};
+use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable, Decoder};
 use crate::postgres::replication::stream::Stream;
-use crate::runtime::event_loop::{EventLoop, LoopExit};
+use crate::runtime::event_loop::loop_exit::LoopExit;
+use crate::runtime::event_loop::type_catalog::{ColumnTypes, TypeCatalog};
 use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status_document::Reason;
+use crate::telemetry::{Age, Metrics};
 
 /// The same end so often, and nothing confirmed in between, is no accident.
 const WEDGED: u32 = 3;
 /// How long a server may be silent at the most before it is connected to again.
 const MOST_PATIENCE: Duration = Duration::from_secs(300);
+/// How long the slot may be held by another before this process waits as standby.
+const SLOT_HELD: Duration = Duration::from_secs(60);
+/// How often the server is asked how far it has read, while a chunk waits for it.
+pub(crate) const PING: Duration = Duration::from_millis(5);
 
-/// The longest that the loop waits for the catalog.
-const LOOK_UP: Duration = Duration::from_secs(5);
-
-/// How long a type that no snapshot sees is waited for, before it is held to be dropped.
-const UNSEEN: Duration = Duration::from_secs(30);
-
-/// What interrupts the reading of a run.
-enum Halt {
-    Table(DecodedTable),
-    End,
+/// When the stream is opened again.
+#[derive(Debug)]
+struct Reconnect {
+    at: Instant,
+    failures: u32,
+    /// How often in a row the server could not decode, and what was confirmed then.
+    wedged: (Lsn, u32),
+    /// How long the server may be silent, where it is not known to need more.
+    patience: Duration,
 }
 
-impl EventLoop {
-    pub(crate) async fn on_event(&mut self, event: Option<StreamEvent>) {
-        match event {
-            Some(StreamEvent::Started) => {
-                self.reconnect.failures = 0;
-                self.down = None;
-            }
-            Some(StreamEvent::Run(run)) => {
-                self.board.wire.touch();
-                self.reconnect.failures = 0;
-                self.down = None;
-                self.decoder.feed(run);
-                self.read_run().await;
-            }
-            Some(StreamEvent::Ended(ended)) => self.on_ended(ended),
-            None => {
-                let fault = Fault::bug("the stream's thread ended without a word");
-                self.on_ended(StreamEnd { fate: EndReason::Transient, fault });
-            }
+/// The stream, and everything about its connection.
+pub(crate) struct StreamSupervisor {
+    source: Source,
+    stream: Option<Stream>,
+    decoder: Decoder,
+    types: TypeCatalog,
+    start: StreamStart,
+    reconnect: Reconnect,
+    /// Since when the stream is down, and why.
+    down: Option<(Instant, Fault)>,
+    pinged: Instant,
+    metrics: Arc<Metrics>,
+    /// The time since the server's last message.
+    wire: Age,
+}
+
+impl StreamSupervisor {
+    pub(crate) fn new(
+        source: Source,
+        (stream, start): (Stream, StreamStart),
+        types: TypeCatalog,
+        checkpoint: Lsn,
+        metrics: Arc<Metrics>,
+        wire: Age,
+    ) -> StreamSupervisor {
+        let now = Instant::now();
+        let patience = start.patience;
+        StreamSupervisor {
+            source,
+            stream: Some(stream),
+            decoder: Decoder::default(),
+            types,
+            start,
+            reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0), patience },
+            down: None,
+            pinged: now,
+            metrics,
+            wire,
         }
     }
 
-    /// Reads a run to its end. A table's description may need the catalog; nothing else waits.
-    async fn read_run(&mut self) {
-        loop {
-            match self.read_until_table() {
-                Ok(Halt::Table(table)) => {
-                    self.on_table(table).await;
-                    if self.stream.is_none() {
-                        return;
-                    }
-                }
-                Ok(Halt::End) => return,
-                Err(fault) => {
-                    self.ending = Some(LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault }));
-                    return;
-                }
-            }
+    pub(crate) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// The stream's next event. Never ends while there is no stream.
+    pub(crate) async fn event(&mut self) -> Option<StreamEvent> {
+        match &mut self.stream {
+            Some(stream) => stream.events.recv().await,
+            None => std::future::pending().await,
         }
     }
 
-    fn read_until_table(&mut self) -> Result<Halt, Fault> {
-        let now = self.clock.elapsed();
-        loop {
-            let item = self.decoder.next_item().map_err(|error| {
-                Fault::needs_person(
-                    format!("the replication stream cannot be read: {error}"),
-                    "report it with the server's version",
-                )
-            })?;
-            match item {
-                None => return Ok(Halt::End),
-                Some(DecodedItem::Insert(oid, row)) => self.engine.insert(oid, &row, now),
-                Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
-                Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
-                Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
-                Some(DecodedItem::Ignored(kind)) => self.board.metrics.ignored(kind),
-                Some(DecodedItem::Table(table)) => return Ok(Halt::Table(table)),
-            }
+    /// Tells the stream's thread that the loop lives.
+    pub(crate) fn beat(&self) {
+        if let Some(stream) = &self.stream {
+            stream.control.beat();
         }
     }
 
-    /// A table's columns, from here on: its sections' mappings are compiled anew.
-    async fn on_table(&mut self, table: DecodedTable) {
-        let Some(lanes) = self.tables.get(&table.oid).cloned() else { return };
-        if !self.knows_types_of(&table).await {
-            return;
+    /// Lets the slot move to `lsn`.
+    pub(crate) fn confirm(&self, lsn: Lsn) {
+        if let Some(stream) = &self.stream {
+            stream.control.confirm(lsn);
         }
-        let columns = self.types.columns(&table.columns);
-        let names = self.config.planhat.bulk_activity_names;
-        let mut routes = Vec::new();
-        for lane in lanes {
-            let run = &self.lanes[lane];
-            let section = &self.sections[run.section].section;
-            let mapping = Mapping::compile(section, names, &columns).map(Rc::new).map_err(|faults| misfit(&faults));
-            routes.push(Route { lane, mapping });
-        }
-        self.engine.set_routes(table.oid, routes);
     }
 
-    /// Whether the types of a table's columns are known. If not, the stream begins again until they are: a domain taken for
-    /// text could refuse its rows, or send a number as text.
-    async fn knows_types_of(&mut self, table: &DecodedTable) -> bool {
-        let unknown = |types: &Types| -> Vec<u32> {
-            table.columns.iter().map(|(_, oid)| *oid).filter(|oid| !types.knows(*oid)).collect()
-        };
-        let asked = unknown(&self.types);
-        if asked.is_empty() {
-            return true;
+    /// Asks the server how far it has read, at most once per [`PING`].
+    pub(crate) fn ping(&mut self) {
+        if self.pinged.elapsed() >= PING
+            && let Some(stream) = &self.stream
+        {
+            self.pinged = Instant::now();
+            stream.control.ping();
         }
-        if let Err(fault) = self.learn_types(&asked).await {
-            tracing::warn!(what = fault.what, "the database's types cannot be read: the stream begins again");
-            self.rewind();
-            self.reconnect.at = Instant::now() + Duration::from_secs(1);
-            self.down.get_or_insert((Instant::now(), fault));
-            return false;
-        }
-        let unseen = unknown(&self.types);
-        let Some(since) = unseen.first().map(|oid| *self.unseen.entry(*oid).or_insert_with(Instant::now)) else {
-            return true;
-        };
-        let table = format!("{}.{}", table.schema, table.name);
-        if since.elapsed() > UNSEEN {
-            tracing::warn!(table, oids = ?unseen, "types of columns are gone: their values are taken as text");
-            unseen.iter().for_each(|oid| self.types.give_up(*oid));
-            return true;
-        }
-        tracing::info!(table, oids = ?unseen, "a type of a column cannot be seen yet: the stream begins again");
-        self.rewind();
-        self.reconnect.at = Instant::now() + UNSEEN / 60;
-        false
     }
 
-    /// Reads the database's types, on a new connection where the old one has died.
-    async fn learn_types(&mut self, oids: &[u32]) -> Result<(), Fault> {
-        let late = |_| Fault::unavailable("the server does not answer", "check the server and the network");
-        if self.control.is_closed() {
-            let connecting = connect_sql(&self.config.source, "control");
-            self.control = tokio::time::timeout(LOOK_UP, connecting).await.map_err(late)??;
-        }
-        let learnt = tokio::time::timeout(LOOK_UP, self.types.learn(&self.control, oids)).await.map_err(late)?;
-        learnt.map_err(|error| self.control.fault(&error))
+    /// How long the server has said nothing.
+    pub(crate) fn silence(&self) -> Duration {
+        self.stream.as_ref().map_or(Duration::ZERO, |stream| stream.control.silence())
     }
 
-    fn on_ended(&mut self, ended: StreamEnd) {
+    /// Why the stream is down.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        self.down.as_ref().map(|(_, fault)| fault)
+    }
+
+    /// The server has begun to stream.
+    pub(crate) fn started(&mut self) {
+        self.reconnect.failures = 0;
+        self.down = None;
+    }
+
+    /// The server's bytes have come: their items follow.
+    pub(crate) fn feed(&mut self, run: Bytes) {
+        self.wire.touch();
+        self.started();
+        self.decoder.feed(run);
+    }
+
+    /// The next item of what was fed.
+    pub(crate) fn next_item(&mut self) -> Result<Option<DecodedItem<'_>>, LoopExit> {
+        self.decoder.next_item().map_err(|error| {
+            let fault = Fault::needs_person(
+                format!("the replication stream cannot be read: {error}"),
+                "report it with the server's version",
+            );
+            LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault })
+        })
+    }
+
+    /// The columns of a table; where a type is not known yet, `Later`, and the stream is to be rewound.
+    pub(crate) async fn columns(&mut self, table: &DecodedTable) -> ColumnTypes {
+        self.types.columns(&self.source, table).await
+    }
+
+    /// The stream has ended. Returns how the loop ends with it, if it does.
+    pub(crate) fn on_ended(&mut self, ended: StreamEnd, confirmed: Lsn) -> Option<LoopExit> {
         self.stream = None;
-        let needs = |reason| Some(LoopExit::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone())));
-        match ended.fate {
-            EndReason::Stopped => {}
-            EndReason::Moved => {
-                tracing::warn!(what = ended.fault.what, "comparing everything anew");
-                self.ending = Some(LoopExit::Again);
-            }
-            EndReason::PublicationMissing => self.ending = needs(Reason::PublicationChanged),
-            EndReason::SlotMissing => self.ending = needs(Reason::SlotMissing),
-            EndReason::SlotLost => self.ending = needs(Reason::SlotLost),
-            EndReason::SlotActive
-                if self.down.as_ref().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(60)) =>
-            {
-                tracing::warn!("another process holds the slot: beginning again as standby");
-                self.ending = Some(LoopExit::Again);
-            }
-            EndReason::Wedged => {
-                let (at, times) = self.reconnect.wedged;
-                let times = if at == self.engine.confirmed() { times + 1 } else { 1 };
-                self.reconnect.wedged = (self.engine.confirmed(), times);
-                if times >= WEDGED {
-                    self.ending =
-                        Some(LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault: ended.fault.clone() }));
-                }
-            }
-            // It may be away, or decode something long: then the same patience would end every try before its first word.
-            EndReason::Silent => self.begin.patience = (self.begin.patience * 2).min(MOST_PATIENCE),
-            EndReason::Transient | EndReason::SlotActive | EndReason::Shutdown | EndReason::Refused => {}
-        }
+        let exit = self.judge(&ended, confirmed);
         if ended.fate == EndReason::Stopped && self.down.is_none() {
-            // StreamEnd by us, to begin again: at once.
+            // The loop ended it, to begin again: at once.
             self.reconnect.at = Instant::now();
-            return;
+            return exit;
         }
         self.reconnect.failures += 1;
         let delay = crate::model::backoff::delay(self.reconnect.failures.min(6), None, fastrand::f64())
             .min(Duration::from_secs(10));
         self.reconnect.at = Instant::now() + delay;
-        self.board.metrics.reconnects_total.inc();
+        self.metrics.reconnects_total.inc();
         if self.reconnect.failures <= 3 || self.reconnect.failures.is_multiple_of(10) {
             tracing::warn!(
                 what = ended.fault.what,
@@ -207,42 +181,106 @@ impl EventLoop {
         }
         let since = self.down.take().map_or_else(Instant::now, |(since, _)| since);
         self.down = Some((since, ended.fault));
+        exit
     }
 
-    /// Opens the stream again, from the durable checkpoint, when its time has come.
-    pub(crate) fn reopen(&mut self) {
-        if self.stream.is_some() || Instant::now() < self.reconnect.at || self.ending.is_some() {
-            return;
+    fn judge(&mut self, ended: &StreamEnd, confirmed: Lsn) -> Option<LoopExit> {
+        let repair = |reason| Some(LoopExit::repair(reason, ended.fault.what.clone()));
+        match ended.fate {
+            EndReason::Moved => {
+                tracing::warn!(what = ended.fault.what, "the server or the slot has moved: comparing everything again");
+                Some(LoopExit::Again)
+            }
+            EndReason::PublicationMissing => repair(Reason::PublicationChanged),
+            EndReason::SlotMissing => repair(Reason::SlotMissing),
+            EndReason::SlotLost => repair(Reason::SlotLost),
+            EndReason::SlotActive if self.down.as_ref().is_some_and(|(since, _)| since.elapsed() > SLOT_HELD) => {
+                tracing::warn!("another process holds the slot: beginning again as standby");
+                Some(LoopExit::Again)
+            }
+            EndReason::Wedged => {
+                let (at, times) = self.reconnect.wedged;
+                let times = if at == confirmed { times + 1 } else { 1 };
+                self.reconnect.wedged = (confirmed, times);
+                let fault = || NeedsPerson { reason: Reason::Wedged, fault: ended.fault.clone() };
+                (times >= WEDGED).then(|| LoopExit::NeedsPerson(fault()))
+            }
+            // It may be away, or decode something long: then the same patience would end every try before its first word.
+            EndReason::Silent => {
+                self.start.patience = (self.start.patience * 2).min(MOST_PATIENCE);
+                None
+            }
+            EndReason::Stopped
+            | EndReason::Transient
+            | EndReason::SlotActive
+            | EndReason::Shutdown
+            | EndReason::Refused => None,
         }
-        if self.engine.confirmed() > self.begin.from {
-            self.begin.patience = crate::runtime::PATIENCE;
+    }
+
+    /// Opens the stream again, from the durable checkpoint, when its time has come. Returns whether it was opened.
+    pub(crate) fn reopen(&mut self, confirmed: Lsn) -> bool {
+        if self.stream.is_some() || Instant::now() < self.reconnect.at {
+            return false;
         }
-        self.begin.from = self.engine.confirmed();
-        match Stream::open(self.config.source.clone(), self.begin.clone()) {
+        if confirmed > self.start.from {
+            self.start.patience = self.reconnect.patience;
+        }
+        self.start.from = confirmed;
+        match Stream::open(self.source.clone(), self.start.clone()) {
             Ok(stream) => {
-                self.engine.stream_restarts();
                 self.stream = Some(stream);
+                true
             }
             Err(error) => {
                 tracing::error!(%error, "no thread for the stream");
                 self.reconnect.at = Instant::now() + Duration::from_secs(5);
+                false
             }
         }
     }
 
     /// The stream is read again from the checkpoint: rows were left out that can be taken now.
-    pub(crate) fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self, confirmed: Lsn, tasks: &mut JoinSet<()>) {
         if let Some(stream) = self.stream.take() {
-            tracing::info!(from = %self.engine.confirmed(), "reading the stream again from the checkpoint");
+            tracing::info!(from = %confirmed, "reading the stream again from the checkpoint");
             stream.control.stop();
-            self.tasks.spawn(stream.close(Duration::from_secs(5)));
+            tasks.spawn(stream.close(Duration::from_secs(5)));
         }
         self.reconnect.at = Instant::now();
     }
-}
 
-/// What does not fit, and the first thing to do about it.
-fn misfit(faults: &[MappingFault]) -> (String, String) {
-    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    (what, faults.first().map(MappingFault::remedy).unwrap_or_default())
+    /// The stream is read again after `wait`; where that is because of a fault, the stream counts as down.
+    pub(crate) fn rewind_after(
+        &mut self,
+        wait: Duration,
+        fault: Option<Fault>,
+        confirmed: Lsn,
+        tasks: &mut JoinSet<()>,
+    ) {
+        self.rewind(confirmed, tasks);
+        self.reconnect.at = Instant::now() + wait;
+        if let Some(fault) = fault {
+            self.down.get_or_insert((Instant::now(), fault));
+        }
+    }
+
+    /// The server goes down. The walsender is let go at once: a server's fast shutdown waits for it.
+    pub(crate) fn let_go(&mut self, tasks: &mut JoinSet<()>) {
+        if let Some(stream) = self.stream.take() {
+            stream.control.stop();
+            tasks.spawn(stream.close(Duration::from_secs(2)));
+            self.reconnect.failures = self.reconnect.failures.max(2);
+            self.reconnect.at = Instant::now() + Duration::from_millis(500);
+            let fault = Fault::unavailable("the server is shutting down", "it is connected to again by itself");
+            self.down.get_or_insert((Instant::now(), fault));
+        }
+    }
+
+    /// Ends the stream for good, within `bound`.
+    pub(crate) async fn close(&mut self, bound: Duration) {
+        if let Some(stream) = self.stream.take() {
+            stream.close(bound).await;
+        }
+    }
 }

@@ -1,0 +1,175 @@
+//! How a section is switched, and what is asked about it from outside. Pure.
+//!
+//! * In: what operators, the source and the sink ask for.
+//! * Out: the reasons why its rows do not flow; its backfill, begun or ended.
+//! * Never: a row taken or dropped here.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::Flush;
+use crate::delivery::section::backfill::BackfillQueue;
+use crate::delivery::section::flow::{Blocked, Trouble};
+use crate::delivery::section::{Daily, InDoubtBatch, SectionDelivery};
+use crate::mapping::Mapping;
+use crate::model::{Key, KeyType, Phase, SectionName};
+use crate::state::Op;
+
+impl SectionDelivery {
+    /// Its name.
+    pub fn name(&self) -> &SectionName {
+        &self.name
+    }
+
+    // ---- as it begins ----
+
+    /// Sets how its keys are read.
+    pub fn set_key_type(&mut self, key_type: KeyType) {
+        self.key_type = key_type;
+    }
+
+    /// How its keys are read.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// Sets how rows of its table become items, where they do not come by the stream.
+    pub fn set_table_mapping(&mut self, mapping: Rc<Mapping>) {
+        self.table_mapping = Some(mapping);
+    }
+
+    /// How rows of its table become items, where they do not come by the stream.
+    pub fn table_mapping(&self) -> Option<Rc<Mapping>> {
+        self.table_mapping.clone()
+    }
+
+    /// Bounds the bytes of its batches.
+    pub fn limit_batches(&mut self, bytes: u64) {
+        self.limits.bytes = self.limits.bytes.min(bytes);
+    }
+
+    /// Batches in doubt from before: their rows come again.
+    pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>) {
+        self.doubts = doubts;
+    }
+
+    // ---- why it does not flow ----
+
+    /// Why its rows do not flow, the heaviest reason first; empty where they do.
+    pub(crate) fn blocked(&self) -> &[Blocked] {
+        self.flow.blocks()
+    }
+
+    /// Marks it as switched off: nothing is ever given to it.
+    pub fn switch_off(&mut self) {
+        self.flow.block(Blocked::Off);
+    }
+
+    /// Whether the configuration switches it off.
+    pub fn is_off(&self) -> bool {
+        self.flow.is_off()
+    }
+
+    /// Pauses it, or lets it go on; a batch that waits is sent at once then. Returns whether that is new.
+    pub fn pause(&mut self, paused: bool, now: Duration) -> bool {
+        let is = |blocked: &Blocked| matches!(blocked, Blocked::Paused);
+        let changed = if paused { self.flow.block(Blocked::Paused) } else { self.flow.unblock(is) };
+        if changed {
+            self.hurry(now);
+        }
+        changed
+    }
+
+    /// Whether an operator has paused it.
+    pub fn is_paused(&self) -> bool {
+        self.flow.is_paused()
+    }
+
+    /// Stops it: it takes no row from here on, and the slot waits for the first one that it does not take.
+    pub fn stop(&mut self, trouble: Trouble) {
+        self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed));
+        self.flow.block(Blocked::Stopped(trouble));
+    }
+
+    /// Whether it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.flow.is_stopped()
+    }
+
+    /// Whether it takes streamed rows.
+    #[inline]
+    pub fn takes_rows(&self) -> bool {
+        self.flow.takes_rows()
+    }
+
+    /// Why the sink takes nothing of it just now.
+    pub fn halted(&self) -> Option<&Trouble> {
+        self.flow.halted()
+    }
+
+    /// Notes that its table does not fit now, though rows written before still flow.
+    pub fn note_misfit(&mut self, trouble: Trouble) {
+        self.flow.block(Blocked::Misfit(trouble));
+    }
+
+    /// Notes why its older rows cannot be read; `None`: they can be.
+    pub fn set_backfill_trouble(&mut self, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => self.flow.block(Blocked::BackfillFails(trouble)),
+            None => self.flow.unblock(|blocked| matches!(blocked, Blocked::BackfillFails(_))),
+        };
+    }
+
+    /// Notes why the sink did not take its last batch; `None`: it did, or the batch is not sent again as it is.
+    pub fn set_retrying(&mut self, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => self.flow.block(Blocked::Retrying(trouble)),
+            None => self.flow.unblock(|blocked| matches!(blocked, Blocked::Retrying(_))),
+        };
+    }
+
+    // ---- its backfill ----
+
+    /// The backfill or re-sync under way.
+    pub fn backfill(&self) -> Option<&BackfillQueue> {
+        self.backfill.as_ref()
+    }
+
+    /// Goes on with a backfill that an earlier process began.
+    pub fn resume_backfill(&mut self, backfill: BackfillQueue) {
+        self.backfill = Some(backfill);
+    }
+
+    /// Begins to deliver the table again behind `cursor`. From here on the keys that the stream brings are remembered, and
+    /// left out of what is read: as at an attachment. Returns the write that records it.
+    pub fn start_resync(&mut self, cursor: Option<Key>) -> Op {
+        self.backfill = Some(BackfillQueue::new(Phase::Resync, cursor, self.key_type));
+        self.phase_op()
+    }
+
+    /// The xmin barrier has passed: the backfill ends at this key, after so many rows by estimate; `None`: there is nothing to
+    /// read, and it is over. Returns the write that records it.
+    pub fn set_backfill_end(&mut self, end: Option<(Key, u64)>) -> Op {
+        match (end, &mut self.backfill) {
+            (Some((ceiling, estimated)), Some(backfill)) => backfill.fenced(ceiling, estimated),
+            (None, _) => self.backfill = None,
+            (Some(_), None) => {}
+        }
+        self.phase_op()
+    }
+
+    // ---- its day ----
+
+    /// The time of day at which it sends, where that has to be worked out by the calendar now.
+    pub fn wants_daily(&self, now: Duration) -> Option<(jiff::civil::Time, &jiff::tz::TimeZone)> {
+        match &self.flush {
+            Flush::DailyAt(time, zone) if self.daily.wants_next(now) => Some((*time, zone)),
+            Flush::DailyAt(..) | Flush::Every(_) => None,
+        }
+    }
+
+    /// Sets when it sends next.
+    pub fn set_daily(&mut self, next: Option<Duration>) {
+        Daily::set_next(&mut self.daily, next);
+    }
+}

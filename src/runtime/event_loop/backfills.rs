@@ -1,0 +1,52 @@
+//! The backfills under way: the thread that reads them, what they tell, and how many may read at once.
+//!
+//! * In: tasks to start.
+//! * Out: [`BackfillEvent`]s, in order for each section.
+//! * Never: more backfills at once than the memory allows.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Source};
+use crate::runtime::backfill_reader::{BackfillEvent, BackfillReader, BackfillTask};
+
+/// What one backfill may hold in chunks, about.
+const BACKFILL_SHARE: u64 = 12 << 20;
+
+/// The backfills under way.
+pub(crate) struct Backfills {
+    events: mpsc::Receiver<BackfillEvent>,
+    sender: mpsc::Sender<BackfillEvent>,
+    /// The thread that reads them, once there was one to read.
+    reader: Option<BackfillReader>,
+    /// How many may read at once.
+    permits: Arc<Semaphore>,
+}
+
+impl Backfills {
+    pub(crate) fn new(config: &Config) -> Backfills {
+        let (sender, events) = mpsc::channel(8);
+        // Their chunks stay within a quarter of the memory.
+        let most = usize::try_from(config.memory / 4 / BACKFILL_SHARE).unwrap_or(1).clamp(1, 8);
+        Backfills { events, sender, reader: None, permits: Arc::new(Semaphore::new(most)) }
+    }
+
+    pub(crate) async fn event(&mut self) -> Option<BackfillEvent> {
+        self.events.recv().await
+    }
+
+    /// Starts to read a backfill; `ahead` bounds its chunks that are read and not used.
+    pub(crate) fn start(&mut self, task: BackfillTask, source: Source, ahead: Arc<Semaphore>, tasks: &mut JoinSet<()>) {
+        let reading = task.run(source, Arc::clone(&self.permits), ahead, self.sender.clone());
+        if self.reader.is_none() {
+            let failed = |error: &std::io::Error| tracing::warn!(%error, "no thread for backfills");
+            self.reader = BackfillReader::start().inspect_err(failed).ok();
+        }
+        match &self.reader {
+            Some(reader) => tasks.spawn_on(reading, reader.handle()),
+            None => tasks.spawn(reading),
+        };
+    }
+}

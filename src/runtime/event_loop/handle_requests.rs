@@ -1,0 +1,136 @@
+//! Operators' requests, obeyed: a section delivered again, quarantined rows sent again.
+//!
+//! * In: events that nobody has handled.
+//! * Out: a re-sync begun, quarantined rows on their way again; the event's result, in one transaction with what was done.
+//! * Never: a row of the quarantine sent while it is under way already.
+
+use std::sync::Arc;
+
+use crate::model::{Exit, Fault, Key, SectionId};
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY, RowsToRead, key_of};
+use crate::runtime::event_loop::section_runtime::TableReading;
+use crate::runtime::monitor_event::ReadAgain;
+use crate::runtime::state_connector::StateConnector;
+use crate::state::{Event, Op};
+
+impl EventLoop {
+    /// Obeys an event, unless it was taken up already or must wait.
+    pub(crate) fn on_operator_request(&mut self, event: &Event) {
+        if self.operators.is_taken(event.id) {
+            return;
+        }
+        match event.action.as_str() {
+            RESYNC => self.resync(event),
+            RETRY => self.retry(event),
+            _ => self.record_result(event.id, "nothing to do for a running instance", Vec::new()),
+        }
+    }
+
+    /// Records an event's result, after `ops` in the same transaction.
+    fn record_result(&mut self, event: i64, result: &str, mut ops: Vec<Op>) {
+        self.operators.take(event);
+        tracing::info!(event, result, "handled an operator's request");
+        ops.push(Op::Handled { event, result: result.to_owned() });
+        self.engine.record(ops);
+    }
+
+    /// The attached section that an event names, and how its table is read; `None` for the latter where it does not fit.
+    fn section_of(&self, event: &Event) -> Option<(SectionId, Option<TableReading>)> {
+        let name = event.section.as_deref()?;
+        let (id, section) = self.sections.entries().find(|(_, section)| section.config.name.as_str() == name)?;
+        let table = section.table.as_ref()?;
+        Some((id, table.reading.clone()))
+    }
+
+    fn resync(&mut self, event: &Event) {
+        let Some((id, reading)) = self.section_of(event) else {
+            return self.record_result(event.id, "refused: the section is off, or was never attached", Vec::new());
+        };
+        let section = self.engine.section_mut(id);
+        let from = event.args.get("from").and_then(serde_json::Value::as_str);
+        let cursor = from.map(|key| Key::parse(key.as_bytes(), section.key_type())).transpose();
+        let refused = if !section.takes_rows() || reading.is_none() {
+            Some("the section is halted; mend it first".to_owned())
+        } else if section.backfill().is_some() {
+            Some("a backfill is under way".to_owned())
+        } else {
+            cursor.as_ref().err().map(ToString::to_string)
+        };
+        if let Some(refused) = refused {
+            return self.record_result(event.id, &format!("refused: {refused}"), Vec::new());
+        }
+        let op = section.start_resync(cursor.ok().flatten());
+        self.record_result(event.id, "begun", vec![op]);
+        self.start_reader(id);
+    }
+
+    fn retry(&mut self, event: &Event) {
+        let Some((id, Some(reading))) = self.section_of(event) else {
+            return self.record_result(event.id, "refused: the section is off or halted", Vec::new());
+        };
+        let section = self.engine.section_mut(id);
+        // One after the other, which bounds what they hold; and none while nothing is sent. The monitor will tell again.
+        if section.is_retrying() || section.is_paused() || !section.takes_rows() {
+            return;
+        }
+        let ids = event.args.get("ids").and_then(serde_json::Value::as_array);
+        let ids: Vec<i64> = ids.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
+        let ids: Vec<i64> = ids.into_iter().filter(|id| section.begin_retry(*id)).collect();
+        let rows = RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, reading };
+        self.operators.take(event.id);
+        let config = &self.context.config;
+        let (source, connector) = (config.source.clone(), StateConnector::new(Arc::clone(config)));
+        self.operators.read_again(rows, source, connector, &mut self.context.tasks);
+    }
+
+    /// Quarantined rows were read again: they go on their way.
+    pub(crate) fn on_read_again(&mut self, read_again: ReadAgain) {
+        let ReadAgain { section: id, event, ids, read } = read_again;
+        let now = self.context.now();
+        let section = self.engine.section_mut(id);
+        let (read, mapping) = match (read, section.table_mapping()) {
+            (Ok(read), Some(mapping)) => (read, mapping),
+            (read, _) => {
+                ids.iter().for_each(|id| section.give_up_retry(*id));
+                let fault = read.err().unwrap_or_else(|| Fault::bug("a section without a mapping"));
+                if fault.exit == Exit::Unavailable {
+                    return self.operators.give_back(event);
+                }
+                return self.record_result(event, &format!("failed: {}; {}", fault.what, fault.remedy), Vec::new());
+            }
+        };
+        let mut began = 0;
+        for row in read.rows.iter() {
+            let key = key_of(&row, mapping.key_column());
+            let Some(quarantined) = key.and_then(|key| read.by_key.get(&key)) else { continue };
+            section.admit_retry(&mapping, &row, *quarantined, now);
+            began += 1;
+        }
+        for item in &read.items {
+            section.admit_item(&item.row.key, item.item.get().as_bytes(), item.row.id, now);
+            began += 1;
+        }
+        read.twice.iter().chain(&read.gone).for_each(|id| section.give_up_retry(*id));
+        let mut result = format!("{began} rows are sent again");
+        if !read.gone.is_empty() {
+            result.push_str(&format!(
+                "; {} are no longer in the table, and were never items: drop them ({})",
+                read.gone.len(),
+                shortened(&read.gone)
+            ));
+        }
+        let mut ops = Vec::new();
+        if !read.twice.is_empty() {
+            result.push_str(&format!("; {} were in quarantine twice", read.twice.len()));
+            ops.push(Op::Unquarantine(read.twice));
+        }
+        self.record_result(event, &result, ops);
+    }
+}
+
+fn shortened(ids: &[i64]) -> String {
+    let shown: Vec<String> = ids.iter().take(20).map(ToString::to_string).collect();
+    let more = if ids.len() > 20 { " …" } else { "" };
+    format!("{}{more}", shown.join(" "))
+}

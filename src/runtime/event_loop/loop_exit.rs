@@ -1,0 +1,29 @@
+//! How an event loop ends.
+//!
+//! * In: nothing.
+//! * Out: [`LoopExit`].
+//! * Never: a decision.
+
+use crate::model::Fault;
+use crate::runtime::start_error::NeedsPerson;
+use crate::telemetry::status_document::Reason;
+
+/// How an event loop ends.
+#[derive(Debug)]
+pub(crate) enum LoopExit {
+    /// Told to end, and drained.
+    Drained,
+    /// A named state.
+    NeedsPerson(NeedsPerson),
+    /// Another process leads.
+    Fenced(Fault),
+    /// Begin again from the start: the slot went to another process.
+    Again,
+}
+
+impl LoopExit {
+    /// A state that `repair` mends.
+    pub(crate) fn repair(reason: Reason, what: String) -> LoopExit {
+        LoopExit::NeedsPerson(NeedsPerson::repair(reason, what))
+    }
+}

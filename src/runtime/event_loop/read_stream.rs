@@ -1,0 +1,108 @@
+//! What comes by the stream, given to the delivery core.
+//!
+//! * In: the stream's events.
+//! * Out: rows and boundaries for the core; each table's mapping, compiled as the table is from then on.
+//! * Never: a row given to a mapping of columns that it does not have.
+
+use std::rc::Rc;
+
+use crate::delivery::Route;
+use crate::delivery::section::Trouble;
+use crate::mapping::{Mapping, MappingFault};
+use crate::model::{Column, Fault};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
+use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
+use crate::runtime::event_loop::type_catalog::ColumnTypes;
+use crate::runtime::event_loop::{EventLoop, LoopExit};
+
+/// What interrupts the reading of a run.
+enum Interrupt {
+    Table(DecodedTable),
+    End,
+}
+
+impl EventLoop {
+    pub(crate) async fn on_stream_event(&mut self, event: Option<StreamEvent>) {
+        match event {
+            Some(StreamEvent::Started) => self.stream.started(),
+            Some(StreamEvent::Run(run)) => {
+                self.stream.feed(run);
+                self.read_run().await;
+            }
+            Some(StreamEvent::Ended(ended)) => self.on_stream_end(ended),
+            None => {
+                let fault = Fault::bug("the stream's thread ended without a word");
+                self.on_stream_end(StreamEnd { fate: EndReason::Transient, fault });
+            }
+        }
+    }
+
+    fn on_stream_end(&mut self, ended: StreamEnd) {
+        if let Some(exit) = self.stream.on_ended(ended, self.engine.confirmed()) {
+            self.context.end(exit);
+        }
+    }
+
+    /// Reads a run to its end. A table's description may need the catalog; nothing else waits.
+    async fn read_run(&mut self) {
+        loop {
+            match self.read_until_table() {
+                Ok(Interrupt::Table(table)) => {
+                    self.on_table(table).await;
+                    if !self.stream.is_open() {
+                        return;
+                    }
+                }
+                Ok(Interrupt::End) => return,
+                Err(exit) => return self.context.end(exit),
+            }
+        }
+    }
+
+    fn read_until_table(&mut self) -> Result<Interrupt, LoopExit> {
+        let now = self.context.now();
+        loop {
+            match self.stream.next_item()? {
+                None => return Ok(Interrupt::End),
+                Some(DecodedItem::Insert(oid, row)) => self.engine.insert(oid, &row, now),
+                Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
+                Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
+                Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
+                Some(DecodedItem::Ignored(kind)) => self.status.metrics().ignored(kind),
+                Some(DecodedItem::Table(table)) => return Ok(Interrupt::Table(table)),
+            }
+        }
+    }
+
+    /// A table's columns, from here on: its sections' mappings are compiled for them.
+    async fn on_table(&mut self, table: DecodedTable) {
+        if !self.sections.iter().any(|section| section.table.as_ref().is_some_and(|own| own.oid == table.oid)) {
+            return;
+        }
+        match self.stream.columns(&table).await {
+            ColumnTypes::Known(columns) => self.engine.set_routes(table.oid, self.routes(table.oid, &columns)),
+            ColumnTypes::Later(wait, fault) => {
+                self.stream.rewind_after(wait, fault, self.engine.confirmed(), &mut self.context.tasks);
+            }
+        }
+    }
+
+    fn routes(&self, oid: u32, columns: &[Column]) -> Vec<Route> {
+        let names = self.context.config.planhat.bulk_activity_names;
+        let of_table = self.sections.entries().filter(|(_, section)| {
+            let table = section.table.as_ref();
+            table.is_some_and(|table| table.oid == oid)
+        });
+        let route = |(section, runtime): (_, &crate::runtime::event_loop::section_runtime::SectionRuntime)| {
+            let mapping = Mapping::compile(&runtime.config, names, columns).map(Rc::new);
+            Route { section, mapping: mapping.map_err(|faults| misfit(&faults)) }
+        };
+        of_table.map(route).collect()
+    }
+}
+
+/// What does not fit, and the first thing to do about it.
+fn misfit(faults: &[MappingFault]) -> Trouble {
+    let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Trouble::new(what, faults.first().map(MappingFault::remedy).unwrap_or_default())
+}

@@ -1,0 +1,82 @@
+//! One section beside its delivery: its endpoint, its table, its permits, its report.
+//!
+//! * In: what was attached.
+//! * Out: plain data for the files that act.
+//! * Never: I/O.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Section;
+use crate::model::Lsn;
+use crate::planhat::Endpoint;
+use crate::postgres::backfill::chunk_reader::Selection;
+use crate::runtime::section_report::SectionReport;
+use crate::telemetry::SectionMetrics;
+
+/// Chunks that a backfill may be ahead of their use.
+const AHEAD: usize = 2;
+
+/// One configured section beside its delivery.
+pub(crate) struct SectionRuntime {
+    pub(crate) config: Section,
+    pub(crate) endpoint: Endpoint,
+    /// The table that it is attached to; `None` where it never was.
+    pub(crate) table: Option<AttachedTable>,
+    pub(crate) permits: ChunkPermits,
+    pub(crate) report: SectionReport,
+    pub(crate) metrics: SectionMetrics,
+}
+
+/// The table of a section, and what the monitor last saw of it.
+pub(crate) struct AttachedTable {
+    pub(crate) oid: u32,
+    /// How its rows are read; `None` where it does not fit the mapping.
+    pub(crate) reading: Option<TableReading>,
+    /// The WAL's end and the xmin when the publication was last seen to carry it as it should.
+    pub(crate) verified: Option<(Lsn, u64)>,
+    /// Its entry in the publication when it was first seen there: a new one was taken out in between.
+    pub(crate) entry: Option<u32>,
+    /// Its partitions when they were last seen.
+    pub(crate) partitions: Option<Vec<u32>>,
+}
+
+/// How a section's table is read by SQL.
+#[derive(Clone)]
+pub(crate) struct TableReading {
+    pub(crate) selection: Selection,
+    pub(crate) key_column: usize,
+}
+
+/// How far a backfill may read ahead.
+pub(crate) struct ChunkPermits {
+    ahead: Arc<Semaphore>,
+    /// Chunks read and not yet used.
+    chunks: usize,
+}
+
+impl ChunkPermits {
+    pub(crate) fn new() -> ChunkPermits {
+        ChunkPermits { ahead: Arc::new(Semaphore::new(AHEAD)), chunks: 0 }
+    }
+
+    /// The permits of a backfill that begins: the ones of an earlier backfill count no more.
+    pub(crate) fn renew(&mut self) -> Arc<Semaphore> {
+        *self = ChunkPermits::new();
+        Arc::clone(&self.ahead)
+    }
+
+    /// A chunk was read.
+    pub(crate) fn chunk_read(&mut self) {
+        self.chunks += 1;
+    }
+
+    /// So many chunks are held still: for each that was used another may be read.
+    pub(crate) fn chunks_held(&mut self, held: usize) {
+        if held < self.chunks {
+            self.ahead.add_permits(self.chunks - held);
+            self.chunks = held;
+        }
+    }
+}

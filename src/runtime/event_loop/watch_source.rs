@@ -1,0 +1,49 @@
+//! What the monitor tells of the source and of operators, acted on.
+//!
+//! * In: [`MonitorEvent`]s.
+//! * Out: the status's figures of the slot; sections paused; the loop's end where a person must decide.
+//! * Never: a wait.
+
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
+
+impl EventLoop {
+    pub(crate) fn on_monitor_event(&mut self, event: MonitorEvent) {
+        match event {
+            MonitorEvent::SourceStatus(seen) => self.on_source_status(&seen),
+            MonitorEvent::Shutdown(fault) => {
+                tracing::warn!("the server goes down: letting go of the slot");
+                self.stream.let_go(&mut self.context.tasks);
+                self.monitor.set_unreachable(fault);
+            }
+            MonitorEvent::Unreachable(fault) => self.monitor.set_unreachable(fault),
+            MonitorEvent::Paused(paused) => {
+                let now = self.context.now();
+                for (name, paused) in paused {
+                    let Some(id) = self.engine.section_named(&name) else { continue };
+                    if self.engine.section_mut(id).pause(paused, now) {
+                        tracing::info!(section = %name, paused, "an operator pauses or resumes the section");
+                    }
+                }
+            }
+            MonitorEvent::Quarantine(counts) => {
+                for section in self.sections.iter() {
+                    let own = counts.iter().find(|(name, _)| *name == section.config.name);
+                    section.metrics.quarantine_rows(own.map_or(0, |(_, rows)| *rows));
+                }
+            }
+            MonitorEvent::Requested(event) => self.on_operator_request(&event),
+            MonitorEvent::ReadAgain(read) => self.on_read_again(*read),
+        }
+    }
+
+    fn on_source_status(&mut self, seen: &SourceStatus) {
+        let rate = self.monitor.on_source_status(seen);
+        let source = &self.context.config.source;
+        if let Some(exit) = self.monitor.judge_slot(source, seen, self.engine.written()) {
+            self.context.end(exit);
+        }
+        self.status.show_slot(seen, rate);
+        self.check_publication(seen);
+    }
+}
