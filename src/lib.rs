@@ -23,6 +23,7 @@ pub(crate) mod model;
 
 pub(crate) mod config;
 
+pub(crate) mod audit;
 pub(crate) mod mapping;
 pub(crate) mod planhat;
 pub(crate) mod postgres;

@@ -4,6 +4,7 @@
 //! * Out: a table or text for a person, one JSON document for a machine; an [`Exit`].
 //! * Never: a log line on stdout; a destructive act without having been asked.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod context;
@@ -23,6 +24,7 @@ pub(crate) mod setup;
 pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod teardown;
+pub(crate) mod trace;
 pub mod usage;
 
 pub(crate) use crate::cli::context::Context;
@@ -96,6 +98,10 @@ pub enum Command {
     Resync(resync::Args),
     /// Rows that could not be delivered: list, show, retry, drop
     Quarantine(quarantine::Args),
+    /// Show what became of one row: which batch, what was answered, or why it was not delivered
+    Trace(trace::Args),
+    /// Hold the source against what was settled; exit 1 where anything is missing
+    Audit(audit::Args),
     /// Read from the source: one statement, read-only, with a time-out and a row cap
     Query(query::Args),
     /// Mend a slot that is missing, lost or was moved
@@ -148,6 +154,8 @@ pub async fn run(cli: Cli) -> Result<Exit, Fault> {
         Command::Resume(args) => resume::run(context, args).await,
         Command::Resync(args) => resync::run(context, args).await,
         Command::Quarantine(args) => quarantine::run(context, args).await,
+        Command::Trace(args) => trace::run(context, args).await,
+        Command::Audit(args) => audit::run(context, args).await,
         Command::Query(args) => query::run(context, args).await,
         Command::Repair(args) => repair::run(context, args).await,
         Command::Teardown(args) => teardown::run(context, args).await,

@@ -5,6 +5,7 @@
 //! * Out: what is, what would be done, what was done; and events for the running instance.
 //! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
 
+pub(crate) mod audit;
 pub(crate) mod consistency;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
@@ -12,15 +13,18 @@ pub(crate) mod repair;
 pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod teardown;
+pub(crate) mod trace;
 
+pub(crate) use crate::operations::audit::{AuditFrom, audit, deliver_missing};
 pub(crate) use crate::operations::consistency::standing;
 pub(crate) use crate::operations::preview::{Previewed, preview};
-pub(crate) use crate::operations::quarantine::{chosen, drop_rows, retry};
+pub(crate) use crate::operations::quarantine::{RetryAsked, chosen, drop_rows, retry};
 pub(crate) use crate::operations::repair::Repair;
 pub(crate) use crate::operations::repair::plan::{Mend, RepairPlan, SectionPlan};
 pub(crate) use crate::operations::resync::{ResyncFrom, ResyncPlan, ask_resync, plan_resync};
 pub(crate) use crate::operations::status::status;
 pub(crate) use crate::operations::teardown::{Teardown, TeardownPlan};
+pub(crate) use crate::operations::trace::trace;
 
 use std::sync::Arc;
 use std::time::Duration;

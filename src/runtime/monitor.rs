@@ -126,6 +126,9 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
 /// How often operators' requests are polled: they are obeyed within 5 s.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Rows of the ledger that one statement removes.
+const PRUNE_ROWS: u32 = 5_000;
+
 /// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
 pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<MonitorEvent>) {
     let mut store: Option<Store> = None;
@@ -142,10 +145,7 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
                 Err(error) => tracing::debug!(%error, "the operators' requests cannot be read"),
             }
             if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
-                match current.prune(keep, 5000).await {
-                    Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
-                    Err(error) => tracing::debug!(%error, "the ledger could not be pruned"),
-                }
+                prune(&current, keep).await;
                 pruned = Some(Instant::now());
             }
             store = Some(current);
@@ -153,6 +153,17 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
         tokio::time::sleep(POLL).await;
         if seen.is_closed() {
             return;
+        }
+    }
+}
+
+/// Removes what is older than `keep` from the ledger, in small bites, until nothing of it is left: as fast as it grows.
+async fn prune(store: &Store, keep: Duration) {
+    loop {
+        match store.prune(keep, PRUNE_ROWS).await {
+            Ok(rows) if rows < u64::from(PRUNE_ROWS) => return,
+            Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
+            Err(error) => return tracing::debug!(%error, "the ledger could not be pruned"),
         }
     }
 }

@@ -64,7 +64,8 @@ impl Store {
 
     /// Prepares what the list needs and was not prepared yet.
     async fn prepare(&mut self, ops: &[Op]) -> Result<(), StateError> {
-        let needed = ops.iter().filter_map(write_of).chain([Write::Fence]);
+        let tally = ops.iter().any(|op| matches!(op, Op::Keys { .. })).then_some(Write::Tally);
+        let needed = ops.iter().filter_map(write_of).chain([Write::Fence]).chain(tally);
         for write in needed {
             if !self.prepared.contains_key(&write) {
                 self.settle().await?;
@@ -155,6 +156,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Sending { .. } => Some(Write::Sending),
         Op::Retrying { .. } => Some(Write::Retrying),
         Op::Ended { .. } => Some(Write::Ended),
+        Op::Keys { .. } => Some(Write::Keys),
         Op::Withdrawn { .. } => Some(Write::Withdrawn),
         Op::SectionCheckpoint { .. } => Some(Write::Checkpoint),
         Op::Quarantine(_) => Some(Write::Quarantine),

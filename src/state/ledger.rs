@@ -139,11 +139,16 @@ impl Store {
     /// # Errors
     /// By fate.
     pub(crate) async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
-        let write = "DELETE FROM {schema}.delivery WHERE id IN (
-                SELECT id FROM {schema}.delivery
-                WHERE outcome NOT IN ('sending', 'in_doubt') AND started_at < now() - make_interval(secs => $1)
-                ORDER BY started_at LIMIT $2)";
-        self.execute("pruning the ledger", write, &[&keep.as_secs_f64(), &i64::from(limit)]).await
+        let write = "WITH gone AS (
+                DELETE FROM {schema}.delivery WHERE id IN (
+                    SELECT id FROM {schema}.delivery
+                    WHERE outcome NOT IN ('sending', 'in_doubt') AND started_at < now() - make_interval(secs => $1)
+                    ORDER BY started_at LIMIT $2)
+                RETURNING id),
+             keys AS (DELETE FROM {schema}.delivery_keys k USING gone WHERE k.delivery = gone.id)
+             SELECT count(*) FROM gone";
+        let row = self.one("pruning the ledger", write, &[&keep.as_secs_f64(), &i64::from(limit)]).await?;
+        Ok(unsigned(row.get(0)))
     }
 }
 

@@ -11,8 +11,11 @@ use crate::model::Fault;
 
 /// Every migration, in order; the version is the number of those that were applied. Each statement of each script can
 /// be run twice, so that a DBA may run [`ddl`] again after an upgrade.
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_tables.sql"), include_str!("migrations/0002_gap_floor.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_tables.sql"),
+    include_str!("migrations/0002_gap_floor.sql"),
+    include_str!("migrations/0004_proof.sql"),
+];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.
 const MAX_BYTES: usize = 63;
@@ -138,7 +141,18 @@ mod tests {
     #[test]
     fn the_script_names_every_table_in_the_schema() {
         let script = ddl(&Schema::new("State").unwrap(), Some("the role"));
-        for table in ["instance", "section", "delivery", "quarantine", "gap", "event"] {
+        for table in [
+            "instance",
+            "section",
+            "delivery",
+            "quarantine",
+            "gap",
+            "event",
+            "delivery_keys",
+            "tally",
+            "dropped",
+            "audit",
+        ] {
             assert!(script.contains(&format!("CREATE TABLE IF NOT EXISTS \"State\".{table} (")), "{table}");
         }
         assert!(script.contains("TO \"the role\""));

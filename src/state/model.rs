@@ -2,6 +2,7 @@
 
 pub use crate::model::Phase;
 
+use crate::audit::TallyEntry;
 use crate::model::{Lsn, Position, SectionName};
 
 /// What became of a batch.
@@ -187,6 +188,17 @@ pub enum Op {
         http_status: Option<u16>,
         /// What came back, for people; empty where all went well.
         error: String,
+    },
+    /// The keys that a batch carried: of its items that were received, or of all while it is in doubt.
+    Keys {
+        /// Ledger id.
+        delivery: i64,
+        /// Its section.
+        section: SectionName,
+        /// The set, encoded.
+        keys: Vec<u8>,
+        /// What is added to the section's tally: block, rows, digest. Empty while the batch is in doubt.
+        tally: Vec<(i64, TallyEntry)>,
     },
     /// The batch of this row was never received, and its rows come again under another id: the row goes.
     Withdrawn {

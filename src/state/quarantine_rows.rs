@@ -113,7 +113,8 @@ impl Store {
     /// # Errors
     /// By fate.
     pub(crate) async fn quarantine_drop(&self, ids: &[i64]) -> Result<u64, StateError> {
-        let write = "DELETE FROM {schema}.quarantine WHERE id = ANY ($1)";
+        let write = "WITH gone AS (DELETE FROM {schema}.quarantine WHERE id = ANY ($1) RETURNING section, key)
+             INSERT INTO {schema}.dropped (section, key) SELECT section, key FROM gone";
         self.execute("dropping from quarantine", write, &[&ids]).await
     }
 

@@ -147,7 +147,18 @@ impl Store {
     pub(crate) async fn drop_schema(&mut self) -> Result<(), StateError> {
         self.prepared.clear();
         self.transaction("dropping the schema", "BEGIN", async |store| {
-            let tables = ["event", "gap", "quarantine", "delivery", "section", "instance"];
+            let tables = [
+                "audit",
+                "dropped",
+                "tally",
+                "delivery_keys",
+                "event",
+                "gap",
+                "quarantine",
+                "delivery",
+                "section",
+                "instance",
+            ];
             for table in tables {
                 let drop = format!("DROP TABLE IF EXISTS {{schema}}.{table}");
                 store.script("dropping the schema", &drop).await?;

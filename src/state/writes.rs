@@ -8,8 +8,18 @@ use std::borrow::Cow;
 
 use tokio_postgres::types::{PgLsn, ToSql};
 
+use crate::audit::TallyEntry;
 use crate::model::{Position, SectionName};
 use crate::state::model::{Delivery, Op, Quarantined, SectionPhase, Totals, signed};
+
+const KEYS: &str = "INSERT INTO {schema}.delivery_keys (delivery, section, keys) VALUES ($1, $2, $3)
+                 ON CONFLICT (delivery) DO UPDATE SET keys = excluded.keys";
+
+const TALLY: &str = "INSERT INTO {schema}.tally AS t (section, block, rows, digest)
+                 SELECT $1, n.block, n.rows, n.digest
+                 FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS n (block, rows, digest)
+                 ON CONFLICT (section, block) DO UPDATE
+                    SET rows = t.rows + excluded.rows, digest = t.digest # excluded.digest";
 
 /// A prepared statement of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +29,8 @@ pub(crate) enum Write {
     Sending,
     Retrying,
     Ended,
+    Keys,
+    Tally,
     Withdrawn,
     Checkpoint,
     Quarantine,
@@ -60,6 +72,8 @@ impl Write {
                     finished_at = now(), epoch = $5, changed = $6
                  WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
             }
+            Write::Keys => KEYS,
+            Write::Tally => TALLY,
             Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
             // The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
             Write::Checkpoint => {
@@ -143,6 +157,12 @@ pub(crate) fn statements<'a>(
                 let (word, status) = (outcome.as_str(), http_status.map(i32::from));
                 all.push(bound!(Write::Ended, *id, word, status, text(error), under.epoch, under.seq));
             }
+            Op::Keys { delivery, section, keys, tally } => {
+                all.push(bound!(Write::Keys, *delivery, section.as_str(), keys.as_slice()));
+                if !tally.is_empty() {
+                    all.push(tally_of(section, tally));
+                }
+            }
             Op::Withdrawn { id } => all.push(bound!(Write::Withdrawn, *id)),
             Op::SectionCheckpoint { section, position, phase, add } => {
                 all.push(checkpoint(section, *position, phase.as_ref(), *add));
@@ -177,6 +197,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             Op::Sending { delivery, .. } => last = last.max(Some(delivery.id)),
             Op::Retrying { .. }
             | Op::Ended { .. }
+            | Op::Keys { .. }
             | Op::Withdrawn { .. }
             | Op::SectionCheckpoint { .. }
             | Op::Quarantine(_) => {}
@@ -256,6 +277,13 @@ fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, st
         each(rows, |row| columns(row.position).1),
         each(rows, |row| row.delivery),
     )
+}
+
+fn tally_of<'a>(section: &'a SectionName, tally: &'a [(i64, TallyEntry)]) -> BoundParam<'a> {
+    let blocks: Vec<i64> = tally.iter().map(|(block, _)| *block).collect();
+    let rows: Vec<i64> = tally.iter().map(|(_, entry)| entry.rows).collect();
+    let digests: Vec<i64> = tally.iter().map(|(_, entry)| entry.digest).collect();
+    bound!(Write::Tally, section.as_str(), blocks, rows, digests)
 }
 
 /// A position as its two columns.

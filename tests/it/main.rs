@@ -39,6 +39,7 @@ mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
 mod memory;
+mod proof;
 mod tls_libpq;
 mod tls_scene;
 mod tls_server;

@@ -102,7 +102,7 @@ impl State {
                     assert!(self.quarantine.remove(id).is_some(), "quarantined row {id} leaves twice");
                 }
             }
-            Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Keys { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }
     }

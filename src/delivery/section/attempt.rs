@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::audit::{AuditKey, BatchKeys};
 use crate::config::InDoubt;
 use crate::delivery::batch::Batch;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
@@ -241,6 +242,9 @@ impl SectionDelivery {
                     http_status: answer.status,
                     error: answer.message.clone(),
                 });
+                let keys = (0..rows).map(|index| AuditKey::of(sending.batch.key(index)));
+                let keys = BatchKeys::new(keys).encode();
+                step.ops.push(Op::Keys { delivery: sending.id, section: self.name.clone(), keys, tally: Vec::new() });
                 let add = Totals { in_doubt: rows as u64, ..Totals::default() };
                 step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position: None, phase: None, add });
                 let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));

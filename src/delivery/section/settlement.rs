@@ -1,5 +1,6 @@
 //! The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together. Pure.
 
+use crate::audit::{AuditKey, BatchKeys, Tally};
 use crate::config::InDoubt;
 use crate::delivery::batch::{Batch, RejectedRow, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Sending, Settled};
@@ -27,6 +28,9 @@ impl SectionDelivery {
                 http_status: end.answer.status,
                 error: end.answer.message.clone(),
             });
+        }
+        if let Some(end) = &end {
+            step.ops.extend(self.keys_of(&batch, end));
         }
         let resent = self.end_doubts(&batch, step);
         let retried = batch.retried();
@@ -98,6 +102,18 @@ impl SectionDelivery {
         let changed = ended || self.backfill.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position, phase, add });
+    }
+
+    /// The keys of the items that were received, for the ledger and the section's tally.
+    fn keys_of(&self, batch: &Batch, end: &BatchEnd<'_>) -> Option<Op> {
+        let mut refused: Vec<usize> = end.refused.iter().map(|(index, _)| *index).collect();
+        refused.sort_unstable();
+        let received = (0..batch.len()).filter(|index| refused.binary_search(index).is_err());
+        let keys: Vec<AuditKey> = received.map(|index| AuditKey::of(batch.key(index))).collect();
+        let tally = Tally::of(keys.iter().copied()).0.into_iter().collect();
+        let encoded = BatchKeys::new(keys.iter().copied()).encode();
+        let op = Op::Keys { delivery: end.id, section: self.name.clone(), keys: encoded, tally };
+        (!keys.is_empty()).then_some(op)
     }
 
     fn quarantine_refused(&self, row: &RejectedRow, delivery: Option<i64>) -> Quarantined {

@@ -6,4 +6,5 @@
 
 pub(crate) mod chunk_reader;
 pub(crate) mod copy_text;
+pub(crate) mod key_reader;
 pub(crate) mod oversize_columns;

@@ -296,9 +296,9 @@ impl Captured {
 
     async fn wait(&self, wanted: &str, limit: Duration) {
         let mut so_far = self.so_far.subscribe();
-        let waited =
-            tokio::time::timeout(limit, so_far.wait_for(|(text, ended)| text.contains(wanted) || *ended)).await;
-        let found = waited.is_ok() && self.so_far.borrow().0.contains(wanted);
+        // The borrow that `wait_for` gives ends here: a second one beside it would wait for a writer that waits for the first.
+        let found = tokio::time::timeout(limit, so_far.wait_for(|(text, ended)| text.contains(wanted) || *ended)).await;
+        let found = found.is_ok_and(|seen| seen.is_ok_and(|seen| seen.0.contains(wanted)));
         assert!(found, "{wanted:?} did not come in the log:\n{}", self.text());
     }
 }

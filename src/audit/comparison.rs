@@ -1,0 +1,327 @@
+//! The source held against what was settled. Pure.
+//!
+//! * In: [`Evidence`]: the ledger's sets, the quarantine, the batches in doubt, the section's tally; then each key of the
+//!   source, in any order.
+//! * Out: for each key where it is, and at the end the keys that are nowhere.
+//! * Never: a key called missing that a set or a tally accounts for; a key called delivered that neither names.
+//!
+//! Memory: 16 bytes for each gap between integer keys, 8 bytes for each other key of the ledger.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::audit::tally::block;
+use crate::audit::{AuditKey, BatchKeys, Tally, TallyEntry};
+
+/// At most so many keys that are nowhere are kept by name; beyond, they are counted.
+const NAMED: usize = 100_000;
+
+/// The keys of many batches, before and after they are sorted.
+#[derive(Debug, Default)]
+struct BatchesSeen {
+    ranges: Vec<(i64, i64)>,
+    digests: Vec<u64>,
+    /// Keys that were there more than once.
+    repeated: u64,
+}
+
+impl BatchesSeen {
+    /// Sorts and merges; counts what was there more than once.
+    fn sort(&mut self) {
+        self.digests.sort_unstable();
+        let before = self.digests.len();
+        self.digests.dedup();
+        self.repeated += (before - self.digests.len()) as u64;
+        self.ranges.sort_unstable();
+        let mut merged: Vec<(i64, i64)> = Vec::new();
+        for (first, last) in std::mem::take(&mut self.ranges) {
+            match merged.last_mut() {
+                Some((_, end)) if first <= *end => {
+                    self.repeated += last.min(*end).abs_diff(first) + 1;
+                    *end = last.max(*end);
+                }
+                Some((_, end)) if end.checked_add(1) == Some(first) => *end = last,
+                Some(_) | None => merged.push((first, last)),
+            }
+        }
+        self.ranges = merged;
+    }
+}
+
+/// What the state knows of a section's rows.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Of batches that carry each row once: backfill and stream.
+    once: BatchesSeen,
+    /// Of batches that a person asked for: re-sync, retry, repair.
+    again: BatchesSeen,
+    ranges: Vec<(i64, i64)>,
+    digests: Vec<u64>,
+    /// What was delivered by batches that the ledger still has; with what the tally counts, what it has no more.
+    retained: Tally,
+    tally: Tally,
+    quarantined: HashSet<AuditKey>,
+    in_doubt: Vec<BatchKeys>,
+    doubled: u64,
+    distinct: u64,
+}
+
+impl Evidence {
+    /// The section's tally: everything that was ever delivered.
+    pub(crate) fn with_tally(tally: Tally) -> Evidence {
+        Evidence { tally, ..Evidence::default() }
+    }
+
+    /// A batch that was delivered; `again`: because a person asked for it, so that it doubles nothing without a name.
+    pub(crate) fn delivered(&mut self, keys: &BatchKeys, again: bool) {
+        let seen = if again { &mut self.again } else { &mut self.once };
+        seen.ranges.extend_from_slice(&keys.ranges);
+        seen.digests.extend_from_slice(&keys.digests);
+    }
+
+    /// A batch of which nobody knows whether it was received.
+    pub(crate) fn in_doubt(&mut self, keys: BatchKeys) {
+        self.in_doubt.push(keys);
+    }
+
+    /// A row in quarantine.
+    pub(crate) fn quarantined(&mut self, key: AuditKey) {
+        self.quarantined.insert(key);
+    }
+
+    /// Makes it ready to be asked: sorts, counts what was delivered more than once, and merges.
+    fn sort(&mut self) {
+        let (mut once, again) = (std::mem::take(&mut self.once), std::mem::take(&mut self.again));
+        for seen in [&once, &again] {
+            seen.digests.iter().for_each(|digest| self.retained.add(AuditKey::Digest(*digest)));
+            let values = seen.ranges.iter().flat_map(|(first, last)| *first..=*last);
+            values.for_each(|value| self.retained.add(AuditKey::Integer(value)));
+        }
+        once.sort();
+        self.doubled = once.repeated;
+        once.ranges.extend(again.ranges);
+        once.digests.extend(again.digests);
+        once.sort();
+        (self.ranges, self.digests) = (once.ranges, once.digests);
+        let integers = self.ranges.iter().map(|(first, last)| last.abs_diff(*first) + 1);
+        self.distinct = self.digests.len() as u64 + integers.sum::<u64>();
+    }
+
+    fn is_delivered(&self, key: AuditKey) -> bool {
+        match key {
+            AuditKey::Integer(value) => {
+                let after = self.ranges.partition_point(|(first, _)| *first <= value);
+                after > 0 && self.ranges[after - 1].1 >= value
+            }
+            AuditKey::Digest(digest) => self.digests.binary_search(&digest).is_ok(),
+        }
+    }
+}
+
+/// Where one key of the source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// A batch of the ledger delivered it.
+    Delivered,
+    /// It is in quarantine.
+    Quarantined,
+    /// Its batch is in doubt.
+    InDoubt,
+    /// No set names it; the tally may account for it.
+    Nowhere,
+}
+
+/// A comparison under way.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    evidence: Evidence,
+    /// Rows of the source that were looked at.
+    pub(crate) rows: u64,
+    /// Rows found in delivered batches.
+    pub(crate) delivered: u64,
+    /// Rows found in quarantine.
+    pub(crate) quarantined: u64,
+    /// Rows found in batches in doubt.
+    pub(crate) in_doubt: u64,
+    /// Keys that no set names, by block: their text, as far as they are kept.
+    nowhere: BTreeMap<i64, (TallyEntry, Vec<String>)>,
+    named: usize,
+}
+
+/// What a comparison shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Compared {
+    /// Rows of the source that were looked at.
+    pub(crate) rows: u64,
+    /// Delivered: by a set, or proven by the tally.
+    pub(crate) delivered: u64,
+    /// In quarantine.
+    pub(crate) quarantined: u64,
+    /// In a batch in doubt.
+    pub(crate) in_doubt: u64,
+    /// Keys that are nowhere, by name; the caller finds out which of them wait, are gone, or came before the attachment.
+    pub(crate) nowhere: Vec<String>,
+    /// Keys that are nowhere, beyond those named.
+    pub(crate) more_nowhere: u64,
+    /// Rows that neither a set nor a tally proves, in either direction: their batches are pruned, and the block has changed.
+    pub(crate) unknown: u64,
+    /// Keys delivered more than once by the batches of the ledger.
+    pub(crate) doubled: u64,
+    /// Keys delivered that the source does not have any more.
+    pub(crate) gone: u64,
+}
+
+impl Comparison {
+    /// Against this evidence.
+    pub(crate) fn new(mut evidence: Evidence) -> Comparison {
+        evidence.sort();
+        Comparison { evidence, rows: 0, delivered: 0, quarantined: 0, in_doubt: 0, nowhere: BTreeMap::new(), named: 0 }
+    }
+
+    /// One row of the source.
+    pub(crate) fn row(&mut self, text: &[u8]) -> Whereabouts {
+        self.rows += 1;
+        let key = AuditKey::of(text);
+        let found = self.find(key);
+        match found {
+            Whereabouts::Delivered => self.delivered += 1,
+            Whereabouts::Quarantined => self.quarantined += 1,
+            Whereabouts::InDoubt => self.in_doubt += 1,
+            Whereabouts::Nowhere => {
+                let (counted, names) = self.nowhere.entry(block(key)).or_default();
+                *counted = counted.with(key);
+                if self.named < NAMED {
+                    self.named += 1;
+                    names.push(String::from_utf8_lossy(text).into_owned());
+                }
+            }
+        }
+        found
+    }
+
+    /// Where a key is.
+    pub(crate) fn find(&self, key: AuditKey) -> Whereabouts {
+        if self.evidence.is_delivered(key) {
+            Whereabouts::Delivered
+        } else if self.evidence.quarantined.contains(&key) {
+            Whereabouts::Quarantined
+        } else if self.evidence.in_doubt.iter().any(|keys| keys.contains(key)) {
+            Whereabouts::InDoubt
+        } else {
+            Whereabouts::Nowhere
+        }
+    }
+
+    /// Every row was shown.
+    pub(crate) fn end(self) -> Compared {
+        let mut compared = Compared {
+            rows: self.rows,
+            delivered: self.delivered,
+            quarantined: self.quarantined,
+            in_doubt: self.in_doubt,
+            doubled: self.evidence.doubled,
+            gone: self.evidence.distinct.saturating_sub(self.delivered),
+            ..Compared::default()
+        };
+        let mut blocks = self.nowhere;
+        for block in self.evidence.tally.0.keys() {
+            blocks.entry(*block).or_default();
+        }
+        for (block, (shown, names)) in blocks {
+            let pruned = self.evidence.tally.block(block).without(self.evidence.retained.block(block));
+            let (shown_rows, pruned_rows) = (count(shown.rows), count(pruned.rows));
+            if shown == pruned {
+                compared.delivered += shown_rows;
+            } else if pruned_rows == 0 {
+                compared.more_nowhere += shown_rows - names.len() as u64;
+                compared.nowhere.extend(names);
+            } else if shown_rows == 0 {
+                compared.gone += pruned_rows;
+            } else {
+                // Some of them are delivered, and nothing tells which.
+                compared.unknown += shown_rows;
+            }
+        }
+        compared
+    }
+}
+
+fn count(rows: i64) -> u64 {
+    u64::try_from(rows).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys(texts: &[&str]) -> BatchKeys {
+        BatchKeys::new(texts.iter().map(|text| AuditKey::of(text.as_bytes())))
+    }
+
+    fn tally(texts: &[&str]) -> Tally {
+        Tally::of(texts.iter().map(|text| AuditKey::of(text.as_bytes())))
+    }
+
+    fn compare(evidence: Evidence, source: &[&str]) -> Compared {
+        let mut comparison = Comparison::new(evidence);
+        source.iter().for_each(|text| {
+            comparison.row(text.as_bytes());
+        });
+        comparison.end()
+    }
+
+    #[test]
+    fn each_key_is_told_apart() {
+        let mut evidence = Evidence::with_tally(tally(&["1", "2", "2", "x"]));
+        evidence.delivered(&keys(&["1", "2"]), false);
+        evidence.delivered(&keys(&["2", "x"]), false);
+        evidence.quarantined(AuditKey::of(b"3"));
+        evidence.in_doubt(keys(&["4"]));
+        let compared = compare(evidence, &["1", "3", "4", "5", "x", "y"]);
+        let expected = Compared {
+            rows: 6,
+            delivered: 2,
+            quarantined: 1,
+            in_doubt: 1,
+            nowhere: vec!["y".into(), "5".into()],
+            doubled: 1,
+            gone: 1,
+            ..Compared::default()
+        };
+        assert_eq!(compared, expected);
+    }
+
+    #[test]
+    fn pruned_batches_are_proven_by_the_tally_or_unknown() {
+        let texts = ["1", "2", "3"];
+        let proven = compare(Evidence::with_tally(tally(&texts)), &texts);
+        assert_eq!((proven.delivered, proven.unknown, proven.nowhere.len()), (3, 0, 0));
+        let changed = compare(Evidence::with_tally(tally(&texts)), &["1", "2", "4"]);
+        assert_eq!((changed.delivered, changed.unknown, changed.nowhere.len()), (0, 3, 0), "nothing tells which");
+        let gone = compare(Evidence::with_tally(tally(&texts)), &[]);
+        assert_eq!((gone.gone, gone.unknown), (3, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn planted_losses_are_named_and_healthy_histories_are_silent(
+            rows in proptest::collection::btree_set(-2_000_i64..200_000, 1..200),
+            batch in 1_usize..40, lost in proptest::collection::vec(any::<prop::sample::Index>(), 0..5), text: bool,
+        ) {
+            let name = |n: &i64| if text { format!("k{n}") } else { n.to_string() };
+            let rows: Vec<String> = rows.iter().map(name).collect();
+            let lost: HashSet<String> = lost.iter().map(|index| index.get(&rows).clone()).collect();
+            let sent: Vec<&String> = rows.iter().filter(|row| !lost.contains(*row)).collect();
+            let of = |row: &&String| AuditKey::of(row.as_bytes());
+            let mut evidence = Evidence::with_tally(Tally::of(sent.iter().map(of)));
+            for chunk in sent.chunks(batch) { evidence.delivered(&BatchKeys::new(chunk.iter().map(of)), false); }
+            let mut comparison = Comparison::new(evidence);
+            for row in &rows { comparison.row(row.as_bytes()); }
+            let compared = comparison.end();
+            let named: HashSet<String> = compared.nowhere.iter().cloned().collect();
+            prop_assert_eq!(&named, &lost);
+            prop_assert_eq!((compared.delivered, compared.gone, compared.doubled, compared.unknown),
+                (sent.len() as u64, 0, 0, 0));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `audit`: the source held against what was settled.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cli::context::Context;
+use crate::config::Section;
+use crate::model::{Exit, Fault};
+use crate::operations;
+use crate::runtime::auditor::AuditReport;
+use crate::terminal::{count, plural};
+
+/// Arguments of `audit`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The section
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub section: Option<String>,
+    /// Every section that is on
+    #[arg(long)]
+    pub all: bool,
+    /// Only rows of this time and later: RFC 3339, or an age such as 2h
+    #[arg(long, value_name = "T", value_parser = crate::cli::logs::time)]
+    pub since: Option<jiff::Timestamp>,
+    /// Only rows with a key greater than this
+    #[arg(long, value_name = "K", allow_hyphen_values = true, conflicts_with_all = ["since", "all"])]
+    pub from_key: Option<String>,
+    /// Deliver what is missing, after asking
+    #[arg(long)]
+    pub deliver_missing: bool,
+    /// Deliver it without asking
+    #[arg(long, requires = "deliver_missing")]
+    pub yes: bool,
+}
+
+/// How often progress is told.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// Runs the command: exit 1 where anything is missing.
+///
+/// # Errors
+/// As every connection; a section that was never attached; a key that is none.
+pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
+    let config = Arc::new(context.config()?.clone());
+    let sections: Vec<&Section> = match &args.section {
+        Some(name) => vec![context.section(name)?],
+        None => config.sections.iter().filter(|section| section.is_on()).collect(),
+    };
+    let store = operations::store(&config).await?;
+    let from = operations::AuditFrom { key: args.from_key, time: args.since };
+    let mut reports = Vec::new();
+    for section in &sections {
+        let mut told = Instant::now();
+        let mut progress = |rows: u64| {
+            if told.elapsed() >= TOLD && std::io::stderr().is_terminal() {
+                told = Instant::now();
+                tracing::warn!(section = %section.name, rows, "rows of the source were looked at so far");
+            }
+        };
+        reports.push(operations::audit(&config, &store, section, &from, &mut progress).await?);
+    }
+    let missing: u64 = reports.iter().map(|report| report.missing).sum();
+    if context.json() {
+        context.output.document(&reports)?;
+    } else {
+        reports.iter().try_for_each(|report| say(context, report))?;
+    }
+    if missing > 0 && args.deliver_missing {
+        let rows = plural(missing, "row", "rows");
+        if context.confirm(&format!("{rows} will be delivered now, by way of the quarantine."), args.yes)? {
+            for (section, report) in sections.iter().zip(&reports).filter(|(_, report)| report.missing > 0) {
+                operations::deliver_missing(&store, section, report).await?;
+            }
+            context.output.line("Asked. A running instance sends them; `pg2planhat logs` shows the batches.")?;
+        }
+    }
+    Ok(if missing > 0 { Exit::Findings } else { Exit::Done })
+}
+
+fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
+    let output = context.output;
+    let verdict = match (report.missing, report.unknown) {
+        (0, 0) => "nothing is missing".to_owned(),
+        (0, unknown) => format!("nothing is known to be missing; {} cannot be proven", plural(unknown, "row", "rows")),
+        (missing, _) => format!("{} missing", plural(missing, "row is", "rows are")),
+    };
+    output.line(format!("{}: {verdict}", report.section))?;
+    let seconds = Duration::from_millis(report.took_ms).as_secs_f64();
+    output
+        .line(format!("  {} in the source, looked at in {seconds:.1} s", plural(report.rows_source, "row", "rows")))?;
+    let counts = [
+        ("delivered", report.delivered),
+        ("quarantined", report.quarantined),
+        ("filtered", report.filtered),
+        ("in doubt", report.in_doubt),
+        ("on their way", report.waiting),
+        ("from before the section attached", report.before_attach),
+        ("unknown", report.unknown),
+        ("missing", report.missing),
+        ("delivered more than once", report.doubled),
+        ("delivered, and deleted at the source since", report.gone),
+    ];
+    for (what, rows) in counts.iter().filter(|(_, rows)| *rows > 0) {
+        output.line(format!("  {:>14}  {what}", count(*rows)))?;
+    }
+    if !report.missing_keys.is_empty() {
+        let more = if report.missing > report.missing_keys.len() as u64 { ", …" } else { "" };
+        output.prose(&format!("missing keys: {}{more}", report.missing_keys.join(", ")), "  ")?;
+    }
+    if !report.caveat.is_empty() {
+        output.prose(&report.caveat, "  ")?;
+    }
+    Ok(())
+}

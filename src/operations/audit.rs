@@ -1,0 +1,57 @@
+//! Audits, as a person asks for them: one section or all, and the delivery of what is missing.
+//!
+//! * In: the sections, from where.
+//! * Out: [`AuditReport`]s, kept in the state; on request the missing rows, by way of the quarantine.
+//! * Never: a missing row sent without a person's word.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Section};
+use crate::model::Fault;
+use crate::operations::resync::{ResyncFrom, plan_resync};
+use crate::operations::{RetryAsked, retry};
+use crate::runtime::auditor::{self, AuditReport, AuditRequest};
+use crate::state::Store;
+
+/// From where an audit looks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AuditFrom {
+    /// Keys greater than this.
+    pub key: Option<String>,
+    /// Rows of this time and later, by the section's `date` or a key that is a time.
+    pub time: Option<jiff::Timestamp>,
+}
+
+/// Audits a section, and keeps what was found.
+///
+/// # Errors
+/// As every connection; a section that was never attached; a key that is none.
+pub(crate) async fn audit(
+    config: &Arc<Config>,
+    store: &Store,
+    section: &Section,
+    from: &AuditFrom,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<AuditReport, Fault> {
+    let from_key = match (from.key.clone(), from.time) {
+        (None, Some(time)) => plan_resync(config, section, &ResyncFrom::Time(time)).await?.and_then(|plan| plan.from),
+        (key, _) => key,
+    };
+    let report = auditor::audit(config, store, section, AuditRequest { from_key, progress, gently: false }).await?;
+    auditor::keep(store, &report, "asked").await?;
+    Ok(report)
+}
+
+/// Puts the missing rows into quarantine and asks the running instance to send them from there.
+///
+/// # Errors
+/// As every write of the state.
+pub(crate) async fn deliver_missing(
+    store: &Store,
+    section: &Section,
+    report: &AuditReport,
+) -> Result<Vec<RetryAsked>, Fault> {
+    let ids = store.quarantine_missing(&section.name, &report.missing_all).await.map_err(crate::operations::fate)?;
+    let rows = store.quarantine_rows(&ids).await.map_err(crate::operations::fate)?;
+    retry(store, &rows).await
+}

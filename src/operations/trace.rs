@@ -1,0 +1,112 @@
+//! Where one row is: in which batch it was delivered and what was answered, or why it was not.
+//!
+//! * In: a section, and a key as a person writes it.
+//! * Out: [`Traced`].
+//! * Never: "delivered" without a batch that names the key; what nothing proves is "unknown".
+
+use std::sync::Arc;
+
+use crate::config::{Config, Section, Start};
+use crate::model::Fault;
+use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
+use crate::postgres::catalog::table;
+use crate::postgres::connection::session::connect_sql;
+use crate::runtime::auditor;
+use crate::state::{SectionPhase, Store, TracedDelivery};
+
+/// What became of one row: `trace --json`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Traced {
+    /// The section.
+    pub section: String,
+    /// The key, as the server prints it.
+    pub key: String,
+    /// `present`, `absent` or `unreadable`.
+    pub source: &'static str,
+    /// `delivered`, `quarantined`, `in_doubt`, `filtered`, `waiting` or `unknown`.
+    pub outcome: &'static str,
+    /// The reason, for people.
+    pub why: String,
+    /// The batches that carried it, oldest first.
+    pub deliveries: Vec<TracedDelivery>,
+}
+
+/// Traces a row.
+///
+/// # Errors
+/// As every connection; a key that is no value of the key's type.
+pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section, key: &str) -> Result<Traced, Fault> {
+    let found = in_source(config, store, section, key).await;
+    let (key, source, xmin, cannot) = match found {
+        Ok((key, xmin)) => (key, if xmin.is_some() { "present" } else { "absent" }, xmin, String::new()),
+        Err(fault) if fault.exit == crate::model::Exit::Usage => return Err(fault),
+        Err(fault) => (key.to_owned(), "unreadable", None, fault.what),
+    };
+    let fate = crate::operations::fate;
+    let bounds = store.proof_bounds(&section.name).await.map_err(fate)?;
+    let deliveries = store.deliveries_of(&section.name, &key).await.map_err(fate)?;
+    let held = store.quarantine_of(&section.name, &key).await.map_err(fate)?;
+    let rows = store.sections().await.map_err(fate)?;
+    let row = rows.iter().find(|row| row.name == section.name);
+    let mut traced =
+        Traced { section: section.name.to_string(), key, source, outcome: "unknown", why: String::new(), deliveries };
+    let newest = |words: &[&str]| {
+        traced.deliveries.iter().rev().find(|one| one.certain && words.contains(&one.outcome.as_str()))
+    };
+    let (outcome, why) = if let Some(one) = newest(&["delivered", "partial"]) {
+        let status = one.http_status.map_or_else(String::new, |status| format!(", answered {status}"));
+        let when = one.finished_at.as_deref().unwrap_or("a time that is not known");
+        ("delivered", format!("batch {} delivered it at {when}{status}", one.id))
+    } else if let Some(held) = held {
+        ("quarantined", held)
+    } else if let Some(one) = newest(&["in_doubt", "sending"]) {
+        ("in_doubt", format!("batch {} was sent with it, and nobody knows whether Planhat received it", one.id))
+    } else if let Some(one) = traced.deliveries.iter().rev().find(|one| one.outcome == "sending") {
+        ("in_doubt", format!("batch {} may carry it, and is under way", one.id))
+    } else if source == "unreadable" {
+        ("unknown", format!("the source cannot be read: {cannot}"))
+    } else if row.is_none_or(|row| row.phase == SectionPhase::Waiting) {
+        ("waiting", "the section has not attached yet".to_owned())
+    } else if row.is_some_and(|row| row.phase != SectionPhase::Streaming) {
+        ("waiting", "older rows of the section are still being read".to_owned())
+    } else if let Some(xmin) = xmin.filter(|xmin| !auditor::is_below(*xmin, bounds.xmin_floor)) {
+        ("waiting", format!("transaction {xmin} wrote it, which is not settled yet"))
+    } else if section.start == Start::Now && xmin.is_some() {
+        ("unknown", "no batch has it; rows that were there before the section attached are not delivered".to_owned())
+    } else if xmin.is_none() {
+        ("unknown", "no batch has it, and the table does not have it".to_owned())
+    } else {
+        let why = "no batch of the ledger names it; `pg2planhat audit` tells whether its pruned batches account for it";
+        ("unknown", why.to_owned())
+    };
+    (traced.outcome, traced.why) = (outcome, why);
+    Ok(traced)
+}
+
+/// The key as the server prints it, and the transaction of its row, where there is one.
+async fn in_source(
+    config: &Arc<Config>,
+    store: &Store,
+    section: &Section,
+    key: &str,
+) -> Result<(String, Option<u32>), Fault> {
+    let rows = store.sections().await.map_err(crate::operations::fate)?;
+    let attached = rows.iter().find(|row| row.name == section.name).map(|row| row.attachment.table_oid);
+    let session = connect_sql(&config.source, "trace").await?;
+    let fault = |error: tokio_postgres::Error| session.fault(&error);
+    session.batch_execute(KEY_SESSION).await.map_err(fault)?;
+    let table = match attached {
+        Some(oid) => table::by_oid(&session, oid).await.map_err(fault)?,
+        None => table::by_name(&session, &section.table).await.map_err(fault)?,
+    };
+    let Some(table) = table else {
+        return Err(Fault::unavailable(format!("the table {} is gone", section.table), "see `pg2planhat check`"));
+    };
+    let reader = KeyReader::new(&table, &auditor::key_columns(section), Vec::new());
+    let printed = reader.canonical(&session, key).await.map_err(|error| {
+        let what = format!("section {}: {key:?} is no key: {}", section.name, session.fault(&error).what);
+        Fault::usage(what, "give a key as `pg2planhat logs` shows it")
+    })?;
+    let rows = reader.rows(&session, std::slice::from_ref(&printed)).await.map_err(fault)?;
+    Ok((printed, rows.first().map(|row| row.xmin)))
+}

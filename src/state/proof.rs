@@ -1,0 +1,228 @@
+//! What the state can prove: the keys of batches, the tallies of sections, and what audits found.
+//!
+//! * In: a section; the result of an audit.
+//! * Out: [`Evidence`], and how far back it reaches; the batches that carried a key.
+//! * Never: the ledger read whole into memory as rows: pages of it, turned into evidence as they come.
+
+use tokio_postgres::Row;
+
+use crate::audit::{AuditKey, BatchKeys, Evidence, Tally, TallyEntry};
+use crate::model::{Fault, Position, SectionName};
+use crate::state::model::{Outcome, unsigned};
+use crate::state::section_rows::position;
+use crate::state::state_error::StateError;
+use crate::state::store::{Store, rfc3339};
+
+/// Batches read at once.
+const PAGE: i64 = 500;
+
+/// How far back the state can prove a section, and what is settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProofBounds {
+    /// The last delivery before keys were kept; `None`: all of them are there.
+    pub provable_from: Option<i64>,
+    /// Every transaction below had ended when the section attached.
+    pub attach_xmin: Option<u64>,
+    /// Every transaction below is settled.
+    pub xmin_floor: Option<u64>,
+}
+
+/// A batch that carried a key, as `trace` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct TracedDelivery {
+    /// Ledger id.
+    pub id: i64,
+    /// The way its rows came.
+    pub phase: String,
+    /// What became of it.
+    pub outcome: String,
+    /// The answer's status.
+    pub http_status: Option<i32>,
+    /// Where its first row stood in the stream; none for a backfill.
+    pub position: Option<String>,
+    /// When it ended: RFC 3339, UTC.
+    pub finished_at: Option<String>,
+    /// Whether its keys are known to hold the row; otherwise the row lies between its first and its last key.
+    pub certain: bool,
+}
+
+impl Store {
+    /// What the state knows of a section's rows.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn evidence(&self, section: &SectionName) -> Result<Evidence, StateError> {
+        let doing = "reading what was delivered";
+        let name = section.as_str();
+        let sql = "SELECT block, rows, digest FROM {schema}.tally WHERE section = $1";
+        let rows = self.query(doing, sql, &[&name]).await?;
+        let entry = |row: &Row| (row.get(0), TallyEntry { rows: row.get(1), digest: row.get(2) });
+        let mut evidence = Evidence::with_tally(Tally(rows.iter().map(entry).collect()));
+        let sql = "SELECT d.id, d.phase, d.outcome, k.keys FROM {schema}.delivery_keys k
+             JOIN {schema}.delivery d ON d.id = k.delivery
+             WHERE k.section = $1 AND k.delivery > $2 ORDER BY k.delivery LIMIT $3";
+        let mut after = i64::MIN;
+        loop {
+            let page = self.query(doing, sql, &[&name, &after, &PAGE]).await?;
+            for row in &page {
+                after = row.get(0);
+                let keys = BatchKeys::decode(row.get(3)).ok_or_else(|| unreadable(after))?;
+                match Outcome::parse(row.get(2)) {
+                    Some(Outcome::Delivered | Outcome::Partial) => {
+                        evidence.delivered(&keys, !matches!(row.get(1), "backfill" | "stream"));
+                    }
+                    Some(Outcome::InDoubt) => evidence.in_doubt(keys),
+                    // Its rows were delivered by another batch, wait in quarantine, or are under way.
+                    Some(Outcome::Resent | Outcome::Held | Outcome::Quarantined | Outcome::Sending) | None => {}
+                }
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        for table in ["quarantine", "dropped"] {
+            let sql = format!("SELECT DISTINCT key FROM {{schema}}.{table} WHERE section = $1");
+            for row in self.query(doing, &sql, &[&name]).await? {
+                evidence.quarantined(AuditKey::of(row.get::<_, &str>(0).as_bytes()));
+            }
+        }
+        Ok(evidence)
+    }
+
+    /// How far back the state can prove a section.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn proof_bounds(&self, section: &SectionName) -> Result<ProofBounds, StateError> {
+        let sql = "SELECT s.provable_from, s.attach_xmin, i.xmin_floor FROM {schema}.section s, {schema}.instance i
+             WHERE s.name = $1";
+        let rows = self.query("reading how far back keys are kept", sql, &[&section.as_str()]).await?;
+        let bounds = rows.first().map(|row| ProofBounds {
+            provable_from: row.get(0),
+            attach_xmin: row.get::<_, Option<i64>>(1).map(unsigned),
+            xmin_floor: row.get::<_, Option<i64>>(2).map(unsigned),
+        });
+        Ok(bounds.unwrap_or_default())
+    }
+
+    /// The batches of the ledger that carried a key, newest last; and, where a batch has no keys, those between whose
+    /// first and last key it may have been.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn deliveries_of(
+        &self,
+        section: &SectionName,
+        key: &str,
+    ) -> Result<Vec<TracedDelivery>, StateError> {
+        let doing = "looking for a row's batches";
+        let sql = format!(
+            "SELECT d.id, d.phase, d.outcome, d.http_status, d.first_lsn, d.first_ordinal, {} AS finished_at,
+                d.first_key, d.last_key, k.keys
+             FROM {{schema}}.delivery d LEFT JOIN {{schema}}.delivery_keys k ON k.delivery = d.id
+             WHERE d.section = $1 AND d.id > $2 ORDER BY d.id LIMIT $3",
+            rfc3339("d.finished_at")
+        );
+        let wanted = AuditKey::of(key.as_bytes());
+        let mut found = Vec::new();
+        let mut after = i64::MIN;
+        loop {
+            let page = self.query(doing, &sql, &[&section.as_str(), &after, &PAGE]).await?;
+            for row in &page {
+                after = row.get("id");
+                let certain = match row.get::<_, Option<&[u8]>>("keys") {
+                    Some(keys) => {
+                        BatchKeys::decode(keys).ok_or_else(|| unreadable(after))?.contains(wanted).then_some(true)
+                    }
+                    None => may_hold(row, key, wanted).then_some(false),
+                };
+                found.extend(certain.map(|certain| traced(row, certain)));
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Why a row is in quarantine, or was dropped from it: the id there and the reason.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn quarantine_of(&self, section: &SectionName, key: &str) -> Result<Option<String>, StateError> {
+        let sql = format!(
+            "SELECT 'quarantine ' || id || ': ' || reason FROM {{schema}}.quarantine WHERE section = $1 AND key = $2
+             UNION ALL
+             SELECT 'a person dropped it from quarantine at ' || {} FROM {{schema}}.dropped
+             WHERE section = $1 AND key = $2 LIMIT 1",
+            rfc3339("at")
+        );
+        let rows = self.query("looking for a row in quarantine", &sql, &[&section.as_str(), &self.text(key)]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    /// Puts rows that an audit found missing into quarantine, from where they are sent; their ids there.
+    ///
+    /// # Errors
+    /// As every write.
+    pub(crate) async fn quarantine_missing(
+        &self,
+        section: &SectionName,
+        keys: &[String],
+    ) -> Result<Vec<i64>, StateError> {
+        let write = "INSERT INTO {schema}.quarantine (section, key, reason, item)
+             SELECT $1, key, 'missing: an audit found that it was neither delivered nor held', '{}'
+             FROM unnest($2::text[]) AS missing (key)
+             WHERE NOT EXISTS (
+                SELECT FROM {schema}.quarantine q WHERE q.section = $1 AND q.key = missing.key)
+             RETURNING id";
+        let rows = self.query("putting missing rows into quarantine", write, &[&section.as_str(), &keys]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Keeps what an audit found. Only the newest of each section are kept.
+    ///
+    /// # Errors
+    /// As every write.
+    pub(crate) async fn record_audit(
+        &self,
+        section: &SectionName,
+        cause: &str,
+        result: &serde_json::Value,
+    ) -> Result<(), StateError> {
+        let write = "WITH added AS (
+                INSERT INTO {schema}.audit (section, cause, result) VALUES ($1, $2, $3::text::jsonb) RETURNING id)
+             DELETE FROM {schema}.audit WHERE section = $1 AND id NOT IN (
+                SELECT id FROM {schema}.audit WHERE section = $1 ORDER BY id DESC LIMIT 100)";
+        let text = result.to_string();
+        self.execute("keeping an audit's result", write, &[&section.as_str(), &cause, &self.text(&text)]).await?;
+        Ok(())
+    }
+}
+
+fn unreadable(delivery: i64) -> StateError {
+    StateError::Unwritable(Fault::bug(format!("the keys of delivery {delivery} cannot be read")))
+}
+
+/// Whether a batch of which only the ends are known may hold a key: for integers only, which have an order here.
+fn may_hold(row: &Row, key: &str, wanted: AuditKey) -> bool {
+    let end = |column: &str| AuditKey::of(row.get::<_, &str>(column).as_bytes());
+    match (end("first_key"), wanted, end("last_key")) {
+        (AuditKey::Integer(first), AuditKey::Integer(wanted), AuditKey::Integer(last)) => {
+            (first.min(last)..=first.max(last)).contains(&wanted)
+        }
+        (_, _, _) => [row.get::<_, &str>("first_key"), row.get("last_key")].contains(&key),
+    }
+}
+
+fn traced(row: &Row, certain: bool) -> TracedDelivery {
+    let at: Option<Position> = position(row, "first_lsn", "first_ordinal");
+    TracedDelivery {
+        id: row.get("id"),
+        phase: row.get("phase"),
+        outcome: row.get("outcome"),
+        http_status: row.get("http_status"),
+        position: at.map(|at| at.to_string()),
+        finished_at: row.get("finished_at"),
+        certain,
+    }
+}
