@@ -134,12 +134,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
                 let answer = Answer { verdict: Verdict::Received, status: Some(200), message: String::new() };
                 engine.verdict(section, id, &answer, later, 0.5);
             }
-            Action::Confirm(_)
-            | Action::Settled(..)
-            | Action::Retry(..)
-            | Action::InDoubt(..)
-            | Action::Rewind
-            | Action::Stopped(_) => {}
+            Action::Confirm(_) | Action::Settled(..) | Action::Retry(..) | Action::Rewind | Action::Stopped(_) => {}
         }
         engine.pump(later);
     }

@@ -33,8 +33,8 @@ pub mod mapping {
 
 pub mod model {
     pub use crate::model::{
-        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, Rows,
-        SectionId, SectionName, Type, Value,
+        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, RowCounts,
+        Rows, SectionId, SectionName, Type, Value,
     };
 }
 
@@ -70,5 +70,5 @@ pub mod state {
 
 pub mod telemetry {
     pub use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
-    pub use crate::telemetry::{Filtered, Metrics, SectionMetrics};
+    pub use crate::telemetry::{Metrics, SectionMetrics};
 }

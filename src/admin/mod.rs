@@ -179,9 +179,9 @@ async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> 
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
-    state.metrics.reflect(&state.judged().await);
+    let page = state.metrics.scrape(&state.judged().await);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, kind)], state.metrics.render()).into_response()
+    ([(CONTENT_TYPE, kind)], page).into_response()
 }
 
 async fn status(State(state): State<AdminState>) -> Json<Status> {

@@ -45,8 +45,6 @@ pub enum Action {
     Settled(SectionId, Settled),
     /// A request must be repeated, or an item was halved: for metrics (`retries_total`).
     Retry(SectionId, Verdict),
-    /// Rows of a batch are in doubt.
-    InDoubt(SectionId, u64),
     /// The stream must be read again from the checkpoint: rows were shed.
     Rewind,
     /// A row came that the mapping does not fit: the section is stopped.
@@ -199,7 +197,7 @@ impl Engine {
         if matches!(answer.verdict, Verdict::Unknown) {
             let rows = self.sections[section].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
             let held = step.settled.as_ref().map_or(0, |settled| settled.in_doubt);
-            self.actions.push_back(Action::InDoubt(section, rows.max(held)));
+            self.sections[section].count_in_doubt(rows.max(held));
         }
         self.follow(section, step, now);
     }

@@ -11,9 +11,11 @@ pub(crate) mod key;
 pub(crate) mod lsn;
 pub(crate) mod nearest;
 pub(crate) mod row;
+pub(crate) mod row_counts;
 
 pub use crate::model::fault::*;
 pub use crate::model::indexed::*;
 pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;
+pub use crate::model::row_counts::*;

@@ -1,17 +1,16 @@
 //! What the status board holds for one section, and the rate at which the source writes WAL.
 //!
 //! * In: the delivery core's counts and the section's row of the state.
-//! * Out: the section's part of the status document and of the metrics.
-//! * Never: a count that the metrics do not have.
+//! * Out: the section's part of the status document, which the metrics reflect.
+//! * Never: a count of its own: delivery counts the rows.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Section;
-use crate::delivery::section::{Blocked, Counts, SectionDelivery, Settled};
-use crate::model::{ByPhase, Lsn, Phase};
-use crate::state::{SectionRow, Totals};
+use crate::delivery::section::{Blocked, SectionDelivery};
+use crate::model::{Lsn, Phase, RowCounts};
+use crate::state::SectionRow;
 use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
-use crate::telemetry::{Filtered, SectionMetrics};
 
 /// A section before anything is known of it.
 pub(crate) fn unknown(section: &Section) -> SectionStatus {
@@ -29,6 +28,7 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
         lag_seconds: None,
         last_delivered_at: None,
         backfill: None,
+        counts: RowCounts::default(),
     }
 }
 
@@ -37,33 +37,19 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
 pub(crate) struct SectionReport {
     /// As the state had it at the start.
     row: Option<SectionRow>,
-    /// Totals since.
-    pub(crate) since: Totals,
     /// When rows were last received (RFC 3339).
     last_delivered: Option<String>,
-    /// Rows put into quarantine that the counters do not show yet, by reason.
-    quarantined: Vec<(String, u64)>,
     /// When its backfill began here, and how many rows were settled then.
     backfill_began: Option<(Instant, u64)>,
-    /// What the counters showed last.
-    shown: ByPhase<Counts>,
+    /// The count of its rows when this event loop began: what the state's row holds already.
+    at_start: RowCounts,
 }
 
 impl SectionReport {
-    /// A report that goes on from the state's row, and from the unsettled rows that the event loop before handed over.
-    pub(crate) fn new(row: Option<SectionRow>, unsettled: ByPhase<u64>) -> SectionReport {
-        let mut report = SectionReport {
-            row: None,
-            since: Totals::default(),
-            last_delivered: None,
-            quarantined: Vec::new(),
-            backfill_began: None,
-            shown: ByPhase::from_fn(|phase| Counts { read: unsettled[phase], ..Counts::default() }),
-        };
-        if let Some(row) = row {
-            report.set_row(row);
-        }
-        report
+    /// A report that goes on from the state's row; `at_start` is the count of rows of this process so far.
+    pub(crate) fn new(row: Option<SectionRow>, at_start: &RowCounts) -> SectionReport {
+        let last_delivered = row.as_ref().and_then(|row| row.last_delivered_at.clone());
+        SectionReport { row, last_delivered, backfill_began: None, at_start: at_start.clone() }
     }
 
     /// Goes on from this row of the state.
@@ -77,70 +63,26 @@ impl SectionReport {
         self.backfill_began = Some((Instant::now(), settled));
     }
 
-    /// A batch is settled, durably.
-    pub(crate) fn on_settled(&mut self, settled: &Settled, now: jiff::Timestamp) {
-        for (reason, rows) in &settled.quarantined {
-            self.quarantined.push((reason.clone(), *rows));
-            self.since.quarantined += rows;
-        }
-        self.since.resent += settled.resent;
-        self.since.delivered += settled.delivered;
-        if settled.delivered > 0 {
-            self.last_delivered = Some(format!("{now:.3}"));
-        }
-    }
-
-    fn totals(&self) -> Totals {
-        let before = self.row.as_ref().map(|row| row.totals).unwrap_or_default();
-        Totals {
-            delivered: before.delivered + self.since.delivered,
-            quarantined: before.quarantined + self.since.quarantined,
-            in_doubt: before.in_doubt + self.since.in_doubt,
-            resent: before.resent + self.since.resent,
-        }
-    }
-
-    /// Moves the counters to what was counted: what is within one call is seen whole by a scrape.
-    pub(crate) fn show(&mut self, delivery: &SectionDelivery, metrics: &SectionMetrics, now: Duration) {
-        let mut shed = 0;
-        for phase in Phase::ALL {
-            let (is, was) = (delivery.counts()[phase], self.shown[phase]);
-            // Rows that were shed are taken in again: the count of rows read goes back and waits.
-            metrics.read(phase, is.read.saturating_sub(was.read));
-            metrics.filtered(phase, Filtered::Streamed, is.filtered - was.filtered);
-            metrics.delivered(phase, is.delivered - was.delivered);
-            self.shown[phase] = Counts { read: is.read.max(was.read), ..is };
-            // Rows that were shed were read once, and are not settled.
-            shed += self.shown[phase].read - is.read;
-        }
-        for (reason, rows) in self.quarantined.drain(..) {
-            metrics.quarantined(&reason, rows);
-        }
-        metrics.unsettled(delivery.unsettled().values().sum::<u64>() + shed);
-        metrics.oldest_unsettled(delivery.oldest().map(|oldest| now.saturating_sub(oldest)));
-    }
-
-    /// Rows that the counters show as read and not as settled.
-    pub(crate) fn unsettled(&self) -> ByPhase<u64> {
-        ByPhase::from_fn(|phase| {
-            let shown = &self.shown[phase];
-            shown.read - shown.filtered - shown.delivered - shown.quarantined
-        })
+    /// Rows were received just now.
+    pub(crate) fn delivered(&mut self, now: jiff::Timestamp) {
+        self.last_delivered = Some(format!("{now:.3}"));
     }
 
     /// The section's part of the status.
     pub(crate) fn status(&self, section: &Section, delivery: &SectionDelivery, now: Duration) -> SectionStatus {
-        let totals = self.totals();
+        let (counts, before) = (delivery.counts(), &self.at_start);
+        let recorded = self.row.as_ref().map(|row| row.totals).unwrap_or_default();
         let blocked = delivery.blocked();
         let trouble = blocked.iter().find_map(|blocked| blocked.trouble(delivery.name().as_str()));
         let (reason, remedy) = trouble.map(|trouble| (trouble.what, trouble.remedy)).unzip();
         let oldest = || delivery.oldest().map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64());
         let is_attached = !delivery.is_off() && self.row.is_some();
         SectionStatus {
-            rows_delivered: totals.delivered,
-            rows_quarantined: totals.quarantined,
-            rows_in_doubt: totals.in_doubt,
-            rows_resent: totals.resent,
+            rows_delivered: recorded.delivered + counts.delivered() - before.delivered(),
+            rows_quarantined: recorded.quarantined + counts.quarantined() - before.quarantined(),
+            rows_in_doubt: recorded.in_doubt + counts.in_doubt - before.in_doubt,
+            rows_resent: recorded.resent + counts.resent - before.resent,
+            counts: counts.clone(),
             last_delivered_at: self.last_delivered.clone(),
             lag_seconds: is_attached.then(oldest),
             state: state(delivery),
@@ -154,7 +96,7 @@ impl SectionReport {
     fn backfill(&self, delivery: &SectionDelivery) -> Option<Backfill> {
         let Some(backfill) = delivery.backfill() else {
             let row = self.row.as_ref()?;
-            let rows = row.backfill_rows.max(self.backfilled_rows());
+            let rows = row.backfill_rows.max(self.backfilled_rows(delivery.counts()));
             return (rows > 0 || self.backfill_began.is_some()).then(|| Backfill {
                 rows,
                 estimated: Some(row.backfill_estimated.max(rows)),
@@ -173,9 +115,11 @@ impl SectionReport {
         })
     }
 
-    fn backfilled_rows(&self) -> u64 {
-        let of = |phase: Phase| self.shown[phase].delivered + self.shown[phase].quarantined;
-        of(Phase::Backfill) + of(Phase::Resync)
+    /// Rows that backfills and re-syncs of this event loop have settled.
+    fn backfilled_rows(&self, counts: &RowCounts) -> u64 {
+        let settled = |counts: &RowCounts, phase| counts.of(phase).delivered + counts.of(phase).quarantined;
+        let both = |counts| settled(counts, Phase::Backfill) + settled(counts, Phase::Resync);
+        both(counts) - both(&self.at_start)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Heartbeat, RefreshRequests};
 use crate::config::Config;
-use crate::model::{ByPhase, Fault};
+use crate::model::{Fault, RowCounts};
 use crate::runtime::promotion::KnownProgress;
 use crate::runtime::section_report::unknown;
 use crate::runtime::start_error::NeedsPerson;
@@ -31,8 +31,6 @@ pub(crate) struct Board {
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
-    /// Rows that were read and not settled when a corridor ended, by section and phase: the next one reads them again.
-    left: Arc<Mutex<HashMap<String, ByPhase<u64>>>>,
     /// What it knew beyond the state.
     carried: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
@@ -60,7 +58,6 @@ impl Board {
             looks: RefreshRequests::default(),
             wire,
             sections,
-            left: Arc::default(),
             carried: Arc::default(),
         })
     }
@@ -136,14 +133,11 @@ impl Board {
         status.instance.epoch.filter(|_| status.instance.leader)
     }
 
-    /// Leaves what a section's counters show as unsettled to the next corridor.
-    pub(crate) fn set_unsettled(&self, name: &str, left: ByPhase<u64>) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), left);
-    }
-
-    /// What the last corridor left of a section.
-    pub(crate) fn unsettled(&self, name: &str) -> ByPhase<u64> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or_default()
+    /// The count of a section's rows as it was last shown: the next event loop of this process goes on from it.
+    pub(crate) fn counts(&self, name: &str) -> RowCounts {
+        let status = self.status.borrow();
+        let section = status.sections.iter().find(|section| section.name == name);
+        section.map(|section| section.counts.clone()).unwrap_or_default()
     }
 
     /// Leaves what is known of a section beyond the state to the next corridor.

@@ -5,17 +5,17 @@
 //! * Never: a label that data can choose (names of sections and fixed words only); an unknown number shown as 0 (it is
 //!   NaN, for which no comparison holds and so no alert fires).
 //!
-//! The books: `rows_read_total = rows_delivered_total + rows_quarantined_total + rows_filtered_total + rows_unsettled`, for
-//! each section, at any scrape. What must change together changes within [`Metrics::in_one_step`].
+//! The row accounting: `rows_read_total = rows_delivered_total + rows_quarantined_total + rows_filtered_total +
+//! rows_unsettled`, for each section, at any scrape: all five are taken from one count of rows.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use crate::model::Fault;
+use crate::model::{Fault, Phase, RowCounts};
 use crate::telemetry::age::Age;
 use crate::telemetry::declare::{Declared, PREFIX, declare_metrics, register};
 use crate::telemetry::process::Process;
@@ -35,6 +35,13 @@ const LATE: &[f64] = &[
 /// Messages that carry nothing for a section: each has its series from the start.
 const IGNORED: &[&str] =
     &["update", "delete", "truncate", "origin", "type", "message", "unknown", "attached_partition"];
+
+/// The words that quarantine reasons begin with; whatever else there may be is counted as the last.
+const QUARANTINES: [&str; 5] = ["refused", "mapping", "too_large", "in_doubt", OTHER];
+const OTHER: &str = "other";
+
+/// The phases of which rows are left out, and by which rule: those that the stream has brought already.
+const FILTERED: ([Phase; 2], &str) = ([Phase::Backfill, Phase::Resync], "streamed");
 
 declare_metrics! {
     /// All metrics of one process, in a registry of their own.
@@ -113,7 +120,8 @@ struct Core {
     registry: Registry,
     /// Gauges that grow by themselves: set anew at each scrape, so that a frozen pipeline cannot freeze them.
     ages: Mutex<Vec<Age>>,
-    books: Arc<Mutex<()>>,
+    /// Held through a scrape: what it shows is of one status.
+    scraping: Mutex<()>,
 }
 
 impl Metrics {
@@ -122,7 +130,7 @@ impl Metrics {
     /// # Errors
     /// Where two metrics have one name: a bug.
     pub fn new() -> Result<Metrics, Fault> {
-        let core = Core { registry: Registry::new(), ages: Mutex::default(), books: Arc::default() };
+        let core = Core { registry: Registry::new(), ages: Mutex::default(), scraping: Mutex::default() };
         let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));
         let metrics = Metrics::declare(core).map_err(bug)?;
         metrics.core.registry.register(Box::new(Process::new())).map_err(bug)?;
@@ -147,10 +155,11 @@ impl Metrics {
         age
     }
 
-    /// What is changed within is seen by a scrape whole or not at all. Short, and no calls of it within it.
-    pub fn in_one_step<T>(&self, change: impl FnOnce() -> T) -> T {
-        let _books = self.core.books.lock().unwrap_or_else(PoisonError::into_inner);
-        change()
+    /// The text for a scrape, of this status.
+    pub fn scrape(&self, status: &Status) -> String {
+        let _scraping = self.core.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reflect(status);
+        self.render()
     }
 
     /// Counts a message of the stream that carries nothing for a section. `kind` is a word of the code, never of the data.
@@ -158,7 +167,7 @@ impl Metrics {
         self.stream_messages_ignored_total.with_label_values(&[kind]).inc();
     }
 
-    /// Takes over what the status document says. Called at each scrape; what stands in both is set nowhere else.
+    /// Takes over what the status document says, and the counts of rows that stand behind it. What stands in both is set nowhere else.
     pub fn reflect(&self, status: &Status) {
         let bytes = |value: Option<u64>| value.map_or(f64::NAN, |bytes| bytes as f64);
         self.ready.set(status.ready.into());
@@ -174,6 +183,7 @@ impl Metrics {
         self.slot_seconds_until_lost.set(status.slot.seconds_until_lost.unwrap_or(f64::NAN));
         for section in &status.sections {
             let name = section.name.as_str();
+            self.reflect_counts(name, &section.counts);
             for state in SectionState::ALL {
                 let is = *state == section.state;
                 self.section_state.with_label_values(&[name, state.as_str()]).set(is.into());
@@ -188,13 +198,38 @@ impl Metrics {
         }
     }
 
+    /// Shows the count of a section's rows. Where the count is behind what is shown, the counter stays.
+    pub(crate) fn reflect_counts(&self, name: &str, counts: &RowCounts) {
+        let raise = |counter: IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        for phase in Phase::ALL {
+            let (labels, of) = ([name, phase.as_str()], counts.of(phase));
+            raise(self.rows_read_total.with_label_values(&labels), of.read);
+            raise(self.rows_delivered_total.with_label_values(&labels), of.delivered);
+        }
+        let (phases, rule) = FILTERED;
+        for phase in phases {
+            let labels = [name, phase.as_str(), rule];
+            raise(self.rows_filtered_total.with_label_values(&labels), counts.of(phase).filtered);
+        }
+        let is_known = |word: &str| QUARANTINES[..QUARANTINES.len() - 1].contains(&word);
+        for shown in QUARANTINES {
+            let is = |word: &str| word == shown || (shown == OTHER && !is_known(word));
+            let rows = counts.quarantined_by_word().iter().filter(|(word, _)| is(word)).map(|(_, rows)| rows).sum();
+            raise(self.rows_quarantined_total.with_label_values(&[name, shown]), rows);
+        }
+        let unsettled = i64::try_from(counts.unsettled()).unwrap_or(i64::MAX);
+        self.rows_unsettled.with_label_values(&[name]).set(unsettled);
+        raise(self.rows_in_doubt_total.with_label_values(&[name]), counts.in_doubt);
+        raise(self.rows_resent_total.with_label_values(&[name]), counts.resent);
+    }
+
     /// The text for a scrape.
     pub fn render(&self) -> String {
         let now = Instant::now();
         for age in self.core.ages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             age.show(now);
         }
-        let families = self.in_one_step(|| self.core.registry.gather());
+        let families = self.core.registry.gather();
         // An empty scrape would look like health: say that it failed.
         TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# not encoded: {error}\n"))
     }
@@ -209,9 +244,9 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::planhat::Verdict;
-    use crate::state::{Outcome, Phase};
-    use crate::telemetry::Filtered;
+    use crate::state::Outcome;
     use crate::telemetry::status_document::{Backfill, SectionStatus};
+    use std::sync::Arc;
     use std::time::Duration;
 
     /// The names that dashboards and alerts are written against, less the process metrics.
@@ -248,6 +283,7 @@ mod tests {
             lag_seconds: None,
             last_delivered_at: None,
             backfill: Some(Backfill { rows: 3, estimated: Some(9), eta_seconds: None }),
+            counts: RowCounts::default(),
         }
     }
 
@@ -282,32 +318,35 @@ mod tests {
     }
 
     #[test]
-    fn the_books_balance_at_every_scrape_while_another_thread_counts() {
+    fn rows_are_accounted_for_at_every_scrape_while_another_thread_counts() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let section = metrics.section("logins");
-        let (counting, done) = (Arc::clone(&metrics), Arc::new(std::sync::atomic::AtomicBool::new(false)));
-        let finished = Arc::clone(&done);
+        let mut status = Status::starting("s", "p");
+        status.sections.push(section_status(SectionState::Streaming));
+        let (sender, receiver) = tokio::sync::watch::channel(status);
         let counter = std::thread::spawn(move || {
-            let mut unsettled = 0;
             for round in 0..20_000 {
-                counting.in_one_step(|| {
-                    section.read(Phase::Stream, 7);
-                    section.filtered(Phase::Backfill, Filtered::Streamed, 1);
-                    unsettled += 6;
-                    section.unsettled(unsettled);
+                sender.send_modify(|status| {
+                    let counts = &mut status.sections[0].counts;
+                    (0..7).for_each(|_| counts.read(Phase::Stream));
+                    counts.read(Phase::Backfill);
+                    counts.filtered(Phase::Backfill);
                 });
-                counting.in_one_step(|| {
-                    section.delivered(Phase::Stream, 3);
-                    section.quarantined(if round % 2 == 0 { "refused: no" } else { "neither known" }, 2);
-                    unsettled -= 5;
-                    section.unsettled(unsettled);
+                sender.send_modify(|status| {
+                    let word = if round % 2 == 0 { "refused" } else { "neither known" };
+                    status.sections[0].counts.settled(Phase::Stream, 3, &[(word.to_owned(), 2)]);
                 });
             }
-            finished.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        // A second scraper beside the first, as Prometheus has them.
+        let (beside, other) = (receiver.clone(), Arc::clone(&metrics));
+        let second = std::thread::spawn(move || {
+            while beside.has_changed().is_ok() {
+                other.scrape(&beside.borrow().clone());
+            }
         });
         let mut scrapes = 0;
-        while !done.load(std::sync::atomic::Ordering::SeqCst) || scrapes == 0 {
-            let text = metrics.render();
+        while receiver.has_changed().is_ok() || scrapes == 0 {
+            let text = metrics.scrape(&receiver.borrow().clone());
             let total = |name: &str| sum(&text, &format!("pg2planhat_{name}{{"));
             let settled =
                 total("rows_delivered_total") + total("rows_quarantined_total") + total("rows_filtered_total");
@@ -315,6 +354,9 @@ mod tests {
             scrapes += 1;
         }
         counter.join().unwrap();
+        second.join().unwrap();
+        let text = metrics.scrape(&receiver.borrow().clone());
+        assert_eq!(value(&text, "pg2planhat_rows_quarantined_total{reason=\"other\",section=\"logins\"}"), 20_000.0);
     }
 
     #[test]

@@ -14,4 +14,4 @@ pub(crate) mod status_document;
 
 pub(crate) use crate::telemetry::age::Age;
 pub use crate::telemetry::metrics::Metrics;
-pub use crate::telemetry::section_metrics::{Filtered, SectionMetrics};
+pub use crate::telemetry::section_metrics::SectionMetrics;

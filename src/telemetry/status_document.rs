@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::RowCounts;
+
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -78,7 +80,6 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;
 
 words! {
     /// What the instance is doing.
@@ -220,6 +221,9 @@ pub struct SectionStatus {
     pub last_delivered_at: Option<String>,
     /// The backfill or re-sync, while there is one or if there was.
     pub backfill: Option<Backfill>,
+    /// The count of its rows since the process began. Metrics show it; the document has the totals.
+    #[serde(skip)]
+    pub counts: RowCounts,
 }
 
 /// How far a backfill is.
@@ -258,6 +262,7 @@ mod tests {
             lag_seconds: None,
             last_delivered_at: None,
             backfill: Some(Backfill::default()),
+            counts: RowCounts::default(),
         });
         status
     }

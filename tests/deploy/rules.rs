@@ -4,10 +4,11 @@ use crate::dashboard;
 use crate::prometheus::{Pace, Prometheus};
 use crate::tools::{path, succeed, text, tool};
 use pg2planhat::testing::admin::{AdminState, Heartbeat, Hosts, RefreshRequests, bind, serve};
+use pg2planhat::testing::model::RowCounts;
 use pg2planhat::testing::planhat::Verdict;
 use pg2planhat::testing::state::{Outcome, Phase};
 use pg2planhat::testing::telemetry::{Backfill, InstanceState, SectionState, SectionStatus, Status};
-use pg2planhat::testing::telemetry::{Filtered, Metrics, SectionMetrics};
+use pg2planhat::testing::telemetry::{Metrics, SectionMetrics};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,16 +46,19 @@ fn status() -> Status {
         lag_seconds: Some(0.0),
         last_delivered_at: None,
         backfill: Some(Backfill { rows: 1, estimated: Some(2), eta_seconds: Some(3.0) }),
+        counts: RowCounts::default(),
     });
     status
 }
 
-/// Some of everything, with balanced books.
-fn live(metrics: &Metrics, section: &SectionMetrics) {
-    metrics.in_one_step(|| {
-        section.read(Phase::Stream, 10);
-        section.delivered(Phase::Stream, 9);
-        section.filtered(Phase::Stream, Filtered::Settled, 1);
+/// Some of everything, every row accounted for.
+fn live(status: &tokio::sync::watch::Sender<Status>, section: &SectionMetrics) {
+    status.send_modify(|status| {
+        let counts = &mut status.sections[0].counts;
+        (0..9).for_each(|_| counts.read(Phase::Stream));
+        counts.read(Phase::Backfill);
+        counts.filtered(Phase::Backfill);
+        counts.settled(Phase::Stream, 9, &[]);
     });
     section.batch(Outcome::Delivered, 9, 900);
     section.request(&Verdict::Received, Duration::from_millis(30));
@@ -80,7 +84,7 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
     let prometheus = Prometheus::start(&[&address], Pace::Hasty);
     // Two scrapes before and two after something happened, so that every rate has a value.
     prometheus.until("count_over_time(pg2planhat_leader[1m]) >= 2", true).await;
-    live(&metrics, &section);
+    live(&sender, &section);
     prometheus.until("increase(pg2planhat_rows_read_total{phase=\"stream\"}[1m]) > 0", true).await;
     prometheus.until("pg2planhat:rows_unaccounted == 0", true).await;
     for (title, query) in dashboard::queries() {
@@ -90,8 +94,10 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
     assert_eq!(prometheus.query("ALERTS").await.unwrap(), Vec::<Value>::new(), "alerts in health");
 
     section.oldest_unsettled(Some(Duration::from_secs(400)));
-    section.in_doubt(9);
-    sender.send_modify(|status| (status.ready, status.state) = (false, InstanceState::Stalled));
+    sender.send_modify(|status| {
+        status.sections[0].counts.in_doubt += 9;
+        (status.ready, status.state) = (false, InstanceState::Stalled);
+    });
     for alert in ["Pg2planhatLate", "Pg2planhatInDoubt", "Pg2planhatNotReady", "Pg2planhatStalled"] {
         prometheus.fires(alert).await;
     }

@@ -127,7 +127,7 @@ impl Process {
             }
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
             let left = in_doubt::left(&setting.section.name, policy, KeyType::Int, &open);
-            lane.expect_doubts(left.doubts);
+            lane.expect_doubts(left.doubts, left.rows);
             ops.extend(left.ops);
             lanes.push(lane);
             sections.push(index);

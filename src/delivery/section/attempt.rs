@@ -272,9 +272,8 @@ impl SectionDelivery {
         for id in &settled.retried {
             self.retrying.remove(id);
         }
-        let counts = &mut self.counts[settled.phase];
-        counts.delivered += settled.delivered;
-        counts.quarantined += settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();
+        self.counts.settled(settled.phase, settled.delivered, &settled.quarantined);
+        self.counts.resent += settled.resent;
     }
 
     /// The batch under way is sent at once when its turn comes (a resume, a drain): waiting ends now.

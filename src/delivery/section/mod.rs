@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::config::{BatchLimits, Flush, InDoubt, Section};
 use crate::delivery::batch::{Batch, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Mapping;
-use crate::model::{ByPhase, CommitTime, Key, KeyType, Lsn, Phase, Position, Row, SectionName, Value};
+use crate::model::{CommitTime, Key, KeyType, Lsn, Phase, Position, Row, RowCounts, SectionName, Value};
 use crate::state::{Op, SectionPhase, Totals};
 
 /// How many single items may be refused one after the other before it is held to be the mapping.
@@ -67,19 +67,6 @@ pub struct InDoubtBatch {
     pub span: Span,
 }
 
-/// Rows counted since the process began, of one phase: what `rows_read_total` and its sisters show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows taken in.
-    pub read: u64,
-    /// Rows left out by a rule: the stream has brought them already.
-    pub filtered: u64,
-    /// Rows received by the sink, durably recorded.
-    pub delivered: u64,
-    /// Rows put into quarantine, durably recorded.
-    pub quarantined: u64,
-}
-
 /// One section: its rows on their way to the sink.
 #[derive(Debug)]
 pub struct SectionDelivery {
@@ -94,7 +81,7 @@ pub struct SectionDelivery {
     backfill: Option<BackfillQueue>,
     /// How its rows become items, where they do not come by the stream.
     table_mapping: Option<Rc<Mapping>>,
-    counts: ByPhase<Counts>,
+    counts: RowCounts,
     stream: Queue,
     backfilled: Queue,
     retry: Queue,
@@ -122,7 +109,7 @@ impl SectionDelivery {
             flow: Flow::default(),
             backfill: None,
             table_mapping: None,
-            counts: ByPhase::default(),
+            counts: RowCounts::default(),
             stream: Queue::default(),
             backfilled: Queue::default(),
             retry: Queue::default(),
@@ -136,6 +123,11 @@ impl SectionDelivery {
             bad_in_a_row: 0,
             failures: 0,
         }
+    }
+
+    /// Begins behind `position`: streamed rows up to there are settled.
+    pub fn resume_behind(&mut self, position: Position) {
+        (self.admitted, self.answered) = (position, position);
     }
 
     /// The newest streamed row taken in (or left out because an earlier process settled it).
@@ -160,7 +152,7 @@ impl SectionDelivery {
             return false;
         }
         self.admitted = position;
-        self.counts[Phase::Stream].read += 1;
+        self.counts.read(Phase::Stream);
         let key = key_text(mapping, row);
         if let Some(backfill) = &mut self.backfill {
             backfill.streamed(key, self.key_type);
@@ -186,7 +178,7 @@ impl SectionDelivery {
     pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
         let Some(phase) = self.backfill.as_ref().map(|backfill| backfill.phase) else { return };
         for row in chunk.rows.iter() {
-            self.counts[phase].read += 1;
+            self.counts.read(phase);
             let text = key_text(mapping, &row);
             let key = match Key::parse(text, self.key_type) {
                 Ok(key) => key,
@@ -198,7 +190,7 @@ impl SectionDelivery {
                 }
             };
             if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
-                self.counts[phase].filtered += 1;
+                self.counts.filtered(phase);
                 self.backfilled.pass(phase, now);
             } else {
                 self.admit_backfilled(mapping, &row, text, &key, phase, now);
@@ -284,16 +276,8 @@ impl SectionDelivery {
         self.stream.weight() + self.backfilled.weight() + self.retry.weight() + under_way
     }
 
-    /// Rows that wait, by phase: neither delivered nor quarantined nor filtered.
-    pub fn unsettled(&self) -> ByPhase<u64> {
-        ByPhase::from_fn(|phase| {
-            let counts = &self.counts[phase];
-            counts.read - counts.filtered - counts.delivered - counts.quarantined
-        })
-    }
-
-    /// Rows counted, by phase.
-    pub fn counts(&self) -> &ByPhase<Counts> {
+    /// The count of its rows.
+    pub fn counts(&self) -> &RowCounts {
         &self.counts
     }
 
@@ -329,7 +313,7 @@ impl SectionDelivery {
     pub fn shed(&mut self) -> Option<Position> {
         let first = self.stream.first_position()?;
         let rows = self.stream.clear();
-        self.counts[Phase::Stream].read -= rows;
+        self.counts.given_back(Phase::Stream, rows);
         self.admitted = first.before();
         self.flow.block(Blocked::Shed);
         Some(first)

@@ -25,7 +25,7 @@ impl SectionDelivery {
 
     /// Takes a row out of quarantine, to be sent again.
     pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
-        self.counts[Phase::Retry].read += 1;
+        self.counts.read(Phase::Retry);
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
         let origin = Origin::Quarantine(id);
         self.retry
@@ -35,7 +35,7 @@ impl SectionDelivery {
 
     /// Takes an item out of quarantine as it was made then: its row is no longer there.
     pub fn admit_item(&mut self, key: &str, item: &[u8], id: i64, now: Duration) {
-        self.counts[Phase::Retry].read += 1;
+        self.counts.read(Phase::Retry);
         let encode = |out: &mut Vec<u8>| -> Result<(), &'static str> {
             out.extend_from_slice(item);
             Ok(())

@@ -12,7 +12,7 @@ use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
 use crate::delivery::section::{Daily, InDoubtBatch, SectionDelivery};
 use crate::mapping::Mapping;
-use crate::model::{Key, KeyType, Phase, SectionName};
+use crate::model::{Key, KeyType, Phase, RowCounts, SectionName};
 use crate::state::Op;
 
 impl SectionDelivery {
@@ -48,9 +48,20 @@ impl SectionDelivery {
         self.limits.bytes = self.limits.bytes.min(bytes);
     }
 
-    /// Batches in doubt from before: their rows come again.
-    pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>) {
+    /// Goes on with the counts of an earlier event loop of this process.
+    pub fn resume_counts(&mut self, counts: RowCounts) {
+        self.counts = counts.resumed();
+    }
+
+    /// Batches in doubt from before: their rows come again. So many rows are newly in doubt.
+    pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>, rows: u64) {
         self.doubts = doubts;
+        self.counts.in_doubt += rows;
+    }
+
+    /// Rows of its batch are in doubt.
+    pub fn count_in_doubt(&mut self, rows: u64) {
+        self.counts.in_doubt += rows;
     }
 
     // ---- why it does not flow ----

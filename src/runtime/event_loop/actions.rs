@@ -34,11 +34,6 @@ impl EventLoop {
                 Action::Confirm(lsn) => self.stream.confirm(lsn),
                 Action::Settled(section, settled) => self.on_settled(section, &settled),
                 Action::Retry(section, verdict) => self.sections[section].metrics.retry(&verdict),
-                Action::InDoubt(section, rows) => {
-                    let section = &mut self.sections[section];
-                    section.metrics.in_doubt(rows);
-                    section.report.since.in_doubt += rows;
-                }
                 Action::Rewind => self.rewind(),
                 Action::Stopped(section) => self.on_stopped(section),
             }
@@ -105,8 +100,9 @@ impl EventLoop {
             let rows = settled.delivered + settled.quarantined.iter().map(|(_, rows)| rows).sum::<u64>();
             section.metrics.batch(outcome, rows, settled.bytes);
         }
-        section.metrics.resent(settled.resent);
-        section.report.on_settled(settled, now);
+        if settled.delivered > 0 {
+            section.report.delivered(now);
+        }
         if matches!(settled.outcome, Some(Outcome::Delivered | Outcome::Partial)) {
             let micros = now.as_microsecond() - POSTGRES_EPOCH;
             for (committed, rows) in &settled.commits {

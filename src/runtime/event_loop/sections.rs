@@ -104,22 +104,24 @@ impl<'a> Building<'a> {
         let Some(metrics) = board.section(section.name.as_str()) else { return Ok(None) };
         let row = opened.sections.iter().find(|row| row.name == section.name).cloned();
         let position = row.as_ref().map(attach::position).unwrap_or_default();
+        let counts = board.counts(section.name.as_str());
         let runtime = SectionRuntime {
             config: section.clone(),
             endpoint: Endpoint::new(&config.planhat, section.kind)?,
             table: None,
             permits: ChunkPermits::new(),
-            report: SectionReport::new(row, board.unsettled(section.name.as_str())),
+            report: SectionReport::new(row, &counts),
             metrics,
         };
-        let delivery = SectionDelivery::new(section, position);
+        let mut delivery = SectionDelivery::new(section, position);
+        delivery.resume_counts(counts);
         Ok(Some(Building { opened, delivery, runtime, ops: Vec::new() }))
     }
 
     /// The section is attached, and goes on where the state left it.
     fn resume(&mut self, one: Attached) -> Result<(), StartError> {
         let Attached { section, table, columns, mapping, key_type, row } = one;
-        self.delivery = SectionDelivery::new(&section, attach::position(&row));
+        self.delivery.resume_behind(attach::position(&row));
         self.delivery.pause(row.paused, std::time::Duration::ZERO);
         if let Some(backfill) = backfill(&section, &row, key_type)? {
             self.delivery.resume_backfill(backfill);
@@ -170,9 +172,7 @@ impl<'a> Building<'a> {
         let section = &self.runtime.config;
         let left = in_doubt::left(&section.name, section.in_doubt, key_type, &self.opened.open_deliveries);
         self.delivery.set_key_type(key_type);
-        self.delivery.expect_doubts(left.doubts);
-        self.runtime.report.since.in_doubt += left.rows;
-        self.runtime.metrics.in_doubt(left.rows);
+        self.delivery.expect_doubts(left.doubts, left.rows);
         self.ops.extend(left.ops);
     }
 }

@@ -23,9 +23,8 @@ impl EventLoop {
         }
         let now = self.context.now();
         for (id, delivery) in self.engine.sections() {
-            let section = &mut self.sections[id];
-            let (report, metrics) = (&mut section.report, &section.metrics);
-            self.status.metrics().in_one_step(|| report.show(delivery, metrics, now));
+            let age = delivery.oldest().map(|oldest| now.saturating_sub(oldest));
+            self.sections[id].metrics.oldest_unsettled(age);
         }
         let chunks: usize =
             self.engine.sections().filter_map(|(_, section)| section.backfill().map(BackfillQueue::weight)).sum();
@@ -38,12 +37,11 @@ impl EventLoop {
         self.status.show(sections.collect(), self.monitor.identity(), self.lag(), self.trouble());
     }
 
-    /// Hands what is unsettled and what is known beyond the state to the next event loop of this process.
+    /// Hands what is known beyond the state to the next event loop of this process. The counts of rows go on from the status.
     pub(crate) fn hand_over(&self) {
         let board = self.status.board();
-        for (id, delivery) in self.engine.sections().filter(|(_, delivery)| !delivery.is_off()) {
+        for (_, delivery) in self.engine.sections().filter(|(_, delivery)| !delivery.is_off()) {
             let name = delivery.name().as_str();
-            board.set_unsettled(name, self.sections[id].report.unsettled());
             let under_way = match delivery.stage() {
                 DeliveryStage::Requesting(sending) => Some(delivery.delivery(&sending.batch, sending.id)),
                 DeliveryStage::Idle | DeliveryStage::Announcing(_) | DeliveryStage::Waiting { .. } => None,
