@@ -50,14 +50,14 @@ pub struct AdminState {
     pub heartbeat: Arc<Heartbeat>,
     /// Who may be meant by a request.
     pub hosts: Hosts,
-    /// By which the figures are asked for anew.
-    pub looks: RefreshRequests,
+    /// Requests to refresh the figures.
+    pub refresh: RefreshRequests,
 }
 
 impl AdminState {
     /// The status as it may be believed now.
     async fn judged(&self) -> Status {
-        self.looks.fresh().await;
+        self.refresh.fresh().await;
         judge(self.status.borrow().clone(), &self.heartbeat.stuck(Instant::now()))
     }
 }

@@ -12,7 +12,7 @@ struct Server {
     address: SocketAddr,
     status: watch::Sender<Status>,
     heartbeat: Arc<Heartbeat>,
-    looks: RefreshRequests,
+    refresh: RefreshRequests,
     stop: oneshot::Sender<()>,
     ended: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -23,19 +23,19 @@ async fn server(status: Status) -> Server {
     let (sender, receiver) = watch::channel(status);
     let (stop, stopped) = oneshot::channel::<()>();
     let heartbeat = Arc::new(Heartbeat::new());
-    let looks = RefreshRequests::default();
+    let refresh = RefreshRequests::default();
     let state = AdminState {
         status: receiver,
         metrics: Arc::new(Metrics::new().unwrap()),
         heartbeat: Arc::clone(&heartbeat),
         hosts: Hosts::new(&address.to_string(), &["streamer.example.com"]),
-        looks: looks.clone(),
+        refresh: refresh.clone(),
     };
     let stopping = async move {
         stopped.await.ok();
     };
     let ended = tokio::spawn(serve(listener, state, stopping));
-    Server { address, status: sender, heartbeat, looks, stop, ended }
+    Server { address, status: sender, heartbeat, refresh, stop, ended }
 }
 
 fn running() -> Status {
@@ -194,11 +194,11 @@ async fn connections_that_say_nothing_are_closed_at_their_deadline_and_make_room
 #[tokio::test]
 async fn a_look_waits_for_fresh_figures_where_somebody_writes_them() {
     let server = server(running()).await;
-    let attendant = server.looks.attend();
+    let handle = server.refresh.attend();
     let writer = async {
-        attendant.asked().await;
+        handle.asked().await;
         server.status.send_modify(|status| status.slot.retained_bytes = Some(77));
-        attendant.shown();
+        handle.shown();
     };
     let (page, ()) = tokio::join!(ask(&server, "GET", "/status", "127.0.0.1"), writer);
     assert!(page.2.contains("\"retained_bytes\":77"), "{}", page.2);
@@ -207,7 +207,7 @@ async fn a_look_waits_for_fresh_figures_where_somebody_writes_them() {
 #[tokio::test]
 async fn a_look_at_a_board_that_nobody_writes_any_more_is_answered_all_the_same() {
     let server = server(running()).await;
-    let stuck = server.looks.attend();
+    let stuck = server.refresh.attend();
     assert_eq!(ask(&server, "GET", "/readyz", "127.0.0.1").await.0, 200);
     drop(stuck);
     assert_eq!(ask(&server, "GET", "/readyz", "127.0.0.1").await.0, 200);

@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn a_section_held_back_holds_the_checkpoint_and_only_that() {
         let mut progress = Progress::new(2, Lsn(10));
-        for (final_lsn, lane) in [(100, 0), (200, 1), (300, 0)] {
+        for (final_lsn, section) in [(100, 0), (200, 1), (300, 0)] {
             progress.begin(Lsn(final_lsn));
-            if lane == 1 {
+            if section == 1 {
                 progress.hold_back(SectionId(1), at(final_lsn, 0))
             } else {
-                progress.admit(SectionId(lane), at(final_lsn, 0))
+                progress.admit(SectionId(section), at(final_lsn, 0))
             }
             progress.commit(Lsn(final_lsn + 10));
         }
@@ -255,13 +255,13 @@ mod tests {
         prop_oneof![
             4 => proptest::collection::vec(0usize..3, 0..5).prop_map(Step::Transaction),
             2 => Just(Step::Keepalive),
-            6 => (0usize..3, 1usize..6).prop_map(|(lane, rows)| Step::Settle(lane, rows)),
+            6 => (0usize..3, 1usize..6).prop_map(|(section, rows)| Step::Settle(section, rows)),
             1 => Just(Step::Reconnect),
             1 => Just(Step::CrashAndRestart),
         ]
     }
 
-    /// The world: every transaction with its rows' sections, and per lane what is settled and what waits.
+    /// The world: every transaction with its rows' sections, and per section what is settled and what waits.
     struct World {
         progress: Progress,
         wal: Vec<(Lsn, Lsn, Vec<usize>)>,
@@ -279,12 +279,12 @@ mod tests {
                     continue;
                 }
                 self.progress.begin(final_lsn);
-                for (ordinal, lane) in rows.into_iter().enumerate() {
+                for (ordinal, section) in rows.into_iter().enumerate() {
                     let position = Position { final_lsn, ordinal: ordinal as u64 };
-                    if position > self.admitted[lane] {
-                        self.admitted[lane] = position;
-                        self.progress.admit(SectionId(lane), position);
-                        self.waiting[lane].push_back(position);
+                    if position > self.admitted[section] {
+                        self.admitted[section] = position;
+                        self.progress.admit(SectionId(section), position);
+                        self.waiting[section].push_back(position);
                     }
                     self.check();
                 }
@@ -299,10 +299,10 @@ mod tests {
             assert!(checkpoint >= before, "the checkpoint moved back");
             assert!(checkpoint <= Lsn(self.end), "the checkpoint is past what there is");
             for (final_lsn, end_lsn, rows) in &self.wal {
-                for (ordinal, lane) in rows.iter().enumerate() {
+                for (ordinal, section) in rows.iter().enumerate() {
                     let position = Position { final_lsn: *final_lsn, ordinal: ordinal as u64 };
                     assert!(
-                        *end_lsn > checkpoint || position <= self.settled[*lane],
+                        *end_lsn > checkpoint || position <= self.settled[*section],
                         "{position} is confirmed, not settled"
                     );
                 }
@@ -310,14 +310,14 @@ mod tests {
             self.checkpoint = checkpoint;
         }
 
-        fn settle(&mut self, lane: usize, rows: usize) {
+        fn settle(&mut self, section: usize, rows: usize) {
             let mut through = None;
             for _ in 0..rows {
-                through = self.waiting[lane].pop_front().or(through);
+                through = self.waiting[section].pop_front().or(through);
             }
             if let Some(through) = through {
-                self.settled[lane] = self.settled[lane].max(through);
-                self.progress.settle(SectionId(lane), through);
+                self.settled[section] = self.settled[section].max(through);
+                self.progress.settle(SectionId(section), through);
             }
             self.check();
         }
@@ -340,7 +340,7 @@ mod tests {
                         world.receive(from);
                     }
                     Step::Keepalive => { world.end += 3; world.progress.keepalive(Lsn(world.end)); world.check(); }
-                    Step::Settle(lane, rows) => world.settle(lane, rows),
+                    Step::Settle(section, rows) => world.settle(section, rows),
                     Step::Reconnect => { world.progress.restart(); world.receive(world.checkpoint); }
                     Step::CrashAndRestart => {
                         world.progress = Progress::new(3, world.checkpoint);
@@ -350,7 +350,7 @@ mod tests {
                     }
                 }
             }
-            for lane in 0..3 { world.settle(lane, 10_000); }
+            for section in 0..3 { world.settle(section, 10_000); }
             world.progress.keepalive(Lsn(world.end));
             prop_assert_eq!(world.progress.advance(), Lsn(world.end));
             prop_assert!(world.progress.is_idle());

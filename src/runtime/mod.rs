@@ -1,8 +1,8 @@
-//! THE CORRIDOR: the only place where rows, answers, writes and time meet, and the only one that spawns.
+//! The runtime: from a configuration to a running event loop, and from its end to the next one or to an exit.
 //!
-//! * In: a configuration, and the wish to end.
+//! * In: a configuration, and the request to stop.
 //! * Out: rows delivered, a status that is true, an exit.
-//! * Never: a lock held across a wait; a task that outlives the corridor; anything streamed in a state that needs a person.
+//! * Never: a lock held across a wait; a task that outlives the event loop; anything streamed in a state that needs a person.
 
 pub(crate) mod attach;
 pub(crate) mod auditor;
@@ -47,14 +47,14 @@ const STATUS_EVERY: u64 = 5_000;
 /// How long the server may be silent at first: two status updates that asked for a reply, and a little.
 const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
 
-/// How long a standby waits between two looks at the slot.
-const STANDBY_LOOK: Duration = Duration::from_secs(2);
+/// How long a standby waits before it polls the slot again.
+const STANDBY_POLL: Duration = Duration::from_secs(2);
 
-/// How long a state that needs a person is left alone before it is looked at again, by a process that stays.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a process that stays waits before it checks again a state that needs a person.
+const CHECK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop. Where a person must decide it ends, or stays: shows that on the admin port, lets the slot go, and
-/// goes on once it is mended. It looks again just as a process that is started again would.
+/// goes on once it is mended. It compares everything again, as a process that is started again would.
 ///
 /// # Errors
 /// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
@@ -68,14 +68,14 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
         metrics: Arc::clone(&board.metrics),
         heartbeat: Arc::clone(&board.heartbeat),
         hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
-        looks: board.looks.clone(),
+        refresh: board.refresh.clone(),
     };
     // Told to end when this function is left, however it is.
     let (_ends, ended) = tokio::sync::oneshot::channel::<()>();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         let stopped = async {
-            if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+            if ended.await.is_err() { /* the runtime has returned: that is the end */ }
         };
         if let Err(error) = admin::serve(listener, admin, stopped).await {
             tracing::error!(%error, "the admin port has failed");
@@ -83,18 +83,18 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
     });
     let mut failures = 0;
     loop {
-        let begun = tokio::select! {
+        let started = tokio::select! {
             biased;
             () = stop.asked() => return Ok(Exit::Done),
-            begun = begin(&config, &board) => begun,
+            started = start(&config, &board) => started,
         };
-        // From here on the corridor itself hears of the end: it drains.
-        let led = match begun {
-            Ok(Some(corridor)) => corridor.run(&stop).await,
+        // From here on the event loop itself hears the request to stop: it drains.
+        let ended = match started {
+            Ok(Some(event_loop)) => event_loop.run(&stop).await,
             Ok(None) => Ok(LoopExit::Again),
-            Err(hindrance) => Err(hindrance),
+            Err(error) => Err(error),
         };
-        let fault = match led {
+        let fault = match ended {
             Ok(LoopExit::Drained) => return Ok(Exit::Done),
             Ok(LoopExit::NeedsPerson(needs)) | Err(StartError::NeedsPerson(needs)) => {
                 let fault = person(&config, &board, needs).await;
@@ -103,7 +103,7 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
                 }
                 tokio::select! {
                     () = stop.asked() => return Err(fault),
-                    () = tokio::time::sleep(LOOK_AGAIN) => continue,
+                    () = tokio::time::sleep(CHECK_AGAIN) => continue,
                 }
             }
             Ok(LoopExit::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
@@ -166,8 +166,8 @@ async fn person(config: &Arc<Config>, board: &Board, mut needs: NeedsPerson) -> 
     needs.fault
 }
 
-/// Whether another process leads by now: then what this one sees (a slot that moved on, say) is that one's doing, and no
-/// state that needs a person. A frozen process that wakes is in this case.
+/// The fault of an epoch that is over, where another process leads by now. Then what this process sees, a slot that moved on
+/// for example, is the other's doing and needs no person. A frozen process that wakes is in this case.
 async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
     let ours = board.leader_epoch()?;
     let latest = async {
@@ -179,7 +179,7 @@ async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
 }
 
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
-async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
+async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
     // What needs a person is shown until it is known to be mended.
     if !board.is_needs_person() {
         board.set_state(InstanceState::Starting);
@@ -197,10 +197,10 @@ async fn begin(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
             if board.set_state(InstanceState::Standby) {
                 tracing::info!(slot = config.source.slot, "another process holds the slot: waiting as standby");
             }
-            standby::standby(config, &prepared, STANDBY_LOOK).await?;
+            standby::standby(config, &prepared, STANDBY_POLL).await?;
             return Ok(None);
         }
-        Some(StreamEvent::Ended(ended)) => return Err(hindrance(&ended)),
+        Some(StreamEvent::Ended(ended)) => return Err(start_error(&ended)),
         Some(StreamEvent::Run(_)) | None => {
             return Err(StartError::Later(Fault::bug("the stream ended before it began")));
         }
@@ -228,7 +228,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
 }
 
 /// What a stream's end means for a start.
-fn hindrance(ended: &StreamEnd) -> StartError {
+fn start_error(ended: &StreamEnd) -> StartError {
     use crate::telemetry::status_document::Reason;
     let needs = |reason| StartError::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone()));
     match ended.fate {

@@ -1,7 +1,7 @@
-//! The watch: what the server says of the slot, the publication and the tables, and what operators ask for.
+//! The monitor: what the server says of the slot, the publication and the tables, and what operators ask for.
 //!
-//! * In: a control connection of its own, looked through at least every 5 s.
-//! * Out: [`MonitorEvent`], and the news that the server goes down, at once.
+//! * In: a control connection of its own, queried at least every 5 s.
+//! * Out: [`MonitorEvent`]s; that the server goes down, at once.
 //! * Never: anything changed.
 
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::Store;
 
-/// How often it looks.
-pub(crate) const LOOK: Duration = Duration::from_secs(3);
+/// How often the server is queried.
+pub(crate) const QUERY_EVERY: Duration = Duration::from_secs(3);
 
-/// Watches the server until nobody listens.
+/// Watches the server until the event loop is gone.
 pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>) {
     loop {
         let session = match connect_sql(&config.source, &purpose(&config)).await {
@@ -35,23 +35,23 @@ pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>
                 continue;
             }
         };
-        if !look_on(&config, &session, &seen).await {
+        if !poll(&config, &session, &seen).await {
             return;
         }
     }
 }
 
-/// Looks until the connection ends. Returns whether anybody still listens.
-async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
+/// Queries the server until the connection ends. Returns whether the event loop still listens.
+async fn poll(config: &Config, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
     loop {
-        let looked = tokio::time::timeout(Duration::from_secs(10), look(config, session)).await;
-        let event = match looked {
-            Ok(Ok(look)) => MonitorEvent::SourceStatus(Box::new(look)),
-            // A look that was under way when the server said that it goes down.
+        let queried = tokio::time::timeout(Duration::from_secs(10), query(config, session)).await;
+        let event = match queried {
+            Ok(Ok(status)) => MonitorEvent::SourceStatus(Box::new(status)),
+            // The query was under way when the server said that it goes down.
             Ok(Err(error)) if is_shutdown(&error) => MonitorEvent::Shutdown(session.fault(&error)),
             Ok(Err(error)) => MonitorEvent::Unreachable(session.fault(&error)),
             Err(_) => MonitorEvent::Unreachable(Fault::unavailable(
-                "the server does not answer the watch",
+                "the server does not answer the monitor",
                 "check the server and the network",
             )),
         };
@@ -60,7 +60,7 @@ async fn look_on(config: &Config, session: &Session, seen: &mpsc::Sender<Monitor
             return false;
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK), if !unreachable => {}
+            () = tokio::time::sleep(QUERY_EVERY), if !unreachable => {}
             ending = session.closed() => {
                 let event = if ending.shutdown { MonitorEvent::Shutdown(ending.fault) } else { MonitorEvent::Unreachable(ending.fault) };
                 return seen.send(event).await.is_ok();
@@ -89,7 +89,7 @@ const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
     WHERE t.isleaf AND t.level > 0";
 
-async fn look(config: &Config, session: &Session) -> Result<SourceStatus, tokio_postgres::Error> {
+async fn query(config: &Config, session: &Session) -> Result<SourceStatus, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
         pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
@@ -129,7 +129,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// Rows of the ledger that one statement removes.
 const PRUNE_ROWS: u32 = 5_000;
 
-/// Watches the state for what operators ask, and prunes the ledger, until nobody listens.
+/// Watches the state for what operators ask, and prunes the ledger, until the event loop is gone.
 pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<MonitorEvent>) {
     let mut store: Option<Store> = None;
     let mut pruned: Option<Instant> = None;

@@ -34,7 +34,7 @@ pub(crate) struct RowsRead {
     pub(crate) gone: Vec<i64>,
 }
 
-/// One look.
+/// What one query of the server's catalog shows.
 #[derive(Debug)]
 pub(crate) struct SourceStatus {
     /// The slot; `None` where it is gone.
@@ -45,7 +45,7 @@ pub(crate) struct SourceStatus {
     pub xmin: u64,
     /// The WAL's end when `xmin` was taken.
     pub floor_at: Lsn,
-    /// The publication and where each watched table is now. Looked at behind `xmin`: where all is in order, rows are missing
+    /// The publication and where each watched table is now. Queried after `xmin`: where all is in order, rows are missing
     /// of no transaction below it.
     pub published: PublicationStatus,
 }

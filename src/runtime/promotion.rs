@@ -1,6 +1,6 @@
 //! What this process knows beyond the state: a promotion can take the state's newest writes with it. Pure.
 //!
-//! * In: what the corridor knew when it ended; the state as the promoted server has it.
+//! * In: what the event loop knew when it ended; the state as the promoted server has it.
 //! * Out: the state as it must be taken: rows that the sink has are not read again, a request under way is in doubt by name.
 //! * Never: anything carried past the point where the old server's history was left; or without a promotion, when the state is
 //!   the newer truth (a restored backup on the same timeline has other rows at the same positions).

@@ -136,7 +136,7 @@ fn state(delivery: &SectionDelivery) -> SectionState {
     }
 }
 
-/// How fast the server writes WAL, from looks some seconds apart.
+/// How fast the server writes WAL, from observations some seconds apart.
 #[derive(Debug, Default)]
 pub(crate) struct WalRate {
     last: Option<(Instant, Lsn)>,
@@ -144,8 +144,8 @@ pub(crate) struct WalRate {
 }
 
 impl WalRate {
-    /// Another look. Gives bytes per second, smoothed over some looks.
-    pub(crate) fn look(&mut self, end: Lsn, now: Instant) -> Option<f64> {
+    /// Takes another observation. Returns bytes per second, smoothed over the last ones.
+    pub(crate) fn observe(&mut self, end: Lsn, now: Instant) -> Option<f64> {
         if let Some((at, before)) = self.last {
             let seconds = now.duration_since(at).as_secs_f64();
             if seconds > 0.1 {

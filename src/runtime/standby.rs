@@ -11,7 +11,7 @@ use crate::postgres::catalog::slot;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 
-/// Waits as standby until the slot seems free, or a look shows that its holder is frozen.
+/// Waits as standby until the slot seems free, or the monitor of its holder shows that it is frozen.
 ///
 /// # Errors
 /// Where the server cannot be looked at.
@@ -23,7 +23,7 @@ pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duratio
         tokio::time::sleep(every).await;
         let Some(slot) = slot::slot(control, &config.source.slot).await.map_err(fault)? else { return Ok(()) };
         let Some(holder) = slot.active_pid.filter(|_| slot.active) else { return Ok(()) };
-        // The holder's watch looks every few seconds under a name of its own; a process that does not is frozen, even
+        // The holder's monitor queries the server every few seconds under a name of its own; a process that does not is frozen, even
         // where its connections still stand.
         let sql = "SELECT COALESCE(min(extract(epoch FROM clock_timestamp() - query_start)), 1e9)::float8
             FROM pg_catalog.pg_stat_activity
@@ -39,12 +39,12 @@ pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duratio
     }
 }
 
-/// What the watch's connection of the slot's holder is for, as its `application_name` ends.
+/// What the monitor's connection of the slot's holder is for, as its `application_name` ends.
 pub(crate) fn purpose(config: &Config) -> String {
     let name = format!("watch {}", config.source.slot);
     // PostgreSQL cuts an application_name after 63 bytes, and the product's name stands before this.
     name.chars().take(40).collect()
 }
 
-/// A holder whose watch has not looked for so long is frozen.
+/// A holder whose monitor has not queried the server for so long is frozen.
 pub(crate) const FROZEN: Duration = Duration::from_secs(10);

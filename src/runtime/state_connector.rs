@@ -1,4 +1,4 @@
-//! The corridor's connections, each by its purpose.
+//! The connections to the state store, each named by its purpose.
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use crate::state::{Epoch, Op, StateError, Store};
 /// Lists that one transaction takes, at most.
 const GROUP: usize = 64;
 
-/// After so long without a write it looks whether it still may.
+/// After so long without a write it checks whether it still leads.
 const IDLE: Duration = Duration::from_secs(3);
 
 /// What the writer tells.
@@ -33,7 +33,7 @@ pub(crate) enum Written {
     Unwritable(Fault),
 }
 
-/// Writes until the corridor goes.
+/// Writes until the event loop goes.
 pub(crate) async fn run(
     connector: StateConnector,
     mut store: Store,

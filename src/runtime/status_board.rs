@@ -1,6 +1,6 @@
-//! What the process says of itself: the status document and the metrics, from one source.
+//! The status board: the status document and the metrics, from one source.
 //!
-//! * In: what the corridor knows, once a second; what a start meets.
+//! * In: what the event loop knows, twice a second; what a start meets.
 //! * Out: the [`Status`] that `/status`, `/readyz` and `/metrics` are made of.
 //! * Never: "ready" where nothing flows.
 
@@ -18,7 +18,7 @@ use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status_document::{InstanceState, Status};
 use crate::telemetry::{Age, Metrics, SectionMetrics};
 
-/// The board on which the process's state is written. Cheap to clone.
+/// The process's state, as it is shown. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Board {
     status: Arc<watch::Sender<Status>>,
@@ -26,13 +26,13 @@ pub(crate) struct Board {
     pub metrics: Arc<Metrics>,
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
-    /// Those who want to see it.
-    pub looks: RefreshRequests,
+    /// Requests of the admin port to refresh it.
+    pub refresh: RefreshRequests,
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
-    /// What it knew beyond the state.
-    carried: Arc<Mutex<HashMap<String, KnownProgress>>>,
+    /// What event loops of this process knew beyond the state when they ended.
+    known: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
 
 impl Board {
@@ -55,10 +55,10 @@ impl Board {
             status: Arc::new(status),
             metrics,
             heartbeat: Arc::new(Heartbeat::new()),
-            looks: RefreshRequests::default(),
+            refresh: RefreshRequests::default(),
             wire,
             sections,
-            carried: Arc::default(),
+            known: Arc::default(),
         })
     }
 
@@ -72,7 +72,7 @@ impl Board {
         self.sections.get(name).cloned()
     }
 
-    /// Writes a state without trouble; returns whether it is new.
+    /// Shows a state without trouble; returns whether it is new.
     pub(crate) fn set_state(&self, state: InstanceState) -> bool {
         let mut new = false;
         self.status.send_modify(|status| {
@@ -85,7 +85,7 @@ impl Board {
         new
     }
 
-    /// Writes what it is told that a start waits for, and with nothing that it waits no more.
+    /// Shows what start-up is waiting for; `None` clears it.
     pub(crate) fn wait_reporter(&self) -> impl Fn(Option<&Fault>) + Send + Sync {
         |fault| {
             self.status.send_modify(|status| {
@@ -95,7 +95,7 @@ impl Board {
         }
     }
 
-    /// Writes that something is away.
+    /// Shows that a server is away.
     pub(crate) fn set_stalled(&self, fault: &Fault) {
         self.status.send_modify(|status| {
             status.state = InstanceState::Stalled;
@@ -107,7 +107,7 @@ impl Board {
         });
     }
 
-    /// Writes that a person must decide; returns whether that, or its reason, is new.
+    /// Shows that a person must decide; returns whether that, or its reason, is new.
     pub(crate) fn set_needs_person(&self, needs: &NeedsPerson) -> bool {
         let mut new = false;
         self.status.send_modify(|status| {
@@ -122,7 +122,7 @@ impl Board {
         new
     }
 
-    /// Whether that is what stands written.
+    /// Whether the status says that a person must decide.
     pub(crate) fn is_needs_person(&self) -> bool {
         self.status.borrow().state == InstanceState::NeedsPerson
     }
@@ -140,14 +140,14 @@ impl Board {
         section.map(|section| section.counts.clone()).unwrap_or_default()
     }
 
-    /// Leaves what is known of a section beyond the state to the next corridor.
-    pub(crate) fn set_known_progress(&self, name: &str, carried: KnownProgress) {
-        self.carried.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), carried);
+    /// Hands what is known of a section beyond the state to the next event loop.
+    pub(crate) fn set_known_progress(&self, name: &str, known: KnownProgress) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), known);
     }
 
-    /// What the last corridor knew beyond the state.
+    /// What the last event loop knew beyond the state.
     pub(crate) fn known_progress(&self) -> HashMap<String, KnownProgress> {
-        std::mem::take(&mut self.carried.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the document.

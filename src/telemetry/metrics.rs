@@ -1,6 +1,6 @@
 //! Every metric of the process, declared once.
 //!
-//! * In: counts from the pipeline; the status document at each scrape, so that metrics and status never disagree.
+//! * In: observations of the event loop; the status document at each scrape, so that metrics and status never disagree.
 //! * Out: the text that Prometheus reads.
 //! * Never: a label that data can choose (names of sections and fixed words only); an unknown number shown as 0 (it is
 //!   NaN, for which no comparison holds and so no alert fires).
@@ -118,7 +118,7 @@ declare_metrics! {
 /// What [`Metrics`] holds beside the metrics.
 struct Core {
     registry: Registry,
-    /// Gauges that grow by themselves: set anew at each scrape, so that a frozen pipeline cannot freeze them.
+    /// Gauges that grow by themselves: set again at each scrape, so that a frozen event loop cannot freeze them.
     ages: Mutex<Vec<Age>>,
     /// Held through a scrape: what it shows is of one status.
     scraping: Mutex<()>,

@@ -1,6 +1,6 @@
 //! The status document: what `status` prints, `/status` serves and `/readyz` judges by.
 //!
-//! * In: what the pipeline and the watch know.
+//! * In: what the event loop knows.
 //! * Out: one JSON document; fields may be added, never renamed.
 //! * Never: an unknown number shown as 0 (it is null); a secret or row data.
 

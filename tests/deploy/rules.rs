@@ -78,7 +78,7 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
         metrics: Arc::clone(&metrics),
         heartbeat: Arc::new(Heartbeat::new()),
         hosts: Hosts::new::<&str>(&address, &[]),
-        looks: RefreshRequests::default(),
+        refresh: RefreshRequests::default(),
     };
     let server = tokio::spawn(serve(listener, state, std::future::pending()));
     let prometheus = Prometheus::start(&[&address], Pace::Hasty);

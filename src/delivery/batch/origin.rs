@@ -2,14 +2,14 @@
 
 use crate::model::{Key, Position};
 
-/// What a batch's settlement says of its way in.
+/// How far a settled batch moves its source: the stream's position or the backfill's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettledUpTo {
     /// The stream, up to and including this position.
     Stream(Position),
-    /// The key range, up to and including this key.
+    /// The backfill, up to and including this key.
     Key(Key),
-    /// The end of the key range: the backfill is complete.
+    /// The end of the backfill: it is complete.
     BackfillEnd,
     /// Rows taken out of quarantine; settling says nothing about either way.
     Apart,
@@ -56,7 +56,7 @@ impl RejectedRow {
 pub enum Origin {
     /// The stream: its place, and when its transaction committed (µs since 2000-01-01 UTC).
     Stream(Position, i64),
-    /// A key range.
+    /// A backfill or re-sync.
     Backfill,
     /// Quarantine, by its id there.
     Quarantine(i64),

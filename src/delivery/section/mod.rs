@@ -1,6 +1,6 @@
 //! One section's way from rows to settled batches. Pure.
 //!
-//! * In: rows with their mapping, chunks of the key range, answers to requests, the clock's reading.
+//! * In: rows with their mapping, chunks of the backfill, answers to requests, the clock's reading.
 //! * Out: batches to send, and the [`Op`]s that record what became of them.
 //! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
 
@@ -39,7 +39,7 @@ pub(crate) const BAD_IN_A_ROW: u32 = 10;
 pub enum Span {
     /// Streamed rows.
     Stream(Position, Position),
-    /// Rows of the key range.
+    /// Rows of a backfill.
     Keys(Key, Key),
 }
 

@@ -1,6 +1,6 @@
 //! The handle that the event loop has on a running stream, shared with the stream's thread.
 //!
-//! * In: the LSN that may be confirmed; the wish to stop; a heartbeat.
+//! * In: the LSN that may be confirmed; the request to stop; a heartbeat.
 //! * Out: what the stream has received.
 //! * Never: a confirmed LSN that moves back.
 
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::model::Lsn;
 
-/// The hand that the corridor has on a running stream.
+/// Control handle of a running stream, shared with the event loop.
 #[derive(Debug)]
 pub struct Control {
     pub(crate) flush: AtomicU64,

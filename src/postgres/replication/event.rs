@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::model::{Fault, Lsn};
 
-/// What the stream tells the corridor.
+/// What the stream tells the event loop.
 #[derive(Debug)]
 pub enum StreamEvent {
     /// The slot is ours: the copy has begun.

@@ -75,7 +75,7 @@ impl SourceMonitor {
     pub(crate) fn on_source_status(&mut self, seen: &SourceStatus) -> Option<f64> {
         self.unreachable = None;
         self.flushed = seen.flushed;
-        self.wal.look(seen.flushed, Instant::now())
+        self.wal.observe(seen.flushed, Instant::now())
     }
 
     /// How the loop ends where the slot is not what it was; `written` is the newest checkpoint.
@@ -107,7 +107,7 @@ impl SourceMonitor {
         let recorded = self.identity.publication_oid;
         if recorded != 0 && recorded != publication.oid {
             return changed(format!(
-                "the publication {name} was dropped and made anew: rows written in between may have been skipped"
+                "the publication {name} was dropped and created again: rows written in between may have been skipped"
             ));
         }
         if !publication.insert {

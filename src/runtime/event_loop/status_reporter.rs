@@ -28,7 +28,7 @@ pub(crate) struct StatusReporter {
 
 impl StatusReporter {
     pub(crate) fn new(board: Board, epoch: i64) -> StatusReporter {
-        StatusReporter { refresh: board.looks.attend(), board, shown: None, epoch }
+        StatusReporter { refresh: board.refresh.attend(), board, shown: None, epoch }
     }
 
     pub(crate) fn board(&self) -> &Board {
