@@ -46,6 +46,7 @@ pub(crate) mod demo;
 
 pub use crate::cli::{Cli, run, usage};
 pub use crate::model::{Exit, Fault};
+pub use crate::telemetry::log_writer::{flush, say};
 
 /// What tests and benchmarks reach into. No interface: it changes with the code.
 #[doc(hidden)]

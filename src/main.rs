@@ -4,7 +4,7 @@
 //! * Out: an exit code, and for an error two lines on stderr: what happened, what to do.
 //! * Never: a panic without a word; noise about a reader that went away.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -13,6 +13,16 @@ use clap::error::ErrorKind;
 use pg2planhat::{Cli, Exit, Fault};
 
 fn main() -> ExitCode {
+    let code = begin();
+    pg2planhat::flush();
+    code
+}
+
+fn begin() -> ExitCode {
+    // No core of this process for others to read, and none on a disk: the passwords are in its memory. Where the system has
+    // no such switch, the unit's LimitCORE=0 stands.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(refused(&error).code()),
@@ -61,8 +71,7 @@ fn say(fault: &Fault) {
     if fault.exit == Exit::Done {
         return;
     }
-    let mut stderr = std::io::stderr().lock();
-    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (red, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-    writeln!(stderr, "{red}error:{end} {}\n  remedy: {}", fault.what, fault.remedy).ok();
+    pg2planhat::say(&format!("{red}error:{end} {fault}"));
 }

@@ -34,7 +34,7 @@ impl Stop {
     }
 }
 
-/// Follows SIGTERM and SIGINT. The second one ends the process at once: what is under way then is in doubt at the next
+/// Follows SIGTERM, SIGINT and SIGQUIT. The second one ends the process at once: what is under way then is in doubt at the next
 /// start, as after any crash.
 ///
 /// # Errors
@@ -43,21 +43,39 @@ pub(crate) fn on_signals() -> Result<Stop, Fault> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| signal(kind).map_err(|error| Fault::bug(format!("no signal handler: {error}")));
     let (mut term, mut int) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let mut quit = handler(SignalKind::quit())?;
     let (stopper, stop) = pair();
     tokio::spawn(async move {
         for asked in 1.. {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = quit.recv() => {}
             }
             if asked == 1 {
                 tracing::info!("asked to end: draining; a second signal ends at once");
                 stopper.stop();
             } else {
                 tracing::warn!("asked twice: ending at once; what is under way will be in doubt");
+                crate::telemetry::log_writer::flush();
                 std::process::exit(i32::from(crate::model::Exit::Unavailable.code()));
             }
         }
     });
     Ok(stop)
+}
+
+/// Calls `reload` at each SIGHUP, which ends nothing any more.
+///
+/// # Errors
+/// Where the operating system gives no signal handler.
+pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> Result<(), Fault> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| Fault::bug(format!("no signal handler: {error}")))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload();
+        }
+    });
+    Ok(())
 }

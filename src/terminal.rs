@@ -10,7 +10,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::model::{Exit, Fault};
+use crate::model::{Exit, Fault, washed};
 
 /// How wide text is where there is no terminal, or one that is narrower.
 const WIDTH: u16 = 80;
@@ -65,13 +65,25 @@ impl Output {
         self.line(text)
     }
 
-    /// Prints a line.
+    /// Prints a line, or several. Control characters that are not this program's own colours are written out, as JSON
+    /// writes them: JSON stays what it is.
     ///
     /// # Errors
     /// Where stdout cannot be written.
     pub fn line(self, text: impl AsRef<str>) -> Result<(), Fault> {
-        self.raw(text.as_ref())?;
-        self.raw("\n")
+        self.raw(&format!("{}\n", behind_the_door(text.as_ref())))
+    }
+
+    /// Prints data: as it is where a program reads it, and washed where a person looks on.
+    ///
+    /// # Errors
+    /// Where stdout cannot be written.
+    pub fn data(self, text: &str) -> Result<(), Fault> {
+        if std::io::stdout().is_terminal() {
+            self.raw(&behind_the_door(&text.replace("\r\n", "\n")))
+        } else {
+            self.raw(text)
+        }
     }
 
     /// Prints text as it is.
@@ -290,7 +302,31 @@ pub(crate) fn plural(number: u64, one: &str, more: &str) -> String {
 
 /// Text out of a database as a terminal may show it: control characters would move the cursor or worse.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    washed(text).into_owned()
+}
+
+/// The colours of [`Output::paint`] and of tables.
+const COLOURS: [&str; 9] =
+    ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m", "\x1b[38;5;", "\x1b[22m", "\x1b[39m"];
+
+/// Whole lines as they may leave: line breaks and colours as they are, every other control character written out.
+fn behind_the_door(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\n', '\x1b']) {
+        out.push_str(&washed(&rest[..at]));
+        let kept = COLOURS.iter().find(|colour| rest[at..].starts_with(**colour)).map_or(1, |colour| colour.len());
+        let piece = &rest[at..at + kept];
+        // A lone escape is somebody else's.
+        if piece == "\x1b" {
+            out.push_str(&washed(piece))
+        } else {
+            out.push_str(piece)
+        }
+        rest = &rest[at + kept..];
+    }
+    out.push_str(&washed(rest));
+    out
 }
 
 /// The item on several lines, its digits and the order of its fields unchanged.
@@ -369,6 +405,8 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\tc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(printable("a\x1b[2Jb\tc"), "a\\u001b[2Jb\\tc");
+        let text = "\x1b[1;31mred\x1b[0m\na\x1b[2Jb\u{9b}\u{202e}c";
+        assert_eq!(behind_the_door(text), "\x1b[1;31mred\x1b[0m\na\\u001b[2Jb\\u009b\\u202ec");
     }
 }

@@ -39,6 +39,7 @@ const SPAWNERS: &[&str] = &[
     "src/shutdown.rs",                    // the task that hears signals
     "src/postgres/connection/session.rs", // the task that moves a connection's bytes
     "src/postgres/replication/stream.rs", // the connection's own thread, which paces its reading
+    "src/telemetry/log_writer.rs",        // the thread that waits for whoever reads stderr
     "src/sim/",                           // a server of its own
     "src/demo/",
 ];

@@ -15,6 +15,7 @@ pub(crate) mod pause;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod query;
+pub(crate) mod reload;
 pub(crate) mod repair;
 pub(crate) mod resume;
 pub(crate) mod resync;

@@ -7,7 +7,6 @@ use clap::ValueEnum;
 use crate::cli::context::Context;
 use crate::config;
 use crate::model::{Exit, Fault};
-use crate::postgres::connection::session::connect_sql;
 use crate::postgres::console;
 use crate::postgres::console::{Bounds, QueryAnswer};
 use crate::terminal::{count, plural};
@@ -24,10 +23,10 @@ pub struct Args {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 1000)]
     pub rows: usize,
     /// The most that it may take
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = config::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
     pub timeout: Duration,
-    /// Ask with the program's own rights, where source.query_role is not set
-    #[arg(long)]
+    /// Refused with a remedy: it was the way before there was a login for it
+    #[arg(long, hide = true)]
     pub allow_source_role: bool,
 }
 
@@ -42,6 +41,18 @@ pub enum Format {
     Json,
 }
 
+const READER: &str = "write `reader: { user: ROLE, password: { env: NAME } }` in source: a login that may only read. \
+`pg2planhat setup --print-sql` makes it, and `pg2planhat check` proves its rights";
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let limit = config::duration(text)?;
+    match limit {
+        _ if limit.is_zero() => Err("it must be more than nothing".to_owned()),
+        _ if limit > console::LONGEST => Err("a statement may take 1h at most".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
 /// Bytes of text that are shown at most.
 const BYTES: usize = 16 << 20;
 
@@ -51,21 +62,17 @@ const BYTES: usize = 16 << 20;
 /// Where it is off, the statement is not allowed, or the server refuses it.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let source = context.source()?;
-    if source.query_role.is_none() && !args.allow_source_role {
+    if args.allow_source_role {
         return Err(Fault::usage(
-            "query is off: source.query_role is not set",
-            "set `query_role: ROLE` in source to a role that may only read; or say --allow-source-role",
+            "--allow-source-role is no longer taken: the program's own role can write and replicate",
+            format!("leave it out; {READER}"),
         ));
     }
-    let session = connect_sql(&source, "query").await?;
-    let bounds = Bounds {
-        role: source.query_role.clone(),
-        schema: source.schema.clone(),
-        timeout: args.timeout.max(Duration::from_millis(1)),
-        rows: args.rows,
-        bytes: BYTES,
-    };
-    let answer = console::ask(session, &args.sql, &bounds).await?;
+    if source.reader.is_none() {
+        return Err(Fault::usage("query is off: source.reader is not set", READER));
+    }
+    let bounds = Bounds { timeout: args.timeout, rows: args.rows, bytes: BYTES };
+    let answer = console::ask(&source, &args.sql, &bounds).await?;
     let format = if context.json() { Format::Json } else { args.format };
     match format {
         Format::Json => {
@@ -73,9 +80,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             context.output.document(&serde_json::json!({"columns": columns, "rows": rows, "truncated": truncated}))?;
         }
         Format::Csv => {
-            context.output.raw(&csv(answer.columns.iter().map(|name| Some(name.as_str()))))?;
+            context.output.data(&csv(answer.columns.iter().map(|name| Some(name.as_str()))))?;
             for row in &answer.rows {
-                context.output.raw(&csv(row.iter().map(Option::as_deref)))?;
+                context.output.data(&csv(row.iter().map(Option::as_deref)))?;
             }
         }
         Format::Table => table(context, &answer)?,
@@ -111,8 +118,7 @@ fn csv<'a>(values: impl Iterator<Item = Option<&'a str>>) -> String {
 
 /// An aside to the person, which is no part of the result.
 fn eprint(text: &str) {
-    use std::io::Write as _;
-    writeln!(std::io::stderr(), "{text}").ok();
+    crate::telemetry::log_writer::say(text);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `run`: backfill and stream until SIGTERM or SIGINT.
+//! `run`: backfill and stream until SIGTERM, SIGINT or SIGQUIT; SIGHUP reads the file again.
 
 use crate::cli::context::Context;
+use crate::cli::reload::reload;
 use crate::model::{Exit, Fault};
 use crate::{runtime, shutdown};
 
@@ -19,5 +20,7 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = context.config()?.clone();
     let stop = shutdown::on_signals()?;
+    let (running, path) = (config.clone(), context.path().to_owned());
+    shutdown::on_hangup(move || reload(&running, &path))?;
     runtime::run(config, stop, args.stay).await
 }

@@ -64,10 +64,13 @@ impl From<ConfigErrors> for Fault {
     fn from(errors: ConfigErrors) -> Fault {
         match errors.0.as_slice() {
             [one] => Fault::usage(one.what(), one.remedy.clone()),
-            all => Fault::usage(
-                format!("the configuration has {} errors:\n{errors}", all.len()),
-                "mend these places, then run `pg2planhat check`",
-            ),
+            all => Fault {
+                parts: all.iter().map(|one| Fault::usage(one.what(), one.remedy.clone())).collect(),
+                ..Fault::usage(
+                    format!("the configuration has {} errors:", all.len()),
+                    "fix these places, then run `pg2planhat check`",
+                )
+            },
         }
     }
 }
@@ -143,7 +146,9 @@ mod tests {
         let one = Fault::from(ConfigErrors(vec![error(1)]));
         assert_eq!((one.what.as_str(), one.remedy.as_str(), one.exit.code()), ("f.yaml:1:2: bad", "good", 64));
         let two = Fault::from(ConfigErrors(vec![error(1), error(0)]));
-        assert!(two.what.contains("2 errors") && two.what.contains("f.yaml:1:2: bad\n  remedy: good\nf.yaml: bad"));
+        assert!(
+            two.what.contains("2 errors") && two.to_string().contains("f.yaml:1:2: bad\n  remedy: good\nf.yaml: bad")
+        );
         assert_eq!(two.exit.code(), 64);
     }
 }

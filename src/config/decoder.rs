@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::config::config_error::{Complaint, ErrorCollector, Mark, shown};
-use crate::config::keys::{KeySpec, SECRET, Shape};
+use crate::config::keys::{KeySpec, RETIRED, SECRET, Shape};
 use crate::config::yaml::{KeyName, Node, NodeValue};
 use crate::config::{Secret, scalar};
 use crate::model::Fault;
@@ -95,9 +95,11 @@ impl<'a> Map<'a> {
         for (index, (name, _)) in self.entries.iter().enumerate() {
             let text = name.text.as_str();
             if !self.keys.iter().any(|key| key.name == text) {
-                let remedy = match text {
-                    "<<" => "merge keys are not supported: write the keys out".to_owned(),
-                    _ => did_you_mean(text, names(self.keys)),
+                let retired = RETIRED.iter().find(|(name, _)| *name == text);
+                let remedy = match (text, retired) {
+                    ("<<", _) => "merge keys are not supported: write the keys out".to_owned(),
+                    (_, Some((_, remedy))) => (*remedy).to_owned(),
+                    (_, None) => did_you_mean(text, names(self.keys)),
                 };
                 self.report(name.at, format!("unknown key {} {place}", shown(text)), remedy);
             } else if let Some((first, _)) = self.entries[..index].iter().find(|(earlier, _)| earlier.text == text) {

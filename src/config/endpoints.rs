@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::config::config_error::Complaint;
 use crate::config::decoder::{GivenSecret, Map};
 use crate::config::yaml::{Node, NodeValue};
-use crate::config::{ActivityNames, Admin, Planhat, Secret, Source, StateConfig, TlsMode, names, scalar};
+use crate::config::{ActivityNames, Admin, Planhat, ReaderLogin, Secret, Source, StateConfig, TlsMode, names, scalar};
 
 /// Decodes `source`.
 pub(crate) fn source(map: &Map<'_>) -> Source {
@@ -47,7 +47,7 @@ pub(crate) fn source(map: &Map<'_>) -> Source {
         publication: map.read("publication", names::identifier).unwrap_or_default(),
         manage: map.read("manage", scalar::boolean).unwrap_or_default(),
         failover_slot: map.read("failover_slot", scalar::boolean).unwrap_or_default(),
-        query_role: map.read("query_role", names::identifier),
+        reader: reader(map),
     };
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if let (Some(at), None) = (map.given(one).map(|node| node.at), map.given(other)) {
@@ -56,6 +56,13 @@ pub(crate) fn source(map: &Map<'_>) -> Source {
         }
     }
     source
+}
+
+fn reader(map: &Map<'_>) -> Option<ReaderLogin> {
+    map.given("reader")?;
+    let inner = map.object("reader");
+    let (user, password) = (inner.read("user", names::identifier), inner.secret("password"));
+    Some(ReaderLogin { user: user?, password: password.map(|given| given.secret) })
 }
 
 fn path(text: &str) -> Result<PathBuf, Complaint> {

@@ -103,8 +103,21 @@ pub(crate) const SOURCE: &[KeySpec] = &[
         .default("true"),
     key("failover_slot", Shape::Bool, "Ask for a failover slot where the server has them (PostgreSQL 17).")
         .default("false"),
-    key("query_role", Shape::Identifier, "Role that `query` sets before a statement; `query` is off without it."),
+    key("reader", Shape::Object(READER), "A login of its own for `query`; `query` is off without it."),
 ];
+
+/// `source.reader`
+pub(crate) const READER: &[KeySpec] = &[
+    key("user", Shape::Identifier, "Role; it needs SELECT on what `query` may show, and nothing else.").required(),
+    key("password", Shape::Secret, "The role's password; read again on every connect."),
+];
+
+/// Keys that were, and what to write instead.
+pub(crate) const RETIRED: &[(&str, &str)] = &[(
+    "query_role",
+    "write `reader: { user: ROLE, password: { env: NAME } }`: `query` takes a login of its own, which \
+     `pg2planhat setup --print-sql` makes",
+)];
 
 /// `planhat`
 pub(crate) const PLANHAT: &[KeySpec] = &[
@@ -229,6 +242,7 @@ pub(crate) const METRIC: &[PlanhatField] = &[
 pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("", ROOT),
     ("source", SOURCE),
+    ("reader", READER),
     ("planhat", PLANHAT),
     ("state", STATE),
     ("admin", ADMIN),

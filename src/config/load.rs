@@ -13,7 +13,7 @@ use crate::config::config_error::{ErrorCollector, Mark, shown};
 use crate::config::decoder::{DecodeContext, Map};
 use crate::config::keys::ROOT;
 use crate::config::yaml::{Node, NodeValue, parse as parse_yaml, place_of};
-use crate::config::{Config, Secret, Section, Source, cross_checks, endpoints, names, scalar, section};
+use crate::config::{Config, Secret, Section, Source, bounded, cross_checks, endpoints, names, scalar, section};
 use crate::model::Fault;
 
 /// The largest file that is read. The parser's time grows with it, and no configuration comes near.
@@ -65,10 +65,13 @@ fn read<T>(path: &Path, parse: impl Fn(&str, &str) -> Result<T, ConfigErrors>) -
         report.add(Mark::default(), message, remedy);
         Err(finish(report, &origin))
     };
-    let bytes = match std::fs::read(path) {
+    let bytes = match bounded::read(path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) => {
-            return whole(format!("the configuration cannot be read: {error}"), "name the file with --config FILE");
+            return whole(
+                format!("the configuration cannot be read: {error}"),
+                "name the file with --config FILE; it has at most 1 MiB",
+            );
         }
     };
     match std::str::from_utf8(&bytes) {

@@ -4,6 +4,7 @@
 //! * Out: a [`Config`] that is whole and consistent, or every error at once with line, column and remedy.
 //! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
 
+pub(crate) mod bounded;
 pub(crate) mod config_error;
 pub(crate) mod cross_checks;
 pub(crate) mod decoder;
@@ -106,8 +107,17 @@ pub struct Source {
     pub manage: bool,
     /// Ask for a failover slot where the server has them (PostgreSQL 17).
     pub failover_slot: bool,
-    /// The role that `query` sets before it runs a statement; `query` is off without it.
-    pub query_role: Option<String>,
+    /// The login of `query`; `query` is off without it.
+    pub reader: Option<ReaderLogin>,
+}
+
+/// A login that may only read.
+#[derive(Clone, Debug)]
+pub struct ReaderLogin {
+    /// Role.
+    pub user: String,
+    /// The role's password; without one the password file may know it.
+    pub password: Option<Secret>,
 }
 
 /// libpq's `sslmode`, as far as it is offered.

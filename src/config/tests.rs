@@ -151,7 +151,7 @@ fn errors_of_source() {
     one_error(&source("cert: c.pem"), "2:9: cert in source is given without key", "add `key: PATH`");
     one_error(&source("key: c.pem"), "2:8: key in source is given without cert", "add `cert: PATH`");
     let long = "x".repeat(64);
-    for name in ["schema", "publication", "query_role", "database", "user"] {
+    for name in ["schema", "publication", "database", "user"] {
         one_error(
             &source(&format!("{name}: {long}")),
             &format!("2:{}: {name} in source: the name", name.len() + 5),

@@ -61,6 +61,8 @@ impl Node {
 const DEPTH: usize = 32;
 /// How many nodes aliases may bring in, all together.
 const ALIASED: usize = 10_000;
+/// How many bytes of text aliases may bring in, all together.
+const ALIASED_BYTES: usize = 1 << 20;
 
 type Located<T> = Result<T, (Mark, Complaint)>;
 
@@ -119,6 +121,7 @@ struct Builder {
     open: Vec<OpenNode>,
     anchors: BTreeMap<usize, Node>,
     aliased: usize,
+    aliased_bytes: usize,
     documents: usize,
     document: Option<Node>,
 }
@@ -170,19 +173,27 @@ impl Builder {
     }
 
     fn alias(&mut self, at: Mark, anchor: usize) -> Located<()> {
-        let Some(node) = self.anchors.get(&anchor).cloned() else {
+        let Some(node) = self.anchors.get(&anchor) else {
             return fail(at, "an alias within the very value that it names", "write the value out");
         };
-        self.aliased += size(&node);
-        if self.aliased > ALIASED || depth(&node) + self.open.len() > DEPTH {
+        self.aliased += size(node);
+        self.aliased_bytes += bytes(node);
+        if self.aliased > ALIASED || self.aliased_bytes > ALIASED_BYTES || depth(node) + self.open.len() > DEPTH {
             return fail(at, "aliases that bring in too much", "write the values out");
         }
+        let node = node.clone();
         self.put(node, 0)
     }
 
     /// Puts a finished node where it belongs: into the open collection, or as the document.
     fn put(&mut self, node: Node, anchor: usize) -> Located<()> {
         if anchor > 0 {
+            // Nested anchors are kept once for each level.
+            self.aliased += size(&node);
+            self.aliased_bytes += bytes(&node);
+            if self.aliased > ALIASED || self.aliased_bytes > ALIASED_BYTES {
+                return fail(node.at, "anchors that hold too much", "write the values out");
+            }
             self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut().map(|open| &mut open.content) {
@@ -212,6 +223,15 @@ fn is_tagged_text(at: Mark, tag: Option<&Tag>) -> Located<bool> {
         None => Ok(false),
         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Ok(true),
         Some(_) => fail(at, "a YAML tag, which has no meaning here", "remove the tag; quote a value that is text"),
+    }
+}
+
+/// Bytes of text in a node.
+fn bytes(node: &Node) -> usize {
+    match &node.value {
+        NodeValue::Scalar(text, _) => text.len(),
+        NodeValue::List(items) => items.iter().map(bytes).sum(),
+        NodeValue::Map(entries) => entries.iter().map(|(name, node)| name.text.len() + bytes(node)).sum(),
     }
 }
 

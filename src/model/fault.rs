@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::model::wash::{washed, washed_lines};
+
 /// How the process ends, after `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -46,12 +48,14 @@ pub struct Fault {
     pub remedy: String,
     /// The exit code that fits.
     pub exit: Exit,
+    /// Where it is of several: each by itself.
+    pub parts: Vec<Fault>,
 }
 
 impl Fault {
     /// A fault that ends with `exit`.
     pub fn new(exit: Exit, what: impl Into<String>, remedy: impl Into<String>) -> Fault {
-        Fault { what: what.into(), remedy: remedy.into(), exit }
+        Fault { what: what.into(), remedy: remedy.into(), exit, parts: Vec::new() }
     }
 
     /// Usage or configuration (64).
@@ -75,9 +79,14 @@ impl Fault {
     }
 }
 
+/// As a person sees it: what happened in one line, what to do behind an indent. Nobody's text makes a line of its own.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  remedy: {}", self.what, self.remedy)
+        write!(f, "{}", washed(&self.what))?;
+        for part in &self.parts {
+            write!(f, "\n{part}")?;
+        }
+        write!(f, "\n  remedy: {}", washed_lines(&self.remedy, "    "))
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod lsn;
 pub(crate) mod nearest;
 pub(crate) mod row;
 pub(crate) mod row_counts;
+pub(crate) mod wash;
 
 pub use crate::model::fault::*;
 pub use crate::model::indexed::*;
@@ -19,3 +20,4 @@ pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;
 pub use crate::model::row_counts::*;
+pub(crate) use crate::model::wash::washed;

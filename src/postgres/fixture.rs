@@ -131,7 +131,7 @@ impl Cluster {
             publication: "pg2planhat".into(),
             manage: true,
             failover_slot: false,
-            query_role: None,
+            reader: None,
         }
     }
 }

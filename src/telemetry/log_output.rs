@@ -6,14 +6,17 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::io::{IsTerminal, stderr};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format;
 
-use crate::model::Fault;
+use crate::model::{Fault, washed};
+use crate::telemetry::log_writer;
 
 /// What the lines look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +34,14 @@ pub(crate) enum LogFormat {
 /// # Errors
 /// Where the level or `RUST_LOG` cannot be read, or a log is set up already.
 pub(crate) fn init(format: LogFormat, level: Option<&str>) -> Result<(), Fault> {
-    let colour = colour(stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()));
+    let colour =
+        colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()));
     let filter = filter(level, std::env::var("RUST_LOG").ok().as_deref())?;
-    tracing::subscriber::set_global_default(subscriber(format, filter, colour, stderr))
-        .map_err(|_| Fault::bug("the log was set up twice"))
+    let subscriber = match log_writer::stderr() {
+        Some(writer) => subscriber(format, filter, colour, writer.clone()),
+        None => subscriber(format, filter, colour, std::io::stderr),
+    };
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| Fault::bug("the log was set up twice"))
 }
 
 /// <https://no-color.org>: any value that is not empty says no.
@@ -66,8 +73,17 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
+    // A line that cannot be written is lost, and no reason to write another one to the same place.
+    let lines = lines.log_internal_errors(false);
     match format {
-        LogFormat::Text => Box::new(lines.with_target(false).finish()),
+        LogFormat::Text => {
+            // Text of servers and rows comes as the message or a field: each is one line, and moves no cursor.
+            let fields = format::debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{}", washed(&format!("{value:?}"))),
+                name => write!(writer, "{name}={}", washed(&format!("{value:?}"))),
+            });
+            Box::new(lines.with_target(false).fmt_fields(fields.delimited(" ")).finish())
+        }
         LogFormat::Json => {
             Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
         }
@@ -183,6 +199,23 @@ mod tests {
         let text = captured(LogFormat::Text, "info", false);
         assert!(text.contains("INFO the sink is away section=\"logins\" remedy=\"wait\""), "{text}");
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn case_103_a_strangers_text_makes_no_line_of_its_own() {
+        let target = Captured::default();
+        let writer = target.clone();
+        let subscriber = subscriber(LogFormat::Text, filter(None, None).unwrap(), true, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let text = "x\nerror: forged\x1b[2J\u{9b}2J\u{202e}";
+            tracing::info!(error = %text, section = text, "{text}");
+        });
+        let bytes = target.0.lock().unwrap().clone();
+        let line = String::from_utf8(bytes).unwrap();
+        assert!(
+            line.lines().count() == 1 && !line.contains(['\u{9b}', '\u{202e}']) && !line.contains("\x1b[2J"),
+            "{line:?}"
+        );
     }
 
     #[test]

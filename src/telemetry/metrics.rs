@@ -18,6 +18,7 @@ use prometheus::{
 use crate::model::{Fault, Phase, RowCounts};
 use crate::telemetry::age::Age;
 use crate::telemetry::declare::{Declared, PREFIX, declare_metrics, register};
+use crate::telemetry::log_writer;
 use crate::telemetry::process::Process;
 use crate::telemetry::status_document::{InstanceState, SectionState, Status};
 
@@ -102,6 +103,8 @@ declare_metrics! {
         stream_messages_ignored_total: IntCounterVec [kind],
         /// Bytes of everything buffered; bounded by `memory`.
         buffered_bytes: IntGauge [],
+        /// Log lines that nobody got: stderr was full, or closed.
+        log_lines_lost_total: IntCounter [],
         /// 1 where this process holds the slot.
         leader: IntGauge [],
         /// 1 where this process waits for another one to let the slot go.
@@ -229,6 +232,7 @@ impl Metrics {
         for age in self.core.ages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             age.show(now);
         }
+        self.log_lines_lost_total.inc_by(log_writer::lost().saturating_sub(self.log_lines_lost_total.get()));
         let families = self.core.registry.gather();
         // An empty scrape would look like health: say that it failed.
         TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# not encoded: {error}\n"))

@@ -133,7 +133,8 @@ impl Promises {
 async fn every_document_is_as_the_readme_promises() {
     let mut promises = Promises { open: promised(), kept: Vec::new() };
     let (cluster, sim, config) = stage().await;
-    let config = config.set("source.query_role", "postgres");
+    cluster.sql("CREATE ROLE onlooker LOGIN; GRANT SELECT ON app_event TO onlooker").await;
+    let config = config.set("source.reader", "{ user: onlooker }");
     sim.queue_fault(SimFault::RefuseFirst { count: 3, error: "no such user".into() });
     promises.run("setup --print-sql", &config, &["setup", "--print-sql"]).await;
     promises.run("setup", &config, &["setup"]).await;

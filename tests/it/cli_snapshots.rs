@@ -65,7 +65,7 @@ async fn stage() -> (Cluster, SimHandle, ConfigText) {
              UPDATE app_event SET amount = 'NaN' WHERE id = 119;
              CREATE TABLE usage_daily (id bigserial PRIMARY KEY, account_id text, seats int, day date);
              INSERT INTO usage_daily (account_id, seats, day) SELECT 'acme', i, date '2024-01-01' + i FROM generate_series(1, 3) i;
-             CREATE ROLE support NOLOGIN; GRANT SELECT ON usage_daily TO support;
+             CREATE ROLE support LOGIN; GRANT SELECT ON usage_daily TO support;
              ANALYZE",
         )
         .await;
@@ -82,7 +82,7 @@ async fn stage() -> (Cluster, SimHandle, ConfigText) {
         .field("externalId", "account_id")
         .field("date", "day");
     let config =
-        ConfigText::new(&cluster, &sim.url()).set("source.query_role", "support").section(logins).section(seats);
+        ConfigText::new(&cluster, &sim.url()).set("source.reader", "{ user: support }").section(logins).section(seats);
     (cluster, sim, config)
 }
 

@@ -27,6 +27,7 @@ mod delivery_scene;
 mod demo;
 mod faults_planhat;
 mod faults_process;
+mod faults_signals;
 mod faults_slot;
 mod faults_stream;
 mod faults_stream_scene;

@@ -10,6 +10,11 @@ use crate::harness::{App, Cluster, ConfigText};
 use crate::main_job_oracle::drain;
 use crate::tls_scene::*;
 
+/// A login of its own for `query`.
+fn reader() -> String {
+    format!("{{ user: by_plain, password: \"{}\" }}", PASSWORD.replace('\\', "\\\\"))
+}
+
 /// With nothing of the connection in the file.
 fn bare(config: &ConfigText) -> ConfigText {
     ["host", "port", "database", "user", "password", "tls", "ca"]
@@ -39,7 +44,7 @@ async fn the_environment_says_what_the_file_does_not() {
     let written = bare(&tls.scene.config).set("source.tls", "verify-full");
     let refused = launch(&written, "require").env("PGSSLROOTCERT", "").arguments(&["--json", "check"]).output().await;
     assert!(refused.code == 1 && refused.stdout.contains("self-signed"), "{refused:?}");
-    let query = bare(&tls.scene.config).set("source.query_role", "postgres");
+    let query = bare(&tls.scene.config).set("source.reader", reader());
     let shown =
         launch(&query, "require").env("PGSSLROOTCERT", "").arguments(&["query", "SHOW work_mem"]).output().await;
     assert!(shown.code == 0 && shown.stdout.contains("5MB"), "{shown:?}");
@@ -71,8 +76,7 @@ async fn a_url_says_everything_at_once() {
     let (port, password) = (tls.scene.cluster.port(), "pass%20word%3A%5C%27%25");
     let more = "sslmode=verify-full&application_name=mine&options=-c%20work_mem%3D5MB&connect_timeout=5&channel_binding=require";
     let url = format!("postgresql://by_scram:{password}@localhost:{port}/postgres?{more}&sslrootcert={}", ca.display());
-    tls.scene.config =
-        bare(&tls.scene.config).set("source.url", format!("\"{url}\"")).set("source.query_role", "postgres");
+    tls.scene.config = bare(&tls.scene.config).set("source.url", format!("\"{url}\"")).set("source.reader", reader());
     let shown = App::command(&tls.scene.config, &["query", "SHOW work_mem"]).await;
     assert!(shown.stdout.contains("5MB"), "{shown:?}");
     let app = tls.scene.run().await;

@@ -11,6 +11,14 @@ pub(crate) fn literal(text: &str) -> String {
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
+/// A text between dollar quotes, with a tag that is not in it.
+pub(crate) fn dollar(text: &str) -> String {
+    let tags = std::iter::once("$$".to_owned()).chain((1..=text.len()).map(|number| format!("$q{number}$")));
+    // There are fewer dollars in the text than tags to choose from.
+    let tag = tags.into_iter().find(|tag| !text.contains(tag.as_str())).unwrap_or_else(|| "$pg2planhat$".to_owned());
+    format!("{tag} {text} {tag}")
+}
+
 /// A schema-qualified name.
 pub(crate) fn qualified(table: &crate::config::TableName) -> String {
     format!("{}.{}", ident(&table.schema), ident(&table.name))
@@ -23,6 +31,9 @@ mod tests {
     #[test]
     fn quotes_are_doubled_and_backslashes_kept() {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(dollar("a"), "$$ a $$");
+        assert_eq!(dollar("a $$ b"), "$q1$ a $$ b $q1$");
+        assert_eq!(dollar("a $$ $q1$"), "$q2$ a $$ $q1$ $q2$");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"a\b'"), r" E'a\\b'''");
     }

@@ -181,9 +181,9 @@ pub(crate) async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: 
             format!("{place}: the server refused before TLS began"),
             "look into the server's log; it may be out of memory or of processes",
         )),
-        _ => Err(Fault::usage(
+        _ => Err(Fault::unavailable(
             format!("{place}: what answers there is not PostgreSQL"),
-            "mend source.host and source.port",
+            "check source.host and source.port; it is tried again",
         )),
     }
 }

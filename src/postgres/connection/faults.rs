@@ -8,7 +8,7 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use crate::model::Fault;
+use crate::model::{Exit, Fault};
 use crate::postgres::connection::faults;
 use crate::postgres::connection::verifier::SelfSigned;
 
@@ -19,6 +19,7 @@ pub(crate) fn describe_io(place: &str, error: &io::Error) -> Fault {
         return faults::describe(place, error);
     }
     let remedy = match error.kind() {
+        _ if is_out_of_files(error) => OUT_OF_FILES,
         io::ErrorKind::ConnectionRefused => {
             "is PostgreSQL running there, with listen_addresses that cover this host? Is the port right (source.port)? It is tried again"
         }
@@ -34,9 +35,18 @@ pub(crate) fn describe_io(place: &str, error: &io::Error) -> Fault {
     Fault::unavailable(format!("{place}: {error}"), remedy)
 }
 
+/// EMFILE and ENFILE.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+const OUT_OF_FILES: &str = "this process has no file descriptor left: raise its limit (`ulimit -n`, LimitNOFILE= in the \
+unit, the container's nofile), and see who holds them in /proc/PID/fd; it is tried again";
+
 #[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 pub(crate) fn describe_unix(place: &str, path: &std::path::Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {
+        _ if is_out_of_files(error) => OUT_OF_FILES,
         io::ErrorKind::NotFound => {
             "is PostgreSQL running there? SHOW unix_socket_directories and SHOW port tell where its socket is"
         }
@@ -64,7 +74,27 @@ pub(crate) fn describe(place: &str, error: &Error) -> Fault {
             "the server must speak TLS 1.2 or 1.3 (ssl_min_protocol_version, ssl_ciphers), with no proxy in between that speaks otherwise".to_owned(),
         ),
     };
-    Fault::usage(format!("{place}: {what}"), remedy)
+    // What is not TLS at all says nothing of the configuration: a server that comes up, or a proxy, may talk nonsense.
+    let exit = if is_settled(error) { Exit::Usage } else { Exit::Unavailable };
+    Fault::new(exit, format!("{place}: {what}"), remedy)
+}
+
+/// Whether somebody must change something before TLS can succeed.
+#[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
+fn is_settled(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::InvalidMessage(_)
+            | Error::PeerMisbehaved(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::DecryptError
+    )
+}
+
+/// Whether waiting may help.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    cause(error).is_none_or(|error| !is_settled(error))
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]

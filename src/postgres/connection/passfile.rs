@@ -7,6 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::config::bounded;
 use crate::postgres::connection::params::{Host, ServerEndpoint};
 
 /// Reads the file.
@@ -27,7 +28,8 @@ pub(crate) fn read(path: &Path) -> Result<String, Option<String>> {
             "the password file {shown} may be read by others and was passed over: chmod 0600 {shown}"
         )));
     }
-    std::fs::read_to_string(path).map_err(|error| Some(format!("the password file {shown} cannot be read: {error}")))
+    bounded::read_text(path, 1 << 20)
+        .map_err(|error| Some(format!("the password file {shown} cannot be read: {error}")))
 }
 
 /// The password for `user` of `database` at `endpoint`.

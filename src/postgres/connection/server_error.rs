@@ -85,6 +85,9 @@ impl ServerError {
             "53300" if self.message.contains("max_wal_senders") => {
                 "raise max_wal_senders and restart PostgreSQL, or end an unused replication connection: SELECT pid, application_name FROM pg_stat_replication".to_owned()
             }
+            "53300" if self.message.contains("for database") => {
+                "raise the database's limit (ALTER DATABASE … CONNECTION LIMIT -1), or end idle connections; it is tried again".to_owned()
+            }
             "53300" => format!(
                 "raise max_connections or the role's limit (ALTER ROLE {role} CONNECTION LIMIT -1), or end idle connections; it is tried again"
             ),

@@ -19,7 +19,9 @@ use crate::postgres::connection::dial::{Link, Socket};
 use crate::postgres::connection::params::{Binding, ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
-use crate::postgres::connection::tokio_postgres_adapter::{Bound, Established, Guarded, refused_password};
+use crate::postgres::connection::tokio_postgres_adapter::{
+    Bound, Established, Guarded, Oversize, oversize, refused_password,
+};
 use crate::postgres::connection::{auth, dial, faults};
 
 /// After the options that were given, so that these win.
@@ -101,7 +103,11 @@ pub(crate) fn first_value(messages: &[SimpleQueryMessage]) -> Option<String> {
 pub(crate) fn is_transient(error: &Error) -> bool {
     match error.as_db_error() {
         Some(error) => ServerError::from(error).is_transient(),
-        None => error.is_closed() || io_cause(error).is_some_and(|error| faults::cause(error).is_none()),
+        None if error.is_closed() => true,
+        None => match io_cause(error) {
+            Some(cause) => faults::is_transient(cause),
+            None => !is_own(error),
+        },
     }
 }
 
@@ -111,7 +117,13 @@ pub(crate) fn describe(error: &Error, place: &str, user: &str) -> Fault {
         return ServerError::from(error).fault(place, user);
     }
     if let Some(cause) = io_cause(error) {
-        return faults::describe_io(place, cause);
+        return match oversize(cause) {
+            Some(Oversize::Message(_)) => {
+                Fault::usage(format!("{place}: {cause}"), "ask for less, such as left(column, 1000)")
+            }
+            Some(Oversize::Start) => Fault::unavailable(format!("{place}: {cause}"), NOT_POSTGRESQL),
+            None => faults::describe_io(place, cause),
+        };
     }
     if error.is_closed() {
         return Fault::unavailable(
@@ -120,7 +132,19 @@ pub(crate) fn describe(error: &Error, place: &str, user: &str) -> Fault {
         );
     }
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Fault::bug(format!("{place}: {error}{cause}"))
+    let what = format!("{place}: {error}{cause}");
+    if is_own(error) { Fault::bug(what) } else { Fault::unavailable(what, NOT_POSTGRESQL) }
+}
+
+const NOT_POSTGRESQL: &str = "what answers there does not speak PostgreSQL's protocol as it should: check source.host, \
+source.port and proxies in between; it is tried again";
+
+/// Whether the error is of this program's own making, and not of what the server sent.
+fn is_own(error: &Error) -> bool {
+    let text = error.to_string();
+    ["error serializing", "error deserializing", "invalid column", "query returned an unexpected", "expected "]
+        .iter()
+        .any(|own| text.starts_with(own))
 }
 
 /// As [`describe`], for what only authentication can say. tokio-postgres gives these as text.
@@ -151,7 +175,7 @@ impl Session {
         let place = target.at(endpoint);
         let config = settings(target, endpoint, &link, purpose);
         let established = Established { end_point: link.end_point };
-        let stream = Guarded::new(link.stream, link.private);
+        let stream = Guarded::new(link.stream, link.private, target.largest_message);
         let (client, connection) = config
             .connect_raw(stream, established)
             .await
@@ -194,6 +218,11 @@ impl Session {
     /// The fault of `error` on this connection.
     pub(crate) fn fault(&self, error: &Error) -> Fault {
         describe(error, &self.place, &self.user)
+    }
+
+    /// How the connection ended, where it has.
+    pub(crate) fn ended(&self) -> Option<Fault> {
+        self.ended.borrow().as_ref().map(|end| end.fault.clone())
     }
 
     /// Which server, role and database this is; no secret.

@@ -44,6 +44,8 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Why a password file was passed over, for the error that a missing password will cause.
     pub passfile_note: Option<String>,
+    /// The largest message that the server may send on an ordinary connection; `None`: as large as it likes.
+    pub largest_message: Option<usize>,
 }
 
 impl Target {
@@ -60,22 +62,32 @@ impl Target {
     /// # Errors
     /// A usage fault that names the setting.
     pub fn resolve_with(source: &Source, env: Env<'_>) -> Result<Target, Fault> {
-        let mut given = ConnectionSettings {
-            hosts: source.host.as_deref().map(hosts::parse_hosts).transpose()?,
-            ports: source.port.map(|port| vec![port]),
-            database: source.database.clone(),
-            user: source.user.clone(),
-            password: source.password.as_ref().map(Secret::reveal).transpose()?.map(Password),
-            tls: source.tls,
-            ca: source.ca.clone(),
-            cert: source.cert.clone(),
-            key: source.key.clone(),
-            ..ConnectionSettings::default()
+        let given = gathered(source, env)?;
+        let target = Target::settle(given, env)?;
+        Ok(Target { readable_password: source.readable_password, ..target })
+    }
+
+    /// As [`Target::resolve`], for the login of `query`: the same servers and database, and no password but its own.
+    ///
+    /// # Errors
+    /// A usage fault that names the setting.
+    pub fn resolve_reader(source: &Source) -> Result<Target, Fault> {
+        Target::resolve_reader_with(source, &process_env)
+    }
+
+    fn resolve_reader_with(source: &Source, env: Env<'_>) -> Result<Target, Fault> {
+        let Some(reader) = &source.reader else {
+            return Err(Fault::usage(
+                "source.reader is not set",
+                "write `reader: { user: ROLE, password: … }` in source",
+            ));
         };
-        if let Some(secret) = &source.url {
-            given = given.or(url::parse(&secret.reveal()?)?);
-        }
-        let target = Target::settle(given.or(from_env(env, FILLS)?), env)?;
+        // A password file of the streaming role that cannot be read is not the reader's fault.
+        let mut given = gathered(&Source { password: None, ..source.clone() }, env)?;
+        let own = given.user.replace(reader.user.clone());
+        given.database = given.database.or(own);
+        given.password = reader.password.as_ref().map(Secret::reveal).transpose()?.map(Password);
+        let target = Target::settle(given, env)?;
         Ok(Target { readable_password: source.readable_password, ..target })
     }
 
@@ -93,7 +105,7 @@ impl Target {
         let user = given
             .user
             .or_else(|| ["USER", "LOGNAME"].into_iter().find_map(env))
-            .ok_or_else(|| Fault::usage("no role to connect as is given", "set source.user, or PGUSER"))?;
+            .ok_or_else(|| Fault::usage("no database user", "set source.user or PGUSER"))?;
         let database = given.database.unwrap_or_else(|| user.clone());
         let hosts = given.hosts.filter(|hosts| !hosts.is_empty()).unwrap_or_else(|| vec![HostPort::named("localhost")]);
         let mut endpoints = pair(hosts, given.ports.unwrap_or_default())?;
@@ -140,6 +152,7 @@ impl Target {
             readable_password: false,
             connect_timeout: given.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             passfile_note,
+            largest_message: None,
         })
     }
 
@@ -185,6 +198,26 @@ fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<ServerEndpoint>, Fa
     Ok(hosts.into_iter().enumerate().map(endpoint).collect())
 }
 
+/// What the file, its URL and the environment say, in this order.
+fn gathered(source: &Source, env: Env<'_>) -> Result<ConnectionSettings, Fault> {
+    let mut given = ConnectionSettings {
+        hosts: source.host.as_deref().map(hosts::parse_hosts).transpose()?,
+        ports: source.port.map(|port| vec![port]),
+        database: source.database.clone(),
+        user: source.user.clone(),
+        password: source.password.as_ref().map(Secret::reveal).transpose()?.map(Password),
+        tls: source.tls,
+        ca: source.ca.clone(),
+        cert: source.cert.clone(),
+        key: source.key.clone(),
+        ..ConnectionSettings::default()
+    };
+    if let Some(secret) = &source.url {
+        given = given.or(url::parse(&secret.reveal()?)?);
+    }
+    Ok(given.or(from_env(env, FILLS)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +241,7 @@ mod tests {
             publication: "p".into(),
             manage: true,
             failover_slot: false,
-            query_role: None,
+            reader: None,
         }
     }
 

@@ -155,7 +155,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    std::fs::read(path).map_err(|error| {
+    crate::config::bounded::read(path, 1 << 20).map_err(|error| {
         Fault::usage(
             format!("the file {} cannot be read: {error}", path.display()),
             "mend the path or the file's rights",

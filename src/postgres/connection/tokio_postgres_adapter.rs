@@ -18,11 +18,81 @@ use crate::postgres::connection::dial::Socket;
 /// An Authentication message up to its code.
 const HEAD: usize = 9;
 
-/// A stream that lets nobody ask for a readable password, unless it is private.
+/// Bytes that a server may send before it is ready. Nobody has proven who it is until then, and tokio-postgres would keep
+/// all of it.
+const START: usize = 1 << 20;
+
+/// A stream that lets nobody ask for a readable password, unless it is private, nor fill this process's memory.
 pub(crate) struct Guarded {
     stream: Socket,
     /// The first bytes of the server; full at once where nothing is to be watched.
     head: Vec<u8>,
+    sizes: SizeWatch,
+}
+
+/// Follows the messages of the server by their lengths.
+struct SizeWatch {
+    header: [u8; 5],
+    /// Bytes of the header that are there.
+    held: usize,
+    /// Bytes of the message's body that are still to come.
+    left: usize,
+    /// Bytes that may come before the server is ready; `None` once it is.
+    start: Option<usize>,
+    /// The largest message afterwards.
+    largest: Option<usize>,
+}
+
+impl SizeWatch {
+    fn watch(&mut self, mut bytes: &[u8]) -> Result<(), Oversize> {
+        while !bytes.is_empty() && (self.start.is_some() || self.largest.is_some()) {
+            if self.left > 0 {
+                let came = self.left.min(bytes.len());
+                self.left -= came;
+                bytes = &bytes[came..];
+                continue;
+            }
+            self.header[self.held] = bytes[0];
+            self.held += 1;
+            bytes = &bytes[1..];
+            if self.held == self.header.len() {
+                self.held = 0;
+                self.message()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self) -> Result<(), Oversize> {
+        let [tag, length @ ..] = self.header;
+        let length = u32::from_be_bytes(length) as usize;
+        self.left = length.saturating_sub(4);
+        match (self.start, self.largest) {
+            (Some(room), _) => {
+                let room = room.checked_sub(length + 1).ok_or(Oversize::Start)?;
+                self.start = (tag != b'Z').then_some(room);
+                Ok(())
+            }
+            (None, Some(largest)) if length > largest => Err(Oversize::Message(length)),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// The server sends more than is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Oversize {
+    /// Before it was ready.
+    #[error("the server sends more than {START} bytes before it lets anybody in")]
+    Start,
+    /// In one message.
+    #[error("the server's answer has a value or a line of {0} bytes")]
+    Message(usize),
+}
+
+/// Whether the stream failed because the server sends too much.
+pub(crate) fn oversize(error: &io::Error) -> Option<Oversize> {
+    error.get_ref()?.downcast_ref::<Oversize>().copied()
 }
 
 /// "TLS was begun already."
@@ -46,11 +116,14 @@ pub(crate) fn refused_password(error: &io::Error) -> Option<&'static str> {
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: Socket, private: bool) -> Guarded {
-        Guarded { stream, head: if private { vec![0; HEAD] } else { Vec::new() } }
+    /// `largest`: the largest message once the server is ready.
+    pub(crate) fn new(stream: Socket, private: bool, largest: Option<usize>) -> Guarded {
+        let sizes = SizeWatch { header: [0; 5], held: 0, left: 0, start: Some(START), largest };
+        Guarded { stream, head: if private { vec![0; HEAD] } else { Vec::new() }, sizes }
     }
 
     fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sizes.watch(bytes).map_err(|oversize| io::Error::new(io::ErrorKind::InvalidData, oversize))?;
         if self.head.len() >= HEAD {
             return Ok(());
         }
@@ -121,5 +194,34 @@ impl AsyncWrite for Bound {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, length: u32) -> Vec<u8> {
+        [&[tag][..], &length.to_be_bytes()].concat()
+    }
+
+    /// Byte by byte and in one piece.
+    fn both(largest: Option<usize>, bytes: &[u8]) -> Result<(), Oversize> {
+        let new = || SizeWatch { header: [0; 5], held: 0, left: 0, start: Some(START), largest };
+        let mut slow = new();
+        let slowly = bytes.iter().try_for_each(|byte| slow.watch(&[*byte]));
+        assert_eq!(new().watch(bytes), slowly);
+        slowly
+    }
+
+    #[test]
+    fn case_102_what_comes_before_the_server_is_ready_is_bounded() {
+        assert_eq!(both(None, &message(b'R', 2 << 30)), Err(Oversize::Start));
+        let status = [message(b'S', 104), vec![b'x'; 100]].concat();
+        assert_eq!(both(None, &status.repeat(20_000)), Err(Oversize::Start));
+        let ready = [message(b'Z', 5), b"I".to_vec()].concat();
+        let after = [status.repeat(100), ready, message(b'D', 2 << 30)].concat();
+        assert_eq!(both(None, &after), Ok(()));
+        assert_eq!(both(Some(1 << 20), &after), Err(Oversize::Message(2 << 30)));
     }
 }

@@ -2,19 +2,13 @@
 //!
 //! * In: one statement of SQL, and bounds.
 //! * Out: columns and rows as text.
-//! * Never: a write; a second statement; a result without bounds.
+//! * Never: a second statement; a result without bounds; the rights of the program's own role.
 //!
-//! The fences, from the outside in. (1) [`guard`]: no function that reads files, reaches the network, runs SQL out of a
-//! string, changes a setting, or touches slots and other sessions; in the text, and again in the plan, where views are
-//! opened. EXPLAIN may not run what it explains. (2) PREPARE by the extended protocol: exactly one statement, and one that
-//! gives rows, so no SET, RESET, COMMIT, COPY or DO. (3) A READ ONLY transaction, one savepoint deep: inside a
-//! subtransaction PostgreSQL does not let even `set_config` take that back. (4) A cursor over the statement as a subquery:
-//! SELECT, VALUES and TABLE alone, and no WITH that writes; around it each value is cut by the server, so that a value of a
-//! gigabyte is never sent. (5) The rights of `source.query_role`. A function that somebody made in this database could RESET
-//! ROLE, and read what the connection's own role may: so only built-in functions and those of compiled extensions are
-//! called by name. (Operators and casts made of such functions are not seen; they cannot write either.)
-
-pub(crate) mod denylist;
+//! The boundary is what the login of `source.reader` may do on the server, and `check` proves it
+//! (`preflight/reader_findings.rs`). Nothing here reads SQL: a second lexer and a list of forbidden words were tried as a
+//! boundary, and were not one. What is added: (1) the extended protocol, which takes exactly one statement, and only one
+//! that gives rows; (2) a READ ONLY transaction, one savepoint deep, where PostgreSQL lets nobody take that back, and which
+//! is never committed; (3) bounds on time, rows and bytes, and on each message of the server.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -23,17 +17,15 @@ use futures_util::TryStreamExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, SimpleQueryMessage};
 
+use crate::config::Source;
 use crate::model::Fault;
 use crate::postgres::catalog::quote;
-use crate::postgres::connection::session::Session;
+use crate::postgres::connection::session::{Session, connect_to};
+use crate::postgres::connection::target::Target;
 
 /// How far a question may go.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
-    /// The role whose rights count; `None`: the connection's own.
-    pub role: Option<String>,
-    /// Where unqualified names are.
-    pub schema: String,
     /// How long the statement may take.
     pub timeout: Duration,
     /// Rows, at most.
@@ -58,28 +50,41 @@ pub(crate) fn longest(bounds: &Bounds, columns: usize) -> usize {
     (bounds.bytes / columns.max(1)).clamp(1, VALUE)
 }
 
+/// The longest time that a statement may be given.
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
 /// Characters of one value, at most.
 const VALUE: usize = 1 << 20;
+/// What a value costs beside its characters: a million NULLs are memory, too.
+const PER_VALUE: usize = 24;
 /// Rows fetched at once: what a person has seen enough of is not read on.
 const PAGE: usize = 100;
+/// The largest message that the server may send. The values of a page are cut by the server; what EXPLAIN writes is not.
+const MESSAGE: usize = 32 << 20;
 
-/// Asks. The session ends with it: whatever a statement may have left behind ends, too, and so does one that still sends.
+/// Asks as the reader of `source`. The connection ends with it, and with it whatever a statement may have left behind.
 ///
 /// # Errors
-/// What is not allowed, what the server refuses, and what takes too long.
-pub(crate) async fn ask(session: Session, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
-    denylist::text(sql)?;
+/// Where there is no reader, what the server refuses, and what takes too long or brings too much.
+pub(crate) async fn ask(source: &Source, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
+    if bounds.timeout > LONGEST {
+        return Err(Fault::usage("a statement may take 1 h at most", "give a shorter --timeout, and ask for less"));
+    }
+    let target = Target { largest_message: Some(MESSAGE), ..Target::resolve_reader(source)? };
+    let session = connect_to(&target, "query").await?;
     let limit = bounds.timeout + Duration::from_secs(5);
-    let answer = tokio::time::timeout(limit, within(&session, sql, bounds)).await;
+    let answer = tokio::time::timeout(limit, within(&session, &source.schema, sql, bounds)).await;
     // In order where it ends soon; a server that is still sending what nobody reads is hung up on.
     tokio::time::timeout(Duration::from_secs(1), session.batch_execute("ROLLBACK")).await.ok();
     answer.map_err(|_| too_long(bounds))?
 }
 
-async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
-    begin(session, bounds).await?;
+async fn within(session: &Session, schema: &str, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
+    begin(session, schema, bounds).await?;
     let refused = |error: Error| explain(session, &error, bounds);
     let statement = session.prepare(sql).await.map_err(refused)?;
+    if !statement.params().is_empty() {
+        return Err(Fault::usage("the statement has parameters ($1)", "write their values into it"));
+    }
     let columns: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     if columns.is_empty() {
         return Err(Fault::usage(
@@ -87,32 +92,24 @@ async fn within(session: &Session, sql: &str, bounds: &Bounds) -> Result<QueryAn
             "ask by SELECT, VALUES, TABLE, SHOW or EXPLAIN",
         ));
     }
-    let mut answer = QueryAnswer { columns, ..QueryAnswer::default() };
-    let mut reading = Reading { bytes: 0, longest: longest(bounds, answer.columns.len()), cut: false };
-    let word = denylist::first_word(sql);
-    if matches!(&*word, "show" | "explain") {
-        // One statement, as was just seen; its rows are few and short.
-        denylist::explain(sql)?;
-        reading.read(session, sql, &mut answer, bounds).await?;
-        answer.truncated |= reading.cut;
-        return Ok(answer);
-    }
-    let mut called = denylist::called(sql);
-    called.extend(plan(session, sql, bounds).await?);
-    if bounds.role.is_some() {
-        built_in(session, &called).await.map_err(|error| explain(session, &error, bounds))??;
-    }
-    session.execute(&cursor(sql, answer.columns.len(), reading.longest), &[]).await.map_err(refused)?;
-    // One row more than is shown tells whether there are more.
-    while !answer.truncated && answer.rows.len() <= bounds.rows {
-        let page = PAGE.min(bounds.rows.saturating_add(1) - answer.rows.len());
-        let fetch = format!("FETCH {page} FROM pg2planhat_console");
-        if reading.read(session, &fetch, &mut answer, bounds).await? < page {
-            break;
+    let mut reading = Reading {
+        bytes: 0,
+        longest: longest(bounds, columns.len()),
+        cut: false,
+        answer: QueryAnswer { columns, ..QueryAnswer::default() },
+    };
+    match session.execute(&cursor(sql, statement.columns().len(), reading.longest), &[]).await {
+        Ok(_) => reading.pages(session, bounds).await?,
+        // SHOW, EXPLAIN and what ends in a comment cannot stand in a cursor. That this is one statement was seen above: by
+        // the same parser, and nothing has run since that could change how it reads.
+        Err(error) if error.code() == Some(&SqlState::SYNTAX_ERROR) => {
+            session.batch_execute("ROLLBACK TO SAVEPOINT question").await.map_err(refused)?;
+            reading.read(session, sql, bounds).await?;
         }
+        Err(error) => return Err(refused(error)),
     }
-    answer.truncated |= reading.cut;
-    Ok(answer)
+    reading.answer.truncated |= reading.cut;
+    Ok(reading.answer)
 }
 
 /// A cursor over the statement, each value as the text that its type's output function gives, and cut one character behind
@@ -126,72 +123,26 @@ fn cursor(sql: &str, columns: usize, longest: usize) -> String {
         )
     };
     let values: Vec<String> = names.iter().map(value).collect();
-    // The statement was prepared by itself, so its parentheses are whole; a comment at its end ends with the line.
+    // A comment at the statement's end ends with the line.
     format!(
         "DECLARE pg2planhat_console NO SCROLL CURSOR FOR SELECT {} FROM (\n{}\n) AS asked ({})",
         values.join(", "),
-        denylist::without_semicolon(sql),
+        sql.trim_end().trim_end_matches(';'),
         names.join(", ")
     )
 }
 
-async fn begin(session: &Session, bounds: &Bounds) -> Result<(), Fault> {
-    let mut sql = format!(
+async fn begin(session: &Session, schema: &str, bounds: &Bounds) -> Result<(), Fault> {
+    // A server that can notices that nobody listens any more; where it cannot, the statement's limit must do.
+    session.batch_execute("SET client_connection_check_interval = '2s'").await.ok();
+    let sql = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = '2s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL search_path = {}; ",
-        bounds.timeout.as_millis(),
-        quote::ident(&bounds.schema)
+         SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL search_path = {}; \
+         SET LOCAL standard_conforming_strings = on; SELECT 1; SAVEPOINT question",
+        bounds.timeout.as_millis().max(1),
+        quote::ident(schema)
     );
-    if let Some(role) = &bounds.role {
-        sql.push_str(&format!("SET LOCAL ROLE {}; ", quote::ident(role)));
-    }
-    // A snapshot, then a savepoint: from here on the transaction cannot be made READ WRITE.
-    sql.push_str("SELECT 1; SAVEPOINT fence");
-    session.batch_execute(&sql).await.map_err(|error| {
-        let fault = session.fault(&error);
-        match &bounds.role {
-            Some(role) => Fault::new(
-                fault.exit,
-                format!("the role {role} (source.query_role) cannot be taken: {}", fault.what),
-                format!(
-                    "CREATE ROLE {0} NOLOGIN; GRANT {0} TO {1}; and grant SELECT to {0}",
-                    quote::ident(role),
-                    quote::ident(session.user())
-                ),
-            ),
-            None => fault,
-        }
-    })
-}
-
-/// The plan shows the functions that views hide; gives their names.
-async fn plan(session: &Session, sql: &str, bounds: &Bounds) -> Result<Vec<String>, Fault> {
-    let explain_sql = format!("EXPLAIN (VERBOSE, COSTS off) {sql}");
-    let lines = session.simple_query(&explain_sql).await.map_err(|error| explain(session, &error, bounds))?;
-    let mut called = Vec::new();
-    for line in &lines {
-        if let SimpleQueryMessage::Row(row) = line {
-            let line = row.get(0).unwrap_or_default();
-            denylist::plan(line)?;
-            called.extend(denylist::called(line));
-        }
-    }
-    Ok(called)
-}
-
-/// Refuses functions that were made in this database, by their names.
-async fn built_in(session: &Session, called: &[String]) -> Result<Result<(), Fault>, Error> {
-    let sql =
-        "SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-        WHERE p.proname = ANY($1) AND l.lanname NOT IN ('internal', 'c')
-          AND n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT 1";
-    let found = session.query_opt(sql, &[&called]).await?;
-    Ok(found.map_or(Ok(()), |row| {
-        let what =
-            format!("the function {} was made in this database: it could take other rights", row.get::<_, String>(0));
-        Err(Fault::usage(what, "ask without it; or by psql, with a role of one's own"))
-    }))
+    session.batch_execute(&sql).await.map_err(|error| session.fault(&error))
 }
 
 /// How much was read so far.
@@ -200,17 +151,24 @@ struct Reading {
     longest: usize,
     /// A value was shown in part.
     cut: bool,
+    answer: QueryAnswer,
 }
 
 impl Reading {
-    /// Reads rows as text, up to the bounds; how many came.
-    async fn read(
-        &mut self,
-        session: &Session,
-        sql: &str,
-        answer: &mut QueryAnswer,
-        bounds: &Bounds,
-    ) -> Result<usize, Fault> {
+    /// Reads the cursor, page by page, up to the bounds.
+    async fn pages(&mut self, session: &Session, bounds: &Bounds) -> Result<(), Fault> {
+        // One row more than is shown tells whether there are more.
+        while !self.answer.truncated && self.answer.rows.len() <= bounds.rows {
+            let page = PAGE.min(bounds.rows.saturating_add(1) - self.answer.rows.len());
+            if self.read(session, &format!("FETCH {page} FROM pg2planhat_console"), bounds).await? < page {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what one statement gives as text, up to the bounds; how many rows came.
+    async fn read(&mut self, session: &Session, sql: &str, bounds: &Bounds) -> Result<usize, Fault> {
         let failed = |error: Error| explain(session, &error, bounds);
         let mut messages = pin!(session.simple_query_raw(sql).await.map_err(failed)?);
         let mut came = 0;
@@ -219,20 +177,25 @@ impl Reading {
             came += 1;
             // A SQL_ASCII database may hold any bytes.
             let text = |index| row.try_get(index).unwrap_or(Some("(not UTF-8)"));
-            let values: Vec<Option<String>> =
-                (0..row.len()).map(|index| text(index).map(|text| self.shortened(text))).collect();
-            self.bytes += values.iter().flatten().map(String::len).sum::<usize>();
-            if answer.rows.len() >= bounds.rows || self.bytes > bounds.bytes && !answer.rows.is_empty() {
-                answer.truncated = true;
-                break;
-            }
-            answer.rows.push(values);
-            if self.bytes > bounds.bytes {
-                answer.truncated = true;
+            let values = (0..row.len()).map(|index| text(index).map(|text| self.shortened(text))).collect();
+            if !self.take(values, bounds) {
                 break;
             }
         }
         Ok(came)
+    }
+
+    /// Takes a row, and says whether another one may come.
+    fn take(&mut self, values: Vec<Option<String>>, bounds: &Bounds) -> bool {
+        let (rows, answer) = (bounds.rows, &mut self.answer);
+        self.bytes += values.iter().map(|value| PER_VALUE + value.as_ref().map_or(0, String::len)).sum::<usize>();
+        if answer.rows.len() >= rows || self.bytes > bounds.bytes && !answer.rows.is_empty() {
+            answer.truncated = true;
+            return false;
+        }
+        answer.rows.push(values);
+        answer.truncated |= self.bytes > bounds.bytes;
+        !answer.truncated
     }
 
     fn shortened(&mut self, text: &str) -> String {
@@ -247,7 +210,10 @@ impl Reading {
 }
 
 fn explain(session: &Session, error: &Error, bounds: &Bounds) -> Fault {
-    let Some(db) = error.as_db_error() else { return session.fault(error) };
+    let Some(db) = error.as_db_error() else {
+        // The request hears only that the connection has ended; why, its driver knows.
+        return session.ended().filter(|_| error.is_closed()).unwrap_or_else(|| session.fault(error));
+    };
     let what = match db.detail() {
         Some(detail) => format!("PostgreSQL says: {} ({detail})", db.message()),
         None => format!("PostgreSQL says: {}", db.message()),
@@ -255,14 +221,13 @@ fn explain(session: &Session, error: &Error, bounds: &Bounds) -> Fault {
     let remedy = match db.code() {
         code if *code == SqlState::QUERY_CANCELED => return too_long(bounds),
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => "nothing can be written here: ask by SELECT".to_owned(),
-        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => match &bounds.role {
-            Some(role) => format!("GRANT SELECT ON … TO {};", quote::ident(role)),
-            None => "the program's own role may read the mapped columns only; set source.query_role".to_owned(),
-        },
+        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            format!("GRANT SELECT ON … TO {};", quote::ident(session.user()))
+        }
         code if *code == SqlState::SYNTAX_ERROR && db.message().contains("multiple commands") => {
             "give one statement".to_owned()
         }
-        _ => db.hint().unwrap_or("mend the statement: one SELECT, VALUES, TABLE, SHOW or EXPLAIN").to_owned(),
+        _ => db.hint().unwrap_or("fix the statement: one SELECT, VALUES, TABLE, SHOW or EXPLAIN").to_owned(),
     };
     Fault::usage(what, remedy)
 }

@@ -9,6 +9,7 @@ pub(crate) mod examination;
 pub(crate) mod failover;
 pub(crate) mod key_findings;
 pub(crate) mod publication_findings;
+pub(crate) mod reader_findings;
 pub(crate) mod server_findings;
 pub(crate) mod slot_findings;
 pub(crate) mod table_findings;
@@ -42,6 +43,7 @@ pub(crate) async fn examine(config: &Config) -> Examination {
     if let Err(error) = look(config, &session, &mut found).await {
         found.findings.push(Finding::of(session.fault(&error), "look", "source"));
     }
+    reader_findings::examine(config, &mut found.findings).await;
     found
 }
 

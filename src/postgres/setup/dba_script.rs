@@ -68,6 +68,7 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
         provider.logical()
     );
     role(&mut sql, config, &user, &database, provider);
+    reader(&mut sql, config, &database);
     publication(&mut sql, config, seen);
     slot(&mut sql, config, seen);
     let heading = if state.apart {
@@ -83,7 +84,7 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
 fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider: Provider) {
     let role = quote::ident(user);
     writeln!(sql, "-- 1. The role. Set its password yourself (psql: \\password), it is not part of this script.").ok();
-    let literal = quote::literal(user).replace("$$", "$'||'$");
+    let literal = quote::literal(user);
     // Managed servers keep REPLICATION to themselves in ways of their own.
     let (with, mend) = match provider {
         Provider::Rds => (String::new(), String::new()),
@@ -95,12 +96,11 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
             ),
         ),
     };
-    writeln!(
-        sql,
-        "DO $$ BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN\n    \
-         CREATE ROLE {role} LOGIN{with};\n{mend}  END IF;\nEND $$;"
-    )
-    .ok();
+    let body = format!(
+        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN\n    \
+         CREATE ROLE {role} LOGIN{with};\n{mend}  END IF;\nEND"
+    );
+    writeln!(sql, "DO {};", quote::dollar(&body)).ok();
     if provider == Provider::Rds {
         writeln!(sql, "{}", provider.replication(user)).ok();
     }
@@ -122,6 +122,30 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
             }
         }
         writeln!(sql, "GRANT SELECT ({}) ON {} TO {role};", columns.join(", "), quote::qualified(&name)).ok();
+    }
+    sql.push('\n');
+}
+
+/// The login of `query`, where it is configured: it may read the mapped tables, and nothing else.
+fn reader(sql: &mut String, config: &Config, database: &str) {
+    let Some(reader) = &config.source.reader else { return };
+    let (role, literal) = (quote::ident(&reader.user), quote::literal(&reader.user));
+    writeln!(sql, "-- The login of `pg2planhat query`: it may only read. Set its password yourself, too.").ok();
+    let body = format!(
+        "BEGIN\n  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) THEN\n    CREATE ROLE {role} LOGIN;\n  END IF;\nEND"
+    );
+    writeln!(sql, "DO {};", quote::dollar(&body)).ok();
+    writeln!(sql, "ALTER ROLE {role} SET default_transaction_read_only = on;").ok();
+    if !database.is_empty() {
+        writeln!(sql, "GRANT CONNECT ON DATABASE {} TO {role};", quote::ident(database)).ok();
+    }
+    let mut schemas: Vec<String> = Vec::new();
+    for name in setup::tables(config) {
+        if !schemas.contains(&name.schema) {
+            writeln!(sql, "GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(&name.schema)).ok();
+            schemas.push(name.schema.clone());
+        }
+        writeln!(sql, "GRANT SELECT ON {} TO {role};", quote::qualified(&name)).ok();
     }
     sql.push('\n');
 }
