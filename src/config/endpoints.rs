@@ -8,8 +8,12 @@ use std::path::PathBuf;
 
 use crate::config::config_error::Complaint;
 use crate::config::decoder::{GivenSecret, Map};
+use crate::config::keys::FLUSH;
 use crate::config::yaml::{Node, NodeValue};
-use crate::config::{ActivityNames, Admin, Planhat, ReaderLogin, Secret, Source, StateConfig, TlsMode, names, scalar};
+use crate::config::{
+    ActivityNames, Admin, Audit, AuditEvery, Planhat, ReaderLogin, Secret, Source, StateConfig, TlsMode, names, scalar,
+    section,
+};
 
 /// Decodes `source`.
 pub(crate) fn source(map: &Map<'_>) -> Source {
@@ -135,6 +139,19 @@ pub(crate) fn state(map: &Map<'_>) -> StateConfig {
         url: url.map(|given| given.secret),
         keep_deliveries: map.read("keep_deliveries", scalar::duration).unwrap_or_default(),
     }
+}
+
+/// Decodes `audit`.
+pub(crate) fn audit(map: &Map<'_>) -> Audit {
+    let every = match map.given("every").map(|node| (node, &node.value)) {
+        Some((node, NodeValue::Map(_))) => {
+            let (time, zone) = section::daily(&map.within(node, FLUSH, "every"));
+            AuditEvery::DailyAt(time, zone)
+        }
+        Some((_, NodeValue::Scalar(word, _))) if word == "off" => AuditEvery::Off,
+        Some(_) | None => AuditEvery::Every(map.read("every", scalar::positive_duration).unwrap_or_default()),
+    };
+    Audit { every }
 }
 
 /// Decodes `admin`.

@@ -110,6 +110,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Sections => json!({"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/section"}}),
         Shape::Start => json!({"anyOf": [{"enum": ["backfill", "now"]}, object(START)]}),
         Shape::Flush => json!({"anyOf": [{"$ref": "#/$defs/duration"}, object(FLUSH)]}),
+        Shape::Every => json!({"anyOf": [{"const": "off"}, {"$ref": "#/$defs/duration"}, object(FLUSH)]}),
         Shape::Fields => json!({"type": "object"}),
     }
 }

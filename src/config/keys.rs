@@ -48,6 +48,8 @@ pub(crate) enum Shape {
     Start,
     /// A duration or [`FLUSH`].
     Flush,
+    /// `off`, a duration or [`FLUSH`].
+    Every,
     /// Planhat fields, by kind.
     Fields,
 }
@@ -71,6 +73,7 @@ pub(crate) const ROOT: &[KeySpec] = &[
     key("source", Shape::Object(SOURCE), "The database that rows are read from."),
     key("planhat", Shape::Object(PLANHAT), "Where items go.").required(),
     key("state", Shape::Object(STATE), "Where the ledger and the checkpoints live."),
+    key("audit", Shape::Object(AUDIT), "How often the source is held against what was settled."),
     key("admin", Shape::Object(ADMIN), "Probes, metrics and status over HTTP."),
     key("memory", Shape::Size, "Byte budget of everything buffered.").default("64MiB"),
     key("shutdown_grace", Shape::Duration, "How long a drain may take after SIGTERM.").default("20s"),
@@ -135,6 +138,11 @@ pub(crate) const STATE: &[KeySpec] = &[
     key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
     key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept.").default("30d"),
 ];
+
+/// `audit`
+pub(crate) const AUDIT: &[KeySpec] =
+    &[key("every", Shape::Every, "How often each section is audited by itself: off, a duration, or once a day.")
+        .default("1d")];
 
 /// `admin`
 pub(crate) const ADMIN: &[KeySpec] = &[
@@ -245,6 +253,7 @@ pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("reader", READER),
     ("planhat", PLANHAT),
     ("state", STATE),
+    ("audit", AUDIT),
     ("admin", ADMIN),
     ("section", SECTION),
     ("start", START),

@@ -135,6 +135,7 @@ fn decode(root: &Node, context: &DecodeContext<'_>) -> Config {
     Config {
         planhat: endpoints::planhat(&map.object("planhat")),
         state,
+        audit: endpoints::audit(&map.object("audit")),
         admin: endpoints::admin(&map.object("admin")),
         memory: memory.map(|(_, bytes)| bytes).unwrap_or_default(),
         shutdown_grace: map.read("shutdown_grace", scalar::duration).unwrap_or_default(),

@@ -62,6 +62,8 @@ pub struct Config {
     pub planhat: Planhat,
     /// The state schema.
     pub state: StateConfig,
+    /// How the source is held against what was settled.
+    pub audit: Audit,
     /// The admin port.
     pub admin: Admin,
     /// Byte budget of everything buffered.
@@ -168,6 +170,25 @@ pub struct StateConfig {
     pub url: Option<Secret>,
     /// How long ended ledger rows are kept.
     pub keep_deliveries: Duration,
+}
+
+/// How the source is held against what was settled.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// How often each section is audited by itself.
+    pub every: AuditEvery,
+}
+
+/// How often a section is audited by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuditEvery {
+    /// Only when it is asked for, and at the end of a backfill.
+    #[default]
+    Off,
+    /// So long after the last one.
+    Every(Duration),
+    /// Once a day.
+    DailyAt(jiff::civil::Time, jiff::tz::TimeZone),
 }
 
 /// The admin port.

@@ -116,13 +116,17 @@ fn batch(map: &Map<'_>) -> BatchLimits {
     }
 }
 
+/// Decodes `daily_at` and `timezone`.
+pub(crate) fn daily(map: &Map<'_>) -> (jiff::civil::Time, jiff::tz::TimeZone) {
+    let at = map.read("daily_at", scalar::time_of_day).unwrap_or_default();
+    (at, map.read("timezone", scalar::zone).unwrap_or(jiff::tz::TimeZone::UTC))
+}
+
 fn flush(map: &Map<'_>) -> Flush {
     if let Some(node) = map.given("flush")
         && matches!(node.value, NodeValue::Map(_))
     {
-        let inner = map.within(node, FLUSH, "flush");
-        let at = inner.read("daily_at", scalar::time_of_day).unwrap_or_default();
-        let zone = inner.read("timezone", scalar::zone).unwrap_or(jiff::tz::TimeZone::UTC);
+        let (at, zone) = daily(&map.within(node, FLUSH, "flush"));
         return Flush::DailyAt(at, zone);
     }
     Flush::Every(map.read("flush", scalar::positive_duration).unwrap_or_default())

@@ -5,6 +5,7 @@
 //! * Never: a lock held across a wait; a task that outlives the event loop; anything streamed in a state that needs a person.
 
 pub(crate) mod attach;
+pub(crate) mod audit_schedule;
 pub(crate) mod auditor;
 pub(crate) mod backfill_reader;
 pub(crate) mod event_loop;

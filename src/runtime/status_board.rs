@@ -67,6 +67,13 @@ impl Board {
         self.status.subscribe()
     }
 
+    /// Shows what the last audit of a section found, and when it ended (Unix time, seconds).
+    pub(crate) fn set_audit(&self, name: &str, missing: u64, at: i64) {
+        if let Some(section) = self.section(name) {
+            section.set_audit(missing, at);
+        }
+    }
+
     /// The handles of one section.
     pub(crate) fn section(&self, name: &str) -> Option<SectionMetrics> {
         self.sections.get(name).cloned()

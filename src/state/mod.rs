@@ -34,7 +34,7 @@ pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};
 pub(crate) use crate::state::migrations::{Schema, ddl, version};
 pub use crate::state::model::*;
-pub(crate) use crate::state::proof::{ProofBounds, TracedDelivery};
+pub(crate) use crate::state::proof::{LastAudit, ProofBounds, TracedDelivery};
 pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
 pub(crate) use crate::state::section_rows::MappedColumn;
 pub use crate::state::section_rows::{Attachment, SectionRow};

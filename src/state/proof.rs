@@ -27,6 +27,17 @@ pub(crate) struct ProofBounds {
     pub xmin_floor: Option<u64>,
 }
 
+/// The newest audit of a section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastAudit {
+    /// The section.
+    pub section: String,
+    /// When it ended, in Unix time.
+    pub at_seconds: i64,
+    /// Rows that it found to be missing.
+    pub missing: u64,
+}
+
 /// A batch that carried a key, as `trace` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct TracedDelivery {
@@ -177,6 +188,18 @@ impl Store {
              RETURNING id";
         let rows = self.query("putting missing rows into quarantine", write, &[&section.as_str(), &keys]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The newest audit of each section.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn last_audits(&self) -> Result<Vec<LastAudit>, StateError> {
+        let sql = "SELECT DISTINCT ON (section) section, extract(epoch FROM at)::bigint,
+                coalesce((result->>'missing')::bigint, 0)
+             FROM {schema}.audit ORDER BY section, id DESC";
+        let of = |row: &Row| LastAudit { section: row.get(0), at_seconds: row.get(1), missing: unsigned(row.get(2)) };
+        Ok(self.query("reading the last audits", sql, &[]).await?.iter().map(of).collect())
     }
 
     /// Keeps what an audit found. Only the newest of each section are kept.

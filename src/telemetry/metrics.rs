@@ -77,6 +77,10 @@ declare_metrics! {
         oldest_unsettled_seconds: GaugeVec [section],
         /// Rows in quarantine now.
         quarantine_rows: IntGaugeVec [section],
+        /// Rows that the last audit found to be missing; NaN before the first.
+        audit_missing_rows: GaugeVec [section],
+        /// When the last audit ended, in Unix time; NaN before the first.
+        audit_timestamp_seconds: GaugeVec [section],
         /// 1 for the state that the section is in, 0 for the others.
         section_state: IntGaugeVec [section, state],
         /// Rows settled by the section's backfill or re-sync.
@@ -258,7 +262,8 @@ mod tests {
         rows_quarantined_total{section,reason} rows_in_doubt_total{section} rows_resent_total{section} \
         batches_total{section,outcome} batch_rows{section} batch_bytes{section} \
         request_duration_seconds{section,outcome} retries_total{section,reason} commit_to_delivered_seconds{section} \
-        oldest_unsettled_seconds{section} quarantine_rows{section} section_state{section,state} backfill_rows{section} \
+        oldest_unsettled_seconds{section} quarantine_rows{section} audit_missing_rows{section} \
+        audit_timestamp_seconds{section} section_state{section,state} backfill_rows{section} \
         backfill_rows_estimated{section} backfill_eta_seconds{section} confirmed_lag_bytes slot_retained_bytes \
         slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader build_info{version}";
 

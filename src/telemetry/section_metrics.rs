@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use crate::model::RowCounts;
 use crate::planhat::Verdict;
@@ -46,6 +46,8 @@ struct Handles {
     late: Histogram,
     oldest_unsettled: Age,
     quarantine_rows: IntGauge,
+    audit_missing: Gauge,
+    audit_timestamp: Gauge,
 }
 
 impl Metrics {
@@ -53,6 +55,12 @@ impl Metrics {
     pub fn section(&self, name: &str) -> SectionMetrics {
         SectionMetrics::new(self, name)
     }
+}
+
+/// A gauge of which nothing is known yet.
+fn unknown(gauge: Gauge) -> Gauge {
+    gauge.set(f64::NAN);
+    gauge
 }
 
 impl SectionMetrics {
@@ -67,6 +75,8 @@ impl SectionMetrics {
             late: all.commit_to_delivered_seconds.with_label_values(&[name]),
             oldest_unsettled: all.age(all.oldest_unsettled_seconds.with_label_values(&[name]), 0.0),
             quarantine_rows: all.quarantine_rows.with_label_values(&[name]),
+            audit_missing: unknown(all.audit_missing_rows.with_label_values(&[name])),
+            audit_timestamp: unknown(all.audit_timestamp_seconds.with_label_values(&[name])),
         }))
     }
 
@@ -100,6 +110,12 @@ impl SectionMetrics {
     /// One streamed row took this long from its commit to its delivery.
     pub fn commit_to_delivered(&self, late: Duration) {
         self.0.late.observe(late.as_secs_f64());
+    }
+
+    /// What the last audit found, and when it ended (Unix time).
+    pub(crate) fn set_audit(&self, missing: u64, at: i64) {
+        self.0.audit_missing.set(missing as f64);
+        self.0.audit_timestamp.set(at as f64);
     }
 
     /// Rows in quarantine now.

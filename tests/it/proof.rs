@@ -154,3 +154,22 @@ async fn an_in_doubt_row_and_a_dropped_one_are_told_apart() {
     assert_eq!((code, number(&report, "missing"), number(&report, "quarantined")), (0, 0, 2), "{report}");
     assert!(trace(&config, "3").await["why"].as_str().unwrap().contains("dropped it"));
 }
+
+#[tokio::test]
+async fn the_end_of_a_backfill_is_audited_by_itself() {
+    let cluster = Cluster::start().await;
+    cluster.sql(&format!("{EVENTS}; INSERT INTO event (n) SELECT 1 FROM generate_series(1, 300)")).await;
+    let sim = sink().await;
+    let config = ConfigText::new(&cluster, &sim.url()).section(events().set("flush", "100ms"));
+    let app = App::run(&config);
+    arrived(&sim, SinkKind::Activity, 300).await;
+    let labels = [("section", "events")];
+    eventually(PATIENCE, "an audit by itself", async || {
+        let missing = app.metric("pg2planhat_audit_missing_rows", &labels).await;
+        let at = app.metric("pg2planhat_audit_timestamp_seconds", &labels).await;
+        (missing == Some(0.0) && at.is_some_and(|at| at > 1.7e9)).then_some(())
+    })
+    .await;
+    let kept = cluster.rows("SELECT cause, result->>'delivered' FROM pg2planhat.audit ORDER BY id LIMIT 1").await;
+    assert_eq!(kept[0][1].as_deref(), Some("300"), "{kept:?}");
+}

@@ -14,6 +14,7 @@ use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::stream::Stream;
+use crate::runtime::audit_schedule;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::backfills::Backfills;
 use crate::runtime::event_loop::loop_context::LoopContext;
@@ -71,6 +72,7 @@ impl EventLoop {
         let (events_in, events) = mpsc::channel(32);
         let mut tasks = monitors(&config, &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
+        tasks.spawn(audit_schedule::run(Arc::clone(&config), board.clone()));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
         let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
         let types = TypeCatalog::new(control, types);
