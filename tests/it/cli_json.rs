@@ -87,9 +87,9 @@ impl Shape {
     }
 }
 
-/// README's table, by command.
+/// The table of docs/commands.md, by command.
 fn promised() -> BTreeMap<String, Shape> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/commands.md");
     let table = readme.split("| command | document |").nth(1).expect("the table of documents");
     let mut found = BTreeMap::new();
     for line in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
@@ -115,7 +115,7 @@ struct Promises {
 
 impl Promises {
     fn hold(&mut self, command: &str, value: &Value) {
-        let shape = self.open.get(command).unwrap_or_else(|| panic!("README does not document {command}"));
+        let shape = self.open.get(command).unwrap_or_else(|| panic!("docs/commands.md does not document {command}"));
         if let Some(why) = shape.differs(value, command) {
             panic!("{why}\n{value:#}");
         }
@@ -130,7 +130,7 @@ impl Promises {
 }
 
 #[tokio::test]
-async fn every_document_is_as_the_readme_promises() {
+async fn every_document_is_as_docs_promise() {
     let mut promises = Promises { open: promised(), kept: Vec::new() };
     let (cluster, sim, config) = stage().await;
     cluster.sql("CREATE ROLE onlooker LOGIN; GRANT SELECT ON app_event TO onlooker").await;
@@ -157,6 +157,9 @@ async fn every_document_is_as_the_readme_promises() {
         (cluster.number(known).await == 1).then_some(())
     };
     promises.run("logs", &config, &["logs"]).await;
+    let traced = promises.run("trace", &config, &["trace", "logins", "1"]).await;
+    assert_eq!(traced["source"], "present", "{traced}");
+    promises.run("audit", &config, &["audit", "logins"]).await;
     let held = || async {
         let held = json(&config, &["quarantine", "list"]).await;
         (held.as_array().unwrap().len() == 4).then_some(held)

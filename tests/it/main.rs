@@ -46,4 +46,4 @@ mod tls_scene;
 mod tls_server;
 mod versions_differences;
 mod versions_main_job;
-mod walk_readme;
+mod walk_quickstart;

@@ -137,8 +137,8 @@ mod tests {
     fn each_provider_is_told_in_its_own_words() {
         assert!(Provider::Rds.logical().contains("rds.logical_replication"));
         assert!(Provider::CloudSql.logical().contains("cloudsql.logical_decoding"));
-        // What the README's table says of each.
-        let readme = include_str!("../../../README.md");
+        // What the docs/managed-postgresql.md says of each.
+        let readme = include_str!("../../../docs/managed-postgresql.md");
         for word in ["rds.logical_replication = 1", "cloudsql.logical_decoding = on", "rds_replication", "`-pooler`"] {
             assert!(readme.contains(word), "{word}");
         }

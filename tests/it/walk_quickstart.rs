@@ -1,4 +1,4 @@
-//! The walk: README's "Your own database", its blocks word by word, from a database without anything of ours to rows at the
+//! The walk: the quick start, its blocks word by word, from a database without anything of ours to rows at the
 //! stand-in. What a user would write is written in: host, port, password, tenant, and where the stand-in is.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,9 +19,14 @@ const PASSWORD: &str = "it's a \"walk\"";
 
 /// The fenced blocks of README's part, each with its language.
 fn blocks() -> Vec<(String, String)> {
-    let readme = include_str!("../../README.md");
-    let part =
-        readme.split("\n## Your own database").nth(1).expect("the part of README").split("\n## ").next().unwrap();
+    let readme = include_str!("../../docs/quickstart.md");
+    let part = readme
+        .split("\n## Your own database")
+        .nth(1)
+        .expect("the part of the quick start")
+        .split("\n## ")
+        .next()
+        .unwrap();
     let mut blocks = Vec::new();
     let mut pieces = part.split("\n```");
     pieces.next();
@@ -34,7 +39,7 @@ fn blocks() -> Vec<(String, String)> {
 
 /// One replacement, which must have something to replace.
 fn fill(text: &str, before: &str, after: &str) -> String {
-    assert!(text.contains(before), "README has no {before:?} in\n{text}");
+    assert!(text.contains(before), "the quick start has no {before:?} in\n{text}");
     text.replacen(before, after, 1)
 }
 
@@ -75,9 +80,9 @@ fn programs(place: &Path, cluster: &Cluster) -> String {
 }
 
 #[tokio::test]
-async fn walk_from_an_empty_database_to_flowing_rows_by_the_readme() {
+async fn walk_from_an_empty_database_to_flowing_rows_by_the_quick_start() {
     if Command::new("psql").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no psql here, and the README's walk needs it");
+        eprintln!("skipped: there is no psql here, and the walk needs it");
         return;
     }
     let cluster = Cluster::builder().hba("host all all 127.0.0.1/32 scram-sha-256").start().await;
