@@ -41,6 +41,8 @@ pub(crate) mod runtime;
 
 pub(crate) mod operations;
 
+pub(crate) mod console;
+
 pub(crate) mod cli;
 pub(crate) mod demo;
 

@@ -72,3 +72,15 @@ pub mod telemetry {
     pub use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
     pub use crate::telemetry::{Metrics, SectionMetrics};
 }
+
+pub mod console {
+    /// A text's SHA-256, as the configuration has it.
+    pub fn digest(text: &str) -> String {
+        crate::console::people::hex(&crate::console::people::digest(text))
+    }
+
+    /// Every route: method, path, and who may ask (`anybody`, `viewer`, `operator`).
+    pub fn routes() -> Vec<(String, &'static str, &'static str)> {
+        crate::console::routes::table()
+    }
+}

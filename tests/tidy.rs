@@ -26,7 +26,7 @@ const LEVELS: &[&[&str]] = &[
     &["admin"],
     &["runtime"],
     &["operations"],
-    &["demo"],
+    &["demo", "console"],
     &["cli"],
 ];
 
@@ -42,6 +42,7 @@ const SPAWNERS: &[&str] = &[
     "src/telemetry/log_writer.rs",        // the thread that waits for whoever reads stderr
     "src/sim/",                           // a server of its own
     "src/demo/",
+    "src/console/web_server.rs", // a task for each connection
 ];
 
 /// What sets something going.
@@ -58,6 +59,7 @@ const MOST_LINES: usize = 400;
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
+    "askama.toml",
     "Makefile",
     "README.md",
     "CHANGELOG.md",

@@ -56,7 +56,7 @@ pub struct AdminState {
 
 impl AdminState {
     /// The status as it may be believed now.
-    async fn judged(&self) -> Status {
+    pub(crate) async fn judged(&self) -> Status {
         self.refresh.fresh().await;
         judge(self.status.borrow().clone(), &self.heartbeat.stuck(Instant::now()))
     }

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long)]
     pub all: bool,
     /// Only rows of this time and later: RFC 3339, or an age such as 2h
-    #[arg(long, value_name = "T", value_parser = crate::cli::logs::time)]
+    #[arg(long, value_name = "T", value_parser = crate::operations::times::time)]
     pub since: Option<jiff::Timestamp>,
     /// Only rows with a key greater than this
     #[arg(long, value_name = "K", allow_hyphen_values = true, conflicts_with_all = ["since", "all"])]

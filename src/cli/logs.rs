@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::model::{Exit, Fault, SectionName};
@@ -23,10 +23,10 @@ pub struct Args {
     #[arg(long, value_name = "OUTCOME", value_parser = outcome)]
     pub outcome: Vec<Outcome>,
     /// Only from this time on: RFC 3339, or an age such as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = operations::times::time)]
     pub since: Option<Timestamp>,
     /// Only before this time: RFC 3339, or an age such as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = operations::times::time)]
     pub until: Option<Timestamp>,
     /// The most rows to show
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
@@ -156,32 +156,12 @@ fn outcome(word: &str) -> Result<Outcome, String> {
     })
 }
 
-/// How times are written.
-pub(crate) const TIMES: &str = "write 2026-01-31T14:00:00Z, or an age such as 30m, 2h, 7d";
-
-/// A time, or an age.
-pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let wrong = |_| TIMES.to_owned();
-    let age: jiff::Span = text.parse().map_err(wrong)?;
-    let age: SignedDuration = age.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
-    Timestamp::now().checked_sub(age.abs()).map_err(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_ages_are_read() {
-        assert_eq!(time("2026-01-31T14:00:00Z").unwrap().to_string(), "2026-01-31T14:00:00Z");
-        for (age, seconds) in [("30m", 1800), ("2h", 7200), ("7d", 604_800)] {
-            let past = Timestamp::now().duration_since(time(age).unwrap()).as_secs();
-            assert!((seconds - 5..seconds + 5).contains(&past), "{age}: {past}");
-        }
-        assert!(time("yesterday").unwrap_err().contains("2h"));
+    fn an_outcome_that_is_none_is_refused_with_the_choice() {
         assert!(outcome("lost").unwrap_err().contains("delivered"));
     }
 }

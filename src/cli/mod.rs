@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod discover;
 pub(crate) mod logs;
@@ -109,6 +110,8 @@ pub enum Command {
     Repair(repair::Args),
     /// Drop slot, publication and state schema
     Teardown(teardown::Args),
+    /// Make tokens for the web page
+    Console(console::Args),
     /// The Planhat stand-in alone, with faults on request
     Sim(sim::Args),
     /// Print a completion script for a shell
@@ -160,6 +163,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Fault> {
         Command::Query(args) => query::run(context, args).await,
         Command::Repair(args) => repair::run(context, args).await,
         Command::Teardown(args) => teardown::run(context, args).await,
+        Command::Console(args) => console::run(context, args).await,
         Command::Sim(args) => sim::run(context, args).await,
         Command::Completions(args) => completions::run(context, args, Cli::command()).await,
         Command::Man(args) => man::run(context, args, Cli::command()).await,

@@ -54,8 +54,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let from = match (&args.from.from_key, &args.from.from_time) {
         (Some(key), _) => operations::ResyncFrom::Key(key.clone()),
         (None, Some(time)) => {
-            let wrong = |_| Fault::usage(format!("{time:?} is no time"), crate::cli::logs::TIMES);
-            operations::ResyncFrom::Time(crate::cli::logs::time(time).map_err(wrong)?)
+            let wrong = |_| Fault::usage(format!("{time:?} is no time"), operations::times::TIMES);
+            operations::ResyncFrom::Time(operations::times::time(time).map_err(wrong)?)
         }
         (None, None) => operations::ResyncFrom::All,
     };

@@ -159,7 +159,7 @@ pub(crate) fn admin(map: &Map<'_>) -> Admin {
     Admin { listen: map.read("listen", names::listen).unwrap_or_default(), hosts: hosts(map) }
 }
 
-fn hosts(map: &Map<'_>) -> Vec<String> {
+pub(crate) fn hosts(map: &Map<'_>) -> Vec<String> {
     const REMEDY: &str = "write a list of names, such as [metrics.example.com]";
     let Some(node) = map.given("hosts") else { return Vec::new() };
     let NodeValue::List(items) = &node.value else {

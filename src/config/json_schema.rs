@@ -108,6 +108,7 @@ fn shape(shape: Shape) -> Value {
         Shape::OneOf(words) => json!({"enum": words}),
         Shape::Object(keys) => object(keys),
         Shape::Sections => json!({"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/section"}}),
+        Shape::List(keys) => json!({"type": "array", "items": object(keys)}),
         Shape::Start => json!({"anyOf": [{"enum": ["backfill", "now"]}, object(START)]}),
         Shape::Flush => json!({"anyOf": [{"$ref": "#/$defs/duration"}, object(FLUSH)]}),
         Shape::Every => json!({"anyOf": [{"const": "off"}, {"$ref": "#/$defs/duration"}, object(FLUSH)]}),

@@ -44,6 +44,8 @@ pub(crate) enum Shape {
     OneOf(&'static [&'static str]),
     Object(&'static [KeySpec]),
     Sections,
+    /// A list of mappings.
+    List(&'static [KeySpec]),
     /// `backfill`, `now` or [`START`].
     Start,
     /// A duration or [`FLUSH`].
@@ -75,6 +77,7 @@ pub(crate) const ROOT: &[KeySpec] = &[
     key("state", Shape::Object(STATE), "Where the ledger and the checkpoints live."),
     key("audit", Shape::Object(AUDIT), "How often the source is held against what was settled."),
     key("admin", Shape::Object(ADMIN), "Probes, metrics and status over HTTP."),
+    key("console", Shape::Object(CONSOLE), "The web page: what the commands show and do, in a browser."),
     key("memory", Shape::Size, "Byte budget of everything buffered.").default("64MiB"),
     key("shutdown_grace", Shape::Duration, "How long a drain may take after SIGTERM.").default("20s"),
     key("sections", Shape::Sections, "The mappings: each carries one table to one kind of item.").required(),
@@ -148,6 +151,24 @@ pub(crate) const AUDIT: &[KeySpec] =
 pub(crate) const ADMIN: &[KeySpec] = &[
     key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
     key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
+];
+
+/// `console`
+pub(crate) const CONSOLE: &[KeySpec] = &[
+    key("listen", Shape::Listen, "address:port to listen on; without it there is no console."),
+    key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
+    key("cert", Shape::Path, "PEM file of the certificate: the page is served by TLS."),
+    key("key", Shape::Path, "PEM file of the certificate's key."),
+    key("tokens", Shape::List(TOKEN), "Who may use it; beyond loopback there must be one."),
+    key("rows", Shape::OneOf(&["operator", "viewer", "nobody"]), "Who sees what stands in rows.").default("operator"),
+    key("edit", Shape::Bool, "Whether this file may be written from the page.").default("true"),
+];
+
+/// One entry of the console's `tokens`
+pub(crate) const TOKEN: &[KeySpec] = &[
+    key("name", Shape::SectionName, "Who that is, as it is recorded: 1 to 63 of a-z, A-Z, 0-9, _ and -.").required(),
+    key("role", Shape::OneOf(&["viewer", "operator"]), "What it may do: look, or do what the commands do.").required(),
+    key("sha256", Shape::Secret, "SHA-256 of the token, as `pg2planhat console token` prints it.").required(),
 ];
 
 /// One entry of `sections`
@@ -255,6 +276,8 @@ pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("state", STATE),
     ("audit", AUDIT),
     ("admin", ADMIN),
+    ("console", CONSOLE),
+    ("token", TOKEN),
     ("section", SECTION),
     ("start", START),
     ("batch", BATCH),

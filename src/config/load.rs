@@ -13,7 +13,9 @@ use crate::config::config_error::{ErrorCollector, Mark, shown};
 use crate::config::decoder::{DecodeContext, Map};
 use crate::config::keys::ROOT;
 use crate::config::yaml::{Node, NodeValue, parse as parse_yaml, place_of};
-use crate::config::{Config, Secret, Section, Source, bounded, cross_checks, endpoints, names, scalar, section};
+use crate::config::{
+    Config, Secret, Section, Source, bounded, console_keys, cross_checks, endpoints, names, scalar, section,
+};
 use crate::model::Fault;
 
 /// The largest file that is read. The parser's time grows with it, and no configuration comes near.
@@ -137,6 +139,7 @@ fn decode(root: &Node, context: &DecodeContext<'_>) -> Config {
         state,
         audit: endpoints::audit(&map.object("audit")),
         admin: endpoints::admin(&map.object("admin")),
+        console: console_keys::console(&map.object("console")),
         memory: memory.map(|(_, bytes)| bytes).unwrap_or_default(),
         shutdown_grace: map.read("shutdown_grace", scalar::duration).unwrap_or_default(),
         sections,

@@ -6,6 +6,7 @@
 
 pub(crate) mod bounded;
 pub(crate) mod config_error;
+pub(crate) mod console_keys;
 pub(crate) mod cross_checks;
 pub(crate) mod decoder;
 pub(crate) mod endpoints;
@@ -23,6 +24,7 @@ pub(crate) mod table_name;
 pub(crate) mod tests;
 pub(crate) mod yaml;
 
+pub(crate) use crate::config::console_keys::{ConsoleConfig, ConsoleToken, Role, is_loopback};
 pub(crate) use crate::config::fields::is_dimension;
 pub(crate) use crate::config::json_schema::json_schema;
 pub(crate) use crate::config::lints::{advice, tls_advice};
@@ -66,6 +68,8 @@ pub struct Config {
     pub audit: Audit,
     /// The admin port.
     pub admin: Admin,
+    /// The web page.
+    pub console: ConsoleConfig,
     /// Byte budget of everything buffered.
     pub memory: u64,
     /// How long a drain may take after SIGTERM.

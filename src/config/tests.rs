@@ -566,6 +566,23 @@ fn every_word_of_a_choice_has_a_meaning_of_its_own() {
 }
 
 #[test]
+fn a_console_beyond_this_machine_needs_somebody_who_may_use_it() {
+    let digest = "0".repeat(64);
+    let token = format!("tokens: [{{ name: maria, role: operator, sha256: \"{digest}\" }}]");
+    let open = "1:20: listen in console is beyond this machine, and nobody is named who may use the page";
+    one_error(&top("console: { listen: \"0.0.0.0:9188\" }"), open, "console token");
+    let closed = good(&top(&format!("console: {{ listen: \"0.0.0.0:9188\", {token} }}")));
+    assert_eq!((closed.console.tokens.len(), closed.console.tokens[0].name.as_str()), (1, "maria"));
+    for loopback in ["127.0.0.1:9188", "[::1]:9188", "localhost:9188"] {
+        assert!(good(&top(&format!("console: {{ listen: \"{loopback}\" }}"))).console.tokens.is_empty());
+    }
+    assert!(good(MINIMAL).console.listen.is_none(), "off by default");
+    let clear = "console: { tokens: [{ name: m, role: viewer, sha256: pg2planhat_0123 }] }";
+    one_error(&top(clear), "1:54: sha256 in tokens in console is no SHA-256", "never the token itself");
+    one_error(&top("console: { cert: a.pem }"), "1:18: cert in console is given without key", "key: PATH");
+}
+
+#[test]
 fn the_example_loads_and_shows_the_defaults() {
     let example = good(EXAMPLE);
     let minimal = good(MINIMAL);

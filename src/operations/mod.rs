@@ -6,6 +6,7 @@
 //! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
 
 pub(crate) mod audit;
+pub(crate) mod check;
 pub(crate) mod consistency;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
@@ -13,9 +14,11 @@ pub(crate) mod repair;
 pub(crate) mod resync;
 pub(crate) mod status;
 pub(crate) mod teardown;
+pub(crate) mod times;
 pub(crate) mod trace;
 
 pub(crate) use crate::operations::audit::{AuditFrom, audit, deliver_missing};
+pub(crate) use crate::operations::check::check;
 pub(crate) use crate::operations::consistency::standing;
 pub(crate) use crate::operations::preview::{Previewed, preview};
 pub(crate) use crate::operations::quarantine::{RetryAsked, chosen, drop_rows, retry};

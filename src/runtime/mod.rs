@@ -60,17 +60,9 @@ const CHECK_AGAIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
 /// for, for ever.
-pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit, Fault> {
-    let config = Arc::new(config);
-    let board = Board::new(&config)?;
+pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bool) -> Result<Exit, Fault> {
     let listener = admin::bind(&config.admin.listen).await?;
-    let admin = AdminState {
-        status: board.subscribe(),
-        metrics: Arc::clone(&board.metrics),
-        heartbeat: Arc::clone(&board.heartbeat),
-        hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
-        refresh: board.refresh.clone(),
-    };
+    let admin = shown(&config, &board);
     // Told to end when this function is left, however it is.
     let (_ends, ended) = tokio::sync::oneshot::channel::<()>();
     let mut tasks = tokio::task::JoinSet::new();
@@ -123,6 +115,17 @@ pub(crate) async fn run(config: Config, stop: Stop, stays: bool) -> Result<Exit,
             () = stop.asked() => return Ok(Exit::Done),
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+/// What the admin port and the console show of the board.
+pub(crate) fn shown(config: &Config, board: &Board) -> AdminState {
+    AdminState {
+        status: board.subscribe(),
+        metrics: Arc::clone(&board.metrics),
+        heartbeat: Arc::clone(&board.heartbeat),
+        hosts: Hosts::new(&config.admin.listen, &config.admin.hosts),
+        refresh: board.refresh.clone(),
     }
 }
 

@@ -135,6 +135,14 @@ impl Store {
         Ok(self.events_where("id = $1", id, 1).await?.pop())
     }
 
+    /// The last events, newest first.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
+        self.events_where("$1::bigint IS NOT NULL ORDER BY id DESC", 0, limit).await
+    }
+
     async fn events_where(&self, which: &str, id: i64, limit: u32) -> Result<Vec<Event>, StateError> {
         let sql = format!(
             "SELECT id, {} AS at, actor, action, section, args::text, {} AS handled_at, result

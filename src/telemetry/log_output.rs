@@ -16,6 +16,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format;
 
 use crate::model::{Fault, washed};
+use crate::telemetry::log_ring::KeepLines;
 use crate::telemetry::log_writer;
 
 /// What the lines look like.
@@ -38,8 +39,8 @@ pub(crate) fn init(format: LogFormat, level: Option<&str>) -> Result<(), Fault> 
         colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()));
     let filter = filter(level, std::env::var("RUST_LOG").ok().as_deref())?;
     let subscriber = match log_writer::stderr() {
-        Some(writer) => subscriber(format, filter, colour, writer.clone()),
-        None => subscriber(format, filter, colour, std::io::stderr),
+        Some(writer) => subscriber(format, filter, colour, KeepLines(writer.clone())),
+        None => subscriber(format, filter, colour, KeepLines(std::io::stderr)),
     };
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Fault::bug("the log was set up twice"))
 }

@@ -7,6 +7,7 @@
 pub(crate) mod age;
 pub(crate) mod declare;
 pub(crate) mod log_output;
+pub(crate) mod log_ring;
 pub(crate) mod log_writer;
 pub(crate) mod metrics;
 pub(crate) mod process;

@@ -1,0 +1,132 @@
+//! What all pages share: who is there, what runs, what was, and the ways to ask.
+//!
+//! * In: the configuration, the program, an address.
+//! * Out: a [`Console`].
+//! * Never: more than two questions to the source at once; a connection to the state that nobody uses.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::admin::Hosts;
+use crate::config::{self, Config};
+use crate::console::drafts::Checked;
+use crate::console::history::History;
+use crate::console::lock::held;
+use crate::console::people::{Person, Sessions, Token, unhex};
+use crate::console::problem::Refusal;
+use crate::console::program::Program;
+use crate::model::Fault;
+use crate::operations;
+use crate::shutdown::Stop;
+use crate::state::Store;
+
+/// Questions that are put to the source at once.
+const QUESTIONS: usize = 2;
+/// Streams at once.
+const STREAMS: usize = 16;
+/// The state's connection is let go when nobody has asked for so long.
+const STORE_IDLE: Duration = Duration::from_secs(60);
+
+/// Everything that the pages share.
+pub(crate) struct Console {
+    /// The configuration's file.
+    pub(crate) path: PathBuf,
+    pub(crate) config: Mutex<Arc<Config>>,
+    pub(crate) program: Program,
+    pub(crate) hosts: Hosts,
+    pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) history: Mutex<History>,
+    pub(crate) store: tokio::sync::Mutex<Option<(Arc<Store>, Instant)>>,
+    pub(crate) questions: Semaphore,
+    pub(crate) streams: Arc<Semaphore>,
+    /// What `check` said last.
+    pub(crate) checks: Mutex<Option<Checked>>,
+    pub(crate) stop: Stop,
+    pub(crate) listen: String,
+    pub(crate) secure: bool,
+}
+
+impl Console {
+    /// For this configuration, at the address `listen`.
+    ///
+    /// # Errors
+    /// Where a token's digest cannot be read.
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        path: PathBuf,
+        program: Program,
+        listen: &str,
+        stop: Stop,
+    ) -> Result<Console, Fault> {
+        let token = |token: &config::ConsoleToken| {
+            let text = token.sha256.reveal()?;
+            let sha256 = unhex(&text).ok_or_else(|| {
+                let what = format!("the console's token {}: its sha256 has not 64 hexadecimal digits", token.name);
+                Fault::usage(what, "`pg2planhat console token` prints it")
+            })?;
+            Ok::<_, Fault>(Token { person: Person { name: token.name.clone(), role: token.role }, sha256 })
+        };
+        let tokens = config.console.tokens.iter().map(token).collect::<Result<Vec<_>, _>>()?;
+        Ok(Console {
+            path,
+            config: Mutex::new(Arc::clone(config)),
+            program,
+            hosts: Hosts::new(listen, &config.console.hosts),
+            sessions: Mutex::new(Sessions::new(tokens)),
+            history: Mutex::default(),
+            store: tokio::sync::Mutex::default(),
+            questions: Semaphore::new(QUESTIONS),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            checks: Mutex::default(),
+            stop,
+            listen: listen.to_owned(),
+            secure: config.console.cert.is_some(),
+        })
+    }
+
+    /// A link that opens the console once, for whoever sees this process's output.
+    pub(crate) fn link(&self) -> Option<String> {
+        let key = held(&self.sessions).link(Instant::now())?;
+        let scheme = if self.secure { "https" } else { "http" };
+        Some(format!("{scheme}://{}/login#k={key}", self.listen))
+    }
+
+    /// The configuration that runs.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&held(&self.config))
+    }
+
+    /// The name of the session's cookie. Cookies ignore ports, and two instances may share a host.
+    pub(crate) fn cookie(&self) -> String {
+        let port = self.listen.rsplit(':').next().unwrap_or_default();
+        if self.secure { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
+    }
+
+    /// The state, by a connection that is kept while somebody asks.
+    pub(crate) async fn store(&self) -> Result<Arc<Store>, Fault> {
+        let mut kept = self.store.lock().await;
+        if let Some((store, used)) = kept.as_mut().filter(|(store, _)| !store.is_closed()) {
+            *used = Instant::now();
+            return Ok(Arc::clone(store));
+        }
+        let store = Arc::new(operations::store(&self.config()).await?);
+        *kept = Some((Arc::clone(&store), Instant::now()));
+        Ok(store)
+    }
+
+    /// Lets the state's connection go where nobody has asked for a while.
+    pub(crate) async fn rest(&self) {
+        let mut kept = self.store.lock().await;
+        if kept.as_ref().is_some_and(|(_, used)| used.elapsed() > STORE_IDLE) {
+            *kept = None;
+        }
+    }
+
+    /// Leave to put a question to the source: two at a time in all.
+    pub(crate) fn question(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.questions.try_acquire().map_err(|_| Refusal::busy("two questions are put to the database already"))
+    }
+}

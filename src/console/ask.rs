@@ -1,0 +1,61 @@
+//! Who asks what: taken from a request that has passed the guard.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use crate::config::Role;
+use crate::console::app::Console;
+use crate::console::history::TimeSpan;
+use crate::console::people::Person;
+use crate::console::problem::{Refusal, theme, wants_json};
+
+/// A question, and who puts it.
+pub(crate) struct Ask {
+    pub console: Arc<Console>,
+    pub person: Person,
+    /// A script asks, and wants the document.
+    pub json: bool,
+    pub theme: String,
+    pub query: HashMap<String, String>,
+}
+
+impl FromRequestParts<Arc<Console>> for Ask {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Ask, Refusal> {
+        let nobody = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody is logged in here", "log in with your token");
+        let person = parts.extensions.get::<Person>().cloned().ok_or_else(nobody)?;
+        let json = wants_json(&parts.headers);
+        let theme = theme(&parts.headers).to_owned();
+        let query =
+            Query::<HashMap<String, String>>::try_from_uri(&parts.uri).map(|Query(query)| query).unwrap_or_default();
+        Ok(Ask { console: Arc::clone(console), person, json, theme, query })
+    }
+}
+
+impl Ask {
+    /// A parameter; empty where there is none.
+    pub(crate) fn given(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", |value| value.trim())
+    }
+
+    /// What the plots span.
+    pub(crate) fn span(&self) -> TimeSpan {
+        TimeSpan::parse(self.given("span"))
+    }
+
+    /// Whether who asks may change something.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.person.role == Role::Operator
+    }
+
+    /// Whether who asks sees what stands in rows.
+    pub(crate) fn sees_rows(&self) -> bool {
+        self.console.config().console.rows.sees(self.person.role)
+    }
+}

@@ -1,0 +1,39 @@
+//! Pages without the menu: the login, and what is not answered.
+
+use askama::Template;
+
+use crate::console::draw;
+use crate::console::static_files::build;
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    title: &'a str,
+    theme: &'a str,
+    build: &'static str,
+    wrong: &'a str,
+    next: &'a str,
+}
+
+/// The login; `next` is where it leads.
+pub(crate) fn login(theme: &str, wrong: &str, next: &str) -> String {
+    let page = LoginPage { title: "Log in", theme, build: build(), wrong, next };
+    page.render().unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    title: &'a str,
+    theme: &'a str,
+    build: &'static str,
+    what: &'a str,
+    remedy: &'a str,
+    status: u16,
+}
+
+/// What is not answered, and what to do.
+pub(crate) fn error(theme: &str, title: &str, what: &str, remedy: &str, status: u16) -> String {
+    let page = ErrorPage { title, theme, build: build(), what, remedy, status };
+    page.render().unwrap_or_default()
+}

@@ -1,0 +1,184 @@
+//! What every request passes, in this order: Host, origin, form, session, role; and what every answer carries.
+//!
+//! * In: a request for a [`ConsoleRoute`].
+//! * Out: the request with its [`Person`], or a [`Refusal`].
+//! * Never: a check that a page would have to remember; a header that lets another site read or frame an answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+
+use crate::console::app::Console;
+use crate::console::handlers::handler;
+use crate::console::lock::held;
+use crate::console::people::Person;
+use crate::console::problem::{Refusal, cookie, theme, wants_json};
+use crate::console::routes::{Access, ConsoleRoute};
+
+/// A body is at most so large.
+const BODY: usize = 1 << 20;
+/// An answer takes at most so long; a statement of a person may take 30 s of its own.
+const ANSWER: Duration = Duration::from_secs(45);
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The router: every route behind the guard.
+pub(crate) fn router(console: &Arc<Console>) -> Router {
+    let mut router = Router::new();
+    for route in ConsoleRoute::ALL {
+        let guarded: MethodRouter<Arc<Console>> =
+            handler(*route).layer(middleware::from_fn_with_state((Arc::clone(console), Some(*route)), guard));
+        router = router.route(route.path(), guarded);
+    }
+    let nothing = async || Refusal::not_found("there is no such page").into_response();
+    let beside = middleware::from_fn_with_state((Arc::clone(console), None), guard);
+    let outside = Router::new().fallback(nothing).layer(beside);
+    router.with_state(Arc::clone(console)).fallback_service(outside).layer(DefaultBodyLimit::max(BODY))
+}
+
+/// Lets a request pass, or says why not.
+async fn guard(
+    State((console, route)): State<(Arc<Console>, Option<ConsoleRoute>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers().clone();
+    let theme = theme(&headers).to_owned();
+    let mut answer = match check(&console, route, &request) {
+        Err(refusal) => refused(&console, route, &request, &refusal),
+        Ok(person) => {
+            if let Some(person) = person {
+                request.extensions_mut().insert(person);
+            }
+            if route.is_some_and(ConsoleRoute::is_stream) {
+                next.run(request).await
+            } else {
+                let late = Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long", "try again");
+                tokio::time::timeout(ANSWER, next.run(request)).await.unwrap_or_else(|_| late.into_response())
+            }
+        }
+    };
+    if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
+        answer = refusal.draw(&headers, &theme);
+    }
+    let asset = route == Some(ConsoleRoute::Asset) && answer.status().is_success();
+    dress(answer.headers_mut(), asset);
+    answer
+}
+
+/// Where no session is there, a person is led to the login; a script is told.
+fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, refusal: &Refusal) -> Response {
+    let page = request.method() == Method::GET && route.is_some_and(|route| !route.is_stream());
+    if refusal.status == StatusCode::UNAUTHORIZED && page && !wants_json(request.headers()) {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let next: String = path
+            .bytes()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+                other => format!("%{other:02X}"),
+            })
+            .collect();
+        let login = format!("/login?next={next}");
+        if let Ok(login) = HeaderValue::from_str(&login) {
+            return (StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response();
+        }
+    }
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        tracing::debug!(path = request.uri().path(), listen = console.listen, "a request without a session");
+    }
+    refusal.clone().into_response()
+}
+
+/// All checks, in their order.
+fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> Result<Option<Person>, Refusal> {
+    let headers = request.headers();
+    let host = host(console, request)?;
+    let bearer = bearer(headers);
+    if !request.method().is_safe() {
+        same_origin(headers, &host, bearer.is_some())?;
+        form(headers)?;
+    }
+    let Some(route) = route else { return Ok(None) };
+    let Access::Of(role) = route.access() else { return Ok(None) };
+    let person = match bearer {
+        Some(token) => held(&console.sessions).bearer(token),
+        None => cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now())),
+    };
+    let nobody = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody is logged in here", "log in with your token");
+    let person = person.ok_or_else(nobody)?;
+    if person.role < role {
+        let what = format!("this needs the role {}; {} is {}", role.as_str(), person.name, person.role.as_str());
+        return Err(Refusal::new(StatusCode::FORBIDDEN, what, "ask for a token of that role"));
+    }
+    Ok(Some(person))
+}
+
+/// One Host, and ours.
+fn host(console: &Console, request: &Request) -> Result<String, Refusal> {
+    let ours = |name: &str| console.hosts.allow(name);
+    let mut given = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (given.next(), given.next()) else {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "one Host header is needed", "ask as a browser does"));
+    };
+    let host = host.to_str().unwrap_or_default().to_owned();
+    let authority = request.uri().authority().is_none_or(|authority| ours(authority.as_str()));
+    if ours(&host) && authority {
+        return Ok(host);
+    }
+    let remedy = "ask by IP address or by localhost, or list the name under console.hosts";
+    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "this Host is not ours", remedy))
+}
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// That no other site made the browser ask.
+fn same_origin(headers: &HeaderMap, host: &str, bearer: bool) -> Result<(), Refusal> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let fine = match (text(FETCH_SITE), text(ORIGIN)) {
+        (Some(site), _) => site == "same-origin",
+        (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host)),
+        (None, None) => bearer,
+    };
+    let what = "the request comes from another site, or does not say from where";
+    fine.then_some(())
+        .ok_or_else(|| Refusal::new(StatusCode::FORBIDDEN, what, "use the page's own buttons, or a token"))
+}
+
+/// That a body is a form.
+fn form(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let fine = kind.is_none_or(|kind| kind.split(';').next() == Some("application/x-www-form-urlencoded"));
+    let what = "the body is no form";
+    let remedy = "send application/x-www-form-urlencoded";
+    fine.then_some(()).ok_or_else(|| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what, remedy))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// The headers of every answer.
+fn dress(headers: &mut HeaderMap, asset: bool) {
+    let keep = if asset { "public, max-age=31536000, immutable" } else { "no-store" };
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (CACHE_CONTROL, keep),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}

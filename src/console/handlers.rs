@@ -1,0 +1,43 @@
+//! Which function answers which route.
+
+use std::sync::Arc;
+
+use axum::extract::Path;
+use axum::http::Method;
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter};
+
+use crate::console::app::Console;
+use crate::console::live_stream;
+use crate::console::pages::{checks_page, login_page, logs_page, overview_page, section_page};
+use crate::console::problem::Refusal;
+use crate::console::routes::ConsoleRoute;
+use crate::console::static_files;
+
+/// What answers this route. A route that is not here does not compile.
+pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
+    let method = if route.method() == Method::POST { MethodFilter::POST } else { MethodFilter::GET };
+    // The table says by which method; what is here says by which function.
+    macro_rules! on {
+        ($function:expr) => {
+            axum::routing::on(method, $function)
+        };
+    }
+    match route {
+        ConsoleRoute::Asset => on!(asset),
+        ConsoleRoute::LoginPage => on!(login_page::page),
+        ConsoleRoute::Login => on!(login_page::login),
+        ConsoleRoute::Logout => on!(login_page::logout),
+        ConsoleRoute::Overview => on!(overview_page::page),
+        ConsoleRoute::Section => on!(section_page::page),
+        ConsoleRoute::Logs => on!(logs_page::page),
+        ConsoleRoute::Checks => on!(checks_page::page),
+        ConsoleRoute::LookAgain => on!(checks_page::look),
+        ConsoleRoute::Live => on!(live_stream::live),
+    }
+}
+
+async fn asset(Path((build, name)): Path<(String, String)>) -> Result<Response, Refusal> {
+    let file = (build == static_files::build()).then(|| static_files::file(&name)).flatten();
+    file.ok_or_else(|| Refusal::not_found("there is no such file"))
+}

@@ -1,0 +1,156 @@
+//! The live stream: what changes by itself, sent to whoever looks.
+//!
+//! * In: a page's name and parameters; the program, once a second.
+//! * Out: server-sent events: a piece's name and its markup, only where it changed; rows of the ledger, each once.
+//! * Never: a stream that outlives the program's end or 15 minutes; a question to anybody while nobody looks.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::console::ask::Ask;
+use crate::console::draw::Markup;
+use crate::console::fragments::pieces::Fragments;
+use crate::console::fragments::section_fragments::batch_row;
+use crate::console::page_view::{PageView, nav};
+use crate::console::pages::{overview_page, section_page};
+use crate::console::problem::Refusal;
+use crate::state::{DeliveryFilter, DeliveryRow};
+
+/// How often the program is looked at, where it runs here.
+const EVERY: Duration = Duration::from_secs(1);
+/// And where it runs elsewhere, which costs connections.
+const ELSEWHERE: Duration = Duration::from_secs(3);
+/// A stream ends by itself after so long; the page asks again.
+const MOST: Duration = Duration::from_secs(15 * 60);
+/// Rows of the ledger at once.
+const ROWS: u32 = 1000;
+
+/// One stream.
+struct Follower {
+    ask: Ask,
+    began: Instant,
+    /// What was sent last, by name.
+    sent: HashMap<&'static str, u64>,
+    /// The last write of the ledger that was sent; none where rows are not followed.
+    after: Option<i64>,
+    waiting: Vec<Event>,
+    over: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Opens the stream.
+pub(crate) async fn live(ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
+    let place = std::sync::Arc::clone(&ask.console.streams).try_acquire_owned();
+    let place = place.map_err(|_| Refusal::busy("16 pages follow the program already"))?;
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let after = resumed.or_else(|| ask.given("after").parse().ok());
+    let (began, sent) = (Instant::now(), HashMap::new());
+    let follower = Follower { ask, began, sent, after, waiting: Vec::new(), over: false, _place: place };
+    let alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
+    let mut answer = Sse::new(follower.events()).keep_alive(alive).into_response();
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    answer.headers_mut().insert(unbuffered, HeaderValue::from_static("no"));
+    Ok(answer)
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut follower| async move {
+            loop {
+                if !follower.waiting.is_empty() {
+                    let event = follower.waiting.remove(0);
+                    return Some((Ok(event), follower));
+                }
+                if follower.over {
+                    return None;
+                }
+                follower.look().await;
+            }
+        })
+    }
+
+    /// Waits for the next moment, and collects what changed.
+    async fn look(&mut self) {
+        let first = self.sent.is_empty();
+        let pause = if self.ask.console.program.is_here() { EVERY } else { ELSEWHERE };
+        let pause = if first { Duration::from_millis(50) } else { pause };
+        tokio::select! {
+            () = self.ask.console.stop.asked() => {
+                self.waiting.push(Event::default().event("bye").data("2"));
+                self.over = true;
+                return;
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+        if self.began.elapsed() > MOST {
+            self.over = true;
+            return;
+        }
+        match self.pieces().await {
+            Ok(pieces) => {
+                for (name, piece) in pieces.0 {
+                    self.send(name, &piece);
+                }
+            }
+            Err(refusal) => self.send("gone", &Markup(refusal.what)),
+        }
+        self.rows().await;
+        let clock = jiff::Timestamp::now().strftime("%H:%M:%S").to_string();
+        self.waiting.push(Event::default().event("clock").data(clock));
+    }
+
+    async fn pieces(&self) -> Result<Fragments, Refusal> {
+        let view = self.ask.console.view().await?;
+        let mut pieces = match self.ask.given("page") {
+            "overview" => overview_page::fragments(&self.ask, &view).await,
+            "section" => section_page::fragments(&self.ask, &view, self.ask.given("name")).await?,
+            _ => Fragments::default(),
+        };
+        pieces.add("nav", self.menu(&view));
+        Ok(pieces)
+    }
+
+    fn menu(&self, view: &PageView) -> Markup {
+        nav(view, self.ask.given("page"), self.ask.given("name"))
+    }
+
+    fn send(&mut self, name: &'static str, piece: &Markup) {
+        let mut hasher = DefaultHasher::new();
+        piece.0.hash(&mut hasher);
+        let hash = hasher.finish();
+        if self.sent.insert(name, hash) != Some(hash) {
+            self.waiting.push(Event::default().event(name).data(one_line(&piece.0)));
+        }
+    }
+
+    /// Rows of the ledger that were written since the last that was sent.
+    async fn rows(&mut self) {
+        let Some(after) = self.after else { return };
+        let filter = DeliveryFilter { changed_after: Some(after), ..section_page::ledger_filter(&self.ask) };
+        let Ok(store) = self.ask.console.store().await else { return };
+        let Ok(rows) = store.deliveries(&filter, ROWS).await else { return };
+        let words = self.ask.sees_rows();
+        for row in rows {
+            self.after = Some(row.changed);
+            self.waiting.push(event_of(&row, words));
+        }
+    }
+}
+
+fn event_of(row: &DeliveryRow, words: bool) -> Event {
+    let id = row.changed.to_string();
+    Event::default().event("batch").id(id).data(one_line(&batch_row(row, true, words).0))
+}
+
+/// A carriage return would end an event's field.
+fn one_line(text: &str) -> String {
+    text.replace('\r', " ")
+}

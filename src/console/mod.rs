@@ -1,0 +1,37 @@
+//! The console: what the commands show and do, as a web page.
+//!
+//! * In: requests of people who have a token or a link; the running instance's status and metrics, or what the state and
+//!   the server say where none runs here.
+//! * Out: pages, fragments that follow the program by server-sent events, and the documents of the commands as JSON.
+//! * Never: logic of its own: it asks `operations`, as the commands do. A secret in an answer; a change without a role that
+//!   may make it; anything that cannot be undone without a counted number that somebody typed.
+//!
+//! A request passes the guard (whose table of routes says what each needs), then a page in `pages`, which asks, and draws by
+//! a template. What changes by itself is a fragment, drawn in one place for the page and for the live stream.
+
+pub(crate) mod app;
+pub(crate) mod ask;
+pub(crate) mod bare_pages;
+pub(crate) mod charts;
+pub(crate) mod counters;
+pub(crate) mod drafts;
+pub(crate) mod draw;
+pub(crate) mod fragments;
+pub(crate) mod guard;
+pub(crate) mod handlers;
+pub(crate) mod history;
+pub(crate) mod live_stream;
+pub(crate) mod lock;
+pub(crate) mod page_view;
+pub(crate) mod pages;
+pub(crate) mod people;
+pub(crate) mod problem;
+pub(crate) mod program;
+pub(crate) mod routes;
+pub(crate) mod static_files;
+pub(crate) mod verdict;
+pub(crate) mod web_server;
+pub(crate) mod words;
+
+pub(crate) use crate::console::app::Console;
+pub(crate) use crate::console::program::Program;

@@ -1,0 +1,179 @@
+//! What a page is drawn from: the status, the counters and the figures at one moment, and the frame around every page.
+//!
+//! * In: the program, the history, the state.
+//! * Out: a [`PageView`]; a [`Shell`].
+//! * Never: the tenant, a password, or a secret's text.
+
+use std::sync::Arc;
+
+use askama::Template;
+use jiff::Timestamp;
+
+use crate::config::{self, Config, Source};
+use crate::console::app::Console;
+use crate::console::ask::Ask;
+use crate::console::counters::Counters;
+use crate::console::draw::Markup;
+use crate::console::history::Figure;
+use crate::console::lock::held;
+use crate::console::problem::Refusal;
+use crate::console::verdict::PageFigures;
+use crate::console::{draw, words};
+use crate::telemetry::status_document::{InstanceState, SectionStatus, Status};
+
+/// One moment.
+pub(crate) struct PageView {
+    pub status: Status,
+    pub config: Arc<Config>,
+    /// None where the program runs elsewhere.
+    pub counters: Option<Counters>,
+    pub figures: PageFigures,
+    pub now: Timestamp,
+}
+
+impl Console {
+    /// Takes a look.
+    pub(crate) async fn view(&self) -> Result<PageView, Refusal> {
+        let config = self.config();
+        let status = self.program.status(&config).await?;
+        let counters = self.program.counters().await;
+        let now = Timestamp::now();
+        let seconds = now.as_millisecond() as f64 / 1000.0;
+        let mut figures = PageFigures { state_for: Some(self.note_state(&status, seconds)), ..PageFigures::default() };
+        match &counters {
+            Some(counters) => {
+                let sum = |of: fn(&crate::console::counters::SectionCounters) -> f64| {
+                    counters.sections.values().map(of).sum::<f64>()
+                };
+                figures.quarantined = words::whole(sum(|section| section.quarantine_rows));
+                figures.unsettled = words::whole(sum(|section| section.unsettled));
+                figures.unaccounted = signed(sum(crate::console::counters::SectionCounters::unaccounted));
+            }
+            None => {
+                if let Ok(store) = self.store().await
+                    && let Ok(counts) = store.quarantine_counts().await
+                {
+                    figures.quarantined = counts.iter().map(|(_, rows)| rows).sum();
+                }
+            }
+        }
+        if status.state == InstanceState::Standby
+            && let Ok(store) = self.store().await
+            && let Ok(Some(instance)) = store.instance().await
+        {
+            figures.leader = instance.leader;
+        }
+        let last = |section: &SectionStatus| words::since(section.last_delivered_at.as_deref()?, now);
+        figures.quiet = status.sections.iter().filter_map(last).reduce(f64::min);
+        let history = held(&self.history);
+        figures.late = history.last_known(Figure::LateHalf);
+        figures.answer_p99 = history.last_known(Figure::Answer99);
+        drop(history);
+        Ok(PageView { status, config, counters, figures, now })
+    }
+
+    /// Seconds since the state is what it is.
+    fn note_state(&self, status: &Status, now: f64) -> f64 {
+        let word = status.state.as_str();
+        held(&self.history).state_since(word, now)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "counters are whole numbers far below this")]
+fn signed(number: f64) -> i64 {
+    number.round() as i64
+}
+
+impl PageView {
+    /// A section's counters.
+    pub(crate) fn own(&self, name: &str) -> Option<&crate::console::counters::SectionCounters> {
+        self.counters.as_ref()?.sections.get(name)
+    }
+
+    /// Rows of a section that are in quarantine now, as far as that is known.
+    pub(crate) fn quarantined(&self, section: &SectionStatus) -> u64 {
+        self.own(&section.name).map_or(section.rows_quarantined, |own| words::whole(own.quarantine_rows))
+    }
+}
+
+/// The frame around a page.
+pub(crate) struct Shell {
+    pub title: String,
+    pub theme: String,
+    pub build: &'static str,
+    /// What the live stream is asked for.
+    pub live: String,
+    pub place: String,
+    pub server: String,
+    pub slot: String,
+    pub nav: Markup,
+    pub person: String,
+    pub role: &'static str,
+    pub foot: String,
+    pub clock: String,
+    pub version: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "nav.html")]
+struct Nav<'a> {
+    at: &'a str,
+    name: &'a str,
+    sections: &'a [SectionStatus],
+    quarantined: String,
+}
+
+impl Nav<'_> {
+    /// Whether the page is there.
+    fn has(&self, page: &str) -> bool {
+        crate::console::routes::ConsoleRoute::ALL.iter().any(|route| route.path().trim_start_matches('/') == page)
+    }
+}
+
+/// The menu.
+pub(crate) fn nav(view: &PageView, at: &str, name: &str) -> Markup {
+    let nav = Nav { at, name, sections: &view.status.sections, quarantined: words::count(view.figures.quarantined) };
+    drawn(&nav)
+}
+
+/// Draws a template. What it writes to cannot fail, and it asks nothing.
+pub(crate) fn drawn(template: &impl Template) -> Markup {
+    Markup(template.render().unwrap_or_default())
+}
+
+impl Shell {
+    /// For a page named `title`, under `at` of the menu (and the section `name`), that follows by `live`.
+    pub(crate) fn new(ask: &Ask, view: &PageView, title: &str, at: &str, name: &str, live: &str) -> Shell {
+        let config = &view.config;
+        let listen = &ask.console.listen;
+        let plain = !ask.console.secure && !config::is_loopback(listen);
+        let state = view.status.instance.timeline.map_or_else(String::new, |timeline| format!("timeline {timeline}"));
+        Shell {
+            title: title.to_owned(),
+            theme: ask.theme.clone(),
+            build: crate::console::static_files::build(),
+            live: live.to_owned(),
+            place: place(&config.source),
+            server: state,
+            slot: config.source.slot.clone(),
+            nav: nav(view, at, name),
+            person: ask.person.name.clone(),
+            role: ask.person.role.as_str(),
+            foot: if plain { "This page is not encrypted.".to_owned() } else { String::new() },
+            clock: view.now.strftime("%H:%M:%S").to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// The database in words: `app @ db.internal:5432`. Never the connection URL, which may hold a password.
+fn place(source: &Source) -> String {
+    match (&source.host, &source.url) {
+        (Some(host), _) => {
+            let database = source.database.as_deref().unwrap_or("postgres");
+            format!("{database} @ {host}:{}", source.port.unwrap_or(5432))
+        }
+        (None, Some(_)) => "by its connection URL".to_owned(),
+        (None, None) => "by libpq's environment".to_owned(),
+    }
+}

@@ -1,0 +1,99 @@
+//! Logging in and out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::{ConnectInfo, Form, Query, State};
+use axum::http::header::{LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::console::app::Console;
+use crate::console::bare_pages;
+use crate::console::lock::held;
+use crate::console::people::Login;
+use crate::console::problem::{Refusal, cookie, theme, wants_json};
+
+type Given = HashMap<String, String>;
+
+/// `GET /login`
+pub(crate) async fn page(headers: HeaderMap, Query(given): Query<Given>) -> Html<String> {
+    Html(bare_pages::login(theme(&headers), "", local(given.get("next"))))
+}
+
+/// Where the login leads: a path of this console, and nowhere else.
+fn local(next: Option<&String>) -> &str {
+    let fine = |path: &&String| {
+        path.starts_with('/')
+            && !path.starts_with("//")
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    };
+    next.filter(fine).map_or("/", String::as_str)
+}
+
+/// `POST /session`
+pub(crate) async fn login(
+    State(console): State<Arc<Console>>,
+    peer: Option<Extension<ConnectInfo<std::net::SocketAddr>>>,
+    headers: HeaderMap,
+    Form(given): Form<Given>,
+) -> Result<Response, Refusal> {
+    let token = given.get("token").map(String::as_str).unwrap_or_default();
+    let outcome = held(&console.sessions).login(token, Instant::now());
+    let next = local(given.get("next"));
+    match outcome {
+        Login::In(id, person) => {
+            tracing::info!(name = person.name, role = person.role.as_str(), "somebody has logged in at the console");
+            let secure = if console.secure { "; Secure" } else { "" };
+            let set = format!("{}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=86400", console.cookie());
+            leads(next, &set)
+        }
+        Login::Later => Err(Refusal::busy("too many have tried to log in just now")),
+        Login::Wrong => {
+            let peer = peer.map(|Extension(ConnectInfo(peer))| peer.ip().to_string()).unwrap_or_default();
+            tracing::warn!(peer, "a login at the console has failed");
+            let wrong = "This is no token, or a link that was used or is too old.";
+            if wants_json(&headers) {
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, wrong, "ask for a new one"));
+            }
+            Ok((StatusCode::UNAUTHORIZED, Html(bare_pages::login(theme(&headers), wrong, next))).into_response())
+        }
+    }
+}
+
+/// `POST /session/end`
+pub(crate) async fn logout(State(console): State<Arc<Console>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let name = console.cookie();
+    if let Some(id) = cookie(&headers, &name) {
+        held(&console.sessions).logout(id);
+    }
+    leads("/login", &format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
+}
+
+fn leads(to: &str, cookie: &str) -> Result<Response, Refusal> {
+    let bad = |_| Refusal::new(StatusCode::BAD_REQUEST, "that is no address of this console", "log in at /login");
+    let to = HeaderValue::from_str(to).map_err(bad)?;
+    let cookie = HeaderValue::from_str(cookie).map_err(bad)?;
+    Ok((StatusCode::SEE_OTHER, [(LOCATION, to), (SET_COOKIE, cookie)]).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_leads_nowhere_else() {
+        for (given, leads) in [
+            ("/sections/logins", "/sections/logins"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(local(Some(&given.to_owned())), leads);
+        }
+        assert_eq!(local(None), "/");
+    }
+}

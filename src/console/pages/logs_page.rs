@@ -1,0 +1,281 @@
+//! Logs: the ledger, what people did, and the program's own lines.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::console::ask::Ask;
+use crate::console::draw::{self, Markup};
+use crate::console::fragments::overview_fragments::events_of;
+use crate::console::fragments::section_fragments::{Batches, batches_of};
+use crate::console::page_view::{PageView, Shell};
+use crate::console::pages::section_page::ledger_filter;
+use crate::console::problem::Refusal;
+use crate::model::Fault;
+use crate::operations::times;
+use crate::state::{DeliveryFilter, DeliveryRow, Outcome, Store};
+use crate::telemetry::log_ring;
+
+/// Rows on the page.
+const ROWS: u32 = 100;
+/// Rows that are looked through for a key, and rows of a file.
+const MANY: u32 = 5000;
+/// Levels of the program's log, from the gravest.
+const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+
+#[derive(Template)]
+#[template(path = "logs.html")]
+struct LogsPage {
+    shell: Shell,
+    tab: &'static str,
+    about: &'static str,
+    csv: String,
+    program: bool,
+    sections: Vec<String>,
+    outcomes: Vec<&'static str>,
+    section: String,
+    outcome: String,
+    since: String,
+    until: String,
+    key: String,
+    batches: Markup,
+    follow: String,
+    events: Markup,
+    levels: [&'static str; 5],
+    level: String,
+    text: String,
+    lines: Vec<String>,
+}
+
+/// `GET /logs`
+pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
+    match (ask.given("tab"), ask.given("format")) {
+        ("events", "csv") => return events_csv(&ask).await,
+        (_, "csv") => return batches_csv(&ask).await,
+        _ => {}
+    }
+    let tab = match ask.given("tab") {
+        "events" => "events",
+        // Row data may stand in a line.
+        "program" if ask.sees_rows() && ask.console.program.is_here() => "program",
+        _ => "batches",
+    };
+    let store = ask.console.store().await?;
+    if ask.json && tab == "events" {
+        return Ok(axum::Json(store.events(MANY).await.map_err(|error| error.fault())?).into_response());
+    }
+    let (rows, last) = if tab == "batches" { found(&ask, &store, ROWS).await? } else { (Vec::new(), 0) };
+    if ask.json {
+        let mut rows = rows;
+        rows.reverse();
+        return Ok(axum::Json(withheld(&ask, rows)).into_response());
+    }
+    let view = ask.console.view().await?;
+    Ok(Html(drawn(&ask, &view, &store, tab, &rows, last).await?).into_response())
+}
+
+async fn drawn(
+    ask: &Ask,
+    view: &PageView,
+    store: &Store,
+    tab: &'static str,
+    rows: &[DeliveryRow],
+    last: i64,
+) -> Result<String, Refusal> {
+    // What is bounded in time, or sought by a key, does not grow.
+    let follows = tab == "batches" && [ask.given("until"), ask.given("key")].iter().all(|given| given.is_empty());
+    let (section, outcome) = (ask.given("section"), ask.given("outcome"));
+    let live = match follows {
+        true => format!("page=logs&section={section}&outcome={outcome}&after={last}"),
+        false => "page=logs".to_owned(),
+    };
+    let events = match tab {
+        "events" => events_of(&store.events(ROWS).await.map_err(|error| error.fault())?),
+        _ => Markup::default(),
+    };
+    let level = if ask.given("level").is_empty() { "INFO" } else { ask.given("level") };
+    let lines = if tab == "program" { program_lines(level, ask.given("text")) } else { Vec::new() };
+    let page = LogsPage {
+        shell: Shell::new(ask, view, "Logs", "logs", "", &live),
+        tab,
+        about: match tab {
+            "events" => "What people asked of the program, and what came of it.",
+            "program" => "What the program says of itself; it goes to stderr, too.",
+            _ => "The ledger: each batch, and what Planhat answered. It lives in the state schema.",
+        },
+        csv: csv_link(ask, tab),
+        program: ask.sees_rows() && ask.console.program.is_here(),
+        sections: view.config.sections.iter().map(|section| section.name.to_string()).collect(),
+        outcomes: Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect(),
+        section: section.to_owned(),
+        outcome: outcome.to_owned(),
+        since: ask.given("since").to_owned(),
+        until: ask.given("until").to_owned(),
+        key: ask.given("key").to_owned(),
+        batches: batches_of(&Batches { rows, with_section: true, words: ask.sees_rows() }),
+        follow: if follows { "1".to_owned() } else { String::new() },
+        events,
+        levels: LEVELS,
+        level: level.to_owned(),
+        text: ask.given("text").to_owned(),
+        lines,
+    };
+    Ok(page.render().unwrap_or_default())
+}
+
+fn csv_link(ask: &Ask, tab: &str) -> String {
+    let kept: BTreeMap<&String, &String> = ask.query.iter().filter(|(name, _)| *name != "tab").collect();
+    let mut link = format!("/logs?format=csv&tab={tab}");
+    for (name, value) in kept {
+        link.push_str(&format!(
+            "&{name}={}",
+            askama::filters::urlencode(value).map(|text| text.to_string()).unwrap_or_default()
+        ));
+    }
+    link
+}
+
+/// The rows that the parameters mean, newest first; and the ledger's last write before they were read.
+async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<(Vec<DeliveryRow>, i64), Refusal> {
+    let time = |name: &str| {
+        let text = ask.given(name);
+        let wrong = |_| Refusal::from(Fault::usage(format!("{name}: {text:?} is no time"), times::TIMES));
+        if text.is_empty() { Ok(None) } else { times::time(text).map(Some).map_err(wrong) }
+    };
+    let filter = DeliveryFilter { since: time("since")?, until: time("until")?, ..ledger_filter(ask) };
+    let last = store.last_change().await.map_err(|error| error.fault())?;
+    let key = ask.given("key");
+    let read = if key.is_empty() { limit } else { MANY };
+    let mut rows = store.deliveries(&filter, read).await.map_err(|error| error.fault())?;
+    if !key.is_empty() {
+        rows.retain(|row| holds(row, key));
+        rows.truncate(limit as usize);
+    }
+    Ok((rows, last))
+}
+
+/// Whether a key lies between a batch's first and last; numbers are compared as numbers.
+fn holds(row: &DeliveryRow, key: &str) -> bool {
+    let plain = |text: &str| text.replace(',', "").parse::<i128>();
+    match (plain(&row.first_key), plain(&row.last_key), plain(key)) {
+        (Ok(first), Ok(last), Ok(key)) => (first.min(last)..=first.max(last)).contains(&key),
+        _ => row.first_key.as_str() <= key && key <= row.last_key.as_str(),
+    }
+}
+
+/// What Planhat said is row data.
+fn withheld(ask: &Ask, rows: Vec<DeliveryRow>) -> serde_json::Value {
+    let mut document = serde_json::json!(rows);
+    if !ask.sees_rows() {
+        for row in document.as_array_mut().into_iter().flatten() {
+            if row["error"] != "" {
+                row["error"] = serde_json::json!("");
+                row["withheld"] = serde_json::json!(true);
+            }
+        }
+    }
+    document
+}
+
+fn program_lines(level: &str, text: &str) -> Vec<String> {
+    let worst = LEVELS.iter().position(|known| *known == level).unwrap_or(LEVELS.len() - 1);
+    let shown = |line: &String| {
+        let own = LEVELS.iter().position(|known| line.contains(known)).unwrap_or(0);
+        own <= worst && (text.is_empty() || line.contains(text))
+    };
+    let mut lines: Vec<String> = log_ring::lines().into_iter().filter(shown).collect();
+    lines.reverse();
+    lines.truncate(500);
+    lines
+}
+
+async fn batches_csv(ask: &Ask) -> Result<Response, Refusal> {
+    let store = ask.console.store().await?;
+    let (rows, _) = found(ask, &store, MANY).await?;
+    let mut text = csv(&[
+        "id",
+        "section",
+        "phase",
+        "rows",
+        "bytes",
+        "first_key",
+        "last_key",
+        "outcome",
+        "http_status",
+        "attempts",
+        "started_at",
+        "finished_at",
+        "error",
+    ]);
+    for row in rows {
+        let (id, number, size, attempts) =
+            (row.id.to_string(), row.rows.to_string(), row.bytes.to_string(), row.attempts.to_string());
+        let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
+        let error = if ask.sees_rows() { row.error.as_str() } else { "" };
+        let end = row.finished_at.as_deref().unwrap_or_default();
+        text += &csv(&[
+            &id,
+            &row.section,
+            &row.phase,
+            &number,
+            &size,
+            &row.first_key,
+            &row.last_key,
+            &row.outcome,
+            &status,
+            &attempts,
+            &row.started_at,
+            end,
+            error,
+        ]);
+    }
+    Ok(download("batches.csv", text))
+}
+
+async fn events_csv(ask: &Ask) -> Result<Response, Refusal> {
+    let store = ask.console.store().await?;
+    let mut text = csv(&["id", "at", "actor", "action", "section", "args", "handled_at", "result"]);
+    for event in store.events(MANY).await.map_err(|error| error.fault())? {
+        let (id, args) = (event.id.to_string(), event.args.to_string());
+        let given = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+        text += &csv(&[
+            &id,
+            &event.at,
+            &event.actor,
+            &event.action,
+            &given(&event.section),
+            &args,
+            &given(&event.handled_at),
+            &given(&event.result),
+        ]);
+    }
+    Ok(download("events.csv", text))
+}
+
+/// One line, as RFC 4180 has it. What a spreadsheet would take for a formula begins with a quote.
+fn csv(fields: &[&str]) -> String {
+    let field = |text: &&str| {
+        let formula = text.starts_with(['=', '+', '-', '@', '\t']) && text.parse::<f64>().is_err();
+        let text = if formula { format!("'{text}") } else { (*text).to_owned() };
+        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    };
+    fields.iter().map(field).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+/// A file to keep.
+fn download(name: &str, text: String) -> Response {
+    let disposition = format!("attachment; filename=\"{name}\"");
+    ([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_csv_is_no_formula() {
+        assert_eq!(csv(&["-5", "=1+1", "a,\"b\""]), "-5,'=1+1,\"a,\"\"b\"\"\"\r\n");
+    }
+}

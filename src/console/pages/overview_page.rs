@@ -1,0 +1,46 @@
+//! The Overview: one sentence, four answers, the sections, plots, and what people did.
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::console::ask::Ask;
+use crate::console::draw;
+use crate::console::draw::Markup;
+use crate::console::fragments::overview_fragments::overview;
+use crate::console::fragments::pieces::Fragments;
+use crate::console::lock::held;
+use crate::console::page_view::{PageView, Shell};
+use crate::console::problem::Refusal;
+
+/// Events on the page.
+const EVENTS: u32 = 8;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    shell: Shell,
+    f: Fragments,
+    acts: Markup,
+}
+
+/// `GET /`
+pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
+    let view = ask.console.view().await?;
+    if ask.json {
+        return Ok(axum::Json(view.status).into_response());
+    }
+    let live = format!("page=overview&span={}", ask.span().as_str());
+    let shell = Shell::new(&ask, &view, "Overview", "overview", "", &live);
+    let f = fragments(&ask, &view).await;
+    Ok(Html(OverviewPage { shell, f, acts: Markup::default() }.render().unwrap_or_default()).into_response())
+}
+
+/// The page's pieces now.
+pub(crate) async fn fragments(ask: &Ask, view: &PageView) -> Fragments {
+    let events = match ask.console.store().await {
+        Ok(store) => store.events(EVENTS).await.unwrap_or_default(),
+        // The verdict says what is away.
+        Err(_) => Vec::new(),
+    };
+    overview(view, &held(&ask.console.history), ask.span(), &events)
+}

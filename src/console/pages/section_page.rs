@@ -1,0 +1,139 @@
+//! A section: its arrow, how far it is, its last batches, its mapping.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::config::{Constant, Field, Flush, InDoubt, Section, Start, Sync};
+use crate::console::ask::Ask;
+use crate::console::draw::{self, Markup};
+use crate::console::fragments::pieces::Fragments;
+use crate::console::fragments::section_fragments::{Batches, section};
+use crate::console::lock::held;
+use crate::console::page_view::{PageView, Shell};
+use crate::console::problem::Refusal;
+use crate::console::words::{self, bytes, count};
+use crate::model::SectionName;
+use crate::state::{DeliveryFilter, Outcome};
+use crate::telemetry::status_document::SectionStatus;
+
+/// Batches on the page.
+const BATCHES: u32 = 20;
+
+#[derive(Template)]
+#[template(path = "section.html")]
+struct SectionPage<'a> {
+    shell: Shell,
+    f: Fragments,
+    name: &'a str,
+    acts: Markup,
+    tabs: Markup,
+    mapping_act: Markup,
+    fields: Vec<(String, String, String)>,
+    settings: Vec<(&'static str, String)>,
+    line: String,
+}
+
+/// `GET /sections/NAME`
+pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let view = ask.console.view().await?;
+    let (own, status) = find(&view, &name)?;
+    if ask.json {
+        return Ok(axum::Json(status).into_response());
+    }
+    let live = format!("page=section&name={name}&span={}", ask.span().as_str());
+    let page = SectionPage {
+        shell: Shell::new(&ask, &view, &name, "section", &name, &live),
+        f: fragments(&ask, &view, &name).await?,
+        name: &name,
+        acts: Markup::default(),
+        tabs: Markup::default(),
+        mapping_act: Markup::default(),
+        fields: fields(&own.fields, ""),
+        settings: settings(own),
+        line: ask.console.path.file_name().map(|name| format!("in {}", name.to_string_lossy())).unwrap_or_default(),
+    };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// A section of the configuration, with its part of the status.
+pub(crate) fn find<'a>(view: &'a PageView, name: &str) -> Result<(&'a Section, &'a SectionStatus), Refusal> {
+    let own = view.config.sections.iter().find(|section| section.name.as_str() == name);
+    let status = view.status.sections.iter().find(|section| section.name == name);
+    own.zip(status).ok_or_else(|| Refusal::not_found(format!("there is no section {name}")))
+}
+
+/// The page's pieces now.
+pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<Fragments, Refusal> {
+    let (own, status) = find(view, name)?;
+    let filter = DeliveryFilter { section: Some(SectionName::from(name)), ..DeliveryFilter::default() };
+    let rows = match ask.console.store().await {
+        Ok(store) => store.deliveries(&filter, BATCHES).await.unwrap_or_default(),
+        // The verdict of the Overview says what is away.
+        Err(_) => Vec::new(),
+    };
+    let batches = Batches { rows: &rows, with_section: false, words: ask.sees_rows() };
+    Ok(section(view, &held(&ask.console.history), own, status, ask.span(), &batches))
+}
+
+/// Which rows of the ledger the parameters mean. What cannot be read is left out.
+pub(crate) fn ledger_filter(ask: &Ask) -> DeliveryFilter {
+    let named = Some(ask.given("section")).filter(|name| !name.is_empty());
+    DeliveryFilter {
+        section: named.map(SectionName::from),
+        outcomes: Outcome::parse(ask.given("outcome")).into_iter().collect(),
+        ..DeliveryFilter::default()
+    }
+}
+
+/// The fields in words: name, source, note.
+pub(crate) fn fields(fields: &[(String, Field)], within: &str) -> Vec<(String, String, String)> {
+    let mut lines = Vec::new();
+    for (name, field) in fields {
+        let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
+        match field {
+            Field::Column { column, default } => {
+                let note = default.as_ref().map(|default| format!("else {}", constant(default))).unwrap_or_default();
+                lines.push((path, column.clone(), note));
+            }
+            Field::Constant(value) => lines.push((path, constant(value), "constant".to_owned())),
+            Field::Object(members) => lines.extend(self::fields(members, &path)),
+        }
+    }
+    lines
+}
+
+fn constant(value: &Constant) -> String {
+    match value {
+        Constant::Bool(value) => value.to_string(),
+        Constant::Number(digits) => digits.clone(),
+        Constant::Text(text) => format!("“{text}”"),
+    }
+}
+
+fn settings(own: &Section) -> Vec<(&'static str, String)> {
+    let start = match &own.start {
+        Start::Backfill => "every row there is (backfill)".to_owned(),
+        Start::Now => "new rows only".to_owned(),
+        Start::AfterKey(key) => format!("rows behind the key {key}"),
+    };
+    let goes = match &own.flush {
+        Flush::Every(time) => format!("when full, or {} after its first row", words::time(time.as_secs_f64())),
+        Flush::DailyAt(time, zone) => {
+            format!("once a day at {time} in {}", zone.iana_name().unwrap_or("UTC"))
+        }
+    };
+    let batch = format!("at most {} rows, {}", count(own.batch.rows.into()), bytes(own.batch.bytes));
+    let doubt = match own.in_doubt {
+        InDoubt::Resend => "sent again: may count twice, never lost",
+        InDoubt::Hold => "held in quarantine for a person",
+    };
+    let sync = if own.sync == Sync::Receive { "receive" } else { "off" };
+    vec![
+        ("Sync", sync.to_owned()),
+        ("Starts with", start),
+        ("A batch", batch),
+        ("Goes", goes),
+        ("In doubt", doubt.to_owned()),
+    ]
+}

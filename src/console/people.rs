@@ -1,0 +1,270 @@
+//! Who is there: tokens of the configuration, one-time links, and the sessions that a browser's cookie names.
+//!
+//! * In: tokens, links, cookies, and the time.
+//! * Out: a [`Person`], or none.
+//! * Never: a token or a session's id kept as it is (only its digest is); a comparison that ends early.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Role;
+
+/// A session ends after so long without a request.
+const IDLE: Duration = Duration::from_secs(8 * 3600);
+/// And after so long at all.
+const MOST: Duration = Duration::from_secs(24 * 3600);
+/// A link is good for so long.
+const LINK: Duration = Duration::from_secs(600);
+/// Sessions at once; the one that is idle longest makes room.
+const SESSIONS: usize = 256;
+/// Failed logins a second, in all.
+const FAILURES: u32 = 5;
+
+/// Somebody who may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Person {
+    /// As it is recorded.
+    pub name: String,
+    pub role: Role,
+}
+
+/// A token of the configuration, by its digest.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub person: Person,
+    pub sha256: [u8; 32],
+}
+
+#[derive(Debug)]
+struct BrowserSession {
+    person: Person,
+    began: Instant,
+    last: Instant,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    tokens: Vec<Token>,
+    /// Links that were not used yet: digest, and when it was made.
+    links: Vec<([u8; 32], Instant)>,
+    open: HashMap<[u8; 32], BrowserSession>,
+    failures: Option<(Instant, u32)>,
+}
+
+/// What came of a login.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// The cookie's value, and who that is.
+    In(String, Person),
+    Wrong,
+    /// Too many have failed in this second.
+    Later,
+}
+
+impl Sessions {
+    pub(crate) fn new(tokens: Vec<Token>) -> Sessions {
+        Sessions { tokens, ..Sessions::default() }
+    }
+
+    /// Makes a link's key: good once, for ten minutes.
+    pub(crate) fn link(&mut self, now: Instant) -> Option<String> {
+        let key = secret()?;
+        self.links.retain(|(_, made)| now.saturating_duration_since(*made) < LINK);
+        self.links.push((digest(&key), now));
+        Some(key)
+    }
+
+    /// Whose token this is.
+    pub(crate) fn bearer(&self, token: &str) -> Option<Person> {
+        let given = digest(token.trim());
+        // All entries, always: the time tells nothing.
+        self.tokens.iter().fold(
+            None,
+            |found, known| {
+                if same(&known.sha256, &given) { Some(known.person.clone()) } else { found }
+            },
+        )
+    }
+
+    /// Opens a session for a token, or for a link's key.
+    pub(crate) fn login(&mut self, given: &str, now: Instant) -> Login {
+        if let Some((second, failed)) = self.failures
+            && now.saturating_duration_since(second) < Duration::from_secs(1)
+            && failed >= FAILURES
+        {
+            return Login::Later;
+        }
+        let person = self.bearer(given).or_else(|| self.by_link(given, now));
+        let (Some(person), Some(id)) = (person, secret()) else {
+            let fresh = self.failures.is_none_or(|(second, _)| now.saturating_duration_since(second).as_secs() >= 1);
+            self.failures = Some(if fresh { (now, 1) } else { self.failures.map_or((now, 1), |(at, n)| (at, n + 1)) });
+            return Login::Wrong;
+        };
+        self.forget(now);
+        self.open.insert(digest(&id), BrowserSession { person: person.clone(), began: now, last: now });
+        Login::In(id, person)
+    }
+
+    fn by_link(&mut self, given: &str, now: Instant) -> Option<Person> {
+        let given = digest(given.trim());
+        let at = self.links.iter().position(|(known, _)| same(known, &given))?;
+        let (_, made) = self.links.remove(at);
+        let name = "local".to_owned();
+        (now.saturating_duration_since(made) < LINK).then_some(Person { name, role: Role::Operator })
+    }
+
+    /// Who holds this cookie.
+    pub(crate) fn of_cookie(&mut self, id: &str, now: Instant) -> Option<Person> {
+        let session = self.open.get_mut(&digest(id))?;
+        let over =
+            now.saturating_duration_since(session.last) >= IDLE || now.saturating_duration_since(session.began) >= MOST;
+        if over {
+            self.open.remove(&digest(id));
+            return None;
+        }
+        session.last = now;
+        Some(session.person.clone())
+    }
+
+    /// Ends a session.
+    pub(crate) fn logout(&mut self, id: &str) {
+        self.open.remove(&digest(id));
+    }
+
+    /// Ends sessions that are over, and the one that is idle longest where there are too many.
+    fn forget(&mut self, now: Instant) {
+        self.open.retain(|_, session| now.saturating_duration_since(session.last) < IDLE);
+        if self.open.len() >= SESSIONS
+            && let Some(id) = self.open.iter().min_by_key(|(_, session)| session.last).map(|(id, _)| *id)
+        {
+            self.open.remove(&id);
+        }
+    }
+}
+
+/// 256 random bits as text; none where the system gives none.
+pub(crate) fn secret() -> Option<String> {
+    let mut bytes = [0_u8; 32];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(hex(&bytes))
+}
+
+/// A new token, in the form that scanners of secrets find.
+pub(crate) fn new_token() -> Option<String> {
+    secret().map(|secret| format!("pg2planhat_{secret}"))
+}
+
+/// The digest of a text.
+pub(crate) fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// 32 bytes from their text.
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Compares in constant time.
+fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions() -> Sessions {
+        let token =
+            |name: &str, role, text| Token { person: Person { name: name.to_owned(), role }, sha256: digest(text) };
+        Sessions::new(vec![token("maria", Role::Operator, "one"), token("support", Role::Viewer, "two")])
+    }
+
+    fn opened(sessions: &mut Sessions, given: &str, now: Instant) -> String {
+        match sessions.login(given, now) {
+            Login::In(id, _) => id,
+            Login::Wrong | Login::Later => panic!("{given} opens nothing"),
+        }
+    }
+
+    #[test]
+    fn a_token_opens_a_session_of_its_role() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let id = opened(&mut sessions, " two\n", now);
+        assert_eq!(sessions.of_cookie(&id, now).unwrap(), Person { name: "support".into(), role: Role::Viewer });
+        assert_eq!(sessions.bearer("one").unwrap().role, Role::Operator);
+        assert_eq!(sessions.bearer("three"), None);
+        sessions.logout(&id);
+        assert_eq!(sessions.of_cookie(&id, now), None);
+    }
+
+    #[test]
+    fn a_session_ends_when_idle_and_after_a_day() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let id = opened(&mut sessions, "one", now);
+        assert_eq!(sessions.of_cookie(&id, now + IDLE), None);
+        let id = opened(&mut sessions, "one", now);
+        let mut at = now;
+        while at < now + MOST - Duration::from_secs(3600) {
+            at += Duration::from_secs(3600);
+            assert!(sessions.of_cookie(&id, at).is_some());
+        }
+        assert_eq!(sessions.of_cookie(&id, now + MOST), None);
+    }
+
+    #[test]
+    fn a_link_is_good_once_and_for_ten_minutes() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let key = sessions.link(now).unwrap();
+        opened(&mut sessions, &key, now);
+        assert_eq!(sessions.login(&key, now), Login::Wrong);
+        let late = sessions.link(now).unwrap();
+        assert_eq!(sessions.login(&late, now + LINK), Login::Wrong);
+    }
+
+    #[test]
+    fn failures_are_bounded_in_all() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        for _ in 0..FAILURES {
+            assert_eq!(sessions.login("wrong", now), Login::Wrong);
+        }
+        assert_eq!(sessions.login("one", now), Login::Later);
+        opened(&mut sessions, "one", now + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn there_are_never_more_than_so_many() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let first = opened(&mut sessions, "one", now);
+        for _ in 0..SESSIONS {
+            opened(&mut sessions, "one", now + Duration::from_secs(1));
+        }
+        assert!(sessions.open.len() <= SESSIONS);
+        assert_eq!(sessions.of_cookie(&first, now + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn secrets_differ_and_digests_read_back() {
+        assert_ne!(secret(), secret());
+        assert!(new_token().unwrap().starts_with("pg2planhat_"));
+        assert_eq!(unhex(&hex(&digest("x"))), Some(digest("x")));
+        assert_eq!(unhex("00"), None);
+        assert_eq!(unhex(&"g".repeat(64)), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! Every address of the console, and what it asks of who comes: one table, which the router and the guard both read.
+//!
+//! * In: nothing.
+//! * Out: [`ConsoleRoute`]s. One without a line here, or without a handler in `pages`, does not compile.
+//! * Never: a change by GET; an address that two routes share.
+
+use axum::http::Method;
+
+use crate::config::Role;
+
+/// What a route asks of who comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing: the login, and the files of the page.
+    Anybody,
+    /// A session, or a token, of this role at least.
+    Of(Role),
+}
+
+macro_rules! routes {
+    ($( $route:ident = $method:ident $path:literal $access:ident, )+) => {
+        /// An address.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum ConsoleRoute { $( $route, )+ }
+
+        impl ConsoleRoute {
+            /// All of them.
+            pub(crate) const ALL: &[ConsoleRoute] = &[ $( ConsoleRoute::$route, )+ ];
+
+            /// The one method that it takes (and HEAD, where that is GET).
+            pub(crate) fn method(self) -> Method {
+                match self { $( ConsoleRoute::$route => Method::$method, )+ }
+            }
+
+            pub(crate) fn path(self) -> &'static str {
+                match self { $( ConsoleRoute::$route => $path, )+ }
+            }
+
+            pub(crate) fn access(self) -> Access {
+                match self { $( ConsoleRoute::$route => $access, )+ }
+            }
+        }
+    };
+}
+
+const ANYBODY: Access = Access::Anybody;
+const VIEWER: Access = Access::Of(Role::Viewer);
+const OPERATOR: Access = Access::Of(Role::Operator);
+
+routes! {
+    Asset = GET "/assets/{build}/{name}" ANYBODY,
+    LoginPage = GET "/login" ANYBODY,
+    Login = POST "/session" ANYBODY,
+    Logout = POST "/session/end" VIEWER,
+    Overview = GET "/" VIEWER,
+    Section = GET "/sections/{name}" VIEWER,
+    Logs = GET "/logs" VIEWER,
+    Checks = GET "/checks" VIEWER,
+    LookAgain = POST "/checks" OPERATOR,
+    Live = GET "/live" VIEWER,
+}
+
+impl ConsoleRoute {
+    /// Whether its answer goes on for as long as somebody listens.
+    pub(crate) fn is_stream(self) -> bool {
+        self == ConsoleRoute::Live
+    }
+}
+
+/// The table as words: method, path, who may ask.
+pub(crate) fn table() -> Vec<(String, &'static str, &'static str)> {
+    let word = |route: ConsoleRoute| match route.access() {
+        Access::Anybody => "anybody",
+        Access::Of(role) => role.as_str(),
+    };
+    ConsoleRoute::ALL.iter().map(|route| (route.method().to_string(), route.path(), word(*route))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_needs_an_operator_and_is_no_get() {
+        for route in ConsoleRoute::ALL {
+            let session = matches!(route, ConsoleRoute::Login | ConsoleRoute::Logout);
+            let changes = route.method() != Method::GET;
+            assert_eq!(changes && !session, route.access() == OPERATOR && changes, "{route:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_login_and_the_files_are_open() {
+        let open: Vec<&ConsoleRoute> = ConsoleRoute::ALL.iter().filter(|route| route.access() == ANYBODY).collect();
+        assert_eq!(open, [&ConsoleRoute::Asset, &ConsoleRoute::LoginPage, &ConsoleRoute::Login]);
+    }
+}

@@ -1,0 +1,316 @@
+// @ts-check
+// What lives in the page: pieces that follow the program, ages that tick, copies, keys, dialogs. Everything else works
+// without it. Markup that the server sends is parsed and adopted: scripts in it do not run.
+
+/** @template {Element} T @param {string} selector @param {ParentNode} [root] @returns {T | null} */
+const one = (selector, root = document) => /** @type {any} */ (root.querySelector(selector));
+/** @param {string} selector @param {ParentNode} [root] @returns {HTMLElement[]} */
+const all = (selector, root = document) => /** @type {any} */ ([...root.querySelectorAll(selector)]);
+
+/** @param {string} html @returns {Node[]} */
+function parsed(html) {
+  const table = html.trimStart().startsWith("<tr");
+  const text = table ? `<table><tbody>${html}</tbody></table>` : html;
+  const body = new DOMParser().parseFromString(text, "text/html").body;
+  const nodes = [...(table ? /** @type {Element} */ (body.querySelector("tbody")) : body).childNodes];
+  return nodes.map((node) => document.importNode(node, true));
+}
+
+// ── Times ────────────────────────────────────────────────────────────────────────────────────────────────────────
+/** @param {number} s */
+function spoken(s) {
+  if (s < 9.95) return `${Math.max(s, 0).toFixed(1)} s`;
+  if (s < 119.5) return `${s.toFixed(0)} s`;
+  if (s < 3570) return `${(s / 60).toFixed(0)} min`;
+  if (s < 172800) {
+    const minutes = Math.round(s / 60);
+    return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
+  }
+  return `${(s / 86400).toFixed(0)} days`;
+}
+
+/** The server's clock less this one's, in milliseconds. */
+let ahead = 0;
+
+function tick() {
+  for (const time of all("time[data-age]")) {
+    const at = Date.parse(time.getAttribute("datetime") ?? "");
+    if (!Number.isNaN(at)) time.textContent = `${spoken((Date.now() + ahead - at) / 1000)} ago`;
+  }
+}
+
+/** @param {ParentNode} [root] */
+function localTimes(root = document) {
+  for (const time of all("time[datetime]", root)) {
+    const at = new Date(time.getAttribute("datetime") ?? "");
+    if (!Number.isNaN(at.getTime())) time.title = `${at.toLocaleString()} here`;
+  }
+}
+
+// ── Pieces ───────────────────────────────────────────────────────────────────────────────────────────────────────
+/** @param {string} text */
+function say(text) {
+  const said = one("#said");
+  if (said) said.textContent = text;
+}
+
+/** @param {HTMLElement} place @param {string} html */
+function put(place, html) {
+  const active = document.activeElement;
+  const held = active && place.contains(active) ? active.getAttribute("href") ?? active.id : null;
+  const scrolled = all(".scroll", place).map((box) => box.scrollLeft);
+  const open = all("details[open]", place).map((box) => box.closest("tr")?.id ?? box.parentElement?.id ?? "");
+  const plots = all("details.as-table", place).map((box) => box.hasAttribute("open"));
+  place.replaceChildren(...parsed(html));
+  all(".scroll", place).forEach((box, at) => (box.scrollLeft = scrolled[at] ?? 0));
+  for (const id of open) if (id) one(`#${CSS.escape(id)} details`, place)?.setAttribute("open", "");
+  all("details.as-table", place).forEach((box, at) => plots[at] && box.setAttribute("open", ""));
+  if (held) /** @type {HTMLElement | undefined} */ (all("a[href], button", place).find((e) => (e.getAttribute("href") ?? e.id) === held))?.focus();
+  localTimes(place);
+  unhide(place);
+}
+
+let lost = 0;
+let verdictClass = one("[data-live=verdict] [data-class]")?.getAttribute("data-class");
+
+/** @param {string} name @param {string} html */
+function piece(name, html) {
+  const place = /** @type {HTMLElement | null} */ (one(`[data-live="${name}"]`));
+  if (!place) return;
+  if (holds(place)) return;
+  put(place, html);
+  if (name === "verdict") {
+    const now = one("[data-class]", place)?.getAttribute("data-class");
+    // Its seconds change all the time; it is said again when it is another sentence.
+    if (now !== verdictClass) say(one("h1", place)?.textContent ?? "");
+    verdictClass = now;
+  }
+}
+
+/** Whether a person is in the middle of something there. @param {HTMLElement} place */
+const holds = (place) => {
+  const selected = getSelection();
+  return Boolean(selected && !selected.isCollapsed && selected.anchorNode && place.contains(selected.anchorNode));
+};
+
+/** @param {string} text */
+function link(text) {
+  const place = one("#link");
+  if (place) place.textContent = text;
+}
+
+function goneAway() {
+  link("lost, as of");
+  document.body.dataset.lost = "1";
+  const [template, place] = [one("#lost"), one("[data-live=verdict]")];
+  if (template instanceof HTMLTemplateElement && place) {
+    place.replaceChildren(document.importNode(template.content, true));
+    verdictClass = "lost";
+  }
+  say("The console has lost the program. What follows may be old.");
+}
+
+// ── The stream ───────────────────────────────────────────────────────────────────────────────────────────────────
+/** @type {EventSource | null} */
+let stream = null;
+let after = "";
+
+function follow() {
+  const page = document.body.dataset.page;
+  if (!page || stream || document.hidden) return;
+  const query = after ? page.replace(/after=\d+/, `after=${after}`) : page;
+  const own = (stream = new EventSource(`/live?${query}`));
+  own.onopen = () => {
+    clearTimeout(lost);
+    lost = 0;
+  };
+  own.onerror = () => {
+    if (!lost) lost = setTimeout(goneAway, 3000);
+    if (own.readyState === EventSource.CLOSED) {
+      stream = null;
+      setTimeout(follow, 2000);
+    }
+  };
+  own.addEventListener("bye", () => {
+    own.close();
+    stream = null;
+    if (!lost) lost = setTimeout(goneAway, 3000);
+    setTimeout(follow, 2000);
+  });
+  own.addEventListener("clock", (event) => {
+    clearTimeout(lost);
+    lost = 0;
+    delete document.body.dataset.lost;
+    const clock = one("#clock");
+    if (clock) clock.textContent = event.data;
+    const today = new Date(Date.now()).toISOString().slice(0, 11);
+    const off = Date.parse(`${today}${event.data}Z`) - Date.now();
+    if (Math.abs(off) < 43200000) ahead = Math.abs(off) < 2000 ? 0 : off;
+    link("live");
+    tick();
+  });
+  own.addEventListener("gone", () => goneAway());
+  own.addEventListener("batch", (event) => {
+    after = event.lastEventId;
+    batch(event.data);
+  });
+  const names = new Set(all("[data-live]").map((place) => place.dataset.live ?? ""));
+  for (const name of names) own.addEventListener(name, (event) => piece(name, event.data));
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+  } else follow();
+});
+
+// ── Logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+/** @type {string[]} */
+let held = [];
+let following = true;
+/** Rows in the page at most. */
+const MOST = 500;
+
+/** @param {string} html */
+function batch(html) {
+  if (!one("[data-follow='1']")) return;
+  if (!following || scrollY > 120) {
+    held.push(html);
+    if (held.length > 2000) held.shift();
+    const news = one("#news");
+    const number = new Set(held.map((row) => row.slice(0, row.indexOf(">")).match(/id="b\d+"/)?.[0])).size;
+    if (news) news.textContent = `${number} new ${following ? "since you scrolled" : "while following rests"}`;
+    return;
+  }
+  row(html);
+}
+
+/** @param {string} html */
+function row(html) {
+  let body = one("[data-batches] tbody");
+  if (!body) {
+    // The first row of an empty page brings its table.
+    location.reload();
+    return;
+  }
+  const fresh = parsed(html).find((node) => node instanceof HTMLTableRowElement);
+  if (!(fresh instanceof HTMLTableRowElement)) return;
+  const known = one(`#${CSS.escape(fresh.id)}`);
+  if (known) known.replaceWith(fresh);
+  else body.prepend(fresh);
+  localTimes(fresh);
+  while (body.childElementCount > MOST) body.lastElementChild?.remove();
+}
+
+function catchUp() {
+  const rows = held;
+  held = [];
+  for (const html of rows) row(html);
+  const news = one("#news");
+  if (news) news.textContent = "";
+}
+
+addEventListener("scroll", () => {
+  if (following && scrollY <= 120 && held.length) catchUp();
+}, { passive: true });
+
+one("#follow")?.addEventListener("click", (event) => {
+  const button = /** @type {HTMLElement} */ (event.currentTarget);
+  following = !following;
+  button.setAttribute("aria-pressed", String(following));
+  const word = one("span", button);
+  if (word) word.textContent = following ? "Pause following" : "Follow again";
+  if (following) catchUp();
+});
+
+// ── Copies, choices, dialogs ─────────────────────────────────────────────────────────────────────────────────────
+/** What needs this script is hidden without it. @param {ParentNode} [root] */
+function unhide(root = document) {
+  for (const button of all("button[data-copy], #follow, #theme, #keys", root)) button.hidden = false;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
+  if (!button) return;
+  const from = one(button.getAttribute("data-copy") ?? "");
+  const text = from instanceof HTMLTextAreaElement ? from.value : from?.textContent ?? "";
+  await navigator.clipboard.writeText(text);
+  const word = one("span", button) ?? button;
+  const was = word.textContent;
+  word.textContent = "Copied";
+  say("Copied");
+  setTimeout(() => (word.textContent = was), 1500);
+});
+
+// ── Theme and keys ───────────────────────────────────────────────────────────────────────────────────────────────
+const THEMES = ["", "light", "dark"];
+one("#theme")?.addEventListener("click", () => {
+  const now = document.documentElement.dataset.theme ?? "";
+  const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+  if (next) document.documentElement.dataset.theme = next;
+  else delete document.documentElement.dataset.theme;
+  document.cookie = `pg2planhat_theme=${next}; path=/; SameSite=Strict; max-age=${next ? 31536000 : 0}`;
+  say(next ? `Theme: ${next}` : "Theme: the system's");
+});
+
+const GO = { o: "/", l: "/logs", q: "/quarantine", c: "/checks" };
+let keysAreOn = localStorage.getItem("pg2planhat_keys") !== "off";
+let wentG = 0;
+
+/** @type {HTMLDialogElement | null} */
+let help = null;
+function showKeys() {
+  help?.remove();
+  help = document.createElement("dialog");
+  help.setAttribute("aria-labelledby", "keys-h");
+  const on = keysAreOn ? "Turn the keys off" : "Turn the keys on";
+  help.append(...parsed(`<div class="dlg__body"><h2 id="keys-h">Keys</h2><dl class="kv"><dt><kbd>g</kbd> <kbd>o</kbd></dt><dd>Overview</dd>
+    <dt><kbd>g</kbd> <kbd>l</kbd></dt><dd>Logs</dd><dt><kbd>g</kbd> <kbd>q</kbd></dt><dd>Quarantine</dd><dt><kbd>g</kbd> <kbd>c</kbd></dt><dd>Checks</dd>
+    <dt><kbd>/</kbd></dt><dd>to the filter</dd><dt><kbd>?</kbd></dt><dd>this list</dd></dl></div>
+    <form method="dialog" class="dlg__foot"><button class="btn" value="switch">${on}</button><button class="btn btn--main" value="close">Close</button></form>`));
+  const own = help;
+  own.addEventListener("close", () => {
+    if (own.returnValue === "switch") {
+      keysAreOn = !keysAreOn;
+      localStorage.setItem("pg2planhat_keys", keysAreOn ? "on" : "off");
+    }
+    own.remove();
+  });
+  document.body.append(own);
+  own.showModal();
+}
+one("#keys")?.addEventListener("click", showKeys);
+
+addEventListener("keydown", (event) => {
+  const typing = event.target instanceof Element && event.target.closest("input, select, textarea, dialog");
+  if (!keysAreOn || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key;
+  if (Date.now() - wentG < 1200 && key in GO) {
+    wentG = 0;
+    location.assign(GO[/** @type {keyof typeof GO} */ (key)]);
+  } else if (key === "g") wentG = Date.now();
+  else if (key === "?") showKeys();
+  else if (key === "/") {
+    event.preventDefault();
+    /** @type {HTMLElement | null} */ (one(".filters input:not([type=hidden]), .filters select"))?.focus();
+  }
+});
+
+// ── The start ────────────────────────────────────────────────────────────────────────────────────────────────────
+const login = one("#login");
+const key = location.hash.match(/^#k=([0-9a-f]{64})$/)?.[1];
+if (login instanceof HTMLFormElement && key) {
+  // The key is for one use: it stays in no history.
+  history.replaceState(null, "", location.pathname);
+  const token = one("#token");
+  if (token instanceof HTMLInputElement) token.value = key;
+  login.requestSubmit();
+}
+const retry = one("#retry");
+if (retry instanceof HTMLAnchorElement) retry.href = location.href;
+unhide();
+localTimes();
+tick();
+setInterval(tick, 1000);
+follow();

@@ -1,0 +1,399 @@
+//! One sentence that says whether all is well.
+//!
+//! * In: the status document, some figures, and whether the page still hears the program.
+//! * Out: the sentence, its second line, its colour, and where to go.
+//! * Never: two worries in one sentence: the worst one is said, the others stand below it on the page.
+
+use crate::console::words::{bytes, count, plural, time};
+use crate::telemetry::status_document::{InstanceState, Reason, SectionState, SectionStatus, Status};
+
+/// What the verdict's colour says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Flow,
+    Warn,
+    Stop,
+}
+
+impl Tone {
+    /// The class of it.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Tone::Flow => "is-flow",
+            Tone::Warn => "is-warn",
+            Tone::Stop => "is-stop",
+        }
+    }
+
+    /// The shape that goes with the colour.
+    pub(crate) fn icon(self) -> &'static str {
+        match self {
+            Tone::Flow => "ok",
+            Tone::Warn => "warn",
+            Tone::Stop => "stop",
+        }
+    }
+}
+
+/// Whether the page hears the program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PageLink {
+    Live,
+    /// Nothing comes any more.
+    Lost,
+}
+
+/// PageFigures that the status document does not have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PageFigures {
+    /// How late the newest rows were, in seconds.
+    pub late: Option<f64>,
+    /// How long Planhat takes to answer, for all but one of a hundred requests.
+    pub answer_p99: Option<f64>,
+    /// Rows in quarantine now.
+    pub quarantined: u64,
+    /// Rows read less rows settled and under way: 0 where the row accounting is exact.
+    pub unaccounted: i64,
+    /// Seconds since rows were last received.
+    pub quiet: Option<f64>,
+    /// Seconds since the state changed.
+    pub state_for: Option<f64>,
+    /// Who leads, where that is somebody else.
+    pub leader: Option<String>,
+    /// Rows that are read and not settled.
+    pub unsettled: u64,
+}
+
+/// The sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageVerdict {
+    pub tone: Tone,
+    /// A word for the kind of sentence: it is announced again when this changes, not when its seconds do.
+    pub class: &'static str,
+    pub sentence: String,
+    pub detail: String,
+    /// A link: what it says, and where it goes.
+    pub act: Option<(String, String)>,
+}
+
+/// Less WAL than this before the slot is lost is a worry, whatever the rate.
+const SAFE: i64 = 1 << 30;
+/// So is less time than this.
+const HOURS: f64 = 4.0 * 3600.0;
+/// Rows this late are late. The same bound as the alert's.
+const LATE: f64 = 300.0;
+/// Rows this late are late enough to be told of where the sink refuses them.
+const WAITING: f64 = 2.0;
+
+/// Says it. The order is that of badness.
+pub(crate) fn verdict(status: &Status, link: PageLink, figures: &PageFigures) -> PageVerdict {
+    if link == PageLink::Lost {
+        return say(Tone::Warn, "lost", "The console has lost the program.", "What follows may be old.");
+    }
+    match status.state {
+        InstanceState::NeedsPerson => return needs_person(status),
+        InstanceState::Stalled => return stalled(status, figures),
+        InstanceState::Starting | InstanceState::Standby | InstanceState::Running | InstanceState::Draining => {}
+    }
+    if let Some(trouble) = troubled(status).or_else(|| slot(status)).or_else(|| accounting(figures)) {
+        return trouble;
+    }
+    if let Some(late) = late(status, figures) {
+        return late;
+    }
+    match status.state {
+        InstanceState::Starting => {
+            let what = status.message.clone().unwrap_or_else(|| "connecting, and comparing what it finds".to_owned());
+            say(Tone::Warn, "starting", format!("Starting: {what}."), status.remedy.as_deref().unwrap_or_default())
+        }
+        InstanceState::Standby => {
+            let leader = figures.leader.as_deref().unwrap_or("another process");
+            let sentence = format!("This process waits as standby; {leader} leads.");
+            say(Tone::Warn, "standby", sentence, "It takes over when the slot is let go.")
+        }
+        InstanceState::Draining => {
+            let rows = plural(figures.unsettled, "row is", "rows are");
+            say(Tone::Warn, "draining", format!("Ending: {rows} still under way."), "")
+        }
+        InstanceState::Running | InstanceState::Stalled | InstanceState::NeedsPerson => well(status, figures),
+    }
+}
+
+fn say(tone: Tone, class: &'static str, sentence: impl Into<String>, detail: impl Into<String>) -> PageVerdict {
+    PageVerdict { tone, class, sentence: sentence.into(), detail: detail.into(), act: None }
+}
+
+fn needs_person(status: &Status) -> PageVerdict {
+    let (class, sentence) = match status.reason {
+        Some(reason) => (reason.as_str(), headline(reason)),
+        None => ("needs_person", "Stopped: a person must decide."),
+    };
+    let detail = status.message.clone().unwrap_or_default();
+    let act = status.reason.is_some_and(Reason::leaves_a_gap);
+    let mut verdict = say(Tone::Stop, class, sentence, detail);
+    verdict.act = act.then(|| ("How to go on".to_owned(), "/repair".to_owned()));
+    verdict
+}
+
+/// What happened, by reason: the headline of the repair page.
+pub(crate) fn headline(reason: Reason) -> &'static str {
+    match reason {
+        Reason::SlotMissing => "Stopped: the replication slot is gone.",
+        Reason::SlotRecreated => "Stopped: there is a slot of this name, and it is another one.",
+        Reason::SlotMoved => "Stopped: something else has moved the slot past what was delivered.",
+        Reason::SlotLost => "Stopped: the server dropped the WAL that the slot still needed.",
+        Reason::Wedged => "Stopped: the server cannot decode a change.",
+        Reason::PublicationChanged => "Stopped: the publication no longer carries what is mapped.",
+        Reason::OtherServer => "Stopped: this is another server than before.",
+        Reason::RestoredBackup => "Stopped: the server is an older state of itself.",
+        Reason::TimelineChanged => "Stopped: the server was promoted, or set back in time.",
+        Reason::StateUnwritable => "Stopped: what was delivered cannot be written down.",
+    }
+}
+
+fn stalled(status: &Status, figures: &PageFigures) -> PageVerdict {
+    let time = figures.state_for.map(|seconds| format!(", for {}", time(seconds))).unwrap_or_default();
+    let what = status.message.as_deref().unwrap_or("nothing moves");
+    let sentence = format!("Nothing is delivered{time}: {}.", what.trim_end_matches('.'));
+    say(Tone::Stop, "stalled", sentence, status.remedy.as_deref().unwrap_or_default())
+}
+
+/// A section that is halted, or whose rows the sink does not take now.
+fn troubled(status: &Status) -> Option<PageVerdict> {
+    let halted: Vec<&SectionStatus> = of(status, SectionState::Halted).collect();
+    if let Some(first) = halted.first() {
+        let reason = first.reason.as_deref().unwrap_or("its surroundings must be mended");
+        let others = on(status).count() > halted.len();
+        let rest = match (halted.len(), others) {
+            (1, true) => "The others go on.".to_owned(),
+            (1, false) => "It goes on by itself once that is mended.".to_owned(),
+            (more, true) => format!("{} sections are halted; the others go on.", count(more as u64)),
+            (more, false) => format!("{} sections are halted.", count(more as u64)),
+        };
+        let sentence = format!("{} is halted: {}.", first.name, reason.trim_end_matches('.'));
+        let detail = first.remedy.as_ref().map_or_else(|| rest.clone(), |remedy| format!("{rest} {remedy}"));
+        let mut verdict = say(Tone::Stop, "halted", sentence, detail);
+        verdict.act = Some((format!("Look at {}", first.name), format!("/sections/{}", first.name)));
+        return Some(verdict);
+    }
+    let waits = |section: &&SectionStatus| {
+        let flows = matches!(section.state, SectionState::Streaming | SectionState::Backfilling);
+        flows && section.reason.is_some() && section.lag_seconds.is_some_and(|lag| lag > WAITING)
+    };
+    let waiting = status.sections.iter().find(waits)?;
+    let reason = waiting.reason.as_deref().unwrap_or_default().trim_end_matches('.');
+    let lag = time(waiting.lag_seconds.unwrap_or_default());
+    let sentence = format!("Planhat does not take rows now ({reason}, for {lag}).");
+    let mut verdict = say(Tone::Warn, "planhat_away", sentence, "They wait in PostgreSQL; nothing is lost.");
+    verdict.act = Some((format!("Look at {}", waiting.name), format!("/sections/{}", waiting.name)));
+    Some(verdict)
+}
+
+fn slot(status: &Status) -> Option<PageVerdict> {
+    let slot = &status.slot;
+    let soon = slot.seconds_until_lost.is_some_and(|seconds| seconds < HOURS);
+    let full = slot.safe_wal_bytes.is_some_and(|safe| safe < SAFE);
+    if !soon && !full {
+        return None;
+    }
+    let kept = slot.retained_bytes.unwrap_or(0);
+    let safe = u64::try_from(slot.safe_wal_bytes.unwrap_or(0)).unwrap_or(0);
+    let when = match slot.seconds_until_lost {
+        Some(seconds) => format!("in {}", time(seconds)),
+        None => format!("after {} more of WAL", bytes(safe)),
+    };
+    let sentence = format!("The slot will be lost {when}: the server keeps {} of {}.", bytes(kept), bytes(kept + safe));
+    let mut verdict =
+        say(Tone::Stop, "disk", sentence, "Raise max_slot_wal_keep_size, or mend what keeps rows waiting.");
+    verdict.act = Some(("Look at the checks".to_owned(), "/checks".to_owned()));
+    Some(verdict)
+}
+
+fn accounting(figures: &PageFigures) -> Option<PageVerdict> {
+    let rows = figures.unaccounted.unsigned_abs();
+    (rows > 0).then(|| {
+        let sentence = format!("The books do not balance: {} unaccounted for.", plural(rows, "row is", "rows are"));
+        say(Tone::Stop, "books", sentence, "Please report this with the log.")
+    })
+}
+
+fn late(status: &Status, figures: &PageFigures) -> Option<PageVerdict> {
+    let worst = status.sections.iter().filter_map(|section| section.lag_seconds).fold(0.0, f64::max);
+    if worst <= LATE {
+        return None;
+    }
+    let why = match figures.answer_p99.filter(|seconds| *seconds > 2.0) {
+        Some(seconds) => format!("Planhat answers slowly (p99 {})", time(seconds)),
+        None => "the server sends slower than it writes".to_owned(),
+    };
+    Some(say(
+        Tone::Warn,
+        "late",
+        format!("Rows flow, {} late: {why}.", time(worst)),
+        "Nothing is lost: they wait in PostgreSQL.",
+    ))
+}
+
+fn well(status: &Status, figures: &PageFigures) -> PageVerdict {
+    let old: Vec<&str> = of(status, SectionState::Backfilling).map(|section| section.name.as_str()).collect();
+    let paused: Vec<&str> = of(status, SectionState::Paused).map(|section| section.name.as_str()).collect();
+    let flows = on(status).filter(|s| matches!(s.state, SectionState::Streaming | SectionState::Backfilling)).count();
+    let quiet = figures.unsettled == 0 && figures.quiet.is_none_or(|seconds| seconds > 60.0) && old.is_empty();
+    let (class, sentence) = match (quiet, figures.quiet, figures.late) {
+        (true, Some(seconds), _) => ("quiet", format!("All is delivered. The last row came {} ago.", time(seconds))),
+        (true, None, _) => ("quiet", "All is delivered. No row has come yet.".to_owned()),
+        (false, _, Some(late)) => {
+            ("flow", format!("Rows flow. The newest commit reached Planhat {} later.", time(late)))
+        }
+        (false, ..) => ("flow", "Rows flow.".to_owned()),
+    };
+    let mut detail =
+        vec![format!("{flows} of {} that are on deliver", plural(on(status).count() as u64, "section", "sections"))];
+    if !old.is_empty() {
+        detail.push(format!("old rows of {} are coming beside the new ones", old.join(", ")));
+    }
+    if !paused.is_empty() {
+        detail.push(format!("{} rest, and the slot keeps WAL for them", paused.join(", ")));
+    }
+    if figures.quarantined > 0 {
+        let rows = plural(figures.quarantined, "row waits", "rows wait");
+        detail.push(format!("{rows} in quarantine for a decision"));
+    }
+    let mut verdict =
+        say(if paused.is_empty() { Tone::Flow } else { Tone::Warn }, class, sentence, detail.join("; ") + ".");
+    if figures.quarantined > 0 {
+        let label = format!("Look at the {}", plural(figures.quarantined, "row", "rows"));
+        verdict.act = Some((label, "/quarantine".to_owned()));
+    }
+    verdict
+}
+
+fn of(status: &Status, state: SectionState) -> impl Iterator<Item = &SectionStatus> {
+    status.sections.iter().filter(move |section| section.state == state)
+}
+
+fn on(status: &Status) -> impl Iterator<Item = &SectionStatus> {
+    status.sections.iter().filter(|section| section.state != SectionState::Off)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(name: &str, state: SectionState) -> SectionStatus {
+        let text = format!(
+            r#"{{"name":"{name}","kind":"user_activity","table":"public.t","state":"{state}","reason":null,"remedy":null,
+            "rows_delivered":5,"rows_quarantined":0,"rows_in_doubt":0,"rows_resent":0,"lag_seconds":0.2,
+            "last_delivered_at":null,"backfill":null}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn running() -> Status {
+        let mut status = Status::starting("slot", "publication");
+        (status.state, status.ready) = (InstanceState::Running, true);
+        status.sections = vec![section("logins", SectionState::Streaming), section("seats", SectionState::Streaming)];
+        status
+    }
+
+    fn flowing() -> PageFigures {
+        PageFigures { late: Some(0.17), quiet: Some(0.4), unsettled: 3, ..PageFigures::default() }
+    }
+
+    fn class(status: &Status, figures: &PageFigures) -> &'static str {
+        verdict(status, PageLink::Live, figures).class
+    }
+
+    #[test]
+    fn every_state_has_a_sentence_of_its_own() {
+        for state in InstanceState::ALL {
+            let status = Status { state: *state, ..running() };
+            let said = verdict(&status, PageLink::Live, &flowing());
+            let (class, tone) = match state {
+                InstanceState::Starting => ("starting", Tone::Warn),
+                InstanceState::Standby => ("standby", Tone::Warn),
+                InstanceState::Running => ("flow", Tone::Flow),
+                InstanceState::Stalled => ("stalled", Tone::Stop),
+                InstanceState::Draining => ("draining", Tone::Warn),
+                InstanceState::NeedsPerson => ("needs_person", Tone::Stop),
+            };
+            assert_eq!((said.class, said.tone), (class, tone), "{state}: {}", said.sentence);
+            assert!(said.sentence.ends_with('.') && !said.sentence.contains(".."), "{}", said.sentence);
+        }
+    }
+
+    #[test]
+    fn every_reason_has_a_headline_and_only_a_gap_leads_to_repair() {
+        let mut headlines = Vec::new();
+        for reason in Reason::ALL {
+            let mut status = running();
+            (status.state, status.reason) = (InstanceState::NeedsPerson, Some(*reason));
+            let said = verdict(&status, PageLink::Live, &flowing());
+            assert_eq!(said.class, reason.as_str());
+            assert!(said.sentence.starts_with("Stopped: "), "{}", said.sentence);
+            assert_eq!(said.act.is_some(), reason.leaves_a_gap(), "{reason}");
+            headlines.push(said.sentence);
+        }
+        headlines.dedup();
+        assert_eq!(headlines.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn the_worst_is_said_first() {
+        let mut status = running();
+        let mut figures = flowing();
+        assert_eq!(class(&status, &figures), "flow");
+        status.sections[0].lag_seconds = Some(301.0);
+        assert_eq!(class(&status, &figures), "late");
+        figures.unaccounted = -2;
+        assert_eq!(class(&status, &figures), "books");
+        status.slot.seconds_until_lost = Some(4.0 * 3600.0 - 1.0);
+        assert_eq!(class(&status, &figures), "disk");
+        status.sections[1].reason = Some("503".into());
+        status.sections[1].lag_seconds = Some(20.0);
+        assert_eq!(class(&status, &figures), "planhat_away");
+        status.sections[1].state = SectionState::Halted;
+        assert_eq!(class(&status, &figures), "halted");
+        status.state = InstanceState::Stalled;
+        assert_eq!(class(&status, &figures), "stalled");
+        status.state = InstanceState::NeedsPerson;
+        assert_eq!(class(&status, &figures), "needs_person");
+        assert_eq!(verdict(&status, PageLink::Lost, &figures).class, "lost");
+    }
+
+    #[test]
+    fn every_state_of_a_section_is_told_of() {
+        for state in SectionState::ALL {
+            let mut status = running();
+            status.sections[0].state = *state;
+            let said = verdict(&status, PageLink::Live, &flowing());
+            let expected = match state {
+                SectionState::Halted => ("halted", Tone::Stop),
+                SectionState::Paused => ("flow", Tone::Warn),
+                SectionState::Off | SectionState::Waiting | SectionState::Backfilling | SectionState::Streaming => {
+                    ("flow", Tone::Flow)
+                }
+            };
+            assert_eq!((said.class, said.tone), expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn thresholds_are_those_of_the_alerts() {
+        let mut status = running();
+        status.slot.safe_wal_bytes = Some(SAFE);
+        status.sections[0].lag_seconds = Some(300.0);
+        assert_eq!(class(&status, &flowing()), "flow");
+        status.slot.safe_wal_bytes = Some(SAFE - 1);
+        let said = verdict(&status, PageLink::Live, &flowing());
+        assert_eq!((said.class, said.sentence.contains("1024 MiB")), ("disk", true), "{}", said.sentence);
+    }
+
+    #[test]
+    fn when_nothing_is_written_it_is_quiet_and_not_late() {
+        let figures = PageFigures { quiet: Some(600.0), ..PageFigures::default() };
+        assert_eq!(class(&running(), &figures), "quiet");
+        assert!(verdict(&running(), PageLink::Live, &figures).sentence.contains("10 min ago"));
+        assert_eq!(class(&running(), &PageFigures::default()), "quiet");
+    }
+}

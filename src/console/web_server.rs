@@ -1,0 +1,97 @@
+//! The listener: connections with bounds, and the sampler beside them.
+//!
+//! * In: an address, and the wish to end.
+//! * Out: requests, to the guard; a sample of the counters every five seconds.
+//! * Never: more than [`CONNECTIONS`] at once; a client that takes its time with the headers; a drain that waits for a page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::console::app::Console;
+use crate::console::guard;
+use crate::console::history::EVERY;
+use crate::console::lock::held;
+use crate::model::{Exit, Fault};
+
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// Headers come within so long.
+const HEADERS: Duration = Duration::from_secs(5);
+
+/// Opens the port.
+///
+/// # Errors
+/// Where the address is none, or is taken.
+pub(crate) async fn bind(listen: &str) -> Result<TcpListener, Fault> {
+    TcpListener::bind(listen).await.map_err(|error| {
+        let what = format!("the console cannot listen on {listen}: {error}");
+        Fault::new(
+            Exit::Usage,
+            what,
+            "set console.listen to an address of this machine and a free port, as in 127.0.0.1:9188",
+        )
+    })
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
+    let router = guard::router(&console);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut sampler = tokio::time::interval(Duration::from_secs(EVERY));
+    sampler.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = sampler.tick() => sample(&console).await,
+            Some(_ended) = connections.join_next() => {}
+            accepted = accept(&listener, &places) => {
+                let Some((stream, peer, place)) = accepted else { continue };
+                let service = router.clone().layer(axum::Extension(ConnectInfo(peer)));
+                connections.spawn(async move {
+                    let mut http = http1::Builder::new();
+                    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+                    let service = TowerToHyperService::new(service);
+                    // A client that breaks off is no news.
+                    http.serve_connection(TokioIo::new(stream), service).await.ok();
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, std::net::SocketAddr, Place)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            stream.set_nodelay(true).ok();
+            Some((stream, peer, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the console could not take a connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// Takes a sample, and lets go of what nobody uses.
+async fn sample(console: &Console) {
+    if let Some(counters) = console.program.counters().await {
+        let now = Timestamp::now().as_microsecond() as f64 / 1e6;
+        held(&console.history).sample(now, counters);
+    }
+    console.rest().await;
+}

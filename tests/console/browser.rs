@@ -1,0 +1,73 @@
+//! Node and Chromium in front of the world.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::control;
+use crate::world::{OPERATOR, VIEWER, World};
+
+const CHROMIUM: &[&str] = &["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+
+/// Chromium, and the folder of the packages; or why not.
+fn tools() -> Result<String, String> {
+    let chromium = CHROMIUM.iter().find(|path| Path::new(path).exists());
+    let chromium = chromium.ok_or("no Chromium here: apt-get install chromium")?;
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/node_modules/playwright-core");
+    if !packages.exists() {
+        return Err("the packages are not here: npm ci --prefix tests/console".to_owned());
+    }
+    Ok((*chromium).to_owned())
+}
+
+/// Runs one file of browser tests against a world of its own.
+async fn run(file: &str) {
+    let chromium = match tools() {
+        Ok(chromium) => chromium,
+        // `.ci/test` leaves these tests out by their names where the browser cannot be had, and fails what it does not.
+        Err(why) if std::env::var_os("PG2PLANHAT_TEST_STRICT").is_some_and(|strict| strict == "1") => panic!("{why}"),
+        Err(why) => {
+            eprintln!("SKIPPED: {file}: {why}");
+            return;
+        }
+    };
+    let world = World::new().await;
+    let url = format!("http://127.0.0.1:{}", world.port);
+    let (control, world) = control::serve(world).await;
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/console-pictures");
+    let mut node = Command::new("node");
+    node.arg("--test").arg("--test-concurrency=1").arg(format!("tests/console/{file}.test.mjs"));
+    node.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    node.env("CONSOLE_URL", &url).env("CONTROL", format!("http://127.0.0.1:{control}")).env("CHROMIUM", chromium);
+    node.env("OPERATOR", OPERATOR).env("VIEWER", VIEWER).env("PICTURES", pictures).kill_on_drop(true);
+    let ended = tokio::time::timeout(Duration::from_secs(210), node.output()).await;
+    let output = ended.expect("the browser tests took too long").expect("node starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let log = world.lock().await.app.log();
+        let tail: Vec<&str> = log.lines().rev().take(30).collect();
+        panic!("{file}:\n{text}\n{}\nthe program's log:\n{}", String::from_utf8_lossy(&output.stderr), tail.join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn pages_read_and_follow_the_program_needs_chromium() {
+    run("pages").await;
+}
+
+/// A world to look at by hand: `cargo test --test console -- --ignored --nocapture a_world_to_look_at`.
+#[tokio::test]
+#[ignore = "it stays until it is interrupted"]
+async fn a_world_to_look_at() {
+    let world = World::new().await;
+    world.insert(2000).await;
+    let url = format!("http://127.0.0.1:{}", world.port);
+    let (control, _world) = control::serve(world).await;
+    let chromium = tools().unwrap_or_default();
+    eprintln!(
+        "export CONSOLE_URL={url} CONTROL=http://127.0.0.1:{control} OPERATOR={OPERATOR} VIEWER={VIEWER} CHROMIUM={chromium}"
+    );
+    std::future::pending::<()>().await;
+}

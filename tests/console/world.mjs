@@ -1,0 +1,61 @@
+// What every browser test needs: the browser, a person who is logged in, and the ways to change the world.
+import { mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { chromium } from "playwright-core";
+
+export const URL = process.env.CONSOLE_URL;
+export const OPERATOR = process.env.OPERATOR;
+export const VIEWER = process.env.VIEWER;
+const PICTURES = process.env.PICTURES ?? "target/console-pictures";
+const axe = createRequire(import.meta.url).resolve("axe-core");
+const root = process.getuid?.() === 0;
+
+/** Asks the control port. */
+export async function control(path, body) {
+  const answer = await fetch(`${process.env.CONTROL}/${path}`, { method: body === undefined ? "GET" : "POST", body });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+  return answer.text();
+}
+
+let browser;
+export async function open() {
+  // Chromium's own sandbox does not run as root, which CI's throwaway machine is.
+  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM, args: root ? ["--no-sandbox"] : [] });
+  return browser;
+}
+
+export async function close() {
+  await browser?.close();
+  browser = undefined;
+}
+
+/** A page of somebody who is logged in. Errors of the page's script fail the test that asks `page.errors`. */
+export async function person(token, options = {}) {
+  const context = await (await open()).newContext({ viewport: { width: 1440, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.errors = [];
+  page.on("pageerror", (error) => page.errors.push(String(error)));
+  page.on("console", (message) => message.type() === "error" && page.errors.push(message.text()));
+  await page.goto(`${URL}/login`);
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("heading", { level: 1 }).waitFor();
+  return page;
+}
+
+/** What axe finds on the page. */
+export async function findings(page) {
+  await page.addScriptTag({ path: axe }).catch(() => {});
+  return page.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document, {
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    });
+    return violations.map((found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).slice(0, 3).join("; ")}`);
+  });
+}
+
+/** Keeps a picture, for people to look at. */
+export async function picture(page, name) {
+  mkdirSync(PICTURES, { recursive: true });
+  await page.screenshot({ path: `${PICTURES}/${name}.png`, fullPage: true });
+}

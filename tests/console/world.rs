@@ -1,0 +1,106 @@
+//! The world: a database with two tables, the stand-in, and the program with its console.
+
+use std::time::Duration;
+
+use pg2planhat::testing::sim::{Sim, SimHandle, SimOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::port::Port;
+use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
+
+/// Tokens, and their digests as `pg2planhat console token` would print them.
+pub const OPERATOR: &str = "pg2planhat_operator_of_the_tests";
+pub const VIEWER: &str = "pg2planhat_viewer_of_the_tests";
+
+pub struct World {
+    pub cluster: Cluster,
+    pub sim: SimHandle,
+    pub app: App,
+    pub config: ConfigText,
+    pub port: u16,
+    _port: Port,
+}
+
+pub struct Answered {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answered {
+    /// A header's values.
+    pub fn header(&self, name: &str) -> Vec<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+    }
+}
+
+impl World {
+    pub async fn new() -> World {
+        let cluster = Cluster::start().await;
+        cluster.sql(&SectionText::activity_table("app_event")).await;
+        cluster.sql(&SectionText::metric_table("usage_daily")).await;
+        let sim = Sim::start(SimOptions::default()).await.unwrap();
+        let port = Port::reserve();
+        let digest = |token: &str| pg2planhat::testing::console::digest(token);
+        let tokens = format!(
+            "[{{ name: maria, role: operator, sha256: {} }}, {{ name: support, role: viewer, sha256: {} }}]",
+            digest(OPERATOR),
+            digest(VIEWER)
+        );
+        let config = ConfigText::new(&cluster, &sim.url())
+            .set("console.listen", format!("127.0.0.1:{}", port.number()))
+            .set("console.tokens", tokens)
+            .section(SectionText::activity("logins", "app_event"))
+            .section(SectionText::metric("seats", "usage_daily"));
+        let app = App::launch(&config).arguments(&["run", "--stay"]).start();
+        let world = World { cluster, sim, app, config, port: port.number(), _port: port };
+        world.app.wait_ready().await;
+        world
+    }
+
+    pub async fn insert(&self, rows: u64) {
+        let sql = format!(
+            "INSERT INTO app_event (email, user_id, action, weight) SELECT 'p' || g || '@example.com', 'user-' || g, 'login', 1 \
+             FROM generate_series(1, {rows}) g"
+        );
+        self.cluster.sql(&sql).await;
+    }
+
+    /// One request; `extra` are header lines. The connection ends with it.
+    pub async fn ask(&self, method: &str, path: &str, extra: &str, body: &str) -> Answered {
+        let host = format!("127.0.0.1:{}", self.port);
+        self.ask_as(&host, method, path, extra, body).await
+    }
+
+    pub async fn ask_as(&self, host: &str, method: &str, path: &str, extra: &str, body: &str) -> Answered {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{extra}\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut bytes));
+        // A stream goes on: what came is enough.
+        read.await.ok();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Answered { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    pub async fn wait_delivered(&self, rows: u64) {
+        let delivered = || async {
+            let found = self.app.metric("rows_delivered_total", &[]).await;
+            found.filter(|found| *found >= rows as f64)
+        };
+        eventually(Duration::from_secs(30), "rows to be delivered", delivered).await;
+    }
+}
+
+/// The header line of a token.
+pub fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
