@@ -95,14 +95,14 @@ mod tests {
     fn a_task_that_stops_beating_is_named_and_one_that_finishes_is_not() {
         let heartbeat = Heartbeat::new();
         let reader = heartbeat.task("reader", Duration::from_secs(10));
-        let lane = heartbeat.task("lane", Duration::from_secs(60));
+        let section = heartbeat.task("section", Duration::from_secs(60));
         let later = Instant::now() + Duration::from_secs(20);
         let names = |now| heartbeat.stuck(now).into_iter().map(|stuck| stuck.task).collect::<Vec<_>>();
         assert!(names(Instant::now()).is_empty());
         assert_eq!(names(later), ["reader"]);
         assert!(heartbeat.stuck(later)[0].since > Duration::from_secs(19));
-        drop(lane);
-        assert_eq!(names(later + Duration::from_secs(60)), ["reader", "lane"], "a lost task is a stuck one");
+        drop(section);
+        assert_eq!(names(later + Duration::from_secs(60)), ["reader", "section"], "a lost task is a stuck one");
         reader.finish();
         assert_eq!(names(later), Vec::<&str>::new());
     }

@@ -12,7 +12,7 @@ use crate::demo::cluster::{SlotPosition, slot_position};
 use crate::demo::environment::{Args, Environment};
 use crate::demo::interrupt::Interrupts;
 use crate::demo::progress::ProgressPrinter;
-use crate::demo::reconcile::{Books, Lateness};
+use crate::demo::reconcile::{Lateness, RowAccounts};
 use crate::demo::report::DemoReport;
 use crate::demo::tables::{DemoTable, keys};
 use crate::demo::view::{Figures, RowRate, View};
@@ -46,7 +46,7 @@ pub(crate) async fn play(
     let mut scene = Scene {
         writers: Writers::start(&stage.source).await?,
         stage,
-        books: Books::new(last_old),
+        accounts: RowAccounts::new(last_old),
         view: View::new(voice),
         old: args.rows,
         begun: Instant::now(),
@@ -68,7 +68,7 @@ struct Scene {
     // Before the stage: their connections go before the server does.
     writers: Writers,
     stage: Environment,
-    books: Books,
+    accounts: RowAccounts,
     view: View,
     old: u64,
     begun: Instant,
@@ -118,10 +118,10 @@ impl Scene {
         let mut moved = (Instant::now(), (0, None));
         loop {
             self.look(Some(&end)).await?;
-            if self.books.distinct() >= wanted && self.slot.reached {
+            if self.accounts.distinct() >= wanted && self.slot.reached {
                 return Ok(end);
             }
-            let now = (self.books.delivered, self.slot.confirmed.clone());
+            let now = (self.accounts.delivered, self.slot.confirmed.clone());
             if now != moved.1 {
                 moved = (Instant::now(), now);
             }
@@ -154,7 +154,7 @@ impl Scene {
 
     async fn take_in(&mut self) {
         for commit in self.writers.commits() {
-            self.books.committed(&commit);
+            self.accounts.committed(&commit);
         }
         loop {
             let items = self.stage.sink.items_after(self.seen, AT_ONCE);
@@ -162,12 +162,12 @@ impl Scene {
             self.seen = last.seq;
             for item in &items {
                 let table = DemoTable::of(item.kind);
-                self.books.arrived(table, table.key(&item.raw), item.at);
+                self.accounts.arrived(table, table.key(&item.raw), item.at);
             }
             // The stand-in has requests to answer.
             tokio::task::yield_now().await;
         }
-        if self.backfill_seconds.is_none() && self.books.backfilled >= self.old {
+        if self.backfill_seconds.is_none() && self.accounts.backfilled >= self.old {
             self.backfill_seconds = Some(self.begun.elapsed().as_secs_f64());
         }
     }
@@ -176,7 +176,7 @@ impl Scene {
         let attached = |state| matches!(state, SectionState::Backfilling | SectionState::Streaming);
         for table in DemoTable::ALL {
             if status.sections.iter().any(|section| section.name == table.section() && attached(section.state)) {
-                self.books.attached(table, Timestamp::now());
+                self.accounts.attached(table, Timestamp::now());
             }
         }
     }
@@ -188,41 +188,41 @@ impl Scene {
             elapsed: self.begun.elapsed(),
             state: self.status.as_ref().map_or_else(|| "starting".to_owned(), state),
             old: self.old,
-            backfilled: self.books.backfilled,
-            written: self.books.written,
-            delivered: self.books.delivered,
-            rate: self.rates.0.read(now, self.books.delivered),
-            backfill_rate: self.rates.1.read(now, self.books.backfilled),
-            late: self.books.lateness(since),
+            backfilled: self.accounts.backfilled,
+            written: self.accounts.written,
+            delivered: self.accounts.delivered,
+            rate: self.rates.0.read(now, self.accounts.delivered),
+            backfill_rate: self.rates.1.read(now, self.accounts.backfilled),
+            late: self.accounts.lateness(since),
             lag_bytes: self.slot.lag_bytes,
             batches: stats.activities.accepted + stats.metrics.accepted,
             quarantined: self.status.as_ref().map(quarantined),
         }
     }
 
-    /// Lets the streamer drain, and holds the books against the source.
+    /// Lets the streamer drain, and holds the accounts against the source.
     async fn judge(mut self, seconds: f64, end: String) -> Result<DemoReport, Fault> {
         let drained = self.stage.streamer.drain(&self.stage.place).await;
         self.take_in().await;
         let mut verdicts = Vec::new();
         for table in DemoTable::ALL {
-            verdicts.push(self.books.compare(table, &keys(&self.stage.session, table).await?));
+            verdicts.push(self.accounts.compare(table, &keys(&self.stage.session, table).await?));
         }
         let stats = self.stage.sink.stats();
-        let late = self.books.lateness(Timestamp::UNIX_EPOCH);
+        let late = self.accounts.lateness(Timestamp::UNIX_EPOCH);
         Ok(DemoReport {
             server: self.stage.server.clone(),
             seconds,
             old: self.old,
             backfill_seconds: self.backfill_seconds,
-            written: self.books.written,
-            rolled_back: self.books.rolled_back,
-            held: self.books.held,
+            written: self.accounts.written,
+            rolled_back: self.accounts.rolled_back,
+            held: self.accounts.held,
             verdicts,
-            unnamed: self.books.unnamed(),
+            unnamed: self.accounts.unnamed(),
             quarantined: self.status.as_ref().map_or(0, quarantined),
             batches: stats.activities.accepted + stats.metrics.accepted,
-            late: if self.books.all_attached() { late } else { Lateness::default() },
+            late: if self.accounts.all_attached() { late } else { Lateness::default() },
             slot: slot_position(&self.stage.session, Some(&end)).await?,
             end,
             not_drained: drained.err().map(|fault| fault.what),

@@ -15,9 +15,9 @@ use crate::demo::writer::Commit;
 /// A row's name.
 type SourceRow = (DemoTable, i64);
 
-/// The books of one run.
+/// The accounts of one run.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct RowAccounts {
     arrivals: HashMap<SourceRow, u32>,
     unnamed: u64,
     /// Committed rows that have not arrived, and arrivals that no writer has told of yet: by their time.
@@ -58,10 +58,10 @@ pub(crate) struct Lateness {
     pub max: Option<f64>,
 }
 
-impl Books {
+impl RowAccounts {
     /// For tables whose old rows have keys up to these.
-    pub(crate) fn new(last_old: impl IntoIterator<Item = (DemoTable, i64)>) -> Books {
-        Books { last_old: last_old.into_iter().collect(), ..Books::default() }
+    pub(crate) fn new(last_old: impl IntoIterator<Item = (DemoTable, i64)>) -> RowAccounts {
+        RowAccounts { last_old: last_old.into_iter().collect(), ..RowAccounts::default() }
     }
 
     /// From now on the table's commits come by the stream. Said again, the first time counts.
@@ -189,42 +189,42 @@ mod tests {
 
     #[test]
     fn lost_doubled_and_uncommitted_rows_are_named() {
-        let mut books = Books::new([(DemoTable::Events, 3)]);
+        let mut accounts = RowAccounts::new([(DemoTable::Events, 3)]);
         for key in [1, 2, 2, 5, 9] {
-            books.arrived(DemoTable::Events, Some(key), at(0));
+            accounts.arrived(DemoTable::Events, Some(key), at(0));
         }
-        books.arrived(DemoTable::Usage, Some(4), at(0));
-        books.arrived(DemoTable::Usage, None, at(0));
-        let verdict = books.compare(DemoTable::Events, &[1, 2, 3, 5]);
+        accounts.arrived(DemoTable::Usage, Some(4), at(0));
+        accounts.arrived(DemoTable::Usage, None, at(0));
+        let verdict = accounts.compare(DemoTable::Events, &[1, 2, 3, 5]);
         assert_eq!((verdict.source, verdict.delivered), (4, 5));
         assert_eq!((verdict.missing, verdict.doubled, verdict.uncommitted), (vec![3], vec![2], vec![9]));
-        assert_eq!((books.backfilled, books.distinct(), books.unnamed()), (2, 5, 1));
+        assert_eq!((accounts.backfilled, accounts.distinct(), accounts.unnamed()), (2, 5, 1));
     }
 
     #[test]
     fn lateness_is_measured_in_whatever_order_one_hears_of_it() {
-        let mut books = Books::new([(DemoTable::Events, 0)]);
-        books.attached(DemoTable::Events, at(1000));
-        books.attached(DemoTable::Events, at(9000));
-        books.committed(&commit(at(1000), &[1]));
-        books.arrived(DemoTable::Events, Some(1), at(1250));
-        books.arrived(DemoTable::Events, Some(2), at(2000));
-        books.committed(&commit(at(1500), &[2]));
+        let mut accounts = RowAccounts::new([(DemoTable::Events, 0)]);
+        accounts.attached(DemoTable::Events, at(1000));
+        accounts.attached(DemoTable::Events, at(9000));
+        accounts.committed(&commit(at(1000), &[1]));
+        accounts.arrived(DemoTable::Events, Some(1), at(1250));
+        accounts.arrived(DemoTable::Events, Some(2), at(2000));
+        accounts.committed(&commit(at(1500), &[2]));
         // Before the attach: the backfill may bring it.
-        books.committed(&commit(at(999), &[3]));
-        books.arrived(DemoTable::Events, Some(3), at(5000));
-        assert_eq!(books.lateness(at(0)), Lateness { rows: 2, p50: Some(0.25), p99: Some(0.5), max: Some(0.5) });
-        assert_eq!(books.lateness(at(1900)).p50, Some(0.5));
-        assert_eq!(books.lateness(at(3000)), Lateness::default());
+        accounts.committed(&commit(at(999), &[3]));
+        accounts.arrived(DemoTable::Events, Some(3), at(5000));
+        assert_eq!(accounts.lateness(at(0)), Lateness { rows: 2, p50: Some(0.25), p99: Some(0.5), max: Some(0.5) });
+        assert_eq!(accounts.lateness(at(1900)).p50, Some(0.5));
+        assert_eq!(accounts.lateness(at(3000)), Lateness::default());
     }
 
     #[test]
     fn a_second_arrival_is_not_late_but_doubled() {
-        let mut books = Books::new([]);
-        books.attached(DemoTable::Events, at(0));
-        books.committed(&commit(at(0), &[1]));
-        books.arrived(DemoTable::Events, Some(1), at(10));
-        books.arrived(DemoTable::Events, Some(1), at(20));
-        assert_eq!((books.lateness(at(0)).rows, books.delivered, books.distinct()), (1, 2, 1));
+        let mut accounts = RowAccounts::new([]);
+        accounts.attached(DemoTable::Events, at(0));
+        accounts.committed(&commit(at(0), &[1]));
+        accounts.arrived(DemoTable::Events, Some(1), at(10));
+        accounts.arrived(DemoTable::Events, Some(1), at(20));
+        assert_eq!((accounts.lateness(at(0)).rows, accounts.delivered, accounts.distinct()), (1, 2, 1));
     }
 }

@@ -63,8 +63,8 @@ pub(crate) async fn retry(store: &Store, rows: &[QuarantineRow]) -> Result<Vec<R
         let ids: Vec<i64> = rows.iter().filter(|row| row.section == name).map(|row| row.id).collect();
         for ids in ids.chunks(AT_ONCE) {
             let args = serde_json::json!({ "ids": ids });
-            let wish = crate::operations::event(RETRY, Some(&SectionName::from(name)), args);
-            let event = store.append_event(&wish).await.map_err(crate::operations::fate)?;
+            let request = crate::operations::event(RETRY, Some(&SectionName::from(name)), args);
+            let event = store.append_event(&request).await.map_err(crate::operations::fate)?;
             asked.push(RetryAsked { event, section: name.to_owned(), rows: ids.len() });
         }
     }

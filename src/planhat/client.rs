@@ -31,7 +31,7 @@ const KEPT: usize = 64 * 1024;
 /// Room for an answer's own words, beside the echoes of all items.
 const ANSWER_ROOM: usize = 4 * 1024 * 1024;
 
-/// The HTTP client; cheap to clone, shared by all lanes.
+/// The HTTP client; cheap to clone, shared by all sections.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,

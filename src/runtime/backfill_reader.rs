@@ -21,7 +21,7 @@ use crate::postgres::connection::session::{Session, connect_sql, is_transient};
 use crate::postgres::setup;
 use crate::telemetry::log_output::{Passage, Throttle};
 
-/// What a range's task tells the corridor.
+/// What a backfill's reader tells the event loop.
 #[derive(Debug)]
 pub(crate) enum BackfillEvent {
     /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
@@ -74,7 +74,7 @@ impl BackfillReader {
         let (ends, ended) = oneshot::channel::<()>();
         std::thread::Builder::new().name("ranges".into()).spawn(move || {
             runtime.block_on(async {
-                if ended.await.is_err() { /* the corridor has gone: that is the end */ }
+                if ended.await.is_err() { /* the event loop has ended: that is the end */ }
             });
         })?;
         Ok(BackfillReader { handle, _ends: ends })

@@ -1,4 +1,4 @@
-//! From a configuration to a running corridor: connect, compare, make what is missing, take the slot, attach.
+//! From a configuration to a running event loop: connect, compare, make what is missing, take the slot, attach.
 //!
 //! * In: the configuration.
 //! * Out: a [`Leader`]: the slot's stream has begun, the epoch is ours, the sections are attached.

@@ -234,7 +234,7 @@ impl ReplicationConnection {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// Makes the receive buffer fit the gulps of [`crate::postgres::replication::read_coalescing`], where that is known to help.
+    /// Makes the receive buffer fit the bursts of [`crate::postgres::replication::read_coalescing`], where that is known to help.
     pub fn narrow(&self) {
         if self.reader.nearness == Locality::SameHost
             && let Err(error) = self.reader.stream.set_receive_buffer(NEAR_BUFFER)

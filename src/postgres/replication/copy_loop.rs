@@ -1,4 +1,4 @@
-//! One connection in the copy: reading in gulps, handing on whole messages, telling the server by a timer.
+//! One connection in the copy: reading in bursts, handing on whole messages, telling the server by a timer.
 //!
 //! * In: a connection on which the copy has begun, and the [`Control`] over it.
 //! * Out: [`StreamEvent::Run`]s; status updates; in the end, why it ended.
@@ -99,7 +99,7 @@ impl CopyLoop<'_> {
                         return ended;
                     }
                 }
-                // 2. The corridor wants to know, or wants an end.
+                // 2. The event loop wants to know, or wants an end.
                 () = self.control.wake.notified() => {
                     if self.control.ping.swap(false, Ordering::Relaxed)
                         && let Err(ended) = self.send_status().await {

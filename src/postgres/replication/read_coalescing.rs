@@ -1,13 +1,13 @@
-//! How long the socket is let fill between two gulps. Pure.
+//! How long the socket is let fill between two bursts. Pure.
 //!
-//! * In: how much each gulp brought, and when; where the server is.
+//! * In: how much each burst brought, and when; where the server is.
 //! * Out: the pause before the next one; none on a quiet stream.
 //! * Never: a pause beyond [`longest_pause`]; a pause before a row that nothing closely precedes.
 //!
 //! The walsender sends each message by a `send` of its own. While the receiver's window is open, each becomes a TCP segment,
 //! and segments are what the server's time goes into (and ours: each is queued, acknowledged and freed). While the window is
 //! closed, messages are only appended to the last segment that waits, which costs a tenth. So the reader goes just slower
-//! than the server could: it waits a little longer whenever a gulp brought less than the full window, and a little shorter
+//! than the server could: it waits a little longer whenever a burst brought less than the full window, and a little shorter
 //! whenever it brought that. Tried on loopback, 1,000,000 messages: 3,600 segments instead of 100,000 to 900,000, the
 //! server's CPU halved, 2.5 s instead of 2.7 to 18 s on a machine that others kept busy. Large messages fill segments by
 //! themselves: for them a closed window is only a wait (rows of 10 KB: 0.9 s without pauses, 1.9 s with 300 µs).
@@ -18,28 +18,28 @@ use crate::postgres::connection::locality::Locality;
 
 /// The pause with which a flow begins.
 const FIRST: Duration = Duration::from_micros(300);
-/// Gulps closer together than this are a flow, not single commits.
+/// Bursts closer together than this are a flow, not single commits.
 const FLOW: Duration = Duration::from_millis(1);
-/// A gulp of less brings nothing to wait for.
+/// A burst of less brings nothing to wait for.
 const SMALL: usize = 8 << 10;
 /// Messages of this size, on average, win nothing by more than the first pause,
 const MEDIUM: usize = 512;
 /// and these nothing by any.
 const LARGE: usize = 2 << 10;
-/// What a full gulp is held to be before one was seen.
+/// What a full burst is held to be before one was seen.
 const LEAST_FULL: f64 = 32.0 * 1024.0;
 /// The receive buffer for a server on this host: small, so that the window closes within a pause. A network needs its own.
 pub(crate) const NEAR_BUFFER: usize = 64 << 10;
 
-/// The rhythm of the gulps.
+/// The rhythm of the bursts.
 #[derive(Debug)]
 pub(crate) struct ReadCoalescing {
     most: Duration,
     pause: Duration,
-    /// What this gulp has brought so far: bytes, and messages that became whole.
-    gulp: usize,
+    /// What this burst has brought so far: bytes, and messages that became whole.
+    burst: usize,
     messages: usize,
-    /// What a full gulp brings, as far as was seen lately.
+    /// What a full burst brings, as far as was seen lately.
     full: f64,
     flowing: bool,
     last: Option<Instant>,
@@ -60,7 +60,7 @@ impl ReadCoalescing {
         ReadCoalescing {
             most: longest_pause(nearness),
             pause: FIRST,
-            gulp: 0,
+            burst: 0,
             messages: 0,
             full: LEAST_FULL,
             flowing: false,
@@ -70,10 +70,10 @@ impl ReadCoalescing {
 
     /// So many bytes were read.
     pub(crate) fn read(&mut self, bytes: usize, now: Instant) {
-        if self.gulp == 0 {
+        if self.burst == 0 {
             self.flowing = self.last.is_some_and(|last| now.saturating_duration_since(last) < FLOW);
         }
-        self.gulp += bytes;
+        self.burst += bytes;
         self.last = Some(now);
     }
 
@@ -82,18 +82,18 @@ impl ReadCoalescing {
         self.messages += count;
     }
 
-    /// The gulp is over: nothing more is there. How long to let the socket fill, if data keeps coming.
+    /// The burst is over: nothing more is there. How long to let the socket fill, if data keeps coming.
     pub(crate) fn pause(&mut self) -> Option<Duration> {
-        let (gulp, messages) = (std::mem::take(&mut self.gulp), std::mem::take(&mut self.messages));
-        let size = gulp / messages.max(1);
-        if gulp == 0 || size >= LARGE {
+        let (burst, messages) = (std::mem::take(&mut self.burst), std::mem::take(&mut self.messages));
+        let size = burst / messages.max(1);
+        if burst == 0 || size >= LARGE {
             return None;
         }
-        let brought = gulp as f64;
+        let brought = burst as f64;
         self.full = (self.full * 0.98).max(brought).max(LEAST_FULL);
         let factor = if brought >= 0.94 * self.full {
             0.97
-        } else if gulp > SMALL {
+        } else if burst > SMALL {
             1.3
         } else {
             0.8
@@ -114,41 +114,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Gulps as a sender makes them that fills the window at a steady rate; returns the last pause.
+    /// Bursts as a sender makes them that fills the window at a steady rate; returns the last pause.
     fn flow_of(
         message: usize,
-        pace: &mut ReadCoalescing,
+        coalescing: &mut ReadCoalescing,
         window: usize,
         bytes_per_ms: usize,
-        gulps: usize,
+        bursts: usize,
     ) -> Duration {
         let mut now = Instant::now();
         let mut pause = Duration::ZERO;
-        for _ in 0..gulps {
+        for _ in 0..bursts {
             let micros = usize::try_from((pause + Duration::from_micros(50)).as_micros()).unwrap();
             let bytes = (micros * bytes_per_ms / 1000).clamp(1, window);
-            pace.read(bytes, now);
-            pace.messages(bytes / message);
-            pause = pace.pause().unwrap_or_default();
+            coalescing.read(bytes, now);
+            coalescing.messages(bytes / message);
+            pause = coalescing.pause().unwrap_or_default();
             now += pause;
-            pace.paused(now);
+            coalescing.paused(now);
             now += Duration::from_micros(50);
         }
         pause
     }
 
-    fn flow(pace: &mut ReadCoalescing, window: usize, bytes_per_ms: usize, gulps: usize) -> Duration {
-        flow_of(150, pace, window, bytes_per_ms, gulps)
+    fn flow(coalescing: &mut ReadCoalescing, window: usize, bytes_per_ms: usize, bursts: usize) -> Duration {
+        flow_of(150, coalescing, window, bytes_per_ms, bursts)
     }
 
     #[test]
     fn single_commits_are_never_delayed() {
-        let mut pace = ReadCoalescing::new(Locality::SameHost);
+        let mut coalescing = ReadCoalescing::new(Locality::SameHost);
         let mut now = Instant::now();
         for _ in 0..100 {
             now += Duration::from_millis(5);
-            pace.read(400, now);
-            assert_eq!(pace.pause(), None);
+            coalescing.read(400, now);
+            assert_eq!(coalescing.pause(), None);
         }
     }
 
@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_slow_flow_is_hardly_held_up() {
-        let mut pace = ReadCoalescing::new(Locality::SameHost);
-        flow(&mut pace, 96 << 10, 60_000, 1_000);
-        assert_eq!(flow(&mut pace, 96 << 10, 500, 30), FIRST, "the long pauses of a fast flow fade at once");
+        let mut coalescing = ReadCoalescing::new(Locality::SameHost);
+        flow(&mut coalescing, 96 << 10, 60_000, 1_000);
+        assert_eq!(flow(&mut coalescing, 96 << 10, 500, 30), FIRST, "the long pauses of a fast flow fade at once");
     }
 
     #[test]
@@ -183,13 +183,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_bounded_whatever_comes(reads in prop::collection::vec((0usize..1 << 21, 0u64..3_000), 0..200)) {
-            let mut pace = ReadCoalescing::new(Locality::SameHost);
+            let mut coalescing = ReadCoalescing::new(Locality::SameHost);
             let mut now = Instant::now();
             for (bytes, micros) in reads {
                 now += Duration::from_micros(micros);
-                pace.read(bytes, now);
-                pace.messages(bytes / 100);
-                if let Some(pause) = pace.pause() {
+                coalescing.read(bytes, now);
+                coalescing.messages(bytes / 100);
+                if let Some(pause) = coalescing.pause() {
                     prop_assert!((FIRST..=longest_pause(Locality::SameHost)).contains(&pause));
                     prop_assert!(bytes > 0);
                 }

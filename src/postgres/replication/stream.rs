@@ -1,4 +1,4 @@
-//! The replication stream: one connection, on a thread of its own, read in gulps.
+//! The replication stream: one connection, on a thread of its own, read in bursts.
 //!
 //! * In: where to start, and how far the slot may move.
 //! * Out: [`StreamEvent`]s through a bounded channel: whole messages in the order in which the server sent them.
@@ -24,7 +24,7 @@ use crate::postgres::replication::copy_loop::CopyLoop;
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart, stopped};
 use crate::postgres::replication::start_replication;
 
-/// Runs that may wait for the corridor: with [`RUN_MAX`] each, the channel's share of memory.
+/// Runs that may wait for the event loop: with [`RUN_MAX`] each, the channel's share of memory.
 const RUNS: usize = 16;
 
 /// A running stream.
