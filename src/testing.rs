@@ -39,7 +39,7 @@ pub mod model {
 }
 
 pub mod planhat {
-    pub use crate::planhat::{Answer, Client, Endpoint, Reply, SinkRejection, Verdict, match_refused, read};
+    pub use crate::planhat::{Answer, Client, Echo, Endpoint, Reply, SinkRejection, Verdict, match_refused, read};
 }
 
 pub mod postgres {

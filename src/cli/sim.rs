@@ -9,8 +9,40 @@ use crate::model::{Exit, Fault};
 use crate::shutdown;
 use crate::sim::{Keep, Names, Sim, SimFault, SimOptions};
 
+/// The faults, as `--help` tells of them.
+const FAULTS: &str = "\
+Faults, one or a list, go to POST /sim/faults as JSON; DELETE /sim/faults forgets them:
+  {\"fault\":\"status\",\"status\":504,\"store\":true,\"times\":3,\"route\":\"metrics\"}
+times: for so many requests (0: until forgotten; default 1); route: bulk, single, metrics (default: all).
+
+Nothing is stored:
+  status               answers \"status\"; also \"retry_after\", \"body\"; stores with \"store\":true (a gateway's 5xx)
+  reject               \"status\" for a request with an item whose \"field\" \"equals\" this
+  too_large            413 for a body \"over\" so many bytes
+  too_large_reset      the same by the head alone, then a reset
+  reset_before_reading resets without reading
+  html, redirect       a page with \"status\"; \"status\" with a \"location\"
+  hang                 never answers; stores with \"store\":true
+The rest is stored, and some items are refused:
+  refuse               those whose \"field\" \"equals\" this, with \"error\"
+  refuse_first         the first \"count\", with \"error\"
+  refuse_without_echo  the same, without saying which
+  refuse_twice         the first item, once for each of \"errors\"
+Stored, and then:
+  slow                 answers after \"millis\": after the client's time-out, if that is shorter
+  reset_after_storing, reset_mid_answer
+  text                 200 with this \"body\"
+  encoded              compressed as \"encoding\": gzip, deflate; anything else cannot be read
+  truncated            half of the JSON, as if that were all
+  wrong_length         a Content-Length that is off \"by\" so much
+  many_headers         \"count\" headers before the answer
+  endless, drip, gzip_bomb   JSON without end, a blank each \"millis\", 1 MB of gzip that unpacks to 160
+
+POST /sim/rate {\"seed\":1,\"probability\":0.1,\"faults\":[…]} draws them by chance.";
+
 /// Arguments of `sim`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = FAULTS)]
 pub struct Args {
     /// Where it listens; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]

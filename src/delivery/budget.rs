@@ -23,7 +23,7 @@ impl Engine {
     /// what waits for a sink that does not take it.
     pub fn is_drained(&self) -> bool {
         let quiet = |section: &SectionDelivery| match section.stage() {
-            DeliveryStage::Idle => section.is_empty() || section.is_paused(),
+            DeliveryStage::Idle => section.is_empty() || section.is_paused() || section.waits_to_probe(),
             DeliveryStage::Waiting { .. } => true,
             DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_) => false,
         };

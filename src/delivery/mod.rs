@@ -125,6 +125,9 @@ const WORTH_A_WRITE: u64 = 1024;
 /// The least time between two checkpoints that only follow the WAL of others.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 
+/// The time between two sections that try again because the host has answered a third.
+const HURRY_APART: Duration = Duration::from_millis(20);
+
 impl Engine {
     /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
     pub fn new(
@@ -190,16 +193,27 @@ impl Engine {
         if !under_way {
             return;
         }
+        let failed = self.sections[section].has_failed();
         let step = self.sections[section].verdict(answer, now, self.settings.halt_probe, random);
         if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
             self.actions.push_back(Action::Retry(section, answer.verdict.clone()));
         }
-        if matches!(answer.verdict, Verdict::Unknown) {
-            let rows = self.sections[section].stage().sending().map_or(0, |sending| sending.batch.len() as u64);
-            let held = step.settled.as_ref().map_or(0, |settled| settled.in_doubt);
-            self.sections[section].count_in_doubt(rows.max(held));
+        if step.in_doubt > 0 {
+            self.sections[section].count_in_doubt(step.in_doubt);
+        }
+        if failed && matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
+            self.hurry_others(section, now);
         }
         self.follow(section, step, now);
+    }
+
+    /// The host answers again, after it did not: the other sections need not wait out their pauses. One after the other, so that not all of
+    /// them come at once.
+    fn hurry_others(&mut self, answered: SectionId, now: Duration) {
+        let mut hurried = 0;
+        for id in self.sections.ids().filter(|id| *id != answered) {
+            hurried += u32::from(self.sections[id].hurry_after_success(now + HURRY_APART * hurried));
+        }
     }
 
     /// A write is durable, and all before it.
@@ -273,7 +287,7 @@ impl Engine {
     /// Writes what a step asks for, the checkpoint and the section's next announcement with it.
     fn follow(&mut self, section: SectionId, mut step: DeliveryStep, now: Duration) {
         loop {
-            let DeliveryStep { mut ops, settled, again, again_id } = step;
+            let DeliveryStep { mut ops, settled, again, again_id, .. } = step;
             let mut effects = Vec::new();
             if let Some(settled) = settled {
                 if let SettledUpTo::Stream(position) = settled.through {

@@ -12,7 +12,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -27,12 +27,18 @@ const GIVEN_UP: u8 = 2;
 
 /// Shared by the body and whoever waits for its answer.
 #[derive(Clone, Debug)]
-pub(crate) struct HandOver(Arc<AtomicU8>);
+pub(crate) struct HandOver(Arc<HandOverState>);
+
+#[derive(Debug)]
+struct HandOverState {
+    last: AtomicU8,
+    begun: AtomicBool,
+}
 
 impl HandOver {
     /// Ends the sending. True: the last piece was not handed over and never will be, so the server cannot have the batch.
     pub(crate) fn give_up(&self) -> bool {
-        match self.0.compare_exchange(HELD, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst) {
+        match self.0.last.compare_exchange(HELD, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => true,
             Err(state) => state == GIVEN_UP,
         }
@@ -40,7 +46,12 @@ impl HandOver {
 
     /// Whether the last piece was handed to the connection.
     pub(crate) fn handed(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == HANDED
+        self.0.last.load(Ordering::SeqCst) == HANDED
+    }
+
+    /// Whether the connection has asked for any of it: it was made then, TLS and all.
+    pub(crate) fn begun(&self) -> bool {
+        self.0.begun.load(Ordering::SeqCst)
     }
 }
 
@@ -55,7 +66,7 @@ pub(crate) struct Pieces {
 pub(crate) fn pieces(body: Bytes) -> (Pieces, HandOver) {
     // An empty body has no last piece to hold back: the head alone is the request.
     let first = if body.is_empty() { HANDED } else { HELD };
-    let state = HandOver(Arc::new(AtomicU8::new(first)));
+    let state = HandOver(Arc::new(HandOverState { last: AtomicU8::new(first), begun: AtomicBool::new(false) }));
     (Pieces { rest: body, state: state.clone() }, state)
 }
 
@@ -64,6 +75,7 @@ impl Body for Pieces {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.state.0.begun.store(true, Ordering::SeqCst);
         if self.rest.len() > PIECE {
             let piece = self.rest.split_to(PIECE);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -71,7 +83,7 @@ impl Body for Pieces {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        match self.state.0.compare_exchange(HELD, HANDED, Ordering::SeqCst, Ordering::SeqCst) {
+        match self.state.0.last.compare_exchange(HELD, HANDED, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest))))),
             // Given up: less than Content-Length promised, so the connection ends without a whole request.
             Err(_) => Poll::Ready(None),
@@ -105,6 +117,7 @@ mod tests {
         fn the_pieces_are_the_body(len in 1..300_000usize) {
             let bytes: Bytes = (0..=250u8).cycle().take(len).collect();
             let (mut body, state) = pieces(bytes.clone());
+            prop_assert!(!state.begun());
             let mut sent = Vec::new();
             while let Some(piece) = poll(&mut body) {
                 prop_assert_eq!(body.size_hint().exact(), Some((len - sent.len() - piece.len()) as u64));
@@ -112,6 +125,7 @@ mod tests {
                 prop_assert_eq!(state.handed(), sent.len() == len);
             }
             prop_assert_eq!(sent, bytes);
+            prop_assert!(state.begun());
             prop_assert!(!state.give_up());
         }
 

@@ -21,13 +21,15 @@ use crate::config::{Planhat, Secret};
 use crate::model::Fault;
 use crate::planhat::body::{HandOver, pieces};
 use crate::planhat::request::{Endpoint, base, check_tenant, redact};
-use crate::planhat::response::{Reply, read};
+use crate::planhat::response::{Reply, read_within};
 use crate::planhat::{Answer, Verdict};
 
 /// The bound on DNS, TCP and TLS together, within the bound on the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of an answer that is no 2xx only the beginning is kept: its status has spoken.
 const KEPT: usize = 64 * 1024;
+/// Headers of an answer, at most.
+const MOST_HEADERS: usize = 1000;
 /// Room for an answer's own words, beside the echoes of all items.
 const ANSWER_ROOM: usize = 4 * 1024 * 1024;
 
@@ -64,7 +66,9 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT.min(planhat.timeout))
             // Node closes idle connections after 5 s. A request that crosses such a close is in doubt without need, so
             // ours are closed well before.
-            .pool_idle_timeout(Duration::from_secs(2));
+            .pool_idle_timeout(Duration::from_secs(2))
+            // Proxies add headers of their own; what is over the bound is an answer that cannot be read.
+            .http1_max_headers(MOST_HEADERS);
         // HTTPS_PROXY is honoured: its tunnel sees a host name only. A plain http request would show the proxy the tenant
         // in its path, and one to this machine has no need of it.
         let builder = if base.scheme() == "https" && !is_loopback(&base) { builder } else { builder.no_proxy() };
@@ -126,10 +130,14 @@ impl Client {
         if early && (200..300).contains(&status) {
             return lost(&handover, &format!("answered {status} before the request was sent"));
         }
-        handover.give_up();
-        let mut answer = read(&reply(status, &head, &kept), SystemTime::now());
-        if let (Verdict::Unknown, Some(why)) = (&answer.verdict, kept.broke) {
+        let nobody_has_it = handover.give_up();
+        let mut answer = read_within(&reply(status, &head, &kept), SystemTime::now(), most);
+        if let (Verdict::Unreadable, Some(why)) = (&answer.verdict, kept.broke) {
             answer.message = format!("{}: {why}", answer.message);
+        }
+        // What proves nothing of a request that was sent proves enough of one that was not.
+        if matches!(answer.verdict, Verdict::Unknown) && nobody_has_it {
+            answer.verdict = Verdict::Later { retry_after: None };
         }
         answer
     }
@@ -183,7 +191,8 @@ fn reply<'a>(status: u16, head: &'a HeaderMap, kept: &'a KeptConnection) -> Repl
 /// No answer came: was the request received?
 fn lost(handover: &HandOver, why: &str) -> Answer {
     if handover.give_up() {
-        Answer { verdict: Verdict::NotSent, status: None, message: format!("not sent: {why}") }
+        let verdict = if handover.begun() { Verdict::Interrupted } else { Verdict::NotSent };
+        Answer { verdict, status: None, message: format!("not sent: {why}") }
     } else {
         Answer { verdict: Verdict::Unknown, status: None, message: format!("in doubt: {why}") }
     }
@@ -200,7 +209,9 @@ fn redacted(mut answer: Answer, tenant: &str) -> Answer {
         | Verdict::TooLarge
         | Verdict::Later { .. }
         | Verdict::NotSent
-        | Verdict::Unknown => {}
+        | Verdict::Interrupted
+        | Verdict::Unknown
+        | Verdict::Unreadable => {}
     }
     answer
 }

@@ -158,7 +158,7 @@ async fn half_a_body_is_not_in_doubt() {
     })
     .await;
     let answer = send_with(&closing, Duration::from_secs(20), vec![b' '; HUGE]).await;
-    assert_eq!(answer.verdict, Verdict::NotSent, "{}", answer.message);
+    assert_eq!(answer.verdict, Verdict::Interrupted, "{}", answer.message);
 
     let stuck = server(|stream, _| async move {
         let _open = stream;
@@ -166,7 +166,7 @@ async fn half_a_body_is_not_in_doubt() {
     })
     .await;
     let answer = send_with(&stuck, Duration::from_millis(500), vec![b' '; HUGE]).await;
-    assert_eq!(answer.verdict, Verdict::NotSent, "{}", answer.message);
+    assert_eq!(answer.verdict, Verdict::Interrupted, "{}", answer.message);
 }
 
 #[tokio::test]
@@ -220,27 +220,27 @@ async fn unending(beginning: &'static str, piece: Vec<u8>, between: Duration) ->
 async fn an_answer_that_does_not_end_is_cut() {
     let endless = unending("{\"processed\":\"", vec![b'x'; 65536], Duration::ZERO).await;
     let answer = send(&endless).await;
-    assert_eq!((&answer.verdict, answer.status), (&Verdict::Unknown, Some(200)));
-    assert_eq!(answer.message, "200: the answer broke off: it is over 4194322 bytes long");
+    assert_eq!((&answer.verdict, answer.status), (&Verdict::Unreadable, Some(200)));
+    assert_eq!(answer.message, "200: the answer cannot be read: it broke off: it is over 4194322 bytes long");
 
     let text = unending("OK ", vec![b'x'; 65536], Duration::ZERO).await;
     assert_eq!(send(&text).await.verdict, Verdict::Received, "no text refuses items, however long");
 
     let drip = unending("{", vec![b' '], Duration::from_millis(20)).await;
     let answer = send_with(&drip, Duration::from_millis(400), "[]").await;
-    assert_eq!((&answer.verdict, answer.status), (&Verdict::Unknown, Some(200)));
+    assert_eq!((&answer.verdict, answer.status), (&Verdict::Unreadable, Some(200)));
     assert!(answer.message.contains("did not end in time"), "{}", answer.message);
 }
 
 #[tokio::test]
-async fn an_answer_cut_in_the_middle_is_in_doubt() {
+async fn case_66_an_answer_cut_in_the_middle_is_unreadable() {
     let cut = server(|mut stream, _| async move {
         read_request(&mut stream).await.unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"processed\":1,").await.unwrap();
     })
     .await;
     let answer = send(&cut).await;
-    assert_eq!((answer.verdict, answer.status), (Verdict::Unknown, Some(200)), "{}", answer.message);
+    assert_eq!((answer.verdict, answer.status), (Verdict::Unreadable, Some(200)), "{}", answer.message);
     let headless = server(|mut stream, _| async move {
         read_request(&mut stream).await.unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-").await.unwrap();
@@ -273,7 +273,61 @@ async fn headers_of_the_answer_arrive() {
     let later = answering("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(send(&later).await.verdict, Verdict::Later { retry_after: Some(Duration::from_secs(7)) });
     let encoded = answering("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x08").await;
-    assert_eq!(send(&encoded).await.verdict, Verdict::Unknown);
+    assert_eq!(send(&encoded).await.verdict, Verdict::Unreadable);
+}
+
+/// Answers as proxies and old servers frame them.
+#[tokio::test]
+async fn case_66_odd_frames_of_a_whole_answer_are_read() {
+    let document = "{\"processed\":1,\"errors\":[]}";
+    let many: String = (0..300).map(|n| format!("X-Header-{n}: x\r\n")).collect();
+    for head in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 500\r\n\r\n".to_owned(),
+        "HTTP/1.0 200 OK\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{many}\r\n"),
+    ] {
+        let answer = format!("{head}{document}");
+        let url = server(move |mut stream, _| {
+            let answer = answer.clone();
+            async move {
+                read_request(&mut stream).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        assert_eq!(send(&url).await.verdict, Verdict::Received, "{head}");
+    }
+    // Less promised than sent: what was promised is no document.
+    let short = answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{document}")).await;
+    assert_eq!(send(&short).await.verdict, Verdict::Unreadable);
+    // A chunk that ends in the middle, and one whose end is missing behind a whole document.
+    for (chunk, verdict) in
+        [("500\r\n{\"processed\":1,", Verdict::Unreadable), ("500\r\n{\"processed\":1}", Verdict::Received)]
+    {
+        let url = server(move |mut stream, _| async move {
+            read_request(&mut stream).await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(format!("{head}{chunk}").as_bytes()).await.unwrap();
+        })
+        .await;
+        assert_eq!(send(&url).await.verdict, verdict, "{chunk}");
+    }
+}
+
+#[tokio::test]
+async fn case_65_a_5xx_is_in_doubt_once_the_request_has_left() {
+    let bad_gateway = answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await;
+    let answer = send(&bad_gateway).await;
+    assert_eq!((answer.verdict, answer.status), (Verdict::Unknown, Some(502)));
+    // Before that nobody can have the batch.
+    let early = server(|mut stream, _| async move {
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let answer = send_with(&early, Duration::from_secs(20), vec![b' '; HUGE]).await;
+    assert_eq!(answer.verdict, Verdict::Later { retry_after: None }, "{}", answer.message);
 }
 
 #[tokio::test]
@@ -302,7 +356,7 @@ async fn an_answer_before_the_end_of_the_request() {
     let answer = send_with(&early("413 Too Large").await, Duration::from_secs(20), vec![b' '; HUGE]).await;
     assert_eq!(answer.verdict, Verdict::TooLarge, "{}", answer.message);
     let answer = send_with(&early("200 OK").await, Duration::from_secs(20), vec![b' '; HUGE]).await;
-    assert_eq!(answer.verdict, Verdict::NotSent, "{}", answer.message);
+    assert_eq!(answer.verdict, Verdict::Interrupted, "{}", answer.message);
 }
 
 #[tokio::test]

@@ -6,12 +6,15 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+pub(crate) mod echo;
+pub(crate) mod inflate;
 pub(crate) mod match_rejections;
 pub(crate) mod probe;
 pub(crate) mod request;
 pub(crate) mod response;
 
 pub use crate::planhat::client::Client;
+pub use crate::planhat::echo::Echo;
 pub use crate::planhat::match_rejections::match_refused;
 pub(crate) use crate::planhat::probe::probe;
 pub use crate::planhat::request::Endpoint;
@@ -25,7 +28,7 @@ use std::time::Duration;
 pub enum Verdict {
     /// 2xx without errors: all items are received.
     Received,
-    /// 2xx that names refused items; the rest is received.
+    /// 2xx that refuses items; [`match_refused`] finds which.
     Partial(Vec<SinkRejection>),
     /// 400, 409, 422: some item is bad, and nothing of the request was taken.
     BadItem,
@@ -36,22 +39,28 @@ pub enum Verdict {
         /// What a person should do.
         remedy: String,
     },
-    /// 408, 425, 429, 5xx: nothing was taken now; later it may be.
+    /// 408, 425, 429, 503: nothing was taken now; later it may be.
     Later {
         /// From `Retry-After`, capped at 15 minutes.
         retry_after: Option<Duration>,
     },
     /// No connection was made (refused, DNS, TLS): surely not received.
     NotSent,
-    /// The request was sent and its answer never came: in doubt.
+    /// The connection was made and ended before the whole request had left: surely not received, and perhaps the request's
+    /// own fault (a server may end what is too large for it without a word).
+    Interrupted,
+    /// The request was sent, and what came back proves nothing: no answer, or a 5xx that a gateway may give after the batch
+    /// was stored. In doubt.
     Unknown,
+    /// 2xx with a body that cannot be read: most likely received, and it may have refused items. Never sent again by itself.
+    Unreadable,
 }
 
-/// One item that a 200 named as refused.
+/// One refusal in a 2xx.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkRejection {
-    /// The item's echo, as it came; `None` where the answer did not echo it.
-    pub item: Option<serde_json::Value>,
+    /// The item's echo; `None` where the answer did not echo it.
+    pub item: Option<Echo>,
     /// Planhat's reason.
     pub error: String,
 }

@@ -8,13 +8,16 @@
 //! Planhat answers 200 to almost anything, with a JSON object, any text, or nothing (docs/planhat.md, "Answers"): only a JSON
 //! object with a non-empty `errors` refuses items, and only a page of HTML shows that somebody else answered.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::model::backoff::RETRY_AFTER_CAP;
-use crate::planhat::{Answer, SinkRejection, Verdict};
+use crate::planhat::inflate::{Inflated, inflate};
+use crate::planhat::{Answer, Echo, SinkRejection, Verdict};
 
 /// An HTTP answer, as far as it matters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,65 +40,79 @@ pub struct Reply<'a> {
     pub whole: bool,
 }
 
+/// Bytes that a compressed answer may unpack to, where nothing more is known.
+const ROOM: usize = 4 * 1024 * 1024;
+
+/// Refusals of one answer that are read: more than a body can have items. Whatever follows changes nothing.
+const MOST_REFUSALS: usize = 200_000;
+/// Characters of one reason that are kept.
+const REASON: usize = 500;
+
 /// Reads an answer.
 pub fn read(reply: &Reply<'_>, now: SystemTime) -> Answer {
-    let verdict = match reply.status {
-        200..=299 => return read_success(reply),
-        400 | 409 | 422 => Verdict::BadItem,
-        413 => Verdict::TooLarge,
-        408 | 425 | 429 | 500..=599 => Verdict::Later { retry_after: retry_after(reply, now) },
-        // 1xx is never a final answer, above 599 is no HTTP; the rest of 3xx and 4xx speak of the request's form, its
-        // credential or its way, which are the same for every batch.
-        0..=199
-        | 300..=399
-        | 401..=407
-        | 410..=412
-        | 414..=421
-        | 423..=424
-        | 426..=428
-        | 430..=499
-        | 600..=u16::MAX => Verdict::Environment { remedy: remedy(reply) },
-    };
-    Answer { verdict, status: Some(reply.status), message: message(reply) }
+    read_within(reply, now, ROOM)
 }
 
-fn read_success(reply: &Reply<'_>) -> Answer {
+/// Reads an answer that may unpack to `room` bytes.
+pub(crate) fn read_within(reply: &Reply<'_>, now: SystemTime, room: usize) -> Answer {
+    let inflated = inflate(reply.content_encoding, reply.body, room);
+    let (reply, unreadable) = match &inflated {
+        None => (*reply, None),
+        Some(Ok(Inflated { body, whole })) => (Reply { body, whole: reply.whole && *whole, ..*reply }, None),
+        Some(Err(why)) => (Reply { body: &[], ..*reply }, Some(why.as_str())),
+    };
+    let verdict = match reply.status {
+        200..=299 => return read_success(&reply, unreadable, inflated.is_some()),
+        400 | 409 | 422 => Verdict::BadItem,
+        413 => Verdict::TooLarge,
+        408 | 425 | 429 | 503 => Verdict::Later { retry_after: retry_after(&reply, now) },
+        // A gateway gives these after the batch was stored as well as before, and above 599 nothing is agreed upon.
+        500..=502 | 504..=u16::MAX => Verdict::Unknown,
+        // 1xx is never a final answer; the rest of 3xx and 4xx speak of the request's form, its credential or its way, which
+        // are the same for every batch.
+        0..=199 | 300..=399 | 401..=407 | 410..=412 | 414..=421 | 423..=424 | 426..=428 | 430..=499 => {
+            Verdict::Environment { remedy: remedy(&reply) }
+        }
+    };
+    Answer { verdict, status: Some(reply.status), message: message(&reply) }
+}
+
+fn read_success(reply: &Reply<'_>, unreadable: Option<&str>, unpacked: bool) -> Answer {
     let answer = |verdict, message: String| Answer { verdict, status: Some(reply.status), message };
+    let unread = |why: &str| answer(Verdict::Unreadable, format!("{}: the answer cannot be read: {why}", reply.status));
+    if let Some(why) = unreadable {
+        return unread(why);
+    }
     let body = strip(reply.body);
     if is_html(reply.content_type, body) {
         let remedy = "a web page answered in Planhat's place: check planhat.url, and what stands between (a proxy, a \
                       login page, a firewall)";
         return answer(Verdict::Environment { remedy: remedy.to_owned() }, message(reply));
     }
-    if let Some(encoding) = reply.content_encoding.filter(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
-    {
-        return answer(
-            Verdict::Unknown,
-            format!("{}: the answer is encoded ({}), so refused items cannot be seen", reply.status, excerpt(encoding)),
-        );
-    }
-    let unseen = || answer(Verdict::Unknown, format!("{}: the answer broke off", reply.status));
     match body.first() {
         // Nothing came yet, or what came may still become a page.
-        None | Some(b'<') if !reply.whole => unseen(),
+        None | Some(b'<') if !reply.whole => unread("it broke off"),
+        // Nobody compresses a word, and a bomb is no answer.
+        Some(0..b'{') | Some(b'|'..) if !reply.whole && unpacked => unread("it is compressed, and does not end"),
         // A body that begins otherwise is no JSON object, however it goes on, and so refuses nothing.
         None | Some(0..b'{') | Some(b'|'..) => answer(Verdict::Received, String::new()),
-        Some(b'{') if !reply.whole => unseen(),
         Some(b'{') => match refused_items(body) {
+            // Whole documents are an answer, whatever length was promised and whatever follows.
             Ok(refused) if refused.is_empty() => answer(Verdict::Received, complaint(reply.status, body)),
             Ok(refused) => {
                 let message = format!("{}: {} refused: {}", reply.status, refused.len(), excerpt(&refused[0].error));
                 answer(Verdict::Partial(refused), message)
             }
+            Err(_) if !reply.whole => unread("it broke off"),
             // A body that ends with its connection can be cut short without a sign, but for its JSON.
-            Err(error) if error.is_eof() => unseen(),
+            Err(error) if error.is_eof() => unread("it broke off"),
+            Err(_) if memchr::memmem::find(body, b"\"errors\"").is_some() => unread("it names errors, and is no JSON"),
             Err(_) => answer(Verdict::Received, String::new()),
         },
     }
 }
 
-/// Only the outer object is read: echoes stay raw until they are needed, so that no echo, however deep or odd, hides the
-/// others.
+/// Only the outer object is read: echoes stay raw until their turn, so that no echo, however deep or odd, hides the others.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
@@ -110,17 +127,59 @@ struct ErrorEntry<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// The refusals of all documents of the body: as a rule there is one.
 fn refused_items(body: &[u8]) -> Result<Vec<SinkRejection>, serde_json::Error> {
     let text = String::from_utf8_lossy(body);
-    let body: Body<'_> = serde_json::from_str(&text)?;
-    let Some(errors) = body.errors.map(RawValue::get) else { return Ok(Vec::new()) };
+    let mut refused = Vec::new();
+    for (index, document) in serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>().enumerate() {
+        let document = match document {
+            Ok(document) => document.get(),
+            Err(error) if index == 0 => return Err(error),
+            Err(_) => break,
+        };
+        if document.starts_with('{') {
+            let Body { errors } = serde_json::from_str(document)?;
+            refused.extend(errors.map(|errors| listed(errors.get())).transpose()?.unwrap_or_default());
+        }
+    }
+    Ok(refused)
+}
+
+fn listed(errors: &str) -> Result<Vec<SinkRejection>, serde_json::Error> {
     match errors.as_bytes().first() {
-        Some(b'[') => Ok(serde_json::from_str::<Vec<&RawValue>>(errors)?.into_iter().map(entry).collect()),
+        Some(b'[') => serde_json::from_str::<Listed>(errors).map(|listed| listed.0),
         // Not a list, but not nothing either: something was refused, and it is not said which item.
         Some(b'{' | b'"' | b't' | b'1'..=b'9' | b'-') if !matches!(errors, "\"\"") && !is_empty_object(errors) => {
             Ok(vec![SinkRejection { item: None, error: text_of(errors) }])
         }
         Some(_) | None => Ok(Vec::new()),
+    }
+}
+
+/// A list of refusals, read one by one: no more than one echo is parsed at a time.
+struct Listed(Vec<SinkRejection>);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Listed, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Listed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of refusals")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listed, A::Error> {
+                let mut refused = Vec::new();
+                while let Some(raw) = list.next_element::<&RawValue>()? {
+                    if refused.len() < MOST_REFUSALS {
+                        refused.push(entry(raw));
+                    }
+                }
+                Ok(Listed(refused))
+            }
+        }
+        deserializer.deserialize_seq(List)
     }
 }
 
@@ -132,7 +191,7 @@ fn entry(raw: &RawValue) -> SinkRejection {
     match serde_json::from_str::<ErrorEntry<'_>>(raw.get()) {
         Ok(ErrorEntry { item: None, error: None }) => SinkRejection { item: None, error: text_of(raw.get()) },
         Ok(ErrorEntry { item, error }) => SinkRejection {
-            item: item.and_then(|item| serde_json::from_str(item.get()).ok()),
+            item: item.and_then(|item| Echo::of(item.get().as_bytes())),
             error: error.map_or_else(|| "no reason was given".to_owned(), |error| text_of(error.get())),
         },
         Err(_) => SinkRejection { item: None, error: text_of(raw.get()) },
@@ -141,7 +200,11 @@ fn entry(raw: &RawValue) -> SinkRejection {
 
 /// A JSON string's content, or any other JSON as it is.
 fn text_of(json: &str) -> String {
-    let text = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned());
+    let text = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.chars().take(REASON).collect());
+    let text = match text.char_indices().nth(REASON) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    };
     if text.trim().is_empty() || text == "null" { "no reason was given".to_owned() } else { text }
 }
 
@@ -152,7 +215,8 @@ fn complaint(status: u16, body: &[u8]) -> String {
         #[serde(borrow, default)]
         error: Option<&'a RawValue>,
     }
-    match serde_json::from_slice::<ErrorText<'_>>(body) {
+    let first = serde_json::Deserializer::from_slice(body).into_iter::<ErrorText<'_>>().next();
+    match first.unwrap_or(Ok(ErrorText { error: None })) {
         Ok(ErrorText { error: Some(error) }) => format!("{status}, saying: {}", excerpt(&text_of(error.get()))),
         Ok(ErrorText { error: None }) | Err(_) => String::new(),
     }

@@ -11,9 +11,9 @@ fn verdict(status: u16, body: &str) -> Verdict {
     read(&reply(status, body.as_bytes()), NOW).verdict
 }
 
-fn refused(body: &str) -> Vec<(Option<String>, String)> {
+fn refused(body: &str) -> Vec<(Option<Echo>, String)> {
     let Verdict::Partial(items) = verdict(200, body) else { panic!("{body}") };
-    items.into_iter().map(|refused| (refused.item.map(|item| item.to_string()), refused.error)).collect()
+    items.into_iter().map(|refused| (refused.item, refused.error)).collect()
 }
 
 /// The table in docs/planhat.md, and every status that it does not name.
@@ -24,7 +24,8 @@ fn every_status_has_its_verdict() {
             200..=299 => "received",
             400 | 409 | 422 => "bad item",
             413 => "too large",
-            408 | 425 | 429 | 500..=599 => "later",
+            408 | 425 | 429 | 503 => "later",
+            500..=1000 => "unknown",
             _ => "environment",
         };
         let found = match verdict(status, "whatever") {
@@ -36,9 +37,12 @@ fn every_status_has_its_verdict() {
                 assert!(remedy.contains("planhat."), "{status}: {remedy}");
                 "environment"
             }
-            Verdict::Partial(_) | Verdict::Later { retry_after: Some(_) } | Verdict::NotSent | Verdict::Unknown => {
-                "wrong"
-            }
+            Verdict::Unknown => "unknown",
+            Verdict::Partial(_)
+            | Verdict::Later { retry_after: Some(_) }
+            | Verdict::NotSent
+            | Verdict::Interrupted
+            | Verdict::Unreadable => "wrong",
         };
         assert_eq!(found, expected, "{status}");
     }
@@ -49,10 +53,10 @@ fn planhats_own_example_names_its_item() {
     let body = r#"{"processed":1,"errors":[{"item":{"value":1,"externalId":"my_id","model":"Company"},"error":"dimensionId must be specified"}]}"#;
     let answer = read(&reply(200, body.as_bytes()), NOW);
     assert_eq!(answer.message, "200: 1 refused: dimensionId must be specified");
-    let item = serde_json::json!({"value": 1, "externalId": "my_id", "model": "Company"});
+    let item = Echo::of(br#"{"model":"Company","value":1,"externalId":"my_id"}"#);
     assert_eq!(
         answer.verdict,
-        Verdict::Partial(vec![SinkRejection { item: Some(item), error: "dimensionId must be specified".into() }])
+        Verdict::Partial(vec![SinkRejection { item, error: "dimensionId must be specified".into() }])
     );
 }
 
@@ -94,7 +98,7 @@ fn odd_errors_are_still_refusals() {
         (r#"{"errors":["bad"]}"#, vec![(None, "bad".into())]),
         (r#"{"errors":[null]}"#, vec![(None, none.clone())]),
         (r#"{"errors":[{}]}"#, vec![(None, "{}".into())]),
-        (r#"{"errors":[{"item":{"a":1}}]}"#, vec![(Some(r#"{"a":1}"#.into()), none.clone())]),
+        (r#"{"errors":[{"item":{"a":1}}]}"#, vec![(Echo::of(br#"{"a":1}"#), none.clone())]),
         (r#"{"errors":[{"item":null,"error":""}]}"#, vec![(None, none)]),
         (r#"{"errors":[{"error":{"code":7}}]}"#, vec![(None, r#"{"code":7}"#.into())]),
         (r#"{"errors":[{"item":[1e999],"error":"big"}]}"#, vec![(None, "big".into())]),
@@ -126,20 +130,74 @@ fn a_page_is_the_environment() {
 }
 
 #[test]
-fn an_answer_that_may_still_refuse_items_is_unknown() {
-    for body in ["", " ", "{", r#"{"processed":1,"errors":[]}"#, "<"] {
+fn case_66_a_2xx_that_may_still_refuse_items_is_unreadable() {
+    for body in ["", " ", "{", r#"{"processed":1,"errors":[]"#, "<"] {
         let cut = Reply { whole: false, ..reply(200, body.as_bytes()) };
-        assert_eq!(read(&cut, NOW).verdict, Verdict::Unknown, "{body}");
+        assert_eq!(read(&cut, NOW).verdict, Verdict::Unreadable, "{body}");
     }
     for body in ["OK so far", "[1,", "\u{feff}xx"] {
         let cut = Reply { whole: false, ..reply(200, body.as_bytes()) };
         assert_eq!(read(&cut, NOW).verdict, Verdict::Received, "{body}");
     }
-    assert_eq!(verdict(200, r#"{"processed":1,"errors":[{"it"#), Verdict::Unknown);
-    let gzip = Reply { content_encoding: Some("gzip"), ..reply(200, b"\x1f\x8b\x08") };
-    assert_eq!(read(&gzip, NOW).verdict, Verdict::Unknown);
+    for body in [r#"{"processed":1,"errors":[{"it"#, r#"{"processed":1,"errors":[{"item":{"value":NaN},"error":"x"}]}"#]
+    {
+        assert_eq!(verdict(200, body), Verdict::Unreadable, "{body}");
+    }
+    for encoding in ["gzip", "br", "zstd", "compress", "gzip, br", "aes128gcm"] {
+        let encoded = Reply { content_encoding: Some(encoding), ..reply(200, b"\x0b\x02\x80{}\x03") };
+        let answer = read(&encoded, NOW);
+        assert_eq!(answer.verdict, Verdict::Unreadable, "{encoding}");
+        assert!(answer.message.starts_with("200: the answer cannot be read: it is"), "{}", answer.message);
+    }
     let cut = Reply { whole: false, ..reply(400, b"{") };
     assert_eq!(read(&cut, NOW).verdict, Verdict::BadItem);
+}
+
+#[test]
+fn case_66_a_whole_document_is_an_answer_whatever_was_promised_and_whatever_follows() {
+    let accepts = r#"{"processed":1,"errors":[]}"#;
+    let refuses = r#"{"processed":0,"errors":[{"error":"no"}]}"#;
+    for (before, after) in [("", ""), ("", "\r\n\0\0"), ("\u{feff}", "<!-- proxy -->"), (" ", "{\"a\":"), ("", "}")] {
+        for whole in [true, false] {
+            let read = |document: &str| {
+                let body = format!("{before}{document}{after}");
+                super::read(&Reply { whole, ..reply(200, body.as_bytes()) }, NOW).verdict
+            };
+            assert_eq!(read(accepts), Verdict::Received, "{after:?} {whole}");
+            let no = SinkRejection { item: None, error: "no".into() };
+            assert_eq!(read(refuses), Verdict::Partial(vec![no]), "{after:?} {whole}");
+        }
+    }
+    assert_eq!(refused(&format!("{accepts}{refuses}")).len(), 1, "a second document is read, too");
+}
+
+#[test]
+fn case_66_what_a_proxy_compressed_is_read() {
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let refuses = gzip(r#"{"processed":0,"errors":[{"error":"no"}]}"#);
+    for encoding in [Some("gzip"), None] {
+        let answer = read(&Reply { content_encoding: encoding, ..reply(200, &refuses) }, NOW);
+        assert!(matches!(answer.verdict, Verdict::Partial(_)), "{answer:?}");
+    }
+    let page = gzip("<!doctype html>");
+    let answer = read(&Reply { content_encoding: Some("gzip"), ..reply(200, &page) }, NOW);
+    assert!(matches!(answer.verdict, Verdict::Environment { .. }), "{answer:?}");
+    let bad = gzip(r#"{"error":"value must be a number"}"#);
+    let answer = read(&Reply { content_encoding: Some("gzip"), ..reply(400, &bad) }, NOW);
+    assert_eq!((answer.verdict, answer.message.contains("must be a number")), (Verdict::BadItem, true));
+}
+
+#[test]
+fn case_65_a_page_of_a_gateway_proves_nothing() {
+    for status in [500, 501, 502, 504, 507, 520, 522, 524, 525, 530, 561, 598, 599] {
+        let page = Reply { content_type: Some("text/html"), ..reply(status, b"<html>Bad gateway</html>") };
+        let answer = read(&page, NOW);
+        assert_eq!((answer.verdict, answer.status), (Verdict::Unknown, Some(status)));
+    }
 }
 
 #[test]
@@ -230,6 +288,6 @@ proptest! {
         // An empty whole body is a legal acceptance; it cannot be told from one cut at nought.
         prop_assume!(cut > 0 || !whole);
         let verdict = read(&Reply { whole, ..reply(200, body) }, NOW).verdict;
-        prop_assert_eq!(verdict, Verdict::Unknown);
+        prop_assert_eq!(verdict, Verdict::Unreadable);
     }
 }

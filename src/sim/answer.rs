@@ -4,12 +4,15 @@
 //! * Out: HTTP answers, some of which never end.
 //! * Never: more memory than one piece for an answer without end.
 
+use std::io::Write;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
@@ -17,19 +20,23 @@ use crate::sim::http_server::RawConnection;
 use crate::sim::received::SinkKind;
 
 /// Planhat's answer: metrics always say what became of them, activities only where some were refused.
-pub(crate) fn processed(kind: SinkKind, accepted: u64, refused: &[(Bytes, String)]) -> Response {
+pub(crate) fn processed(kind: SinkKind, accepted: u64, refused: &[(Option<Bytes>, String)]) -> Response {
     match kind {
         SinkKind::Activity if refused.is_empty() => StatusCode::OK.into_response(),
         SinkKind::Activity | SinkKind::Metric => json(200, processed_body(accepted, refused)),
     }
 }
 
-fn processed_body(accepted: u64, refused: &[(Bytes, String)]) -> Bytes {
+fn processed_body(accepted: u64, refused: &[(Option<Bytes>, String)]) -> Bytes {
     let mut body = BytesMut::from(format!("{{\"processed\":{accepted},\"errors\":[").as_bytes());
     for (n, (item, error)) in refused.iter().enumerate() {
-        body.put_slice(if n == 0 { b"{\"item\":" } else { b",{\"item\":" });
-        body.put_slice(item);
-        body.put_slice(format!(",\"error\":{}}}", Value::from(error.as_str())).as_bytes());
+        body.put_slice(if n == 0 { b"{" } else { b",{" });
+        if let Some(item) = item {
+            body.put_slice(b"\"item\":");
+            body.put_slice(item);
+            body.put_slice(b",");
+        }
+        body.put_slice(format!("\"error\":{}}}", Value::from(error.as_str())).as_bytes());
     }
     body.put_slice(b"]}");
     body.freeze()
@@ -72,6 +79,78 @@ pub(crate) fn cut(accepted: u64, wire: RawConnection) -> Response {
     });
     let body = stream::once(async move { Ok::<_, std::io::Error>(half) }).chain(rest);
     with_header(json(200, Body::from_stream(body)), header::CONTENT_LENGTH, &whole.len().to_string())
+}
+
+/// The head of an answer, then a reset.
+pub(crate) fn head_then_reset(status: u16, wire: RawConnection) -> Response {
+    let never = stream::once(async move {
+        wire.reset();
+        std::future::pending::<Result<Bytes, std::io::Error>>().await
+    });
+    with_header(json(status, Body::from_stream(never)), header::CONTENT_LENGTH, "100")
+}
+
+/// The whole answer, as a proxy compresses it.
+pub(crate) fn encoded(accepted: u64, encoding: &str) -> Response {
+    let whole = processed_body(accepted, &[]);
+    let packed = match encoding {
+        "gzip" => compress(GzEncoder::new(Vec::new(), Compression::fast()), &whole),
+        "deflate" => compress(ZlibEncoder::new(Vec::new(), Compression::fast()), &whole),
+        _ => whole.iter().map(|byte| byte.rotate_left(3) ^ 0xa5).collect(),
+    };
+    with_header(json(200, packed), header::CONTENT_ENCODING, encoding)
+}
+
+fn compress(mut encoder: impl Compressing, whole: &[u8]) -> Vec<u8> {
+    // Into memory: it cannot fail.
+    encoder.write_all(whole).unwrap_or_default();
+    encoder.done()
+}
+
+trait Compressing: Write {
+    fn done(self) -> Vec<u8>;
+}
+
+impl Compressing for GzEncoder<Vec<u8>> {
+    fn done(self) -> Vec<u8> {
+        self.finish().unwrap_or_default()
+    }
+}
+
+impl Compressing for ZlibEncoder<Vec<u8>> {
+    fn done(self) -> Vec<u8> {
+        self.finish().unwrap_or_default()
+    }
+}
+
+/// Half of the answer, as if that were all.
+pub(crate) fn truncated(accepted: u64) -> Response {
+    let whole = processed_body(accepted, &[]);
+    json(200, whole.slice(..whole.len() / 2))
+}
+
+/// The whole answer under another length than its own; where less comes than was promised, the connection ends.
+pub(crate) fn wrong_length(accepted: u64, by: i64) -> Response {
+    let whole = processed_body(accepted, &[]);
+    let promised = i64::try_from(whole.len()).unwrap_or(i64::MAX).saturating_add(by).max(1);
+    // A pause lets hyper flush what there is before it finds that it is not enough.
+    let pause = stream::once(async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(Bytes::new())
+    });
+    let body = stream::once(async move { Ok::<_, std::io::Error>(whole) }).chain(pause);
+    with_header(json(200, Body::from_stream(body)), header::CONTENT_LENGTH, &promised.to_string())
+}
+
+/// The same answer behind many headers.
+pub(crate) fn many_headers(mut response: Response, count: u16) -> Response {
+    for number in 0..count {
+        let name = header::HeaderName::try_from(format!("x-proxy-{number}"));
+        if let Ok(name) = name {
+            response = with_header(response, name, "x");
+        }
+    }
+    response
 }
 
 /// JSON that never ends.
@@ -129,7 +208,7 @@ mod tests {
     #[test]
     fn answers_are_planhats_own_words() {
         let item = Bytes::from_static(br#"{"value":1,"externalId":"my_id","model":"Company"}"#);
-        let body = processed_body(1, &[(item, "dimensionId must be specified".to_owned())]);
+        let body = processed_body(1, &[(Some(item), "dimensionId must be specified".to_owned())]);
         assert_eq!(
             body,
             r#"{"processed":1,"errors":[{"item":{"value":1,"externalId":"my_id","model":"Company"},"error":"dimensionId must be specified"}]}"#

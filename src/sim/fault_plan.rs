@@ -36,10 +36,15 @@ impl Plan {
         *self.state() = PlanState::default();
     }
 
-    /// At the head of a request: the reset that wants no body, if it is its turn, or what the dice say for later.
-    pub(crate) fn at_head(&self, route: SinkRoute) -> Option<SimFault> {
+    /// At the head of a request of so many bytes: the fault that wants no body, if it is its turn, or what the dice say for
+    /// later.
+    pub(crate) fn at_head(&self, route: SinkRoute, length: u64) -> Option<SimFault> {
         let mut state = self.state();
         let drawn = state.draw();
+        let refused = state.queue.iter().position(|queued| queued.is_for(route) && queued.fault.refuses_head(length));
+        if let Some(at) = refused {
+            return state.use_up(at);
+        }
         // Faults that wait for a fitting body let others pass: whether they fit is not known yet.
         let next = state.queue.iter().position(|queued| queued.is_for(route) && !queued.fault.wants_body());
         match next {
@@ -96,7 +101,18 @@ impl QueuedFault {
 impl SimFault {
     /// Whether it waits for a request with a certain body.
     fn wants_body(&self) -> bool {
-        matches!(self, SimFault::Refuse { .. } | SimFault::Reject { .. } | SimFault::TooLarge { .. })
+        matches!(
+            self,
+            SimFault::Refuse { .. }
+                | SimFault::Reject { .. }
+                | SimFault::TooLarge { .. }
+                | SimFault::TooLargeReset { .. }
+        )
+    }
+
+    /// Whether it needs no more than the head of a request of so many bytes.
+    pub(crate) fn refuses_head(&self, length: u64) -> bool {
+        matches!(self, SimFault::TooLargeReset { over } if length > *over)
     }
 }
 
@@ -105,7 +121,7 @@ mod tests {
     use super::*;
 
     fn run(plan: &Plan, route: SinkRoute) -> Option<SimFault> {
-        match plan.at_head(route) {
+        match plan.at_head(route, 0) {
             Some(SimFault::ResetBeforeReading) => Some(SimFault::ResetBeforeReading),
             drawn => plan.at_end(route, drawn, |fault| !fault.wants_body()),
         }

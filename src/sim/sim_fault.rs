@@ -41,6 +41,18 @@ pub enum SimFault {
         /// The reason given.
         error: String,
     },
+    /// Refuses, in a 200, the first items of the request, and does not say which.
+    RefuseWithoutEcho {
+        /// How many.
+        count: usize,
+        /// The reason given.
+        error: String,
+    },
+    /// Refuses, in a 200, the first item of the request for several reasons, each with its echo.
+    RefuseTwice {
+        /// The reasons.
+        errors: Vec<String>,
+    },
     /// Refuses a whole request that has an item whose field has this value. Waits for such a request.
     Reject {
         /// The field's name.
@@ -55,7 +67,12 @@ pub enum SimFault {
         /// The limit.
         over: u64,
     },
-    /// Stores, and answers after a while.
+    /// 413 by the head of a request over so many bytes, then a reset: its body is not read. Waits for such a request.
+    TooLargeReset {
+        /// The limit.
+        over: u64,
+    },
+    /// Stores, and answers after a while; after the client's time-out, if that is shorter.
     Slow {
         /// How long.
         millis: u64,
@@ -96,6 +113,23 @@ pub enum SimFault {
         status: u16,
         /// `Location`.
         location: String,
+    },
+    /// Stores, and answers as always, but compressed, as a proxy does unasked.
+    Encoded {
+        /// `Content-Encoding`: gzip and deflate are what they say; under any other name come bytes that nobody can read.
+        encoding: String,
+    },
+    /// Stores, and answers 200 with half of its JSON, as if that were all.
+    Truncated,
+    /// Stores, and answers as always under a `Content-Length` that is too large (or too small) by so much.
+    WrongLength {
+        /// Bytes too many, or too few.
+        by: i64,
+    },
+    /// Stores, and answers as always behind so many headers.
+    ManyHeaders {
+        /// How many.
+        count: u16,
     },
     /// Stores, and answers 200 with a megabyte of gzip that unpacks to 160 megabytes and more.
     GzipBomb,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Extension, Router};
@@ -31,9 +31,10 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
             move |State(sim): State<Arc<Shared>>,
                   Path(tenant): Path<String>,
                   Extension(wire): Extension<RawConnection>,
+                  head: HeaderMap,
                   body: Body| async move {
                 let latency = sim.options.latency;
-                let response = receive(&sim, route, &tenant, wire, body).await;
+                let response = receive(&sim, route, &tenant, wire, length(&head), body).await;
                 if !latency.is_zero() {
                     tokio::time::sleep(latency).await;
                 }
@@ -47,16 +48,33 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/dimensiondata/{tenant}", sink(SinkRoute::Metrics))
 }
 
-async fn receive(sim: &Shared, route: SinkRoute, tenant: &str, wire: RawConnection, body: Body) -> Response {
+/// `Content-Length`; 0 where there is none.
+fn length(head: &HeaderMap) -> u64 {
+    let text = head.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+async fn receive(
+    sim: &Shared,
+    route: SinkRoute,
+    tenant: &str,
+    wire: RawConnection,
+    length: u64,
+    body: Body,
+) -> Response {
     let kind = match route {
         SinkRoute::Bulk | SinkRoute::Single => SinkKind::Activity,
         SinkRoute::Metrics => SinkKind::Metric,
     };
     let request = Request { sim, kind, wire, under_way: sim.store.begin(kind) };
-    let drawn = sim.plan.at_head(route);
+    let drawn = sim.plan.at_head(route, length);
     if drawn == Some(SimFault::ResetBeforeReading) {
         sim.store.faulted();
         return request.reset().await;
+    }
+    if drawn.as_ref().is_some_and(|fault| fault.refuses_head(length)) {
+        sim.store.faulted();
+        return answer::head_then_reset(413, request.wire.clone());
     }
     let Some(mut batch) = read(sim, body).await else { return answer::error(400, "the body broke off") };
     let fault = sim.plan.at_end(route, drawn, |fault| batch.fits(fault));
@@ -123,10 +141,16 @@ impl SinkBatch {
                 items.iter().any(|item| has(item, field, equals))
             }
             SimFault::TooLarge { over } => self.bytes > *over,
-            // Its time was before the body.
-            SimFault::ResetBeforeReading => false,
+            // Their time was before the body.
+            SimFault::ResetBeforeReading | SimFault::TooLargeReset { .. } => false,
             SimFault::Status { .. }
             | SimFault::RefuseFirst { .. }
+            | SimFault::RefuseWithoutEcho { .. }
+            | SimFault::RefuseTwice { .. }
+            | SimFault::Encoded { .. }
+            | SimFault::Truncated
+            | SimFault::WrongLength { .. }
+            | SimFault::ManyHeaders { .. }
             | SimFault::Slow { .. }
             | SimFault::Hang { .. }
             | SimFault::ResetAfterStoring
@@ -177,9 +201,15 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn store(&self, judged: Judged) -> Response {
+        self.store_and_say(judged, None)
+    }
+
+    /// Stores; `said` is what the answer says of the refused items, if it is not the truth.
+    fn store_and_say(&self, judged: Judged, said: Option<Vec<(Option<Bytes>, String)>>) -> Response {
         let accepted = judged.brought.items;
         self.sim.store.accept(self.kind, self.under_way.number, judged.brought);
-        answer::processed(self.kind, accepted, &judged.refused)
+        let truth = || judged.refused.into_iter().map(|(item, error)| (Some(item), error)).collect();
+        answer::processed(self.kind, accepted, &said.unwrap_or_else(truth))
     }
 
     /// The peer gets RST; this request never comes to its end.
@@ -201,6 +231,16 @@ impl Request<'_> {
             {
                 return Some(error.clone());
             }
+            if let SimFault::RefuseWithoutEcho { count, error } = &fault
+                && n < *count
+            {
+                return Some(error.clone());
+            }
+            if let SimFault::RefuseTwice { errors } = &fault
+                && n == 0
+            {
+                return errors.first().cloned();
+            }
             None
         };
         let (mut normal, mut accepted) = (None, 0);
@@ -208,7 +248,8 @@ impl Request<'_> {
             match batch.judge(self.sim, self.kind, refuse) {
                 Ok(judged) => {
                     accepted = judged.brought.items;
-                    normal = Some(self.store(judged));
+                    let reasons = fault.reasons(&judged.refused);
+                    normal = Some(self.store_and_say(judged, reasons));
                 }
                 Err(error) => return answer::error(400, &error),
             }
@@ -227,9 +268,18 @@ impl Request<'_> {
                     None => response,
                 }
             }
-            SimFault::Refuse { .. } | SimFault::RefuseFirst { .. } => normal,
+            SimFault::Refuse { .. }
+            | SimFault::RefuseFirst { .. }
+            | SimFault::RefuseWithoutEcho { .. }
+            | SimFault::RefuseTwice { .. } => normal,
+            SimFault::Encoded { encoding } => answer::encoded(accepted, &encoding),
+            SimFault::Truncated => answer::truncated(accepted),
+            SimFault::WrongLength { by } => answer::wrong_length(accepted, by),
+            SimFault::ManyHeaders { count } => answer::many_headers(normal, count),
             SimFault::Reject { field, status, .. } => answer::error(status, &format!("{field} is not valid")),
-            SimFault::TooLarge { .. } => answer::error(413, "request entity too large"),
+            SimFault::TooLarge { .. } | SimFault::TooLargeReset { .. } => {
+                answer::error(413, "request entity too large")
+            }
             SimFault::Slow { millis } => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 normal
@@ -254,12 +304,28 @@ impl Request<'_> {
 }
 
 impl SimFault {
+    /// What it says of the items that were refused, where that is not simply each with its reason.
+    fn reasons(&self, refused: &[(Bytes, String)]) -> Option<Vec<(Option<Bytes>, String)>> {
+        if let SimFault::RefuseWithoutEcho { .. } = self {
+            return Some(refused.iter().map(|(_, error)| (None, error.clone())).collect());
+        }
+        let SimFault::RefuseTwice { errors } = self else { return None };
+        let (item, _) = refused.first()?;
+        Some(errors.iter().map(|error| (Some(item.clone()), error.clone())).collect())
+    }
+
     /// Whether the items are received in spite of it.
     fn stores(&self) -> bool {
         match self {
             SimFault::Status { store, .. } | SimFault::Hang { store } => *store,
             SimFault::Refuse { .. }
             | SimFault::RefuseFirst { .. }
+            | SimFault::RefuseWithoutEcho { .. }
+            | SimFault::RefuseTwice { .. }
+            | SimFault::Encoded { .. }
+            | SimFault::Truncated
+            | SimFault::WrongLength { .. }
+            | SimFault::ManyHeaders { .. }
             | SimFault::Slow { .. }
             | SimFault::ResetAfterStoring
             | SimFault::ResetMidAnswer
@@ -269,6 +335,7 @@ impl SimFault {
             | SimFault::GzipBomb => true,
             SimFault::Reject { .. }
             | SimFault::TooLarge { .. }
+            | SimFault::TooLargeReset { .. }
             | SimFault::ResetBeforeReading
             | SimFault::Html { .. }
             | SimFault::Redirect { .. } => false,

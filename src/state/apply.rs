@@ -116,7 +116,7 @@ impl Store {
                     return Err(StateError::Unwritable(Fault::bug(what)));
                 }
                 // The rows are settled all the same: to stop here would only send them again.
-                (Write::Retrying | Write::Ended, 0) => {
+                (Write::Retrying | Write::Ended | Write::Unresolved, 0) => {
                     tracing::warn!("a row of the ledger was removed, or ended, while its batch was under way");
                 }
                 (_, _) => {}
@@ -157,6 +157,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Retrying { .. } => Some(Write::Retrying),
         Op::Ended { .. } => Some(Write::Ended),
         Op::Keys { .. } => Some(Write::Keys),
+        Op::Unresolved { .. } => Some(Write::Unresolved),
         Op::Withdrawn { .. } => Some(Write::Withdrawn),
         Op::SectionCheckpoint { .. } => Some(Write::Checkpoint),
         Op::Quarantine(_) => Some(Write::Quarantine),

@@ -122,14 +122,14 @@ impl Store {
         Ok(self.one("reading the ledger", asked, &[]).await?.get(0))
     }
 
-    /// The rows that are `sending` or `in_doubt`, by id.
+    /// The rows that are `sending`, or `in_doubt` and to be sent again, by id.
     ///
     /// # Errors
     /// As every reading.
     pub(crate) async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
         let sql = "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_ordinal, last_lsn,
                 last_ordinal, outcome, under_way, attempts, epoch
-             FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') ORDER BY id";
+             FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') AND NOT unresolved ORDER BY id";
         self.query("reading the open batches", sql, &[]).await?.iter().map(open_of).collect()
     }
 
@@ -142,7 +142,8 @@ impl Store {
         let write = "WITH gone AS (
                 DELETE FROM {schema}.delivery WHERE id IN (
                     SELECT id FROM {schema}.delivery
-                    WHERE outcome NOT IN ('sending', 'in_doubt') AND started_at < now() - make_interval(secs => $1)
+                    WHERE (outcome NOT IN ('sending', 'in_doubt') OR unresolved)
+                        AND started_at < now() - make_interval(secs => $1)
                     ORDER BY started_at LIMIT $2)
                 RETURNING id),
              keys AS (DELETE FROM {schema}.delivery_keys k USING gone WHERE k.delivery = gone.id)

@@ -14,6 +14,7 @@ use crate::model::Fault;
 pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_tables.sql"),
     include_str!("migrations/0002_gap_floor.sql"),
+    include_str!("migrations/0003_exact.sql"),
     include_str!("migrations/0004_proof.sql"),
 ];
 

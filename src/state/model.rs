@@ -200,6 +200,15 @@ pub enum Op {
         /// What is added to the section's tally: block, rows, digest. Empty while the batch is in doubt.
         tally: Vec<(i64, TallyEntry)>,
     },
+    /// The batch is in doubt for good: its rows are settled, and are not sent again.
+    Unresolved {
+        /// Ledger id.
+        id: i64,
+        /// The answer's status.
+        http_status: Option<u16>,
+        /// What came back and what it means, for people.
+        error: String,
+    },
     /// The batch of this row was never received, and its rows come again under another id: the row goes.
     Withdrawn {
         /// Ledger id.

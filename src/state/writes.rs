@@ -12,6 +12,11 @@ use crate::audit::TallyEntry;
 use crate::model::{Position, SectionName};
 use crate::state::model::{Delivery, Op, Quarantined, SectionPhase, Totals, signed};
 
+/// The batch is in doubt for good.
+const UNRESOLVED: &str = "UPDATE {schema}.delivery SET outcome = 'in_doubt', unresolved = true, under_way = false,
+        http_status = $2, error = $3, finished_at = now(), epoch = $4, changed = $5
+     WHERE id = $1 AND outcome = 'sending'";
+
 const KEYS: &str = "INSERT INTO {schema}.delivery_keys (delivery, section, keys) VALUES ($1, $2, $3)
                  ON CONFLICT (delivery) DO UPDATE SET keys = excluded.keys";
 
@@ -31,6 +36,7 @@ pub(crate) enum Write {
     Ended,
     Keys,
     Tally,
+    Unresolved,
     Withdrawn,
     Checkpoint,
     Quarantine,
@@ -68,12 +74,16 @@ impl Write {
                  WHERE id = $1 AND outcome = 'sending'"
             }
             Write::Ended => {
-                "UPDATE {schema}.delivery SET outcome = $2, under_way = false, http_status = $3, error = $4,
+                // What came back stays to be seen when rows that were in doubt are sent again.
+                "UPDATE {schema}.delivery SET outcome = $2, under_way = false,
+                    http_status = coalesce($3::integer, http_status),
+                    error = CASE WHEN outcome = 'in_doubt' AND $4::text = '' THEN error ELSE $4 END,
                     finished_at = now(), epoch = $5, changed = $6
                  WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
             }
             Write::Keys => KEYS,
             Write::Tally => TALLY,
+            Write::Unresolved => UNRESOLVED,
             Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
             // The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
             Write::Checkpoint => {
@@ -163,6 +173,10 @@ pub(crate) fn statements<'a>(
                     all.push(tally_of(section, tally));
                 }
             }
+            Op::Unresolved { id, http_status, error } => {
+                let status = http_status.map(i32::from);
+                all.push(bound!(Write::Unresolved, *id, status, text(error), under.epoch, under.seq));
+            }
             Op::Withdrawn { id } => all.push(bound!(Write::Withdrawn, *id)),
             Op::SectionCheckpoint { section, position, phase, add } => {
                 all.push(checkpoint(section, *position, phase.as_ref(), *add));
@@ -198,6 +212,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             Op::Retrying { .. }
             | Op::Ended { .. }
             | Op::Keys { .. }
+            | Op::Unresolved { .. }
             | Op::Withdrawn { .. }
             | Op::SectionCheckpoint { .. }
             | Op::Quarantine(_) => {}

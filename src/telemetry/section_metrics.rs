@@ -28,8 +28,8 @@ fn verdict_index(verdict: &Verdict) -> usize {
         Verdict::TooLarge => 3,
         Verdict::Environment { .. } => 4,
         Verdict::Later { .. } => 5,
-        Verdict::NotSent => 6,
-        Verdict::Unknown => 7,
+        Verdict::NotSent | Verdict::Interrupted => 6,
+        Verdict::Unknown | Verdict::Unreadable => 7,
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Process {
     /// Lanes whose mapping does not fit their table.
     pub misfits: HashSet<usize>,
     pub draining: bool,
+    /// Rows of each lane whose fate stays unknown.
+    pub unresolved: Vec<u64>,
 }
 
 fn section_row(state: &State, name: &str) -> Option<SectionRow> {
@@ -148,6 +150,7 @@ impl Process {
             retrying: HashSet::new(),
             misfits: HashSet::new(),
             draining: false,
+            unresolved: vec![0; count],
         };
         process.set_routes(settings);
         let unfit = process.sections.iter().position(|section| Some(*section) == unfit);

@@ -19,6 +19,7 @@ pub struct Ledger {
     pub outcome: Outcome,
     pub under_way: bool,
     pub attempts: u32,
+    pub unresolved: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub struct State {
     pub next_quarantine: i64,
     /// Ledger rows that were ever recorded as in doubt or held, in order: what the process names.
     pub named: Vec<i64>,
+    /// Those of them that are in doubt for good.
+    pub unresolved: Vec<i64>,
 }
 
 impl State {
@@ -58,6 +61,7 @@ impl State {
                     outcome: Outcome::Sending,
                     under_way: true,
                     attempts: *attempt,
+                    unresolved: false,
                 };
                 self.ledger.insert(delivery.id, row);
             }
@@ -76,6 +80,13 @@ impl State {
                     self.named.push(*id);
                 }
                 (row.outcome, row.under_way) = (*outcome, false);
+            }
+            Op::Unresolved { id, .. } => {
+                let row = self.ledger.get_mut(id).unwrap_or_else(|| panic!("ledger row {id} ends and is not there"));
+                assert_eq!(row.outcome, Outcome::Sending, "ledger row {id} has ended");
+                self.named.push(*id);
+                self.unresolved.push(*id);
+                (row.outcome, row.under_way, row.unresolved) = (Outcome::InDoubt, false, true);
             }
             Op::Withdrawn { id } => {
                 if self.ledger.get(id).is_some_and(|row| row.outcome == Outcome::Sending && !row.under_way) {
@@ -109,7 +120,10 @@ impl State {
 
     /// What a leader finds at its start.
     pub fn open_deliveries(&self) -> Vec<OpenDelivery> {
-        let open = self.ledger.values().filter(|row| matches!(row.outcome, Outcome::Sending | Outcome::InDoubt));
+        let open = self
+            .ledger
+            .values()
+            .filter(|row| matches!(row.outcome, Outcome::Sending | Outcome::InDoubt) && !row.unresolved);
         open.map(|row| OpenDelivery {
             delivery: row.delivery.clone(),
             outcome: row.outcome,

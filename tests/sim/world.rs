@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use pg2planhat::testing::config::{
@@ -13,7 +13,7 @@ use pg2planhat::testing::config::{
 use pg2planhat::testing::delivery::{Action, SectionDelivery};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{ByPhase, Column, Key, Lsn, Phase, Position, SectionId, Type};
-use pg2planhat::testing::planhat::{Answer, SinkRejection, Verdict};
+use pg2planhat::testing::planhat::{Answer, Echo, Reply, SinkRejection, Verdict, read};
 use pg2planhat::testing::state::{BackfillProgress, Outcome, SectionPhase, Totals};
 
 use super::process::{Process, Request, Setting, with_row};
@@ -218,7 +218,7 @@ impl World {
             process.engine.written() <= process.engine.settled_lsn(),
             "I2: the checkpoint is past the settled frontier"
         );
-        for (_, lane) in process.engine.sections() {
+        for (SectionId(index), lane) in process.engine.sections() {
             let held = held(lane);
             assert!(
                 held.values().all(|rows| *rows < 1 << 40),
@@ -226,7 +226,12 @@ impl World {
                 lane.name()
             );
             if lane.is_empty() && process.lists.is_empty() && process.acks.is_empty() {
-                assert_eq!(held, ByPhase::default(), "lane {} is empty, and its accounts say otherwise", lane.name());
+                assert_eq!(
+                    held.values().sum::<u64>(),
+                    process.unresolved[index],
+                    "lane {} is empty, and its accounts say otherwise",
+                    lane.name()
+                );
             }
         }
     }
@@ -549,6 +554,9 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
+                Action::Settled(SectionId(lane), settled) if settled.outcome == Some(Outcome::InDoubt) => {
+                    self.process.unresolved[lane] += settled.in_doubt;
+                }
                 Action::Settled(..) | Action::Retry(..) | Action::Stopped(_) => {}
                 Action::Rewind => {
                     self.tally.rewinds += 1;
@@ -610,7 +618,7 @@ impl World {
         } else if self.dice.u64(0..100) < self.moods.well {
             Verdict::Received
         } else {
-            match self.dice.u8(0..8) {
+            match self.dice.u8(0..12) {
                 0 => {
                     let some: Vec<usize> = (0..keys.len()).filter(|_| self.dice.bool()).collect();
                     if some.is_empty() { Verdict::Received } else { refuse(&items, &some) }
@@ -620,19 +628,37 @@ impl World {
                 3 => Verdict::Environment { remedy: "mend it".into() },
                 4 => Verdict::Later { retry_after: self.dice.bool().then_some(Duration::from_secs(30)) },
                 5 => Verdict::NotSent,
+                6 => Verdict::Interrupted,
+                7 => Verdict::Unreadable,
+                8 => Verdict::Partial(vec![SinkRejection { item: None, error: "something is wrong".into() }]),
+                // A gateway: whatever it says, the batch may be stored.
+                9 | 10 => {
+                    let status = *self.dice.choice(&[500, 501, 502, 504, 507, 520, 524, 598, 599]).unwrap();
+                    let verdict =
+                        read(&Reply { status, whole: true, ..Reply::default() }, SystemTime::UNIX_EPOCH).verdict;
+                    assert_eq!(verdict, Verdict::Unknown, "{status}");
+                    verdict
+                }
                 _ => Verdict::Unknown,
             }
         };
         match &verdict {
             Verdict::Received => self.store(&request, &[]),
+            // The one that it does not name.
+            Verdict::Partial(refused) if refused.iter().all(|one| one.item.is_none()) => {
+                let refused = self.dice.usize(0..items.len());
+                self.store(&request, &[refused]);
+            }
             Verdict::Partial(refused) => {
-                let named: Vec<usize> = (0..items.len())
-                    .filter(|at| refused.iter().any(|one| one.item.as_ref() == Some(&items[*at])))
-                    .collect();
+                let echo = |at: usize| Echo::of(items[at].to_string().as_bytes());
+                let named: Vec<usize> =
+                    (0..items.len()).filter(|at| refused.iter().any(|one| one.item == echo(*at))).collect();
                 self.store(&request, &named);
             }
-            Verdict::Unknown if self.dice.bool() => self.store(&request, &[]),
+            Verdict::Unknown | Verdict::Unreadable if self.dice.bool() => self.store(&request, &[]),
             Verdict::Unknown
+            | Verdict::Unreadable
+            | Verdict::Interrupted
             | Verdict::BadItem
             | Verdict::TooLarge
             | Verdict::Environment { .. }
@@ -654,7 +680,16 @@ impl World {
     }
 
     fn settled(&self, section: usize, key: i64) -> u32 {
-        self.received.get(&(section, key)).copied().unwrap_or(0) + self.held(section, key)
+        let received = self.received.get(&(section, key)).copied().unwrap_or(0);
+        received + self.held(section, key) + self.unresolved(section, key)
+    }
+
+    /// In how many batches that are in doubt for good the row is: a person is told of each. What was stored of them is
+    /// counted as received.
+    fn unresolved(&self, section: usize, key: i64) -> u32 {
+        let received = self.received.contains_key(&(section, key));
+        let has = |id: &&i64| self.bodies.get(id).is_some_and(|(of, keys)| *of == section && keys.contains(&key));
+        if received { 0 } else { u32::try_from(self.state.unresolved.iter().filter(has).count()).unwrap() }
     }
 
     /// What has become durable is true: no place is passed that is not settled.
@@ -771,7 +806,7 @@ impl World {
         }
         let mut open = self.state.ledger.iter().filter(|(_, row)| match row.outcome {
             Outcome::Sending => true,
-            Outcome::InDoubt => row.delivery.phase != Phase::Retry,
+            Outcome::InDoubt => row.delivery.phase != Phase::Retry && !row.unresolved,
             Outcome::Delivered | Outcome::Partial | Outcome::Resent | Outcome::Held | Outcome::Quarantined => false,
         });
         if let Some(open) = open.next() {
@@ -802,8 +837,9 @@ impl World {
                 self.tally.doubled += u64::from(settled.saturating_sub(1 + again));
             }
         }
-        for (_, lane) in self.process.engine.sections() {
-            assert_eq!(held(lane), ByPhase::default(), "lane {}: accounts", lane.name());
+        for (SectionId(index), lane) in self.process.engine.sections() {
+            let unresolved = self.process.unresolved[index];
+            assert_eq!(held(lane).values().sum::<u64>(), unresolved, "lane {}: accounts", lane.name());
         }
     }
 }
@@ -824,7 +860,7 @@ fn attach(state: &mut State, name: &str, at: Lsn) {
 }
 
 fn refuse(items: &[serde_json::Value], which: &[usize]) -> Verdict {
-    let refused = |at: &usize| SinkRejection { item: Some(items[*at].clone()), error: "no".into() };
+    let refused = |at: &usize| SinkRejection { item: Echo::of(items[*at].to_string().as_bytes()), error: "no".into() };
     Verdict::Partial(which.iter().map(refused).collect())
 }
 

@@ -118,7 +118,12 @@ impl Batch {
     /// Halves it; the second half is `None` where there is one item (or none).
     pub fn split(self, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
         let half = self.items.len() / 2;
-        if half == 0 {
+        self.split_at(half, key_of)
+    }
+
+    /// Cuts it behind the first `half` items; the second part is `None` where one of them would have none.
+    pub fn split_at(self, half: usize, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
+        if half == 0 || half >= self.items.len() {
             return (self, None);
         }
         let cut = self.items[half - 1];

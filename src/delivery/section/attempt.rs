@@ -5,15 +5,13 @@
 
 use std::time::Duration;
 
-use crate::audit::{AuditKey, BatchKeys};
-use crate::config::InDoubt;
 use crate::delivery::batch::Batch;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
-use crate::delivery::section::{BAD_IN_A_ROW, Blocked, InDoubtBatch, SectionDelivery, Span, Trouble};
+use crate::delivery::section::{BAD_IN_A_ROW, Blocked, SectionDelivery, Trouble};
 use crate::model::backoff::delay;
 use crate::model::{Key, Phase};
-use crate::planhat::{Answer, Verdict, match_refused};
-use crate::state::{Delivery, Op, Outcome, Totals};
+use crate::planhat::{Answer, Verdict};
+use crate::state::{Delivery, Op, Outcome};
 
 impl SectionDelivery {
     /// The ledger's row for a batch.
@@ -67,7 +65,8 @@ impl SectionDelivery {
                 } else {
                     (sending.id, sending.attempt + 1)
                 };
-                Some((self.announce(sending.batch, id, attempt), id))
+                let batch = self.first_of(sending.batch, self.brake.most());
+                Some((self.announce(batch, id, attempt), id))
             }
             other @ (DeliveryStage::Idle
             | DeliveryStage::Announcing(_)
@@ -99,66 +98,57 @@ impl SectionDelivery {
         match &answer.verdict {
             Verdict::Received => {
                 self.recovered(&mut step);
+                self.brake.answered();
                 self.end(sending, Outcome::Delivered, answer, Vec::new(), &mut step);
             }
-            Verdict::Partial(refused) => {
-                self.recovered(&mut step);
-                let items: Vec<&[u8]> = (0..sending.batch.len()).map(|index| sending.batch.item(index)).collect();
-                let matched = match_refused(&items, refused);
-                step.ops.extend(matched.unmatched.iter().map(|stray| self.stray(&sending, stray)));
-                let all = matched.by_index.len() == sending.batch.len();
-                let outcome = if all { Outcome::Quarantined } else { Outcome::Partial };
-                let reasons = matched.by_index.into_iter().map(|(i, why)| (i, format!("refused: {why}"))).collect();
-                self.end(sending, outcome, answer, reasons, &mut step);
-            }
+            Verdict::Partial(refused) => self.partial(sending, refused, answer, now, halt_probe, &mut step),
             Verdict::BadItem if sending.batch.len() == 1 && self.bad_in_a_row >= BAD_IN_A_ROW => {
-                let remedy = format!(
-                    "compare the section's fields with Planhat's answer ({}); mend the mapping and restart, or mend the \
-                     data: the section probes by itself",
-                    answer.message
-                );
-                self.halt(
-                    sending,
-                    answer,
-                    "the mapping: one item after the other is refused",
-                    &remedy,
-                    now + halt_probe,
-                    &mut step,
-                );
+                self.halt_as_mapping(sending, answer, now + halt_probe, &mut step);
             }
             Verdict::BadItem => self.halve(sending, answer, "refused", &mut step),
             Verdict::TooLarge => self.halve(sending, answer, "too_large", &mut step),
             Verdict::Environment { remedy } => {
-                let remedy = remedy.clone();
-                self.halt(sending, answer, &answer.message, &remedy, now + halt_probe, &mut step);
+                let trouble = Trouble::new(answer.message.clone(), remedy.clone());
+                self.halt(sending, answer, trouble, now + halt_probe, &mut step);
             }
             Verdict::Later { retry_after } => {
                 let until = now + delay(self.failures + 1, *retry_after, random);
                 self.wait(sending, answer, until, &mut step);
+                self.asked_to_wait = retry_after.is_some();
             }
             Verdict::NotSent => {
                 let until = now + delay(self.failures + 1, None, random);
                 self.wait(sending, answer, until, &mut step);
             }
-            Verdict::Unknown => self.doubt(sending, answer, now + delay(self.failures + 1, None, random), &mut step),
+            Verdict::Interrupted => {
+                let until = now + delay(self.failures + 1, None, random);
+                self.interrupted(sending, answer, until, &mut step);
+            }
+            Verdict::Unknown => {
+                let until = now + delay(self.failures + 1, None, random);
+                self.doubt(sending, answer, until, now, halt_probe, &mut step);
+            }
+            Verdict::Unreadable => self.unreadable(sending, answer, now, halt_probe, &mut step),
         }
         step
     }
 
     /// The sink has taken something: whatever stood in the way is over.
-    fn recovered(&mut self, step: &mut DeliveryStep) {
+    pub(crate) fn recovered(&mut self, step: &mut DeliveryStep) {
         self.failures = 0;
         self.bad_in_a_row = 0;
+        self.interrupted = 0;
+        self.probe_at = None;
         self.unhalt(step);
     }
 
-    fn unhalt(&mut self, step: &mut DeliveryStep) {
+    pub(crate) fn unhalt(&mut self, step: &mut DeliveryStep) {
         if self.flow.unblock(|blocked| matches!(blocked, Blocked::Halted(_))) {
             step.ops.push(Op::Halted { section: self.name.clone(), why: None });
         }
     }
 
-    fn end(
+    pub(crate) fn end(
         &mut self,
         sending: Sending,
         outcome: Outcome,
@@ -166,12 +156,12 @@ impl SectionDelivery {
         refused: Vec<(usize, String)>,
         step: &mut DeliveryStep,
     ) {
-        let end = BatchEnd { id: sending.id, outcome, answer, refused };
+        let end = BatchEnd { id: sending.id, outcome, answer, refused, unresolved: None };
         self.settle(sending.batch, Some(end), step);
     }
 
     /// Nothing was taken, because of some item (or of the size): halve down to it.
-    fn halve(&mut self, sending: Sending, answer: &Answer, word: &str, step: &mut DeliveryStep) {
+    pub(crate) fn halve(&mut self, sending: Sending, answer: &Answer, word: &str, step: &mut DeliveryStep) {
         self.failures = 0;
         self.unhalt(step);
         if sending.batch.len() == 1 {
@@ -181,16 +171,22 @@ impl SectionDelivery {
             let reason = format!("{word}: {}", answer.message);
             return self.end(sending, Outcome::Quarantined, answer, vec![(0, reason)], step);
         }
-        let key_type = self.key_type;
-        let (first, second) = sending.batch.split(|text| Key::parse(text, key_type).ok());
-        if let Some(second) = second {
-            self.queue_of(first.phase).put_first(second);
-        }
-        step.again = Some(first);
+        let half = sending.batch.len() / 2;
+        step.again = Some(self.first_of(sending.batch, half));
         step.again_id = Some(sending.id);
     }
 
-    fn queue_of(&mut self, phase: Phase) -> &mut crate::delivery::section::Queue {
+    /// The first items of a batch, at most `most`; the others go back to where they came from.
+    pub(crate) fn first_of(&mut self, batch: Batch, most: usize) -> Batch {
+        let key_type = self.key_type;
+        let (first, rest) = batch.split_at(most, |text| Key::parse(text, key_type).ok());
+        if let Some(rest) = rest {
+            self.queue_of(first.phase).put_first(rest);
+        }
+        first
+    }
+
+    pub(crate) fn queue_of(&mut self, phase: Phase) -> &mut crate::delivery::section::Queue {
         match phase {
             Phase::Stream => &mut self.stream,
             Phase::Backfill | Phase::Resync => &mut self.backfilled,
@@ -198,72 +194,36 @@ impl SectionDelivery {
         }
     }
 
-    fn retrying(sending: &Sending, answer: &Answer) -> Op {
+    pub(crate) fn retrying(sending: &Sending, answer: &Answer) -> Op {
         Op::Retrying { id: sending.id, http_status: answer.status, error: answer.message.clone() }
     }
 
-    fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
+    pub(crate) fn wait(&mut self, sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
+        self.asked_to_wait = false;
         self.failures = self.failures.saturating_add(1);
         step.ops.push(Self::retrying(&sending, answer));
         self.stage = DeliveryStage::Waiting { sending, until, new_id: false };
     }
 
-    fn halt(
+    /// Nothing of the batch was taken, and nothing will be until a person mends something: it probes.
+    pub(crate) fn halt(
         &mut self,
         sending: Sending,
         answer: &Answer,
-        what: &str,
-        remedy: &str,
+        trouble: Trouble,
         until: Duration,
         step: &mut DeliveryStep,
     ) {
         step.ops.push(Self::retrying(&sending, answer));
-        if self.flow.block(Blocked::Halted(Trouble::new(what, remedy))) {
-            let why = Some((what.to_owned(), remedy.to_owned()));
-            step.ops.push(Op::Halted { section: self.name.clone(), why });
-        }
+        self.note_halt(trouble, step);
         self.stage = DeliveryStage::Waiting { sending, until, new_id: false };
     }
 
-    /// The request was sent and its answer never came.
-    fn doubt(&mut self, mut sending: Sending, answer: &Answer, until: Duration, step: &mut DeliveryStep) {
-        self.failures = self.failures.saturating_add(1);
-        let rows = sending.batch.len();
-        match self.in_doubt {
-            InDoubt::Hold => {
-                let reasons =
-                    (0..rows).map(|index| (index, crate::delivery::section::queue::IN_DOUBT.to_owned())).collect();
-                self.end(sending, Outcome::Held, answer, reasons, step);
-            }
-            InDoubt::Resend => {
-                step.ops.push(Op::Ended {
-                    id: sending.id,
-                    outcome: Outcome::InDoubt,
-                    http_status: answer.status,
-                    error: answer.message.clone(),
-                });
-                let keys = (0..rows).map(|index| AuditKey::of(sending.batch.key(index)));
-                let keys = BatchKeys::new(keys).encode();
-                step.ops.push(Op::Keys { delivery: sending.id, section: self.name.clone(), keys, tally: Vec::new() });
-                let add = Totals { in_doubt: rows as u64, ..Totals::default() };
-                step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position: None, phase: None, add });
-                let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
-                match self.span(&sending.batch) {
-                    Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),
-                    None => sending.batch.doubts.push((id, rows)),
-                }
-                self.stage = DeliveryStage::Waiting { sending, until, new_id: true };
-            }
-        }
-    }
-
-    /// Where a batch's rows are, as far as settling others tells that they are settled.
-    fn span(&self, batch: &Batch) -> Option<Span> {
-        let key = |index| Key::parse(batch.key(index), self.key_type).ok();
-        match batch.phase {
-            Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
-            Phase::Backfill | Phase::Resync => Some(Span::Keys(key(0)?, key(batch.len().checked_sub(1)?)?)),
-            Phase::Retry => None,
+    /// Says that it is halted, and why.
+    pub(crate) fn note_halt(&mut self, trouble: Trouble, step: &mut DeliveryStep) {
+        let why = Some((trouble.what.clone(), trouble.remedy.clone()));
+        if self.flow.block(Blocked::Halted(trouble)) {
+            step.ops.push(Op::Halted { section: self.name.clone(), why });
         }
     }
 
@@ -278,8 +238,26 @@ impl SectionDelivery {
 
     /// The batch under way is sent at once when its turn comes (a resume, a drain): waiting ends now.
     pub fn hurry(&mut self, now: Duration) {
+        self.probe_at = self.probe_at.map(|at| at.min(now));
         if let DeliveryStage::Waiting { until, .. } = &mut self.stage {
             *until = (*until).min(now);
         }
+    }
+
+    /// Whether its last request was not taken.
+    pub fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// The host that this section's batch waits for has answered another section: it need not wait out its pause. Returns
+    /// whether there was one. Not where the host itself asked for the pause, nor where the section is halted.
+    pub fn hurry_after_success(&mut self, by: Duration) -> bool {
+        if self.asked_to_wait || self.flow.halted().is_some() || self.flow.is_paused() {
+            return false;
+        }
+        let DeliveryStage::Waiting { until, .. } = &mut self.stage else { return false };
+        let sooner = by < *until;
+        *until = (*until).min(by);
+        sooner
     }
 }

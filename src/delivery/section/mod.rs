@@ -6,15 +6,19 @@
 
 pub(crate) mod attempt;
 pub(crate) mod backfill;
+pub(crate) mod doubt_brake;
 pub(crate) mod flow;
 pub(crate) mod quarantine_retry;
 pub(crate) mod queue;
+pub(crate) mod refusals;
 pub(crate) mod schedule;
 pub(crate) mod settlement;
 pub(crate) mod step;
 pub(crate) mod switches;
+pub(crate) mod unknown_fate;
 
 pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
+pub(crate) use crate::delivery::section::doubt_brake::DoubtBrake;
 pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
 pub(crate) use crate::delivery::section::queue::Queue;
@@ -29,7 +33,7 @@ use crate::config::{BatchLimits, Flush, InDoubt, Section};
 use crate::delivery::batch::{Batch, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, Key, KeyType, Lsn, Phase, Position, Row, RowCounts, SectionName, Value};
-use crate::state::{Op, SectionPhase, Totals};
+use crate::state::SectionPhase;
 
 /// How many single items may be refused one after the other before it is held to be the mapping.
 pub(crate) const BAD_IN_A_ROW: u32 = 10;
@@ -94,6 +98,13 @@ pub struct SectionDelivery {
     doubts: Vec<InDoubtBatch>,
     bad_in_a_row: u32,
     failures: u32,
+    /// How often in a row the connection broke while its batch was sent.
+    interrupted: u32,
+    /// The pause that it waits out was asked for by the sink.
+    asked_to_wait: bool,
+    brake: DoubtBrake,
+    /// It is halted with no batch under way: when the next one may be tried.
+    probe_at: Option<Duration>,
 }
 
 impl SectionDelivery {
@@ -122,6 +133,10 @@ impl SectionDelivery {
             doubts: Vec::new(),
             bad_in_a_row: 0,
             failures: 0,
+            interrupted: 0,
+            asked_to_wait: false,
+            brake: DoubtBrake::default(),
+            probe_at: None,
         }
     }
 
@@ -229,9 +244,16 @@ impl SectionDelivery {
 
     /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
     pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
-        if self.flow.is_paused() || !matches!(self.stage, DeliveryStage::Idle) {
+        // Its time has come: what is next is the probe, be it a row that must be read again first.
+        self.probe_at.take_if(|at| *at <= now);
+        if self.probe_at.is_some() || self.flow.is_paused() || !matches!(self.stage, DeliveryStage::Idle) {
             return None;
         }
+        let batch = self.next_due_batch(now, force)?;
+        Some(self.first_of(batch, self.brake.most()))
+    }
+
+    fn next_due_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
         if let Some(batch) = self.retry.take(|_| true) {
             return Some(batch);
         }
@@ -257,12 +279,15 @@ impl SectionDelivery {
     pub fn next_due(&self) -> Option<Duration> {
         match &self.stage {
             DeliveryStage::Waiting { until, .. } if !self.flow.is_paused() => Some(*until),
-            DeliveryStage::Idle if !self.flow.is_paused() => match &self.flush {
-                Flush::Every(age) => {
-                    [&self.stream, &self.backfilled].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
-                }
-                Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
-            },
+            DeliveryStage::Idle if !self.flow.is_paused() => {
+                let due = match &self.flush {
+                    Flush::Every(age) => {
+                        [&self.stream, &self.backfilled].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
+                    }
+                    Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
+                };
+                due.map(|due| due.max(self.probe_at.unwrap_or_default()))
+            }
             DeliveryStage::Idle
             | DeliveryStage::Waiting { .. }
             | DeliveryStage::Announcing(_)
@@ -299,7 +324,7 @@ impl SectionDelivery {
 
     /// Whether it holds rows that it cannot send just now.
     pub fn is_stuck(&self) -> bool {
-        self.flow.is_paused() || matches!(self.stage, DeliveryStage::Waiting { .. })
+        self.flow.is_paused() || self.probe_at.is_some() || matches!(self.stage, DeliveryStage::Waiting { .. })
     }
 
     /// Whether chunks of its backfill may become batches: not too far ahead of the sink, and not while it takes no streamed
@@ -322,7 +347,7 @@ impl SectionDelivery {
     /// Takes rows again, where it had given back its memory and can send now. Returns whether that is so: then the stream must
     /// bring again what it did not take.
     pub fn resume_shed(&mut self) -> bool {
-        let can_send = !self.flow.is_paused() && matches!(self.stage, DeliveryStage::Idle);
+        let can_send = !self.flow.is_paused() && self.probe_at.is_none() && matches!(self.stage, DeliveryStage::Idle);
         can_send && self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed))
     }
 
@@ -341,15 +366,6 @@ impl SectionDelivery {
         if let Some(backfill) = &mut self.backfill {
             backfill.push_chunk(chunk);
         }
-    }
-
-    /// The checkpoint of the section without any batch: its phase alone.
-    pub fn phase_op(&mut self) -> Op {
-        if let Some(backfill) = &mut self.backfill {
-            backfill.written();
-        }
-        let phase = Some(self.phase());
-        Op::SectionCheckpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
     }
 }
 

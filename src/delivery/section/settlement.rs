@@ -3,7 +3,7 @@
 use crate::audit::{AuditKey, BatchKeys, Tally};
 use crate::config::InDoubt;
 use crate::delivery::batch::{Batch, RejectedRow, SettledUpTo};
-use crate::delivery::section::step::{BatchEnd, DeliveryStep, Sending, Settled};
+use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
 use crate::delivery::section::{InDoubtBatch, SectionDelivery};
 use crate::model::Position;
 use crate::state::{Op, Outcome, Quarantined, Totals};
@@ -22,11 +22,10 @@ impl SectionDelivery {
                 quarantined.push(self.quarantine_item(&batch, *index, reason, end.id));
                 lost += 1;
             }
-            step.ops.push(Op::Ended {
-                id: end.id,
-                outcome: end.outcome,
-                http_status: end.answer.status,
-                error: end.answer.message.clone(),
+            let (id, http_status) = (end.id, end.answer.status);
+            step.ops.push(match &end.unresolved {
+                Some(why) => Op::Unresolved { id, http_status, error: format!("{}; {why}", end.answer.message) },
+                None => Op::Ended { id, outcome: end.outcome, http_status, error: end.answer.message.clone() },
             });
         }
         if let Some(end) = &end {
@@ -38,7 +37,13 @@ impl SectionDelivery {
             step.ops.push(Op::Unquarantine(retried.clone()));
         }
         let outcome = end.as_ref().map(|end| end.outcome);
-        let in_doubt = if outcome == Some(Outcome::Held) { items } else { 0 };
+        let unresolved = end.as_ref().is_some_and(|end| end.unresolved.is_some());
+        let in_doubt = match outcome {
+            Some(Outcome::Held) => quarantined.iter().filter(|row| row.reason.starts_with("in_doubt")).count() as u64,
+            Some(_) if unresolved => items - lost,
+            Some(_) | None => 0,
+        };
+        step.in_doubt += in_doubt;
         let mut words: Vec<(String, u64)> = Vec::new();
         for row in &quarantined {
             let word = row.reason.split(':').next().unwrap_or_default();
@@ -53,9 +58,11 @@ impl SectionDelivery {
                 self.quarantined = *reached;
             }
         }
-        let add = Totals { delivered: items - lost, quarantined: quarantined.len() as u64, in_doubt, resent };
+        let delivered = if unresolved { 0 } else { items - lost };
+        let add = Totals { delivered, quarantined: quarantined.len() as u64, in_doubt, resent };
         step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
-        self.checkpoint(&batch.through, add, step);
+        let rows = add.delivered + add.quarantined + if unresolved { in_doubt } else { 0 };
+        self.checkpoint(&batch.through, add, rows, step);
         step.settled = Some(Settled {
             phase: batch.phase,
             through: batch.through.clone(),
@@ -86,8 +93,7 @@ impl SectionDelivery {
         if self.in_doubt == InDoubt::Hold { 0 } else { rows }
     }
 
-    fn checkpoint(&mut self, through: &SettledUpTo, add: Totals, step: &mut DeliveryStep) {
-        let rows = add.delivered + add.quarantined;
+    fn checkpoint(&mut self, through: &SettledUpTo, add: Totals, rows: u64, step: &mut DeliveryStep) {
         let mut position: Option<Position> = None;
         let mut ended = false;
         match (through, &mut self.backfill) {
@@ -136,20 +142,5 @@ impl SectionDelivery {
             position: batch.position(index),
             delivery: Some(delivery),
         }
-    }
-
-    /// A refusal whose echo is none of the batch's items: kept, so that nothing is lost without a word.
-    pub(crate) fn stray(&self, sending: &Sending, stray: &crate::planhat::SinkRejection) -> Op {
-        Op::Quarantine(Quarantined {
-            section: self.name.clone(),
-            key: String::new(),
-            reason: format!(
-                "refused_unmatched: the answer named an item that this batch does not have: {}",
-                stray.error
-            ),
-            item: stray.item.as_ref().map(ToString::to_string).unwrap_or_default(),
-            position: None,
-            delivery: Some(sending.id),
-        })
     }
 }

@@ -65,6 +65,8 @@ pub struct DeliveryStep {
     pub again: Option<Batch>,
     /// The ledger id under which it was, to be kept.
     pub again_id: Option<i64>,
+    /// Rows that are in doubt now.
+    pub in_doubt: u64,
 }
 
 /// A settled batch, for progress and metrics.
@@ -80,7 +82,7 @@ pub struct Settled {
     pub quarantined: Vec<(String, u64)>,
     /// Rows of batches that were in doubt and are now resent.
     pub resent: u64,
-    /// Rows in doubt (held).
+    /// Rows in doubt for good (held, or unresolved).
     pub in_doubt: u64,
     /// The ledger's word; `None` where there was no request.
     pub outcome: Option<Outcome>,
@@ -97,6 +99,8 @@ pub(crate) struct BatchEnd<'a> {
     pub(crate) id: i64,
     pub(crate) outcome: Outcome,
     pub(crate) answer: &'a Answer,
-    /// Index and reason of each item that was not received; `None` for all of them: nothing was.
+    /// Index and reason of each item that was not received.
     pub(crate) refused: Vec<(usize, String)>,
+    /// The fate of the other items is unknown, and stays so: they are not sent again.
+    pub(crate) unresolved: Option<String>,
 }

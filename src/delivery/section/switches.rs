@@ -13,7 +13,7 @@ use crate::delivery::section::flow::{Blocked, Trouble};
 use crate::delivery::section::{Daily, InDoubtBatch, SectionDelivery};
 use crate::mapping::Mapping;
 use crate::model::{Key, KeyType, Phase, RowCounts, SectionName};
-use crate::state::Op;
+use crate::state::{Op, Totals};
 
 impl SectionDelivery {
     /// Its name.
@@ -118,6 +118,11 @@ impl SectionDelivery {
         self.flow.halted()
     }
 
+    /// Whether it is halted with no batch under way, until it probes.
+    pub fn waits_to_probe(&self) -> bool {
+        self.probe_at.is_some()
+    }
+
     /// Notes that its table does not fit now, though rows written before still flow.
     pub fn note_misfit(&mut self, trouble: Trouble) {
         self.flow.block(Blocked::Misfit(trouble));
@@ -167,6 +172,15 @@ impl SectionDelivery {
             (Some(_), None) => {}
         }
         self.phase_op()
+    }
+
+    /// The checkpoint of the section without any batch: its phase alone.
+    pub fn phase_op(&mut self) -> Op {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.written();
+        }
+        let phase = Some(self.phase());
+        Op::SectionCheckpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
     }
 
     // ---- its day ----

@@ -71,11 +71,14 @@ impl SinkRequests {
             Verdict::BadItem | Verdict::TooLarge => {
                 tracing::debug!(section = %name, status = answer.status, answer.message, "refused: halving");
             }
-            Verdict::Later { .. } | Verdict::NotSent => {
+            Verdict::Later { .. } | Verdict::NotSent | Verdict::Interrupted => {
                 tracing::warn!(section = %name, suppressed, status = answer.status, what = answer.message, "not received; it is tried again");
             }
             Verdict::Unknown => {
-                tracing::warn!(section = %name, suppressed, delivery = id, what = answer.message, "in doubt: the answer never came");
+                tracing::warn!(section = %name, suppressed, delivery = id, status = answer.status, what = answer.message, "in doubt: nothing proves what became of the batch");
+            }
+            Verdict::Unreadable => {
+                tracing::warn!(section = %name, suppressed, delivery = id, status = answer.status, what = answer.message, "in doubt for good: most likely received, and not sent again");
             }
         }
     }
@@ -94,7 +97,9 @@ fn word(verdict: &Verdict) -> &'static str {
         Verdict::BadItem | Verdict::TooLarge => "halving",
         Verdict::Later { .. } => "later",
         Verdict::NotSent => "not_sent",
+        Verdict::Interrupted => "interrupted",
         Verdict::Unknown => "unknown",
+        Verdict::Unreadable => "unreadable",
     }
 }
 
@@ -105,9 +110,13 @@ pub(crate) fn retrying(answer: &Answer) -> Option<Trouble> {
         | Verdict::Environment { .. }
         | Verdict::Partial(_)
         | Verdict::BadItem
-        | Verdict::TooLarge => return None,
+        | Verdict::TooLarge
+        | Verdict::Unreadable => return None,
         Verdict::Later { .. } => "nothing: the batch is sent again by itself, with growing pauses",
         Verdict::NotSent => "see that planhat.url can be reached from here; it goes on by itself",
+        Verdict::Interrupted => {
+            "nothing: the batch is sent again by itself, in halves where that repeats itself; see what stands between"
+        }
         Verdict::Unknown => "nothing: see `in_doubt` of the section; `pg2planhat logs` names the batch",
     };
     Some(Trouble::new(answer.message.clone(), remedy))
