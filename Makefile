@@ -1,6 +1,6 @@
 # The commands that the README promises. `make help` lists them.
 
-.PHONY: help demo test bench soak test-matrix rules
+.PHONY: help demo test bench soak test-matrix test-fresh dist test-dist rules
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -24,6 +24,9 @@ soak: ## the long tests: SEEDS=500 crashes of the real program, 2,000 simulated 
 	SIM_SEEDS=$$(($(SEEDS) * 2000)) cargo test --release --test sim -- --nocapture
 	cargo test --release --test it -- --ignored --nocapture soak
 
+test-fresh: ## `make demo` and `make test` on a bare Debian, in a chroot; needs root
+	@sh .ci/test-fresh
+
 test-matrix: ## the integration tests on PostgreSQL 14, 15, 16, 17 and 18
 	@sh .ci/test-matrix
 
@@ -31,3 +34,9 @@ RULE := deploy/kubernetes/components/prometheus-operator/prometheusrule.yaml
 rules: ## after a change of deploy/prometheus/rules.yaml: the same as a PrometheusRule for kustomize
 	@{ printf '%s\n' '# Made from deploy/prometheus/rules.yaml by `make rules`.' 'apiVersion: monitoring.coreos.com/v1' \
 	  'kind: PrometheusRule' 'metadata:' '  name: pg2planhat' 'spec:'; sed 's/^./  &/' deploy/prometheus/rules.yaml; } >$(RULE)
+
+dist: ## what is released, in target/dist: tarball, Debian package, image, chart, sums; REPOSITORY=https://… RELEASE=1 for a release
+	@bash .ci/dist
+
+test-dist: dist ## the same, then installed and run from each of its parts
+	cargo test --test dist

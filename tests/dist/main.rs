@@ -1,0 +1,13 @@
+//! What `make dist` makes, installed and run: the tarball, the Debian package, the image, the chart, the list of contents.
+//!
+//! `make test-dist` makes it and runs these. Without it (`needs_dist` in a name) they are left out, aloud, by `.ci/test`.
+
+#![allow(unreachable_pub, reason = "the modules of a test are no interface")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+
+#[allow(dead_code, unused_imports, reason = "the integration tests' harness, of which these use a part")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+
+mod parts;
+mod release;
