@@ -1,6 +1,6 @@
 # The commands that the README promises. `make help` lists them.
 
-.PHONY: help demo test bench soak test-matrix test-fresh dist test-dist rules
+.PHONY: help demo test bench soak test-matrix test-fresh dist test-dist image-digests rules
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -40,3 +40,8 @@ dist: ## what is released, in target/dist: tarball, Debian package, image, chart
 
 test-dist: dist ## the same, then installed and run from each of its parts
 	cargo test --test dist
+
+image-digests: ## the base images of deploy/Dockerfile by today's digests, as build arguments; needs skopeo and the network
+	@sed -n 's/^ARG \([A-Z]*_IMAGE\)=\(.*\)$$/\1 \2/p' deploy/Dockerfile | while read -r name image; do \
+	  digest=$$(skopeo inspect --format '{{.Digest}}' "docker://$$image") || exit 1; \
+	  echo "--build-arg $$name=$${image%:*}@$$digest"; done

@@ -375,8 +375,64 @@ fn the_top_level_is_bare() {
     hold(clutter(&top_level()));
 }
 
+/// The oldest versions that have the fixes of known vulnerabilities (RustSec): a requirement may not allow older ones.
+const MINIMUMS: &[(&str, &str)] = &[
+    ("bytes", "1.11.1"),              // RUSTSEC-2026-0007
+    ("futures-util", "0.3.7"),        // RUSTSEC-2020-0059
+    ("postgres-protocol", "0.6.12"),  // RUSTSEC-2026-0179, -0180
+    ("ring", "0.17.12"),              // RUSTSEC-2025-0009
+    ("rustls", "0.23.18"),            // RUSTSEC-2024-0399
+    ("tokio", "1.44.2"),              // RUSTSEC-2025-0023
+    ("tokio-postgres", "0.7.18"),     // RUSTSEC-2026-0178
+    ("tracing", "0.1.40"),            // RUSTSEC-2023-0078
+    ("tracing-subscriber", "0.3.20"), // RUSTSEC-2025-0055
+];
+
+/// `1.44.2` as numbers; what is not given is 0.
+fn numbers(version: &str) -> [u64; 3] {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
+    [(); 3].map(|()| parts.next().unwrap_or_default())
+}
+
+/// The crates whose requirement in `cargo_toml` lets in a version older than their minimum.
+fn too_old(cargo_toml: &str) -> Vec<&'static str> {
+    let dependencies = cargo_toml.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+    let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+    let required = |name: &str| {
+        let line = dependencies.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        line.and_then(|line| line.split('"').nth(1)).map(numbers)
+    };
+    let old = MINIMUMS.iter().filter(|(name, least)| required(name).is_some_and(|given| given < numbers(least)));
+    old.map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn minimums_of_dependencies_have_the_known_fixes() {
+    let cargo_toml = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert_eq!(too_old(&cargo_toml), [""; 0]);
+}
+
+/// Cargo.toml alone says which Rust is needed; the scripts read it there, and the image's is no older.
+#[test]
+fn one_place_says_which_rust_is_needed() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let cargo_toml = read("Cargo.toml");
+    let needed = cargo_toml.split("\nrust-version = \"").nth(1).unwrap().split('"').next().unwrap();
+    let common = read(".ci/common");
+    assert!(common.contains("Install Rust $rust or newer"), "a version of its own");
+    let dockerfile = read("deploy/Dockerfile");
+    let image = dockerfile.split("RUST_IMAGE=rust:").nth(1).unwrap().split(['-', '\n']).next().unwrap();
+    assert!(numbers(image) >= numbers(needed), "the image's Rust {image} is older than {needed}");
+}
+
 /// Each rule, shown an offender.
 mod rules_bite {
+    #[test]
+    fn a_requirement_that_lets_an_old_version_in_is_seen() {
+        let text = "[package]\n\n[dependencies]\nbytes = \"1\"\ntokio = { version = \"1.44.2\" }\n\n[profile]\n";
+        assert_eq!(super::too_old(text), ["bytes"]);
+    }
+
     use super::*;
 
     fn source(path: &str, text: &str) -> Source {
