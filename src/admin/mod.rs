@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use crate::admin::listener::{Brief, DEADLINE};
 use crate::model::{Exit, Fault};
 use crate::telemetry::Metrics;
-use crate::telemetry::status_document::{InstanceState, Status};
+use crate::telemetry::status_document::{InstanceState, SectionState, Status};
 
 /// What the pages show.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ struct Asked {
 async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> Response {
     let status = state.judged().await;
     if status.ready {
-        return "ready\n".into_response();
+        return ready_page(&status).into_response();
     }
     if status.state == InstanceState::Standby && asked.standby.as_deref() == Some("ok") {
         return "standby\n".into_response();
@@ -176,6 +176,16 @@ async fn readyz(State(state): State<AdminState>, Query(asked): Query<Asked>) -> 
         }
     }
     (StatusCode::SERVICE_UNAVAILABLE, page).into_response()
+}
+
+/// "ready", and the sections that are on and do not flow, by name.
+fn ready_page(status: &Status) -> String {
+    let mut page = "ready\n".to_owned();
+    for section in status.sections.iter().filter(|section| section.state != SectionState::Off && !section.flows) {
+        let reason = section.reason.as_deref().unwrap_or("a row waits longer than it should");
+        page.push_str(&format!("does not flow: {} ({}): {reason}\n", section.name, section.state));
+    }
+    page
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {

@@ -2,6 +2,11 @@
 
 use crate::delivery::*;
 
+/// How long a section must have been unable to send before it gives back its memory.
+const SHED_AFTER: Duration = Duration::from_secs(5);
+/// How long a section that can go on waits for others that can, too.
+const RESUME_WITHIN: Duration = Duration::from_secs(5);
+
 impl Engine {
     /// Bytes held by all sections and by writes that are not durable, chunks that wait for the stream not counted: those have a
     /// share of their own, or a full budget would stop the stream that they wait for.
@@ -67,16 +72,17 @@ impl Engine {
         self.sections.iter().filter_map(SectionDelivery::oldest).min()
     }
 
-    /// Lets sections that cannot send give back their memory, where others could go on: their streamed rows will be read
-    /// again. Returns whether anything was shed.
-    pub fn shed(&mut self) -> bool {
+    /// Lets sections that have not been able to send for [`SHED_AFTER`] give back their memory, where others could go on: their
+    /// streamed rows will be read again. Returns whether anything was shed. A short pause, for a 429 say, is no reason: reading
+    /// everything again costs more than waiting.
+    pub fn shed(&mut self, now: Duration) -> bool {
         if self.draining || self.sections.iter().all(|section| !section.takes_rows() || section.is_stuck()) {
             return false;
         }
         let mut any = false;
         for id in self.sections.ids() {
             let section = &mut self.sections[id];
-            if !section.is_stuck() || !section.takes_rows() {
+            if !section.takes_rows() || section.stuck_for(now).is_none_or(|stuck| stuck < SHED_AFTER) {
                 continue;
             }
             if let Some(first) = section.shed() {
@@ -88,22 +94,29 @@ impl Engine {
         any
     }
 
-    /// Sections that had shed and can send again take rows again; the stream must be read from the checkpoint.
-    pub fn resume_shed(&mut self) {
-        let mut any = false;
+    /// Sections that had shed and can send again take rows again; the stream must be read from the checkpoint. Sections that
+    /// recover within [`RESUME_WITHIN`] of each other share one catch-up.
+    pub fn resume_shed(&mut self, now: Duration) {
+        let shed = || self.sections.iter().filter(|section| section.is_shed());
+        if !shed().any(SectionDelivery::can_resume) {
+            self.can_resume = None;
+            return;
+        }
+        let since = *self.can_resume.get_or_insert(now);
+        if !shed().all(SectionDelivery::can_resume) && now < since + RESUME_WITHIN {
+            return;
+        }
+        self.can_resume = None;
         for id in self.sections.ids() {
             if self.sections[id].resume_shed() {
                 self.progress.release(id);
-                any = true;
             }
         }
-        if any {
-            // From this moment on, not from the new connection's: in between the checkpoint must not pass what was left out, and
-            // no chunk may rely on keys that nobody noted.
-            self.stale = true;
-            self.transaction = None;
-            self.progress.restart();
-            self.actions.push_back(Action::Rewind);
-        }
+        // From this moment on, not from the new connection's: in between the checkpoint must not pass what was left out, and no
+        // chunk may rely on keys that nobody noted.
+        self.stale = true;
+        self.transaction = None;
+        self.progress.restart();
+        self.actions.push_back(Action::Rewind);
     }
 }

@@ -28,11 +28,16 @@ struct Outstanding {
     held_back: Option<Position>,
 }
 
+/// So many boundaries are kept whatever they are.
+const FEW_BOUNDARIES: usize = 64;
+
 /// The progress of one slot over all sections.
 #[derive(Debug)]
 pub struct Progress {
     sections: BySection<Outstanding>,
     boundaries: VecDeque<Boundary>,
+    /// With more boundaries than this, those that no unsettled transaction tells apart are put together.
+    most_boundaries: usize,
     /// The transaction being received.
     open: Option<Lsn>,
     /// `final_lsn` of the newest transaction that has ended here.
@@ -48,6 +53,7 @@ impl Progress {
         Progress {
             sections: (0..sections).map(|_| Outstanding::default()).collect(),
             boundaries: VecDeque::new(),
+            most_boundaries: FEW_BOUNDARIES,
             open: None,
             last: Lsn::ZERO,
             received: checkpoint,
@@ -124,6 +130,37 @@ impl Progress {
             Some(newest) if newest.end >= end => {} // received again after a reconnect
             Some(_) | None => self.boundaries.push_back(Boundary { after: self.last, end }),
         }
+        if self.boundaries.len() > self.most_boundaries {
+            self.join_boundaries();
+            self.most_boundaries = FEW_BOUNDARIES.max(2 * self.boundaries.len());
+        }
+    }
+
+    /// Keeps of the boundaries between two unsettled transactions the last one: the checkpoint can never stop between them. So
+    /// what is kept follows what is outstanding, not the commits since.
+    fn join_boundaries(&mut self) {
+        let outstanding = self.sections.iter().flat_map(|section| {
+            let admitted = section.transactions.iter().map(|position| position.final_lsn);
+            admitted.chain(section.held_back.map(|position| position.final_lsn))
+        });
+        let mut outstanding: Vec<Lsn> = outstanding.collect();
+        outstanding.sort_unstable();
+        let mut joined: VecDeque<Boundary> = VecDeque::new();
+        for next in self.boundaries.drain(..) {
+            match joined.back_mut() {
+                Some(last) => {
+                    // The oldest unsettled transaction that may hold `next` up and not `last`.
+                    let first = outstanding.partition_point(|final_lsn| *final_lsn <= last.after);
+                    if outstanding.get(first).is_some_and(|final_lsn| *final_lsn <= next.after) {
+                        joined.push_back(next);
+                    } else {
+                        *last = Boundary { after: next.after, end: next.end.max(last.end) };
+                    }
+                }
+                None => joined.push_back(next),
+            }
+        }
+        self.boundaries = joined;
     }
 
     /// Every row admitted to `section` up to `through` is settled.
@@ -239,6 +276,29 @@ mod tests {
         assert_eq!(progress.advance(), Lsn(110));
         progress.settle(SectionId(1), at(200, 0));
         assert_eq!(progress.advance(), Lsn(310));
+    }
+
+    #[test]
+    fn case_80_what_is_kept_follows_what_is_outstanding_not_the_commits_since() {
+        let mut progress = Progress::new(2, Lsn(10));
+        for commit in 1..=100_000 {
+            let final_lsn = commit * 100;
+            progress.begin(Lsn(final_lsn));
+            // One section is stuck with a row of each ten-thousandth transaction; the other goes on.
+            let stuck = commit % 10_000 == 1;
+            progress.admit(SectionId(usize::from(!stuck)), at(final_lsn, 0));
+            progress.commit(Lsn(final_lsn + 10));
+            if !stuck {
+                progress.settle(SectionId(1), at(final_lsn, 0));
+            }
+            progress.advance();
+            assert!(progress.boundaries.len() <= 2 * FEW_BOUNDARIES, "{}", progress.boundaries.len());
+        }
+        assert_eq!(progress.advance(), Lsn(10));
+        progress.settle(SectionId(0), at(100, 0));
+        assert_eq!(progress.advance(), Lsn(1_000_010), "up to the next row of the stuck section");
+        progress.settle(SectionId(0), at(9_000_100, 0));
+        assert_eq!(progress.advance(), Lsn(10_000_010));
     }
 
     /// A model of a WAL with transactions over three sections, and of what happens to them.

@@ -116,6 +116,8 @@ pub struct Engine {
     last_checkpoint: Duration,
     draining: bool,
     floors: VecDeque<(Lsn, u64)>,
+    /// Since when a section that had shed can take rows again.
+    can_resume: Option<Duration>,
 }
 
 /// A move of the checkpoint smaller than this is not worth a write of its own: it is the size of our own last write,
@@ -154,6 +156,7 @@ impl Engine {
             last_checkpoint: Duration::ZERO,
             draining: false,
             floors: VecDeque::new(),
+            can_resume: None,
         }
     }
 
@@ -204,6 +207,7 @@ impl Engine {
         if failed && matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
             self.hurry_others(section, now);
         }
+        self.sections[section].note_stuck(step.settled.is_some(), now);
         self.follow(section, step, now);
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod in_doubt;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
 pub(crate) mod promotion;
+pub(crate) mod retained_growth;
 pub(crate) mod section_report;
 pub(crate) mod standby;
 pub(crate) mod start_error;
@@ -100,6 +101,7 @@ pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bo
                 }
             }
             Ok(LoopExit::Fenced(fault)) => return Err(Fault::new(Exit::NeedsPerson, fault.what, fault.remedy)),
+            Ok(LoopExit::Failed(fault)) => return Err(fault),
             Ok(LoopExit::Again) => {
                 failures = 0;
                 continue;

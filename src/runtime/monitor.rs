@@ -171,7 +171,9 @@ async fn prune(store: &Store, keep: Duration) {
 async fn poll_requests(store: &Store, seen: &mpsc::Sender<MonitorEvent>) -> Result<bool, crate::state::StateError> {
     let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
     let quarantine = store.quarantine_counts().await?;
-    let mut events = vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine)];
+    let gaps = store.gaps(true).await?.into_iter().map(|gap| gap.section).collect();
+    let mut events =
+        vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine), MonitorEvent::OpenGaps(gaps)];
     events.extend(store.unhandled_events(100).await?.into_iter().map(MonitorEvent::Requested));
     for event in events {
         if seen.send(event).await.is_err() {

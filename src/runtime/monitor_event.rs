@@ -87,6 +87,8 @@ pub(crate) enum MonitorEvent {
     Paused(Vec<(SectionName, bool)>),
     /// Rows in quarantine now.
     Quarantine(Vec<(SectionName, u64)>),
+    /// The open gaps: the section of each, or all.
+    OpenGaps(Vec<Option<String>>),
     /// What an operator asks for.
     Requested(Event),
     /// Rows of the quarantine, read again because an operator asked.

@@ -28,6 +28,10 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
         lag_seconds: None,
         last_delivered_at: None,
         backfill: None,
+        flows: false,
+        quarantined_now: None,
+        in_doubt_now: 0,
+        open_gaps: None,
         counts: RowCounts::default(),
     }
 }
@@ -41,6 +45,10 @@ pub(crate) struct SectionReport {
     last_delivered: Option<String>,
     /// When its backfill began here, and how many rows were settled then.
     backfill_began: Option<(Instant, u64)>,
+    /// Rows in quarantine now.
+    pub(crate) quarantined_now: Option<u64>,
+    /// Gaps that are open.
+    pub(crate) open_gaps: Option<u64>,
     /// The count of its rows when this event loop began: what the state's row holds already.
     at_start: RowCounts,
 }
@@ -49,7 +57,14 @@ impl SectionReport {
     /// A report that goes on from the state's row; `at_start` is the count of rows of this process so far.
     pub(crate) fn new(row: Option<SectionRow>, at_start: &RowCounts) -> SectionReport {
         let last_delivered = row.as_ref().and_then(|row| row.last_delivered_at.clone());
-        SectionReport { row, last_delivered, backfill_began: None, at_start: at_start.clone() }
+        SectionReport {
+            row,
+            last_delivered,
+            backfill_began: None,
+            quarantined_now: None,
+            open_gaps: None,
+            at_start: at_start.clone(),
+        }
     }
 
     /// Goes on from this row of the state.
@@ -82,6 +97,10 @@ impl SectionReport {
             rows_quarantined: recorded.quarantined + counts.quarantined() - before.quarantined(),
             rows_in_doubt: recorded.in_doubt + counts.in_doubt - before.in_doubt,
             rows_resent: recorded.resent + counts.resent - before.resent,
+            flows: is_attached && delivery.flows(now),
+            quarantined_now: self.quarantined_now,
+            in_doubt_now: delivery.in_doubt_now(),
+            open_gaps: self.open_gaps,
             counts: counts.clone(),
             last_delivered_at: self.last_delivered.clone(),
             lag_seconds: is_attached.then(oldest),

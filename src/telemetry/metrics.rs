@@ -292,6 +292,10 @@ mod tests {
             lag_seconds: None,
             last_delivered_at: None,
             backfill: Some(Backfill { rows: 3, estimated: Some(9), eta_seconds: None }),
+            flows: true,
+            quarantined_now: None,
+            in_doubt_now: 0,
+            open_gaps: None,
             counts: RowCounts::default(),
         }
     }

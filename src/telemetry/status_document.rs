@@ -221,6 +221,18 @@ pub struct SectionStatus {
     pub last_delivered_at: Option<String>,
     /// The backfill or re-sync, while there is one or if there was.
     pub backfill: Option<Backfill>,
+    /// Whether its rows flow: nothing keeps them, and none waits a minute longer than it should.
+    #[serde(default)]
+    pub flows: bool,
+    /// Rows in quarantine now; null while not known.
+    #[serde(default)]
+    pub quarantined_now: Option<u64>,
+    /// Rows in doubt now: their batch's answer never came, and they are not settled since.
+    #[serde(default)]
+    pub in_doubt_now: u64,
+    /// Gaps that are open: stretches whose rows may be missing; null while not known.
+    #[serde(default)]
+    pub open_gaps: Option<u64>,
     /// The count of its rows since the process began. Metrics show it; the document has the totals.
     #[serde(skip)]
     pub counts: RowCounts,
@@ -262,6 +274,10 @@ mod tests {
             lag_seconds: None,
             last_delivered_at: None,
             backfill: Some(Backfill::default()),
+            flows: true,
+            quarantined_now: None,
+            in_doubt_now: 0,
+            open_gaps: None,
             counts: RowCounts::default(),
         });
         status
@@ -296,7 +312,11 @@ mod tests {
                 "rows_resent",
                 "lag_seconds",
                 "last_delivered_at",
-                "backfill"
+                "backfill",
+                "flows",
+                "quarantined_now",
+                "in_doubt_now",
+                "open_gaps"
             ]
         );
         assert_eq!(keys(&document["sections"][0]["backfill"]), ["rows", "estimated", "eta_seconds"]);

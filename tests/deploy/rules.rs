@@ -46,6 +46,10 @@ fn status() -> Status {
         lag_seconds: Some(0.0),
         last_delivered_at: None,
         backfill: Some(Backfill { rows: 1, estimated: Some(2), eta_seconds: Some(3.0) }),
+        flows: true,
+        quarantined_now: None,
+        in_doubt_now: 0,
+        open_gaps: None,
         counts: RowCounts::default(),
     });
     status

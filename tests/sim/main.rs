@@ -17,6 +17,7 @@
 
 mod process;
 mod server;
+mod shed;
 mod state;
 mod world;
 

@@ -388,10 +388,10 @@ impl World {
 
     /// What the corridor does on its tick.
     fn on_time(&mut self) {
-        if !self.process.engine.wants_rows() && self.process.engine.shed() {
+        if !self.process.engine.wants_rows() && self.process.engine.shed(self.now) {
             self.tell(|| "shed".into());
         }
-        self.process.engine.resume_shed();
+        self.process.engine.resume_shed(self.now);
     }
 
     fn pause(&mut self) {

@@ -141,6 +141,10 @@ impl Flow {
         self.has(|blocked| matches!(blocked, Blocked::Stopped(_)))
     }
 
+    pub(crate) fn is_shed(&self) -> bool {
+        self.has(|blocked| matches!(blocked, Blocked::Shed))
+    }
+
     /// Why the sink takes nothing of it.
     pub(crate) fn halted(&self) -> Option<&Trouble> {
         self.blocks.iter().find_map(|blocked| match blocked {

@@ -81,6 +81,8 @@ pub struct SectionDelivery {
     in_doubt: InDoubt,
     key_type: KeyType,
     flow: Flow,
+    /// Since when it cannot send.
+    stuck: Option<Duration>,
     /// The backfill or re-sync that is read beside the stream.
     backfill: Option<BackfillQueue>,
     /// How its rows become items, where they do not come by the stream.
@@ -118,6 +120,7 @@ impl SectionDelivery {
             in_doubt: section.in_doubt,
             key_type: KeyType::Int,
             flow: Flow::default(),
+            stuck: None,
             backfill: None,
             table_mapping: None,
             counts: RowCounts::default(),
@@ -342,13 +345,6 @@ impl SectionDelivery {
         self.admitted = first.before();
         self.flow.block(Blocked::Shed);
         Some(first)
-    }
-
-    /// Takes rows again, where it had given back its memory and can send now. Returns whether that is so: then the stream must
-    /// bring again what it did not take.
-    pub fn resume_shed(&mut self) -> bool {
-        let can_send = !self.flow.is_paused() && self.probe_at.is_none() && matches!(self.stage, DeliveryStage::Idle);
-        can_send && self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed))
     }
 
     /// Takes the rows of the next chunk of its backfill, once the stream has been read past it.

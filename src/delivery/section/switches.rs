@@ -10,10 +10,13 @@ use std::time::Duration;
 use crate::config::Flush;
 use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
-use crate::delivery::section::{Daily, InDoubtBatch, SectionDelivery};
+use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery};
 use crate::mapping::Mapping;
 use crate::model::{Key, KeyType, Phase, RowCounts, SectionName};
 use crate::state::{Op, Totals};
+
+/// How much later than its schedule allows a row may be before its section does not flow.
+const LATE: Duration = Duration::from_secs(60);
 
 impl SectionDelivery {
     /// Its name.
@@ -87,8 +90,62 @@ impl SectionDelivery {
         let changed = if paused { self.flow.block(Blocked::Paused) } else { self.flow.unblock(is) };
         if changed {
             self.hurry(now);
+            self.note_stuck(!paused, now);
         }
         changed
+    }
+
+    /// Notes since when it cannot send; `settled`: some of its rows were settled just now, or it may go on.
+    pub(crate) fn note_stuck(&mut self, settled: bool, now: Duration) {
+        if settled && !self.flow.is_paused() {
+            self.stuck = None;
+        } else if self.is_stuck() {
+            self.stuck.get_or_insert(now);
+        }
+    }
+
+    /// How long it has not been able to send, where it cannot send now.
+    pub(crate) fn stuck_for(&self, now: Duration) -> Option<Duration> {
+        self.stuck.filter(|_| self.is_stuck()).map(|since| now.saturating_sub(since))
+    }
+
+    /// Whether it has given back its memory.
+    pub fn is_shed(&self) -> bool {
+        self.flow.is_shed()
+    }
+
+    /// Whether it could send, had it rows.
+    pub(crate) fn can_resume(&self) -> bool {
+        !self.flow.is_paused() && self.probe_at.is_none() && matches!(self.stage, DeliveryStage::Idle)
+    }
+
+    /// Takes rows again, where it had given back its memory and can send now. Returns whether that is so: then the stream must
+    /// bring again what it did not take.
+    pub(crate) fn resume_shed(&mut self) -> bool {
+        self.can_resume() && self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed))
+    }
+
+    /// By how much its oldest row is later than the section's own schedule allows.
+    pub(crate) fn late_by(&self, now: Duration) -> Option<Duration> {
+        let oldest = self.oldest()?;
+        let due = match &self.flush {
+            Flush::Every(age) => oldest + *age,
+            Flush::DailyAt(..) => self.daily.due_at(oldest)?,
+        };
+        now.checked_sub(due)
+    }
+
+    /// Whether its rows flow: nothing keeps them, and none waits much longer than it should.
+    pub(crate) fn flows(&self, now: Duration) -> bool {
+        let kept = |blocked: &Blocked| !matches!(blocked, Blocked::Misfit(_) | Blocked::Retrying(_));
+        !self.flow.blocks().iter().any(kept) && self.late_by(now).is_none_or(|late| late <= LATE)
+    }
+
+    /// Rows that are in doubt now: their batch's answer never came, and they are not settled since.
+    pub(crate) fn in_doubt_now(&self) -> u64 {
+        let under_way = self.stage.sending().map(|sending| sending.batch.doubts.as_slice()).unwrap_or_default();
+        let rows = self.doubts.iter().map(|doubt| doubt.rows).chain(under_way.iter().map(|(_, rows)| *rows));
+        rows.map(u64::from).sum()
     }
 
     /// Whether an operator has paused it.

@@ -29,7 +29,8 @@ impl std::fmt::Display for Blocker {
 }
 
 const BLOCKERS: &str = "SELECT 'pid ' || pid, COALESCE(date_trunc('seconds', now() - xact_start)::text, '?'),
-    COALESCE(usename::text, '?') || ' ' || COALESCE(state, '?') || ': ' || COALESCE(left(query, 200), '?')
+    COALESCE(state, '?') || ': ' || CASE WHEN datname = current_database() THEN
+        COALESCE(usename::text, '?') || ': ' || COALESCE(left(query, 200), '?') ELSE 'in another database' END
  FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
  UNION ALL
  SELECT 'prepared transaction ' || quote_ident(gid), date_trunc('seconds', now() - prepared)::text, owner::text
@@ -42,7 +43,9 @@ const BLOCKERS: &str = "SELECT 'pid ' || pid, COALESCE(date_trunc('seconds', now
 /// Where the query fails.
 pub(crate) async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
     let rows = client.query(BLOCKERS, &[]).await?;
-    Ok(rows.iter().map(|row| Blocker { who: row.get(0), age: row.get(1), what: row.get(2) }).collect())
+    // Names and queries of other databases come in those databases' encodings, which may be no UTF-8.
+    let text = |row: &tokio_postgres::Row, index| row.try_get(index).unwrap_or_else(|_| "?".to_owned());
+    Ok(rows.iter().map(|row| Blocker { who: text(row, 0), age: text(row, 1), what: text(row, 2) }).collect())
 }
 
 /// The oldest transaction that a snapshot taken now does not see as ended (64 bits).

@@ -56,7 +56,7 @@ impl EventLoop {
             Err(error) => {
                 // Whether the request was sent nobody knows: the next start finds it in the ledger.
                 let fault = Fault::bug(format!("a request's task failed: {error}"));
-                return self.context.end(LoopExit::Fenced(fault));
+                return self.context.end(LoopExit::Failed(fault));
             }
         };
         let (id, now) = (requested.section, self.context.now());
@@ -85,7 +85,11 @@ impl EventLoop {
         }
     }
 
-    pub(crate) fn on_written(&mut self, written: Written) {
+    /// An answer of the writer of the state; `None` where its task has gone.
+    pub(crate) fn on_written(&mut self, written: Option<Written>) {
+        let Some(written) = written else {
+            return self.context.end(LoopExit::Failed(Fault::bug("the writer of the state has gone")));
+        };
         match self.state.on_written(written) {
             StateEffect::Durable(number) => self.engine.durable(number),
             StateEffect::Noted => {}

@@ -17,6 +17,8 @@ pub(crate) enum LoopExit {
     NeedsPerson(NeedsPerson),
     /// Another process leads.
     Fenced(Fault),
+    /// A part of the program has failed: a bug.
+    Failed(Fault),
     /// Begin again from the start: the slot went to another process.
     Again,
 }

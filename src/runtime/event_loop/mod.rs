@@ -30,8 +30,10 @@ pub(crate) use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY};
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinError;
+
 use crate::delivery::Engine;
-use crate::model::BySection;
+use crate::model::{BySection, Fault};
 use crate::runtime::event_loop::backfills::Backfills;
 use crate::runtime::event_loop::loop_context::LoopContext;
 use crate::runtime::event_loop::operator_requests::OperatorRequests;
@@ -98,18 +100,20 @@ impl EventLoop {
                     self.begin_drain();
                 }
                 // 2. Durable writes: requests and confirmations wait for them.
-                Some(written) = self.state.answer() => self.on_written(written),
+                written = self.state.answer() => self.on_written(written),
                 // 3. Answers of the sink: a section waits for each.
                 Some(requested) = self.requests.answer() => self.on_requested(requested),
                 // 4. The monitor: the server may be going down, a person may want something.
                 Some(event) = self.monitor.event() => self.on_monitor_event(event),
-                // 5. A request for the status: it is shown as it is now, on the way round.
+                // 5. A task that has ended: one that panicked ends the loop, by name.
+                Some(ended) = self.context.tasks.join_next() => self.on_task_end(ended),
+                // 6. A request for the status: it is shown as it is now, on the way round.
                 () = self.status.asked() => self.status.show_soon(),
-                // 6. Time: batches that are due, waits that are over, connections to make again.
+                // 7. Time: batches that are due, waits that are over, connections to make again.
                 () = tokio::time::sleep(wake) => self.on_time(),
-                // 7. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
+                // 8. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(event) = self.backfills.event() => self.on_backfill_event(event),
-                // 8. The stream, while there is room.
+                // 9. The stream, while there is room.
                 event = self.stream.event(), if reading => self.on_stream_event(event).await,
             }
             // A stream that never pauses leaves no turn to the clock: it takes one.
@@ -136,14 +140,25 @@ impl EventLoop {
         if self.engine.waits_for().is_some() {
             self.stream.ping();
         }
-        if !self.engine.wants_rows() && self.engine.shed() {
+        if !self.engine.wants_rows() && self.engine.shed(self.context.now()) {
             tracing::warn!(
                 "sections that cannot send gave their memory to the others; their rows are read again later"
             );
         }
-        self.engine.resume_shed();
+        self.engine.resume_shed(self.context.now());
         if !self.context.is_ending() && self.stream.reopen(self.engine.confirmed()) {
             self.engine.stream_restarts();
+        }
+    }
+
+    /// A task beside the loop has ended. Most end when their work is done; a panic must not become a silent wait.
+    fn on_task_end(&mut self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            let fault = Fault::bug(format!("a task beside the event loop failed: {error}"));
+            tracing::error!(what = fault.what, remedy = fault.remedy, "stopped: a task has failed");
+            self.context.end(LoopExit::Failed(fault));
         }
     }
 

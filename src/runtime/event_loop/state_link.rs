@@ -41,7 +41,7 @@ impl StateLink {
 
     /// Hands a list to the writer.
     pub(crate) fn write(&self, number: u64, ops: Vec<Op>) -> Result<(), LoopExit> {
-        let gone = |_| LoopExit::Fenced(Fault::bug("the writer of the state has gone"));
+        let gone = |_| LoopExit::Failed(Fault::bug("the writer of the state has gone"));
         self.writes.send((number, ops)).map_err(gone)
     }
 

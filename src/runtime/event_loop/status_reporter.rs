@@ -10,10 +10,11 @@ use crate::admin::RefreshHandle;
 use crate::admin::heartbeat::Beat;
 use crate::model::Fault;
 use crate::runtime::monitor_event::SourceStatus;
+use crate::runtime::retained_growth::RetainedGrowth;
 use crate::runtime::status_board::Board;
 use crate::state::Identity;
 use crate::telemetry::Metrics;
-use crate::telemetry::status_document::{InstanceState, SectionStatus};
+use crate::telemetry::status_document::{InstanceState, SectionState, SectionStatus};
 
 /// How often the status is shown where nobody asks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -24,11 +25,20 @@ pub(crate) struct StatusReporter {
     refresh: RefreshHandle,
     shown: Option<Instant>,
     epoch: i64,
+    began: Instant,
+    growth: RetainedGrowth,
 }
 
 impl StatusReporter {
     pub(crate) fn new(board: Board, epoch: i64) -> StatusReporter {
-        StatusReporter { refresh: board.refresh.attend(), board, shown: None, epoch }
+        StatusReporter {
+            refresh: board.refresh.attend(),
+            board,
+            shown: None,
+            epoch,
+            began: Instant::now(),
+            growth: RetainedGrowth::default(),
+        }
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -71,24 +81,28 @@ impl StatusReporter {
     }
 
     /// Shows the slot as the monitor saw it; `rate` is the server's rate of WAL.
-    pub(crate) fn show_slot(&self, seen: &SourceStatus, rate: Option<f64>) {
+    pub(crate) fn show_slot(&mut self, seen: &SourceStatus, rate: Option<f64>) {
         self.board.metrics.wal_bytes_per_second.set(rate.unwrap_or(0.0));
         let Some(slot) = seen.slot.as_ref().filter(|slot| !slot.is_lost()) else { return };
         let restart = slot.restart_lsn.as_ref().and_then(|lsn| lsn.parse().ok());
         let retained = restart.map(|restart| seen.flushed.bytes_since(restart));
         let safe = slot.safe_wal_size;
+        if let Some(retained) = retained {
+            self.growth.observe(self.began.elapsed(), retained);
+        }
+        let until_lost = safe.and_then(|safe| self.growth.seconds_until(safe));
         self.board.modify(|status| {
             status.slot.confirmed_flush_lsn = slot.confirmed_flush_lsn.clone();
             status.slot.retained_bytes = retained;
             status.slot.safe_wal_bytes = safe;
-            status.slot.seconds_until_lost =
-                safe.zip(rate.filter(|rate| *rate > 1.0)).map(|(safe, rate)| safe.max(0) as f64 / rate);
+            status.slot.seconds_until_lost = until_lost;
         });
     }
 
     /// Shows the sections, and the instance: stalled for `trouble`, or running.
     pub(crate) fn show(&self, sections: Vec<SectionStatus>, identity: &Identity, lag: u64, trouble: Option<Fault>) {
         let epoch = self.epoch;
+        let standstill = standstill(&sections);
         self.board.modify(|status| {
             status.sections = sections;
             status.instance.system_identifier = Some(identity.system_identifier.clone());
@@ -98,11 +112,28 @@ impl StatusReporter {
             status.slot.confirmed_lag_bytes = Some(lag);
             if status.state != InstanceState::Draining {
                 status.state = if trouble.is_some() { InstanceState::Stalled } else { InstanceState::Running };
-                status.ready = trouble.is_none();
+                status.ready = trouble.is_none() && standstill.is_none();
             }
-            status.message = trouble.as_ref().map(|fault| fault.what.clone());
-            status.remedy = trouble.map(|fault| fault.remedy);
+            let fault = trouble.or(standstill);
+            status.message = fault.as_ref().map(|fault| fault.what.clone());
+            status.remedy = fault.map(|fault| fault.remedy);
         });
         self.refresh.shown();
     }
+}
+
+/// Why the instance is not ready though it runs: sections are on, and none of them flows.
+fn standstill(sections: &[SectionStatus]) -> Option<Fault> {
+    let on: Vec<&SectionStatus> = sections.iter().filter(|section| section.state != SectionState::Off).collect();
+    if on.is_empty() || on.iter().any(|section| section.flows) {
+        return None;
+    }
+    let name = |section: &&SectionStatus| match &section.reason {
+        Some(reason) => format!("{} ({}: {reason})", section.name, section.state),
+        None => format!("{} ({}, {:.0} s late)", section.name, section.state, section.lag_seconds.unwrap_or(0.0)),
+    };
+    let names: Vec<String> = on.iter().map(name).collect();
+    let remedy = on.iter().find_map(|section| section.remedy.clone());
+    let remedy = remedy.unwrap_or_else(|| "see `pg2planhat status` and the log".to_owned());
+    Some(Fault::unavailable(format!("no section flows: {}", names.join(", ")), remedy))
 }

@@ -27,9 +27,18 @@ impl EventLoop {
                 }
             }
             MonitorEvent::Quarantine(counts) => {
-                for section in self.sections.iter() {
+                for section in self.sections.iter_mut() {
                     let own = counts.iter().find(|(name, _)| *name == section.config.name);
-                    section.metrics.quarantine_rows(own.map_or(0, |(_, rows)| *rows));
+                    let rows = own.map_or(0, |(_, rows)| *rows);
+                    section.metrics.quarantine_rows(rows);
+                    section.report.quarantined_now = Some(rows);
+                }
+            }
+            MonitorEvent::OpenGaps(gaps) => {
+                for section in self.sections.iter_mut() {
+                    let own =
+                        |gap: &&Option<String>| gap.as_deref().is_none_or(|name| name == section.config.name.as_str());
+                    section.report.open_gaps = Some(gaps.iter().filter(own).count() as u64);
                 }
             }
             MonitorEvent::Requested(event) => self.on_operator_request(&event),

@@ -1,0 +1,127 @@
+//! Memory given back by a section that cannot send: when that happens, and what it costs.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use pg2planhat::testing::config::{
+    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section as Configured, Start, Sync,
+    TableName,
+};
+use pg2planhat::testing::delivery::{Action, Engine, Route, SectionDelivery, Settings};
+use pg2planhat::testing::mapping::Mapping;
+use pg2planhat::testing::model::{Column, Lsn, Position, SectionId, Type};
+use pg2planhat::testing::planhat::{Answer, Verdict};
+
+use super::process::with_row;
+use super::server::TableRow;
+
+fn section(name: &str) -> Configured {
+    let column = |name: &str| Field::Column { column: name.into(), default: None };
+    Configured {
+        name: name.into(),
+        kind: Kind::CustomMetric(Model::Company),
+        sync: Sync::Receive,
+        table: TableName { schema: "public".into(), name: name.into() },
+        key: "id".into(),
+        start: Start::Now,
+        batch: BatchLimits { rows: 10, bytes: 1 << 20 },
+        flush: Flush::Every(Duration::from_millis(100)),
+        in_doubt: InDoubt::Resend,
+        fields: vec![
+            ("dimensionId".to_owned(), Field::Constant(Constant::Text("d".into()))),
+            ("value".to_owned(), column("v")),
+            ("externalId".to_owned(), column("id")),
+        ],
+        date_receipt: true,
+        timezone: None,
+    }
+}
+
+/// Two sections over one budget, a stream of one row a transaction, and a sink that answers as it is told.
+struct Scene {
+    engine: Engine,
+    now: Duration,
+    /// The section of each transaction's row.
+    rows: Vec<usize>,
+    next: usize,
+    rewinds: usize,
+    requests: usize,
+    delivered: [u64; 2],
+}
+
+impl Scene {
+    fn new(rows: Vec<usize>) -> Scene {
+        let columns = [("id", Type::Int), ("v", Type::Float)].map(|(name, ty)| Column { name: name.into(), ty });
+        let settings = Settings { budget: 10_000, halt_probe: Duration::from_secs(60) };
+        let sections = [section("a"), section("b")];
+        let deliveries = sections.iter().map(|section| SectionDelivery::new(section, Position::default()));
+        let mut engine = Engine::new(deliveries.collect(), Lsn(1), 1, settings);
+        for (index, section) in sections.iter().enumerate() {
+            let mapping = Mapping::compile(section, ActivityNames::Current, &columns).unwrap();
+            engine.set_routes(index as u32, vec![Route { section: SectionId(index), mapping: Ok(Rc::new(mapping)) }]);
+        }
+        Scene { engine, now: Duration::ZERO, rows, next: 0, rewinds: 0, requests: 0, delivered: [0, 0] }
+    }
+
+    /// A tenth of a second: what comes, what is due, what is asked for.
+    fn turn(&mut self, mut sink: impl FnMut(usize, usize) -> Verdict) {
+        self.now += Duration::from_millis(100);
+        if !self.engine.wants_rows() {
+            self.engine.shed(self.now);
+        }
+        self.engine.resume_shed(self.now);
+        while self.engine.wants_rows() && self.next < self.rows.len() {
+            let (lsn, table) = (100 + 10 * self.next as u64, self.rows[self.next]);
+            let row = TableRow { table, key: self.next as i64, good: true, published: true };
+            self.engine.begin(Lsn(lsn), 0);
+            with_row(&row, |row| self.engine.insert(table as u32, row, self.now));
+            self.engine.commit(Lsn(lsn + 5));
+            self.next += 1;
+        }
+        self.engine.pump(self.now);
+        while let Some(action) = self.engine.next_action() {
+            match action {
+                Action::Write(number, _) => self.engine.durable(number),
+                Action::Send { section, id, .. } => {
+                    self.requests += 1;
+                    let verdict = sink(section.0, self.requests);
+                    let answer = Answer { verdict, status: None, message: String::new() };
+                    self.engine.verdict(section, id, &answer, self.now, 0.5);
+                }
+                Action::Settled(section, settled) => self.delivered[section.0] += settled.delivered,
+                Action::Rewind => {
+                    self.rewinds += 1;
+                    self.engine.stream_restarts();
+                    let confirmed = self.engine.confirmed();
+                    self.next = (0..self.rows.len()).find(|at| Lsn(105 + 10 * *at as u64) > confirmed).unwrap();
+                }
+                Action::Confirm(_) | Action::Retry(..) | Action::Stopped(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn case_96_short_pauses_of_a_busy_section_make_nothing_be_read_again() {
+    let mut scene = Scene::new(vec![0; 4_000]);
+    for _ in 0..4_000 {
+        scene.turn(|_, request| match request % 5 {
+            0 => Verdict::Later { retry_after: Some(Duration::from_secs(1)) },
+            _ => Verdict::Received,
+        });
+    }
+    assert_eq!((scene.delivered, scene.rewinds), ([4_000, 0], 0), "the other section is idle");
+}
+
+#[test]
+fn case_96_a_section_that_is_down_costs_the_other_seconds_and_one_catch_up() {
+    let mut scene = Scene::new((0..2_000).map(|row| row % 2).collect());
+    for _ in 0..600 {
+        scene.turn(|section, _| if section == 0 { Verdict::NotSent } else { Verdict::Received });
+    }
+    assert_eq!(scene.delivered, [0, 1_000], "the other goes on beyond the memory");
+    for _ in 0..3_000 {
+        scene.turn(|_, _| Verdict::Received);
+    }
+    assert_eq!((scene.delivered, scene.rewinds), ([1_000, 1_000], 1));
+}
