@@ -17,6 +17,8 @@ pub(crate) struct ReadAgain {
     pub(crate) section: SectionId,
     pub(crate) event: i64,
     pub(crate) ids: Vec<i64>,
+    /// Rows of the same retry that were sent before these.
+    pub(crate) sent: usize,
     pub(crate) read: Result<RowsRead, Fault>,
 }
 
@@ -24,14 +26,16 @@ pub(crate) struct ReadAgain {
 pub(crate) struct RowsRead {
     /// Rows that are still in the table.
     pub(crate) rows: Rows,
-    /// Key → id, for those.
-    pub(crate) by_key: HashMap<String, i64>,
+    /// Key → id, and the date that was sent with it (µs since 2000-01-01 UTC), for those.
+    pub(crate) by_key: HashMap<String, (i64, Option<i64>)>,
     /// Ids of rows that another id of the same key stands for.
     pub(crate) twice: Vec<i64>,
     /// Rows that are gone, of which there is an item.
     pub(crate) items: Vec<QuarantineItem>,
     /// Rows that are gone, and of which there is none.
     pub(crate) gone: Vec<i64>,
+    /// Rows that were not read yet: together with these they would hold too much.
+    pub(crate) left: Vec<i64>,
 }
 
 /// What one query of the server's catalog shows.

@@ -108,6 +108,26 @@ impl Store {
         Ok(self.query("reading the quarantine", &sql, &[&ids]).await?.iter().map(item_of).collect())
     }
 
+    /// The first of these rows, with their items, by id: as many as hold `bytes` together, and at least one.
+    ///
+    /// # Errors
+    /// As every reading.
+    pub(crate) async fn quarantine_items_within(
+        &self,
+        ids: &[i64],
+        bytes: usize,
+    ) -> Result<Vec<QuarantineItem>, StateError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, {} AS created_at FROM (
+                SELECT *, sum(octet_length(item)) OVER (ORDER BY id) - octet_length(item) AS before
+                FROM {{schema}}.quarantine WHERE id = ANY ($1)) AS held
+             WHERE before < $2 ORDER BY id",
+            rfc3339("created_at")
+        );
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(self.query("reading the quarantine", &sql, &[&ids, &bytes]).await?.iter().map(item_of).collect())
+    }
+
     /// Drops these rows, on a person's behalf; how many were there.
     ///
     /// # Errors

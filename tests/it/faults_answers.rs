@@ -295,3 +295,53 @@ async fn case_97_one_success_hurries_the_others() {
     let spread = began.elapsed() - first;
     assert!(spread < Duration::from_secs(5), "the others came {spread:?} after the first, {rounds} requests before");
 }
+
+/// A row sent again keeps the date that was sent with it: Planhat would take the time of receipt.
+#[tokio::test]
+async fn case_75_a_retry_sends_the_date_that_was_sent_before() {
+    let scene = Scene::of(&[seats().without("date").set("start", "now")]).await;
+    let _app = scene.run().await;
+    scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no such company".into() });
+    scene.insert(1, 1).await;
+    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 1).await;
+    let item = scene.cluster.text("SELECT item FROM pg2planhat.quarantine").await;
+    let sent: Value = serde_json::from_str(&item).unwrap();
+    assert!(sent["date"].is_string(), "{item}");
+    scene.cluster.sql("UPDATE m SET value = 7").await;
+    let retried = App::command(&scene.config, &["quarantine", "retry", "--all", "--yes"]).await;
+    assert_eq!(retried.code, 0, "{retried:?}");
+    scene.metrics(1).await;
+    let again = scene.sim.items(pg2planhat::testing::sim::SinkKind::Metric)[0].item();
+    assert_eq!((again["value"].as_f64(), &again["date"]), (Some(7.0), &sent["date"]), "mended, and as of then");
+}
+
+/// Two hundred quarantined rows of some 600 KB are sent again in rounds, not held at once.
+#[tokio::test]
+async fn case_84_a_retry_reads_rows_within_a_budget_of_bytes() {
+    let section = seats().set("batch", "{ rows: 10000, bytes: 4MiB }");
+    let mut scene = Scene::of(&[section]).await;
+    scene.config = scene.config.set("memory", "32MiB");
+    let app = scene.run().await;
+    scene.sim.queue_fault(SimFault::status(413).times(0));
+    let big = "INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 600000), g FROM generate_series(1, 60) g";
+    scene.cluster.sql(big).await;
+    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 60).await;
+    scene.sim.clear_faults();
+    let before = app.rss();
+    let retried = App::command(&scene.config, &["quarantine", "retry", "--all", "--yes"]).await;
+    assert_eq!(retried.code, 0, "{retried:?}");
+    let mut most = before;
+    while scene.sim.stats().metrics.items < 60 {
+        most = most.max(app.rss());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    scene.number("SELECT count(*) FROM pg2planhat.quarantine", 0).await;
+    scene.assert_received(60, &[], &[]);
+    assert!(most < before + (32 << 20), "{} MiB, {} before", most >> 20, before >> 20);
+    let done = || async {
+        let result =
+            scene.cluster.text("SELECT coalesce(result, '') FROM pg2planhat.event ORDER BY id DESC LIMIT 1").await;
+        (result == "60 rows are sent again").then_some(())
+    };
+    eventually(PATIENCE, "the event's result", done).await;
+}

@@ -25,8 +25,21 @@ impl SectionDelivery {
 
     /// Takes a row out of quarantine, to be sent again.
     pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
+        self.admit_retry_of(mapping, row, id, None, now);
+    }
+
+    /// The same, with the commit time that was sent with it (µs since 2000-01-01 UTC).
+    pub(crate) fn admit_retry_of(
+        &mut self,
+        mapping: &Mapping,
+        row: &Row<'_>,
+        id: i64,
+        committed: Option<i64>,
+        now: Duration,
+    ) {
         self.counts.read(Phase::Retry);
-        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
+        let encode = |out: &mut Vec<u8>| mapping.encode(row, time, out);
         let origin = Origin::Quarantine(id);
         self.retry
             .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));

@@ -76,8 +76,9 @@ impl EventLoop {
         }
         let ids = event.args.get("ids").and_then(serde_json::Value::as_array);
         let ids: Vec<i64> = ids.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
+        let (ids, sent) = self.operators.take_left(event.id).unwrap_or((ids, 0));
         let ids: Vec<i64> = ids.into_iter().filter(|id| section.begin_retry(*id)).collect();
-        let rows = RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, reading };
+        let rows = RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, sent, reading };
         self.operators.take(event.id);
         let config = &self.context.config;
         let (source, connector) = (config.source.clone(), StateConnector::new(Arc::clone(config)));
@@ -86,7 +87,7 @@ impl EventLoop {
 
     /// Quarantined rows were read again: they go on their way.
     pub(crate) fn on_read_again(&mut self, read_again: ReadAgain) {
-        let ReadAgain { section: id, event, ids, read } = read_again;
+        let ReadAgain { section: id, event, ids, sent, read } = read_again;
         let now = self.context.now();
         let section = self.engine.section_mut(id);
         let (read, mapping) = match (read, section.table_mapping()) {
@@ -95,23 +96,23 @@ impl EventLoop {
                 ids.iter().for_each(|id| section.give_up_retry(*id));
                 let fault = read.err().unwrap_or_else(|| Fault::bug("a section without a mapping"));
                 if fault.exit == Exit::Unavailable {
-                    return self.operators.give_back(event);
+                    return self.operators.leave(event, ids, sent);
                 }
                 return self.record_result(event, &format!("failed: {}; {}", fault.what, fault.remedy), Vec::new());
             }
         };
-        let mut began = 0;
+        let mut began = sent;
         for row in read.rows.iter() {
             let key = key_of(&row, mapping.key_column());
-            let Some(quarantined) = key.and_then(|key| read.by_key.get(&key)) else { continue };
-            section.admit_retry(&mapping, &row, *quarantined, now);
+            let Some((quarantined, date)) = key.and_then(|key| read.by_key.get(&key)) else { continue };
+            section.admit_retry_of(&mapping, &row, *quarantined, *date, now);
             began += 1;
         }
         for item in &read.items {
             section.admit_item(&item.row.key, item.item.get().as_bytes(), item.row.id, now);
             began += 1;
         }
-        read.twice.iter().chain(&read.gone).for_each(|id| section.give_up_retry(*id));
+        read.twice.iter().chain(&read.gone).chain(&read.left).for_each(|id| section.give_up_retry(*id));
         let mut result = format!("{began} rows are sent again");
         if !read.gone.is_empty() {
             result.push_str(&format!(
@@ -124,6 +125,10 @@ impl EventLoop {
         if !read.twice.is_empty() {
             result.push_str(&format!("; {} were in quarantine twice", read.twice.len()));
             ops.push(Op::Unquarantine(read.twice));
+        }
+        if !read.left.is_empty() {
+            self.engine.record(ops);
+            return self.operators.leave(event, read.left, began);
         }
         self.record_result(event, &result, ops);
     }

@@ -28,6 +28,8 @@ pub(crate) const RETRY: &str = "quarantine_retry";
 pub(crate) struct OperatorRequests {
     /// Never pruned: operators' requests are rare, and forgetting one would run it twice.
     taken: HashSet<i64>,
+    /// Rows of a retry that wait for those before them, and how many those are.
+    left: HashMap<i64, (Vec<i64>, usize)>,
     /// Where the rows that were read for a request come back.
     events: mpsc::Sender<MonitorEvent>,
 }
@@ -38,12 +40,14 @@ pub(crate) struct RowsToRead {
     pub(crate) name: SectionName,
     pub(crate) event: i64,
     pub(crate) ids: Vec<i64>,
+    /// Rows of the same retry that were sent before these.
+    pub(crate) sent: usize,
     pub(crate) reading: TableReading,
 }
 
 impl OperatorRequests {
     pub(crate) fn new(events: mpsc::Sender<MonitorEvent>) -> OperatorRequests {
-        OperatorRequests { taken: HashSet::new(), events }
+        OperatorRequests { taken: HashSet::new(), left: HashMap::new(), events }
     }
 
     pub(crate) fn is_taken(&self, event: i64) -> bool {
@@ -52,6 +56,17 @@ impl OperatorRequests {
 
     pub(crate) fn take(&mut self, event: i64) {
         self.taken.insert(event);
+    }
+
+    /// The rows of a retry that were left for another round, and how many were sent before.
+    pub(crate) fn take_left(&mut self, event: i64) -> Option<(Vec<i64>, usize)> {
+        self.left.remove(&event)
+    }
+
+    /// These rows of a retry wait until the `sent` ones before them are settled: the monitor will tell of it again.
+    pub(crate) fn leave(&mut self, event: i64, ids: Vec<i64>, sent: usize) {
+        self.left.insert(event, (ids, sent));
+        self.give_back(event);
     }
 
     /// The monitor will tell of it again.
@@ -69,10 +84,10 @@ impl OperatorRequests {
     ) {
         let events = self.events.clone();
         tasks.spawn(async move {
-            let RowsToRead { section, name, event, ids, reading } = rows;
+            let RowsToRead { section, name, event, ids, sent, reading } = rows;
             let read = read_again(&source, &connector, &name, &reading, &ids).await;
             // Where nobody listens any more, the event waits for the next instance.
-            events.send(MonitorEvent::ReadAgain(Box::new(ReadAgain { section, event, ids, read }))).await.ok();
+            events.send(MonitorEvent::ReadAgain(Box::new(ReadAgain { section, event, ids, sent, read }))).await.ok();
         });
     }
 }
@@ -93,15 +108,19 @@ async fn read_again(
     ids: &[i64],
 ) -> Result<RowsRead, Fault> {
     let store = connector.store().await?;
-    let held = store.quarantine_rows(ids).await.map_err(|error| error.fault())?;
+    let mut held = store.quarantine_items_within(ids, ROUND).await.map_err(|error| error.fault())?;
+    held.truncate(first_round(&held));
+    let last = held.last().map_or(i64::MAX, |item| item.row.id);
+    let (ids, left): (Vec<i64>, Vec<i64>) = ids.iter().partition(|id| **id <= last);
     let (mut by_key, mut twice, mut keyless) = (HashMap::new(), Vec::new(), Vec::new());
-    for row in held.iter().filter(|row| row.section == section.as_str()) {
+    for item in held.iter().filter(|item| item.row.section == section.as_str()) {
+        let row = &item.row;
         if row.key.is_empty() {
             keyless.push(row.id);
         } else if by_key.contains_key(&row.key) {
             twice.push(row.id);
         } else {
-            by_key.insert(row.key.clone(), row.id);
+            by_key.insert(row.key.clone(), (row.id, date_of(item)));
         }
     }
     let mut keys: Vec<String> = by_key.keys().cloned().collect();
@@ -113,13 +132,37 @@ async fn read_again(
         rows = reading.selection.read_keys(&session, &keys).await.map_err(|error| session.fault(&error))?;
     }
     let there: HashSet<String> = rows.iter().filter_map(|row| key_of(&row, reading.key_column)).collect();
-    let absent: Vec<i64> = by_key.iter().filter(|(key, _)| !there.contains(*key)).map(|(_, id)| *id).collect();
-    let unread = ids.iter().filter(|id| !held.iter().any(|row| row.id == **id)).copied();
-    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone: unread.chain(keyless).collect() };
-    for item in store.quarantine_items(&absent).await.map_err(|error| error.fault())? {
+    let absent: HashSet<i64> = by_key.iter().filter(|(key, _)| !there.contains(*key)).map(|(_, (id, _))| *id).collect();
+    let unread = ids.iter().filter(|id| !held.iter().any(|item| item.row.id == **id)).copied();
+    let gone = unread.chain(keyless).collect();
+    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone, left };
+    for item in held.into_iter().filter(|item| absent.contains(&item.row.id)) {
         if is_item(&item) { read.items.push(item) } else { read.gone.push(item.row.id) }
     }
     Ok(read)
+}
+
+/// Bytes of items that are sent again at once; their rows are about as large.
+const ROUND: usize = 2 << 20;
+/// A picture of a row may be cut, value by value: from this size on nobody knows how large the row is.
+const CUT: usize = 16 * 1024;
+
+/// How many of these rows make one round: those whose size is known, or the first alone.
+fn first_round(held: &[QuarantineItem]) -> usize {
+    let unknown = |item: &QuarantineItem| !is_item(item) && item.item.get().len() >= CUT;
+    held.iter().position(unknown).unwrap_or(held.len()).max(1)
+}
+
+/// The date that was sent with an item: a replay must not move it in time.
+fn date_of(held: &QuarantineItem) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct Dated<'a> {
+        #[serde(borrow)]
+        date: std::borrow::Cow<'a, str>,
+    }
+    let dated: Option<Dated<'_>> = is_item(held).then(|| serde_json::from_str(held.item.get()).ok()).flatten();
+    let date: jiff::Timestamp = dated?.date.parse().ok()?;
+    Some(date.as_microsecond() - 946_684_800_000_000)
 }
 
 /// Whether what the quarantine holds is an item as it was, or would have been, sent; not a picture of a row that never
@@ -156,5 +199,15 @@ mod tests {
         assert!(!is_item(&held("mapping: value is NULL", "{}", Some(1))));
         assert!(!is_item(&held("too_large: the item is over 30,000,000 bytes", "{}", Some(1))));
         assert!(!is_item(&held("refused_unmatched: x", "{}", Some(1))));
+        // Of these the date stays what it was.
+        let dated = r#"{"value":1,"date":"2024-02-29T23:59:59.123Z"}"#;
+        assert_eq!(date_of(&held("refused: no", dated, Some(1))), Some(762_566_399_123_000));
+        assert_eq!(date_of(&held("mapping: no", dated, Some(1))), None);
+        assert_eq!(date_of(&held("refused: no", "{}", Some(1))), None);
+        // A row whose size nobody knows goes alone.
+        let cut = format!("\"{}\"", "x".repeat(CUT));
+        let (small, large) = (held("refused: no", "{}", Some(1)), held("mapping: no", &cut, None));
+        assert_eq!(first_round(&[small.clone(), small.clone(), large.clone(), small.clone()]), 2);
+        assert_eq!(first_round(&[large, small]), 1);
     }
 }
