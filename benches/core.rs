@@ -90,7 +90,7 @@ fn decode(bencher: Bencher<'_, '_>, bytes: &[u8]) {
         decoder.feed(run.clone());
         let mut cells = 0;
         while let Some(item) = decoder.next_item().expect("recorded bytes") {
-            if let DecodedItem::Insert(_, row) = item {
+            if let DecodedItem::Insert(_, _, row) = item {
                 cells += row.cells.len();
             }
         }
@@ -110,7 +110,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
     loop {
         match decoder.next_item().expect("recorded bytes") {
             None => break,
-            Some(DecodedItem::Insert(oid, row)) => engine.insert(oid, &row, now),
+            Some(DecodedItem::Insert(oid, lsn, row)) => engine.insert(oid, lsn, &row, now),
             Some(DecodedItem::Begin(final_lsn, micros, _)) => engine.begin(final_lsn, micros),
             Some(DecodedItem::Commit(end_lsn)) => engine.commit(end_lsn),
             Some(DecodedItem::Keepalive(wal_end)) => engine.keepalive(wal_end),
@@ -174,7 +174,7 @@ fn progress(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(1_000usize)).bench_local(|| {
         let mut progress = Progress::new(1, Lsn(0));
         for at in 1..=1_000u64 {
-            let position = Position { final_lsn: Lsn(at * 100), ordinal: 0 };
+            let position = Position { final_lsn: Lsn(at * 100), change_lsn: Lsn(at * 100 - 10), ordinal: 0 };
             progress.begin(position.final_lsn);
             progress.admit(SectionId(0), position);
             progress.commit(Lsn(at * 100 + 50));

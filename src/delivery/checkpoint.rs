@@ -22,7 +22,7 @@ struct Boundary {
 /// What one section has admitted and not settled.
 #[derive(Debug, Default)]
 struct Outstanding {
-    /// `final_lsn` of each transaction with unsettled rows, and the ordinal of the last row admitted of it.
+    /// Of each transaction with unsettled rows the last row admitted.
     transactions: VecDeque<Position>,
     /// Nothing from here on is admitted (the section sheds rows, or cannot map them): the checkpoint may not pass.
     held_back: Option<Position>,
@@ -79,7 +79,7 @@ impl Progress {
     pub fn admit(&mut self, section: SectionId, position: Position) {
         let transactions = &mut self.sections[section].transactions;
         match transactions.back_mut() {
-            Some(last) if last.final_lsn == position.final_lsn => last.ordinal = last.ordinal.max(position.ordinal),
+            Some(last) if last.final_lsn == position.final_lsn => *last = (*last).max(position),
             Some(_) | None => transactions.push_back(position),
         }
     }
@@ -99,7 +99,7 @@ impl Progress {
         if let Some(last) = transactions.back_mut()
             && last.final_lsn == position.final_lsn
         {
-            last.ordinal = last.ordinal.min(position.ordinal);
+            *last = (*last).min(position);
         }
     }
 
@@ -215,8 +215,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn at(final_lsn: u64, ordinal: u64) -> Position {
-        Position { final_lsn: Lsn(final_lsn), ordinal }
+    fn at(final_lsn: u64, row: u64) -> Position {
+        Position { final_lsn: Lsn(final_lsn), change_lsn: Lsn(row / 2 + 1), ordinal: (row % 2) as u32 }
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
                 }
                 self.progress.begin(final_lsn);
                 for (ordinal, section) in rows.into_iter().enumerate() {
-                    let position = Position { final_lsn, ordinal: ordinal as u64 };
+                    let position = at(final_lsn.0, ordinal as u64);
                     if position > self.admitted[section] {
                         self.admitted[section] = position;
                         self.progress.admit(SectionId(section), position);
@@ -360,7 +360,7 @@ mod tests {
             assert!(checkpoint <= Lsn(self.end), "the checkpoint is past what there is");
             for (final_lsn, end_lsn, rows) in &self.wal {
                 for (ordinal, section) in rows.iter().enumerate() {
-                    let position = Position { final_lsn: *final_lsn, ordinal: ordinal as u64 };
+                    let position = at(final_lsn.0, ordinal as u64);
                     assert!(
                         *end_lsn > checkpoint || position <= self.settled[*section],
                         "{position} is confirmed, not settled"

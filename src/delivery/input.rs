@@ -20,16 +20,17 @@ impl Engine {
         if self.stale {
             return;
         }
-        self.transaction = Some((final_lsn, commit_micros, 0));
+        let at = Position { final_lsn, ..Position::default() };
+        self.transaction = Some((at, commit_micros));
         self.progress.begin(final_lsn);
     }
 
-    /// A row of the open transaction.
+    /// A row of the open transaction, whose WAL record is at `change_lsn`.
     #[inline]
-    pub fn insert(&mut self, oid: u32, row: &Row<'_>, now: Duration) {
-        let Some((final_lsn, micros, next)) = &mut self.transaction else { return };
-        let position = Position { final_lsn: *final_lsn, ordinal: *next };
-        *next += 1;
+    pub fn insert(&mut self, oid: u32, change_lsn: Lsn, row: &Row<'_>, now: Duration) {
+        let Some((at, micros)) = &mut self.transaction else { return };
+        *at = at.next(change_lsn);
+        let position = *at;
         let Some(routes) = self.routes.get(&oid) else { return };
         for route in routes {
             let section = &mut self.sections[route.section];

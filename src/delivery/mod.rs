@@ -106,7 +106,7 @@ pub struct Engine {
     pending: VecDeque<Pending>,
     pending_weight: usize,
     actions: VecDeque<Action>,
-    transaction: Option<(Lsn, i64, u64)>,
+    transaction: Option<(Position, i64)>,
     /// The stream that is being read is given up: nothing of it counts any more.
     stale: bool,
     written: Lsn,

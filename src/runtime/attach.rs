@@ -261,5 +261,5 @@ async fn attach_new(
 /// Rows at or before this position are already settled.
 pub fn position(row: &SectionRow) -> Position {
     let attach = row.attachment.attach_lsn.unwrap_or_default();
-    row.position.unwrap_or(Position { final_lsn: attach, ordinal: 0 }.before())
+    row.position.unwrap_or(Position::before_transaction(attach))
 }

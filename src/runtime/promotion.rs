@@ -38,7 +38,7 @@ pub(crate) fn catch_up(
     for row in &mut opened.sections {
         let Some(carried) = known.get(row.name.as_str()).filter(|carried| carried.timeline == before) else { continue };
         // A transaction whose commit lies before that point is the same on both.
-        let most = Position { final_lsn: Lsn(left.0.saturating_sub(1)), ordinal: i64::MAX.unsigned_abs() };
+        let most = Position::before_transaction(left);
         let (answered, recorded) = (carried.answered.min(most), row.position.unwrap_or_default());
         // Rows whose place in quarantine is lost must come again, and those after them with them.
         if answered > recorded && carried.quarantined <= recorded {
@@ -73,7 +73,7 @@ mod tests {
     use crate::state::{Attachment, SectionPhase, SectionRow};
 
     fn at(final_lsn: u64) -> Position {
-        Position { final_lsn: Lsn(final_lsn), ordinal: 3 }
+        Position { final_lsn: Lsn(final_lsn), change_lsn: Lsn(final_lsn.saturating_sub(9)), ordinal: 3 }
     }
 
     fn opened(position: u64) -> Opened {

@@ -153,7 +153,8 @@ impl Store {
             if changed == 0 {
                 return Err(store.place.no_instance());
             }
-            let forget = "UPDATE {schema}.section SET position_lsn = NULL, position_ordinal = NULL
+            let forget =
+                "UPDATE {schema}.section SET position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL
                  WHERE position_lsn > $1";
             store.execute(doing, forget, &[&checkpoint]).await?;
             Ok(())

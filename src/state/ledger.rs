@@ -127,8 +127,9 @@ impl Store {
     /// # Errors
     /// As every reading.
     pub(crate) async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
-        let sql = "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_ordinal, last_lsn,
-                last_ordinal, outcome, under_way, attempts, epoch
+        let sql =
+            "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_change_lsn, first_ordinal,
+                last_lsn, last_change_lsn, last_ordinal, outcome, under_way, attempts, epoch
              FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') AND NOT unresolved ORDER BY id";
         self.query("reading the open batches", sql, &[]).await?.iter().map(open_of).collect()
     }
@@ -185,7 +186,7 @@ fn open_of(row: &Row) -> Result<OpenDelivery, StateError> {
             bytes: unsigned(row.get("bytes")),
             first_key: row.get("first_key"),
             last_key: row.get("last_key"),
-            span: position(row, "first_lsn", "first_ordinal").zip(position(row, "last_lsn", "last_ordinal")),
+            span: position(row, "first").zip(position(row, "last")),
         },
         outcome: Outcome::parse(row.get("outcome")).ok_or_else(unknown)?,
         under_way: row.get("under_way"),

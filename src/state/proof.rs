@@ -128,7 +128,7 @@ impl Store {
     ) -> Result<Vec<TracedDelivery>, StateError> {
         let doing = "looking for a row's batches";
         let sql = format!(
-            "SELECT d.id, d.phase, d.outcome, d.http_status, d.first_lsn, d.first_ordinal, {} AS finished_at,
+            "SELECT d.id, d.phase, d.outcome, d.http_status, d.first_lsn, d.first_change_lsn, d.first_ordinal, {} AS finished_at,
                 d.first_key, d.last_key, k.keys
              FROM {{schema}}.delivery d LEFT JOIN {{schema}}.delivery_keys k ON k.delivery = d.id
              WHERE d.section = $1 AND d.id > $2 ORDER BY d.id LIMIT $3",
@@ -238,7 +238,7 @@ fn may_hold(row: &Row, key: &str, wanted: AuditKey) -> bool {
 }
 
 fn traced(row: &Row, certain: bool) -> TracedDelivery {
-    let at: Option<Position> = position(row, "first_lsn", "first_ordinal");
+    let at: Option<Position> = position(row, "first");
     TracedDelivery {
         id: row.get("id"),
         phase: row.get("phase"),

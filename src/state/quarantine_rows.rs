@@ -51,7 +51,7 @@ pub(crate) struct QuarantineFilter {
     pub after_id: Option<i64>,
 }
 
-const COLUMNS: &str = "id, section, key, reason, item, lsn, ordinal, delivery";
+const COLUMNS: &str = "id, section, key, reason, item, lsn, change_lsn, ordinal, delivery";
 
 impl Store {
     /// Rows of the quarantine without their items, at most `limit`.

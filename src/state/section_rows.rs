@@ -76,7 +76,7 @@ impl Store {
         let sql = format!(
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
                 ceiling, streamed, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
-                position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
+                position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
                 halted_remedy, {} AS last_delivered_at
              FROM {{schema}}.section ORDER BY name",
             rfc3339("attached_at"),
@@ -111,7 +111,7 @@ impl Store {
                 ceiling = excluded.ceiling, streamed = excluded.streamed, backfill_rows = excluded.backfill_rows,
                 backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
                 backfill_started_at = excluded.backfill_started_at,
-                position_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
+                position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
         let nothing = BackfillProgress::default();
         let progress = phase.progress().unwrap_or(&nothing);
         let changed = self
@@ -189,7 +189,7 @@ fn section_of(row: &Row) -> SectionRow {
             // The table's CHECK lets nothing else in.
             _ => SectionPhase::Waiting,
         },
-        position: position(row, "position_lsn", "position_ordinal"),
+        position: position(row, "position"),
         backfill_rows: rows,
         backfill_estimated: estimated,
         backfill_started_at: row.get("backfill_started_at"),
@@ -210,8 +210,13 @@ pub(crate) fn lsn(row: &Row, column: impl tokio_postgres::row::RowIndex + std::f
     row.get::<_, Option<PgLsn>>(column).map(|lsn| Lsn(lsn.into()))
 }
 
-/// Two columns that hold a position.
-pub(crate) fn position(row: &Row, lsn_column: &str, ordinal: &str) -> Option<Position> {
-    let ordinal: Option<i64> = row.get(ordinal);
-    lsn(row, lsn_column).zip(ordinal).map(|(final_lsn, ordinal)| Position { final_lsn, ordinal: unsigned(ordinal) })
+/// The three columns that hold a position, whose names begin so.
+pub(crate) fn position(row: &Row, name: &str) -> Option<Position> {
+    let part = |part: &str| lsn(row, format!("{name}_{part}").as_str());
+    let ordinal: Option<i64> = row.get(format!("{name}_ordinal").as_str());
+    Some(Position {
+        final_lsn: part("lsn")?,
+        change_lsn: part("change_lsn")?,
+        ordinal: u32::try_from(ordinal?).unwrap_or(u32::MAX),
+    })
 }

@@ -43,8 +43,8 @@ fn delivery(id: i64, rows: u32) -> Delivery {
     }
 }
 
-fn at(lsn: u64, ordinal: u64) -> Position {
-    Position { final_lsn: Lsn(lsn), ordinal }
+fn at(lsn: u64, row: u64) -> Position {
+    Position { final_lsn: Lsn(lsn), change_lsn: Lsn(row / 2), ordinal: (row % 2) as u32 }
 }
 
 fn delivered(id: i64, rows: u64) -> Vec<Op> {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use crate::audit::TallyEntry;
-use crate::model::{Position, SectionName};
+use crate::model::{Lsn, Position, SectionName};
 use crate::state::model::{Delivery, Op, Quarantined, SectionPhase, Totals, signed};
 
 /// The batch is in doubt for good.
@@ -58,12 +58,14 @@ impl Write {
             // ended never becomes `sending` again.
             Write::Sending => {
                 "INSERT INTO {schema}.delivery AS d (id, section, phase, rows, bytes, first_key, last_key, first_lsn,
-                    first_ordinal, last_lsn, last_ordinal, outcome, under_way, attempts, epoch, changed)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'sending', true, $12, $13, $14)
+                    first_change_lsn, first_ordinal, last_lsn, last_change_lsn, last_ordinal, outcome, under_way,
+                    attempts, epoch, changed)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sending', true, $14, $15, $16)
                  ON CONFLICT (id) DO UPDATE SET section = excluded.section, phase = excluded.phase,
                     rows = excluded.rows, bytes = excluded.bytes, first_key = excluded.first_key,
                     last_key = excluded.last_key, first_lsn = excluded.first_lsn,
-                    first_ordinal = excluded.first_ordinal, last_lsn = excluded.last_lsn,
+                    first_change_lsn = excluded.first_change_lsn, first_ordinal = excluded.first_ordinal,
+                    last_lsn = excluded.last_lsn, last_change_lsn = excluded.last_change_lsn,
                     last_ordinal = excluded.last_ordinal, outcome = 'sending', under_way = true,
                     attempts = excluded.attempts, finished_at = NULL, epoch = excluded.epoch,
                     changed = excluded.changed
@@ -88,10 +90,11 @@ impl Write {
             // The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
             Write::Checkpoint => {
                 "UPDATE {schema}.section SET
-                    position_lsn = CASE WHEN $2::pg_lsn IS NOT NULL AND (position_lsn IS NULL
-                        OR (position_lsn, position_ordinal) < ($2, $3::bigint)) THEN $2 ELSE position_lsn END,
-                    position_ordinal = CASE WHEN $2 IS NOT NULL AND (position_lsn IS NULL
-                        OR (position_lsn, position_ordinal) < ($2, $3)) THEN $3 ELSE position_ordinal END,
+                    (position_lsn, position_change_lsn, position_ordinal) = (
+                        SELECT p.lsn, p.change_lsn, p.ordinal
+                        FROM (VALUES (position_lsn, position_change_lsn, position_ordinal),
+                            ($2::pg_lsn, $15::pg_lsn, $3::bigint)) AS p (lsn, change_lsn, ordinal)
+                        ORDER BY p.lsn DESC NULLS LAST, p.change_lsn DESC, p.ordinal DESC LIMIT 1),
                     phase = coalesce($4::text, phase),
                     cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
                     ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
@@ -109,10 +112,10 @@ impl Write {
                  WHERE name = $1"
             }
             Write::Quarantine => {
-                "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, ordinal, delivery)
-                 SELECT section, key, reason, item, lsn, ordinal, delivery
-                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::pg_lsn[], $6::bigint[], $7::bigint[])
-                    WITH ORDINALITY AS q (section, key, reason, item, lsn, ordinal, delivery, n)
+                "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, change_lsn, ordinal, delivery)
+                 SELECT section, key, reason, item, lsn, change_lsn, ordinal, delivery
+                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::pg_lsn[], $6::pg_lsn[], $7::bigint[],
+                    $8::bigint[]) WITH ORDINALITY AS q (section, key, reason, item, lsn, change_lsn, ordinal, delivery, n)
                  ORDER BY n"
             }
             Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
@@ -231,7 +234,7 @@ fn sending<'a>(
 ) -> BoundParam<'a> {
     let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let (first, last) = delivery.span.unzip();
-    let ((first_lsn, first_ordinal), (last_lsn, last_ordinal)) = (columns(first), columns(last));
+    let (first, last) = (columns(first), columns(last));
     bound!(
         Write::Sending,
         delivery.id,
@@ -241,10 +244,12 @@ fn sending<'a>(
         signed(delivery.bytes),
         text(&delivery.first_key),
         text(&delivery.last_key),
-        first_lsn,
-        first_ordinal,
-        last_lsn,
-        last_ordinal,
+        first.0,
+        first.1,
+        first.2,
+        last.0,
+        last.1,
+        last.2,
         int(attempt),
         under.epoch,
         under.seq,
@@ -257,7 +262,7 @@ fn checkpoint<'a>(
     phase: Option<&'a SectionPhase>,
     add: Totals,
 ) -> BoundParam<'a> {
-    let (lsn, ordinal) = columns(position);
+    let (lsn, change_lsn, ordinal) = columns(position);
     let progress = phase.and_then(SectionPhase::progress);
     bound!(
         Write::Checkpoint,
@@ -275,6 +280,7 @@ fn checkpoint<'a>(
         signed(add.in_doubt),
         signed(add.resent),
         progress.and_then(|p| p.xmin_floor).map(signed),
+        change_lsn,
     )
 }
 
@@ -290,6 +296,7 @@ fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, st
         each(rows, |row| text(&row.item)),
         each(rows, |row| columns(row.position).0),
         each(rows, |row| columns(row.position).1),
+        each(rows, |row| columns(row.position).2),
         each(rows, |row| row.delivery),
     )
 }
@@ -301,7 +308,10 @@ fn tally_of<'a>(section: &'a SectionName, tally: &'a [(i64, TallyEntry)]) -> Bou
     bound!(Write::Tally, section.as_str(), blocks, rows, digests)
 }
 
-/// A position as its two columns.
-pub(crate) fn columns(position: Option<Position>) -> (Option<PgLsn>, Option<i64>) {
-    position.map(|at| (PgLsn::from(at.final_lsn.0), signed(at.ordinal))).unzip()
+/// A position as its three columns.
+pub(crate) fn columns(position: Option<Position>) -> (Option<PgLsn>, Option<PgLsn>, Option<i64>) {
+    let lsn = |lsn: Lsn| PgLsn::from(lsn.0);
+    position.map_or((None, None, None), |at| {
+        (Some(lsn(at.final_lsn)), Some(lsn(at.change_lsn)), Some(i64::from(at.ordinal)))
+    })
 }

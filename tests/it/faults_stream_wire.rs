@@ -172,7 +172,7 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
                 while let Some(item) = decoder.next_item().unwrap() {
                     seen.push(match item {
                         DecodedItem::Ignored(kind) => kind.to_owned(),
-                        DecodedItem::Insert(7, row) => (0..3)
+                        DecodedItem::Insert(7, _, row) => (0..3)
                             .map(|index| match row.get(index) {
                                 Value::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
                                 Value::Null => "null".to_owned(),

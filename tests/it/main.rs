@@ -47,4 +47,5 @@ mod tls_scene;
 mod tls_server;
 mod versions_differences;
 mod versions_main_job;
+mod versions_position;
 mod walk_quickstart;

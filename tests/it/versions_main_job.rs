@@ -38,6 +38,8 @@ macro_rules! on_every_version {
     };
 }
 
+pub(crate) use on_every_version;
+
 on_every_version!({
     case_01_10_25_the_main_job_brings_each_key_once
     case_11_a_fast_shutdown_is_not_held_up

@@ -13,8 +13,20 @@ pub struct TableRow {
     pub key: i64,
     /// Whether its value is one that the mapping takes.
     pub good: bool,
-    /// Whether the table was in the publication when it was written.
-    pub published: bool,
+    /// LSN of its WAL record; several rows of one statement share one.
+    pub lsn: Lsn,
+    /// Who sends it.
+    pub published: Published,
+}
+
+/// Which walsenders send a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    Never,
+    Always,
+    /// The table was published beside its transaction: whether a walsender sends the row depends on what that walsender
+    /// has decoded before.
+    BySome,
 }
 
 /// A transaction that has committed.
@@ -29,12 +41,23 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// The rows that the slot decodes, each with its position.
+    /// The rows that every walsender sends, each with its position.
     pub fn streamed(&self) -> impl Iterator<Item = (Position, TableRow)> + '_ {
-        let published = self.rows.iter().filter(|row| row.published);
-        published
-            .enumerate()
-            .map(|(ordinal, row)| (Position { final_lsn: self.final_lsn, ordinal: ordinal as u64 }, *row))
+        let mut at = Position { final_lsn: self.final_lsn, ..Position::default() };
+        let place = move |row: &TableRow| {
+            at = at.next(row.lsn);
+            (at, *row)
+        };
+        self.sent(false).map(place)
+    }
+
+    /// The rows that a walsender sends.
+    fn sent(&self, by_some: bool) -> impl Iterator<Item = &TableRow> + '_ {
+        self.rows.iter().filter(move |row| match row.published {
+            Published::Never => false,
+            Published::Always => true,
+            Published::BySome => by_some,
+        })
     }
 }
 
@@ -43,6 +66,8 @@ impl Committed {
 pub struct Open {
     pub xid: u64,
     pub rows: Vec<TableRow>,
+    /// Whether each table was published when it began.
+    published: [bool; TABLES],
 }
 
 /// What the walsender sends.
@@ -62,6 +87,8 @@ pub struct Server {
     pub end: u64,
     pub next_key: [i64; TABLES],
     pub published: [bool; TABLES],
+    /// The transactions from this one on began after the last table was published.
+    pub published_before: u64,
     pub open: Vec<Open>,
     pub log: Vec<Committed>,
     pub next_xid: u64,
@@ -76,6 +103,7 @@ impl Server {
             end: 1_000,
             next_key: [1; TABLES],
             published: [true, false, true],
+            published_before: 1,
             open: Vec::new(),
             log: Vec::new(),
             next_xid: 1,
@@ -85,27 +113,52 @@ impl Server {
     }
 
     pub fn begin(&mut self) -> usize {
-        self.open.push(Open { xid: self.next_xid, rows: Vec::new() });
+        self.open.push(Open { xid: self.next_xid, rows: Vec::new(), published: self.published });
         self.next_xid += 1;
         self.open.len() - 1
     }
 
-    pub fn insert(&mut self, open: usize, table: usize, good: bool, skipped: i64) -> TableRow {
+    /// A row; `shared`: in the WAL record of the row before.
+    pub fn insert(&mut self, open: usize, table: usize, good: bool, skipped: i64, shared: bool) -> TableRow {
         let key = self.next_key[table] + skipped;
         self.next_key[table] = key + 1;
-        let row = TableRow { table, key, good, published: self.published[table] };
+        let lsn = match self.open[open].rows.last() {
+            Some(last) if shared && last.table == table => last.lsn,
+            Some(_) | None => Lsn(self.end),
+        };
+        let row = TableRow { table, key, good, lsn, published: Published::Never };
         self.open[open].rows.push(row);
         self.end += 40;
         row
     }
 
     pub fn commit(&mut self, open: usize, visible: bool) -> &Committed {
-        let Open { xid, rows } = self.open.swap_remove(open);
+        let Open { xid, mut rows, published } = self.open.swap_remove(open);
+        for row in &mut rows {
+            row.published = match (published[row.table], self.published[row.table]) {
+                (true, _) => Published::Always,
+                (false, true) => Published::BySome,
+                (false, false) => Published::Never,
+            };
+        }
         let final_lsn = Lsn(self.end + 8);
         let end_lsn = Lsn(self.end + 48);
         self.end = end_lsn.0;
         self.log.push(Committed { xid, final_lsn, end_lsn, rows, visible });
         self.log.last().unwrap()
+    }
+
+    /// A table joins the publication.
+    pub fn publish(&mut self, table: usize) {
+        self.published[table] = true;
+        self.published_before = self.next_xid;
+        self.end += 100;
+    }
+
+    /// Whether a barrier passes that belongs to the last table published: every transaction beside its publication has
+    /// ended and is seen.
+    pub fn passes_barrier(&self) -> bool {
+        self.unseen().iter().all(|xid| *xid >= self.published_before)
     }
 
     /// Transactions whose rows no snapshot sees yet: what a fence must wait for.
@@ -140,6 +193,8 @@ pub struct Walsender {
     next: usize,
     sent: usize,
     start: Lsn,
+    /// Whether it sends the rows of tables that were published beside their transaction.
+    by_some: bool,
 }
 
 impl Walsender {
@@ -147,7 +202,8 @@ impl Walsender {
     pub fn start(server: &Server, from: Lsn) -> Walsender {
         let start = from.max(server.confirmed);
         let next = server.log.partition_point(|committed| committed.final_lsn < start);
-        Walsender { next, sent: 0, start }
+        // Each connection has a cache of its own.
+        Walsender { next, sent: 0, start, by_some: server.end / 20 % 2 == 0 }
     }
 
     pub fn has_more(&self, server: &Server) -> bool {
@@ -157,10 +213,10 @@ impl Walsender {
     /// The next message that is not a keepalive.
     pub fn message(&mut self, server: &Server) -> Option<Message> {
         let committed = server.log.get(self.next)?;
-        let rows = committed.streamed().count();
+        let rows = committed.sent(self.by_some).count();
         let message = match self.sent {
             0 => Message::Begin(committed.final_lsn),
-            n if n <= rows => Message::Insert(committed.streamed().nth(n - 1).unwrap().1),
+            n if n <= rows => Message::Insert(*committed.sent(self.by_some).nth(n - 1).unwrap()),
             _ => Message::Commit(committed.end_lsn),
         };
         if matches!(message, Message::Commit(_)) {

@@ -147,7 +147,7 @@ impl World {
             let open = server.begin();
             for _ in 0..dice.usize(0..5) {
                 let (table, good, skipped) = (dice.usize(0..3), dice.u8(0..8) > 0, i64::from(dice.u8(0..5) == 0));
-                server.insert(open, table, good, skipped);
+                server.insert(open, table, good, skipped, false);
             }
             if dice.bool() {
                 let visible = dice.u8(0..3) > 0;
@@ -269,8 +269,7 @@ impl World {
     fn write_rows(&mut self) {
         let Self { dice, server, .. } = self;
         if dice.u8(0..30) == 0 && !server.published[1] {
-            server.published[1] = true;
-            server.end += 100;
+            server.publish(1);
             return self.tell(|| "t1 is published".into());
         }
         match dice.u8(0..10) {
@@ -281,9 +280,10 @@ impl World {
             }
             3..6 => {
                 let open = if server.open.is_empty() { server.begin() } else { dice.usize(0..server.open.len()) };
+                let copy = dice.bool();
                 for _ in 0..dice.usize(1..4) {
                     let (table, good, skipped) = (dice.usize(0..3), dice.u8(0..8) > 0, i64::from(dice.u8(0..5) == 0));
-                    let row = server.insert(open, table, good, skipped);
+                    let row = server.insert(open, table, good, skipped, copy);
                     let xid = server.open[open].xid;
                     if self.trace {
                         eprintln!("      transaction {xid} writes {row:?}");
@@ -337,7 +337,7 @@ impl World {
         let engine = &mut self.process.engine;
         match message {
             Message::Begin(final_lsn) => engine.begin(final_lsn, 0),
-            Message::Insert(row) => with_row(&row, |text| engine.insert(row.table as u32, text, self.now)),
+            Message::Insert(row) => with_row(&row, |text| engine.insert(row.table as u32, row.lsn, text, self.now)),
             Message::Commit(end_lsn) => engine.commit(end_lsn),
             Message::Keepalive(wal_end) => engine.keepalive(wal_end),
         }
@@ -486,7 +486,8 @@ impl World {
     }
 
     fn begin(&mut self) {
-        if self.server.published[1] && !self.state.sections.contains_key("c") && self.dice.bool() {
+        let attaches = self.server.published[1] && self.server.passes_barrier();
+        if attaches && !self.state.sections.contains_key("c") && self.dice.bool() {
             attach(&mut self.state, "c", Lsn(self.server.end));
             self.tell(|| format!("section c is attached at {}", self.server.end));
         }

@@ -84,18 +84,19 @@ impl BatchBuilder {
     /// Records the places of the item that now ends the body.
     fn place(&mut self, key: &[u8], origin: Origin) {
         self.keys.extend_from_slice(key);
-        let ordinal = match origin {
+        let (place, ordinal) = match origin {
             Origin::Stream(position, commit_micros) => {
                 if self.runs.last().is_none_or(|run| run.final_lsn != position.final_lsn) {
                     let first = offset(self.items.len());
                     self.runs.push(Run { first, final_lsn: position.final_lsn, commit_micros });
                 }
-                i64::try_from(position.ordinal).unwrap_or(i64::MAX)
+                (position.change_lsn.0, position.ordinal)
             }
-            Origin::Backfill => 0,
-            Origin::Quarantine(id) => id,
+            Origin::Backfill => (0, 0),
+            Origin::Quarantine(id) => (id.cast_unsigned(), 0),
         };
-        self.items.push(ItemSpan { end: offset(self.body.len()), key_end: offset(self.keys.len()), ordinal });
+        let (end, key_end) = (offset(self.body.len()), offset(self.keys.len()));
+        self.items.push(ItemSpan { end, key_end, ordinal, place });
     }
 
     /// Adds a row that is no item.
@@ -200,6 +201,12 @@ mod tests {
     use crate::model::{Key, KeyType, Lsn};
     use proptest::prelude::*;
 
+    /// Two rows share a WAL record.
+    fn at(transaction: u64, index: usize) -> Position {
+        let (change_lsn, ordinal) = (Lsn(index as u64 / 2 + 1), (index % 2) as u32);
+        Position { final_lsn: Lsn(transaction), change_lsn, ordinal }
+    }
+
     fn key_of(text: &[u8]) -> Option<Key> {
         Key::parse(text, KeyType::Int).ok()
     }
@@ -208,7 +215,7 @@ mod tests {
     fn fill(rows: &[(u64, bool)]) -> Batch {
         let mut open = BatchBuilder::new(Phase::Stream, Duration::ZERO, Capacity::default());
         for (index, (transaction, good)) in rows.iter().enumerate() {
-            let position = Position { final_lsn: Lsn(*transaction), ordinal: index as u64 };
+            let position = at(*transaction, index);
             let key = (index + 100).to_string();
             if *good {
                 let encode = |out: &mut Vec<u8>| -> Result<(), ()> {
@@ -264,7 +271,7 @@ mod tests {
                     let row: usize = value["k"].to_string().parse::<usize>().unwrap() - 100;
                     prop_assert_eq!(half.key(index).to_vec(), (row + 100).to_string().into_bytes());
                     prop_assert_eq!(half.item(index).to_vec(), format!("{{\"k\":{}}}", row + 100).into_bytes());
-                    prop_assert_eq!(half.position(index), Some(Position { final_lsn: Lsn(rows[row].0), ordinal: row as u64 }));
+                    prop_assert_eq!(half.position(index), Some(at(rows[row].0, row)));
                     seen.push(row);
                 }
                 prop_assert_eq!(half.commits().map(|(_, n)| n).sum::<usize>(), half.len());
@@ -286,7 +293,7 @@ mod tests {
             let mut before = None;
             for (index, step) in rows.iter().enumerate() {
                 transaction += step;
-                let position = Position { final_lsn: Lsn(transaction), ordinal: index as u64 };
+                let position = at(transaction, index);
                 if index + 1 == rows.len() { before = Some((open.body.clone(), open.keys.clone(), open.items.clone(), open.runs.clone())); }
                 open.push(b"1", Origin::Stream(position, 0), |out| { out.extend_from_slice(format!("{index}").as_bytes()); Ok::<_, ()>(()) }).unwrap();
             }

@@ -78,8 +78,7 @@ impl Batch {
     /// One item's place in the stream.
     pub fn position(&self, index: usize) -> Option<Position> {
         let run = self.runs.partition_point(|run| run.first as usize <= index).checked_sub(1)?;
-        let ordinal = u64::try_from(self.items[index].ordinal).unwrap_or_default();
-        Some(Position { final_lsn: self.runs[run].final_lsn, ordinal })
+        Some(self.items[index].position(&self.runs[run]))
     }
 
     /// The quarantine rows that its items were retried from.
@@ -87,13 +86,13 @@ impl Batch {
         if self.phase != Phase::Retry {
             return Vec::new();
         }
-        let items = self.items.iter().map(|item| item.ordinal);
+        let items = self.items.iter().map(|item| item.retried());
         items.chain(self.refused.iter().filter_map(|refused| refused.retried)).collect()
     }
 
     /// The quarantine row that one item was retried from.
     pub fn retried_from(&self, index: usize) -> Option<i64> {
-        (self.phase == Phase::Retry).then(|| self.items[index].ordinal)
+        (self.phase == Phase::Retry).then(|| self.items[index].retried())
     }
 
     /// For each transaction in it: when it committed (µs since 2000-01-01 UTC) and how many items it has here.
@@ -151,11 +150,8 @@ impl Batch {
         if late_runs.len() > 1 && late_runs[1].first == 0 {
             late_runs.remove(0);
         }
-        let shift = |item: &ItemSpan| ItemSpan {
-            end: item.end - cut.end,
-            key_end: item.key_end - cut.key_end,
-            ordinal: item.ordinal,
-        };
+        let shift =
+            |item: &ItemSpan| ItemSpan { end: item.end - cut.end, key_end: item.key_end - cut.key_end, ..*item };
         let second = Batch {
             phase: self.phase,
             body: Bytes::from(second),
@@ -189,8 +185,22 @@ pub(crate) struct ItemSpan {
     end: u32,
     /// Where its key ends in the keys.
     key_end: u32,
-    /// Ordinal of its row in its transaction (stream), or its quarantine id (retry).
-    ordinal: i64,
+    /// Number of its row within its WAL record (stream).
+    ordinal: u32,
+    /// LSN of its row's WAL record (stream), or its quarantine id (retry).
+    place: u64,
+}
+
+impl ItemSpan {
+    /// A streamed item's position; `run` is its transaction's.
+    fn position(&self, run: &Run) -> Position {
+        Position { final_lsn: run.final_lsn, change_lsn: Lsn(self.place), ordinal: self.ordinal }
+    }
+
+    /// The quarantine row that a retried item comes from.
+    fn retried(&self) -> i64 {
+        self.place.cast_signed()
+    }
 }
 
 /// Where the items of one transaction begin.
@@ -207,10 +217,7 @@ pub(crate) fn offset(at: usize) -> u32 {
 }
 
 pub(crate) fn first_position(items: &[ItemSpan], runs: &[Run], refused: &[RejectedRow]) -> Option<Position> {
-    let item = items.first().zip(runs.first()).map(|(item, run)| Position {
-        final_lsn: run.final_lsn,
-        ordinal: u64::try_from(item.ordinal).unwrap_or_default(),
-    });
+    let item = items.first().zip(runs.first()).map(|(item, run)| item.position(run));
     [item, refused.first().and_then(|row| row.position)].into_iter().flatten().min()
 }
 

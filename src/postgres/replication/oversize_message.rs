@@ -193,7 +193,7 @@ mod tests {
     fn read(frame: &[u8]) -> Vec<Option<Vec<u8>>> {
         let len = u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize;
         assert_eq!((frame[0], len + 1), (b'd', frame.len()));
-        let Payload::Data(data) = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
+        let Payload::Data { message: data, .. } = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
         let Message::Insert { oid: 0x4001, tuple } = pgoutput::message(data).unwrap() else { panic!() };
         let mut cells: Vec<Cell> = Vec::new();
         pgoutput::tuple(tuple, &mut cells).unwrap();
@@ -223,7 +223,7 @@ mod tests {
             body.extend(vec![7; 100_000]);
             let frame = skim(&body, 1 << 20, &[1000]);
             assert_eq!(frame.len(), FRAME_HEADER + WAL_HEADER + 1);
-            let Payload::Data(data) = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
+            let Payload::Data { message: data, .. } = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
             assert!(matches!(pgoutput::message(data).unwrap(), Message::Ignored(_)));
         }
         let frame = skim(&[b'z'; 1000], 10, &[7]);
@@ -236,7 +236,7 @@ mod tests {
         *body.last_mut().unwrap() = b'u';
         body.extend([0; 5000]);
         let frame = skim(&body, 10, &[3]);
-        let Payload::Data(data) = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
+        let Payload::Data { message: data, .. } = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };
         let Message::Insert { tuple, .. } = pgoutput::message(data).unwrap() else { panic!() };
         assert!(pgoutput::tuple(tuple, &mut Vec::new()).is_err());
     }

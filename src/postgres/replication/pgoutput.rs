@@ -21,7 +21,12 @@ pub enum DecodeError {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Payload<'a> {
     /// `w`: a piece of the WAL's decoded stream.
-    Data(&'a [u8]),
+    Data {
+        /// Where it comes from in the WAL: for a row, its own record. 0 for what is not a change.
+        lsn: Lsn,
+        /// The message of the output plugin.
+        message: &'a [u8],
+    },
     /// `k`: the primary's keepalive.
     Keepalive {
         /// How far the server has read (and sent, in order, all that was to be sent before).
@@ -127,8 +132,12 @@ impl<'a> Reader<'a> {
 pub(crate) fn payload(bytes: &[u8]) -> Result<Payload<'_>, DecodeError> {
     let mut reader = Reader(bytes);
     match reader.u8()? {
-        // start of WAL, end of WAL on the server, clock: a change's own LSN is of no use (rows of one COPY share one).
-        b'w' => reader.take(24).map(|_| Payload::Data(reader.0)),
+        b'w' => {
+            let lsn = reader.lsn()?;
+            // The end of WAL on the server, and its clock.
+            reader.take(16)?;
+            Ok(Payload::Data { lsn, message: reader.0 })
+        }
         b'k' => {
             let wal_end = reader.lsn()?;
             let _clock = reader.i64()?;

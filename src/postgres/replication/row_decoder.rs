@@ -24,8 +24,8 @@ pub struct DecodedTable {
 pub enum DecodedItem<'a> {
     /// A committed transaction begins: its commit's LSN and time (µs since 2000-01-01 UTC), its 32-bit xid.
     Begin(Lsn, i64, u32),
-    /// A row of a table (by OID).
-    Insert(u32, Row<'a>),
+    /// A row of a table (by OID), and the LSN of the row's own WAL record.
+    Insert(u32, Lsn, Row<'a>),
     /// The transaction ends at this LSN.
     Commit(Lsn),
     /// The server has read up to here.
@@ -74,15 +74,15 @@ impl Decoder {
                 break &self.run[start + 5..start + end];
             }
         };
-        let data = match pgoutput::payload(frame)? {
-            Payload::Data(data) => data,
+        let (lsn, data) = match pgoutput::payload(frame)? {
+            Payload::Data { lsn, message } => (lsn, message),
             Payload::Keepalive { wal_end, .. } => return Ok(Some(DecodedItem::Keepalive(wal_end))),
             Payload::Unknown(_) => return Ok(Some(DecodedItem::Ignored("unknown"))),
         };
         Ok(Some(match pgoutput::message(data)? {
             Message::Insert { oid, tuple } => {
                 pgoutput::tuple(tuple, &mut self.cells)?;
-                DecodedItem::Insert(oid, Row { data: tuple, cells: &self.cells })
+                DecodedItem::Insert(oid, lsn, Row { data: tuple, cells: &self.cells })
             }
             Message::Begin { final_lsn, commit_micros, xid } => DecodedItem::Begin(final_lsn, commit_micros, xid),
             Message::Commit { end_lsn } => DecodedItem::Commit(end_lsn),

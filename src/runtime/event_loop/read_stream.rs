@@ -64,7 +64,7 @@ impl EventLoop {
         loop {
             match self.stream.next_item()? {
                 None => return Ok(Interrupt::End),
-                Some(DecodedItem::Insert(oid, row)) => self.engine.insert(oid, &row, now),
+                Some(DecodedItem::Insert(oid, lsn, row)) => self.engine.insert(oid, lsn, &row, now),
                 Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
                 Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
                 Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
