@@ -1,8 +1,8 @@
 //! Where results go: tables and text for people, one JSON document for machines.
 //!
 //! * In: what a command found.
-//! * Out: stdout. Text and tables fit the terminal, or 80 columns where there is none; colour only on a terminal, and not
-//!   where `NO_COLOR` is set.
+//! * Out: stdout. Text and tables fit the terminal; without one text has 80 columns, and a table one line a row. Colour only on
+//!   a terminal, and not where `NO_COLOR` is set.
 //! * Never: both forms at once; a fault because the reader went away (`… | head`).
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -10,10 +10,12 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::model::{Exit, Fault, washed};
+use crate::model::{Exit, Fault, washed, washed_output};
 
-/// How wide text is where there is no terminal, or one that is narrower.
+/// How wide text is where there is no terminal.
 const WIDTH: u16 = 80;
+/// The narrowest that text is made.
+const NARROWEST: u16 = 40;
 /// The narrowest column that text is wrapped in.
 const WRAPPED: usize = 14;
 
@@ -71,7 +73,7 @@ impl Output {
     /// # Errors
     /// Where stdout cannot be written.
     pub fn line(self, text: impl AsRef<str>) -> Result<(), Fault> {
-        self.raw(&format!("{}\n", behind_the_door(text.as_ref())))
+        self.raw(&format!("{}\n", washed_output(text.as_ref())))
     }
 
     /// Prints data: as it is where a program reads it, and washed where a person looks on.
@@ -80,7 +82,7 @@ impl Output {
     /// Where stdout cannot be written.
     pub fn data(self, text: &str) -> Result<(), Fault> {
         if std::io::stdout().is_terminal() {
-            self.raw(&behind_the_door(&text.replace("\r\n", "\n")))
+            self.raw(&washed_output(&text.replace("\r\n", "\n")))
         } else {
             self.raw(text)
         }
@@ -100,10 +102,10 @@ impl Output {
         })
     }
 
-    /// Columns that there are: the terminal's, but not less than 80; 80 where there is no terminal.
+    /// Columns that there are: the terminal's; 80 where there is none.
     pub fn width(self) -> usize {
         let terminal = if self.is_terminal() { Table::new().width() } else { None };
-        usize::from(terminal.unwrap_or(WIDTH).max(WIDTH))
+        usize::from(terminal.unwrap_or(WIDTH).max(NARROWEST))
     }
 
     /// Prints prose within the width, each line behind `indent`.
@@ -112,6 +114,34 @@ impl Output {
     /// Where stdout cannot be written.
     pub fn prose(self, text: &str, indent: &str) -> Result<(), Fault> {
         self.line(wrapped(text, indent, indent, self.width()))
+    }
+
+    /// Prints what to do, each line behind `indent`: prose within the width, SQL alone on its line and whole, so that it can
+    /// be pasted.
+    ///
+    /// # Errors
+    /// Where stdout cannot be written.
+    pub fn remedy(self, text: &str, indent: &str) -> Result<(), Fault> {
+        let mut word = format!("{indent}{} ", self.paint(Colour::Dim, "remedy:"));
+        for line in text.lines() {
+            if is_sql(line) {
+                if !word.is_empty() {
+                    self.line(word.trim_end())?;
+                }
+                self.line(format!("{indent}{}", washed(line)))?;
+            } else {
+                // The word has no width of its own colours.
+                let plain = if word.is_empty() { indent.to_owned() } else { format!("{indent}remedy: ") };
+                let text = wrapped(line, &plain, indent, self.width());
+                self.line(text.replacen(
+                    "remedy:",
+                    &self.paint(Colour::Dim, "remedy:"),
+                    usize::from(!word.is_empty()),
+                ))?;
+            }
+            word.clear();
+        }
+        Ok(())
     }
 
     /// Prints a table: no frame, within the width, long cells wrapped, numbers to the right.
@@ -123,7 +153,11 @@ impl Output {
         R: IntoIterator<Item: Into<StyledText>>,
     {
         let headers: Vec<String> = headers.iter().map(|header| header.to_uppercase()).collect();
-        let table = self.lay_out(&headers, rows);
+        let mut table = self.lay_out(&headers, rows);
+        if !self.is_terminal() {
+            // For a program: one row a line, and no key in two pieces.
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
         for line in table.to_string().lines() {
             self.line(line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()))?;
         }
@@ -227,6 +261,13 @@ impl Colour {
     }
 }
 
+/// Whether a line of a remedy is a statement, and nothing else.
+fn is_sql(line: &str) -> bool {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let verbs = ["ALTER", "CREATE", "DROP", "GRANT", "REVOKE", "REASSIGN", "REINDEX", "SELECT", "ANALYZE", "UPDATE"];
+    line.trim_end().ends_with(';') && verbs.contains(&first)
+}
+
 /// What may stand behind a number.
 const UNITS: &[&str] = &["%", " B", " KiB", " MiB", " GiB", " TiB", " s", " min", " h", " d"];
 
@@ -303,30 +344,6 @@ pub(crate) fn plural(number: u64, one: &str, more: &str) -> String {
 /// Text out of a database as a terminal may show it: control characters would move the cursor or worse.
 pub(crate) fn printable(text: &str) -> String {
     washed(text).into_owned()
-}
-
-/// The colours of [`Output::paint`] and of tables.
-const COLOURS: [&str; 9] =
-    ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m", "\x1b[38;5;", "\x1b[22m", "\x1b[39m"];
-
-/// Whole lines as they may leave: line breaks and colours as they are, every other control character written out.
-fn behind_the_door(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(['\n', '\x1b']) {
-        out.push_str(&washed(&rest[..at]));
-        let kept = COLOURS.iter().find(|colour| rest[at..].starts_with(**colour)).map_or(1, |colour| colour.len());
-        let piece = &rest[at..at + kept];
-        // A lone escape is somebody else's.
-        if piece == "\x1b" {
-            out.push_str(&washed(piece))
-        } else {
-            out.push_str(piece)
-        }
-        rest = &rest[at + kept..];
-    }
-    out.push_str(&washed(rest));
-    out
 }
 
 /// The item on several lines, its digits and the order of its fields unchanged.
@@ -407,6 +424,6 @@ mod tests {
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\tc"), "a\\u001b[2Jb\\tc");
         let text = "\x1b[1;31mred\x1b[0m\na\x1b[2Jb\u{9b}\u{202e}c";
-        assert_eq!(behind_the_door(text), "\x1b[1;31mred\x1b[0m\na\\u001b[2Jb\\u009b\\u202ec");
+        assert_eq!(washed_output(text), "\x1b[1;31mred\x1b[0m\na\\u001b[2Jb\\u009b\\u202ec");
     }
 }

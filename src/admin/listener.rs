@@ -2,19 +2,19 @@
 //!
 //! * In: a TCP listener.
 //! * Out: streams that fail once their time is over, whoever is slow.
-//! * Never: more than [`CONNECTIONS`] at once: whoever holds them all holds the port for [`DEADLINE`], not for ever.
+//! * Never: more than [`CONNECTIONS`] at once. One more ends the oldest: whoever says nothing does not keep a probe waiting.
 
+use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 /// Open connections at once.
@@ -25,13 +25,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// The listener.
 pub(crate) struct Brief {
     inner: TcpListener,
-    places: Arc<Semaphore>,
+    /// The open ones, the oldest first: a message ends one.
+    open: VecDeque<oneshot::Sender<()>>,
     deadline: Duration,
 }
 
 impl Brief {
     pub(crate) fn new(inner: TcpListener, deadline: Duration) -> Brief {
-        Brief { inner, places: Arc::new(Semaphore::new(CONNECTIONS)), deadline }
+        Brief { inner, open: VecDeque::new(), deadline }
     }
 }
 
@@ -40,10 +41,17 @@ impl Listener for Brief {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Timed, SocketAddr) {
-        // The semaphore is never closed; without a permit the connection would only not be counted.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, peer) = Listener::accept(&mut self.inner).await;
-        (Timed { stream, over: Box::pin(tokio::time::sleep(self.deadline)), _place: place }, peer)
+        self.open.retain(|open| !open.is_closed());
+        while self.open.len() >= CONNECTIONS
+            && let Some(oldest) = self.open.pop_front()
+        {
+            // One that has ended by itself meanwhile does not hear it.
+            oldest.send(()).ok();
+        }
+        let (end, ended) = oneshot::channel();
+        self.open.push_back(end);
+        (Timed { stream, over: Box::pin(tokio::time::sleep(self.deadline)), ended }, peer)
     }
 
     fn local_addr(&self) -> Result<SocketAddr> {
@@ -55,11 +63,14 @@ impl Listener for Brief {
 pub(crate) struct Timed {
     stream: TcpStream,
     over: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Timed {
     fn in_time(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        if Pin::new(&mut self.ended).poll(cx).is_ready() {
+            return Err(Error::from(ErrorKind::ConnectionAborted));
+        }
         match self.over.as_mut().poll(cx) {
             Poll::Ready(()) => Err(Error::from(ErrorKind::TimedOut)),
             Poll::Pending => Ok(()),

@@ -192,6 +192,20 @@ async fn connections_that_say_nothing_are_closed_at_their_deadline_and_make_room
 }
 
 #[tokio::test]
+async fn case_100_a_crowd_that_says_nothing_does_not_keep_a_probe_waiting() {
+    let server = server(running()).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 * listener::CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let begun = Instant::now();
+    for _ in 0..6 {
+        assert_eq!(page(&server, "/livez").await.0, 200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_look_waits_for_fresh_figures_where_somebody_writes_them() {
     let server = server(running()).await;
     let handle = server.refresh.attend();

@@ -44,17 +44,9 @@ fn print(context: &Context, findings: &[Finding]) -> Result<(), Fault> {
         };
         let text = wrapped(&format!("{}: {}", finding.subject, finding.message), BEHIND, BEHIND, output.width());
         output.line(format!("{} {}", output.paint(colour, format!("{sign:<7}")), text.trim_start()))?;
-        if finding.remedy.is_empty() {
-            continue;
+        if !finding.remedy.is_empty() {
+            output.remedy(&finding.remedy, BEHIND)?;
         }
-        // SQL stays on its line, to be copied.
-        let sql =
-            ["ALTER ", "CREATE ", "GRANT ", "SELECT ", "REINDEX "].iter().any(|word| finding.remedy.contains(word));
-        let remedy = match sql {
-            true => format!("{BEHIND}remedy: {}", finding.remedy),
-            false => wrapped(&format!("remedy: {}", finding.remedy), BEHIND, BEHIND, output.width()),
-        };
-        output.line(remedy.replacen("remedy:", &output.paint(Colour::Dim, "remedy:"), 1))?;
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count() as u64;
     let (errors, warnings) = (count(Severity::Error), plural(count(Severity::Warning), "warning", "warnings"));

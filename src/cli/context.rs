@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config;
 use crate::config::{Config, Section, Source};
 use crate::model::Fault;
+use crate::postgres::connection::target::Target;
 use crate::terminal::Output;
 
 /// What every command has.
@@ -55,6 +56,13 @@ impl Context {
         config::load_source(&self.path).map_err(Fault::from)
     }
 
+    /// How long a command waits for its servers altogether; `None` where no source can be named.
+    pub(crate) fn patience(&self) -> Option<std::time::Duration> {
+        let target = Target::resolve(&self.source().ok()?).ok()?;
+        let patience = target.connect_timeout.max(std::time::Duration::from_secs(1)) * 8;
+        Some(patience.max(std::time::Duration::from_secs(8)))
+    }
+
     /// A fault where there is no file.
     fn exists(&self) -> Result<(), Fault> {
         if self.path.exists() {
@@ -92,7 +100,7 @@ impl Context {
         }
         let (mut stderr, stdin) = (std::io::stderr(), std::io::stdin());
         let nobody =
-            |what: &str| Fault::usage(format!("nothing was done: {what}"), "say --yes to do it without being asked");
+            |what: &str| Fault::usage(format!("nothing was done: {what}"), "pass --yes to skip the confirmation");
         let failed = |error: std::io::Error| nobody(&error.to_string());
         writeln!(stderr, "{question}").map_err(failed)?;
         if !stdin.is_terminal() {

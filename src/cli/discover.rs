@@ -129,6 +129,15 @@ fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) ->
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
     dim(format!("# {}", printable(&quote::qualified(&info.name))))?;
     dim("# guessed from its columns: check each line, then `pg2planhat preview`".into())?;
+    let odd = match info.kind {
+        'v' => Some("a view: its rows are not in the WAL, so that nothing can be streamed from it; map its tables"),
+        'm' => Some("a materialized view: its rows are not in the WAL; map its tables"),
+        'f' => Some("a foreign table: its rows are in another server's WAL; connect there"),
+        _ => None,
+    };
+    if let Some(odd) = odd {
+        dim(format!("# THIS IS {odd}"))?;
+    }
     let width = info.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
     for column in &info.columns {
         let mut notes = vec![printable(&column.type_name)];

@@ -61,6 +61,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     rows.reverse();
     let output = context.output;
     if !args.follow {
+        if rows.len() >= args.limit as usize && context.json() {
+            crate::telemetry::log_writer::say(&format!("the newest {}; -n N shows more", rows.len()));
+        }
         if context.json() {
             output.document(&rows)?;
         } else if rows.is_empty() {

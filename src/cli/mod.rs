@@ -45,21 +45,24 @@ use crate::telemetry::log_output::LogFormat;
 #[command(name = "pg2planhat", version, about, max_term_width = 100, after_help = EXITS)]
 pub struct Cli {
     /// The configuration
-    #[arg(long, short, global = true, value_name = "FILE", default_value = "pg2planhat.yaml")]
+    #[arg(long, short, global = true, help_heading = GLOBAL, value_name = "FILE", default_value = "pg2planhat.yaml")]
     pub config: PathBuf,
     /// One JSON document on stdout instead of text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     /// error, warn, info, debug, trace, or directives as RUST_LOG takes them
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// How log lines look; they go to stderr
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FORMAT", default_value = "text")]
     pub log_format: Lines,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The heading of what every command takes, below its own options.
+const GLOBAL: &str = "Global options";
 
 const EXITS: &str = "Exit codes: 0 done or drained, 1 findings, 64 usage or configuration, 69 a server stayed \
 unavailable, 70 a bug, 75 stopped in a state that needs a person.";
@@ -92,9 +95,9 @@ pub enum Command {
     Status(status::Args),
     /// Show the ledger: when, rows, key range, outcome, answer
     Logs(logs::Args),
-    /// Let a section rest; a running instance obeys within 5 s
+    /// Pause a section; a running instance obeys within 5 s
     Pause(pause::Args),
-    /// Let a paused section go on
+    /// Resume a paused section
     Resume(resume::Args),
     /// Deliver a section's rows again; Planhat will count them twice
     Resync(resync::Args),
@@ -106,7 +109,7 @@ pub enum Command {
     Audit(audit::Args),
     /// Read from the source: one statement, read-only, with a time-out and a row cap
     Query(query::Args),
-    /// Mend a slot that is missing, lost or was moved
+    /// Fix a slot that is missing, lost or was moved
     Repair(repair::Args),
     /// Drop slot, publication and state schema
     Teardown(teardown::Args),
@@ -115,10 +118,8 @@ pub enum Command {
     /// The Planhat stand-in alone, with faults on request
     Sim(sim::Args),
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions(completions::Args),
     /// Write the man pages into a directory
-    #[command(hide = true)]
     Man(man::Args),
     /// Print the JSON Schema of the configuration
     #[command(hide = true)]
@@ -126,6 +127,20 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it only looks, or says a word to the state: what takes longer than a while never ends.
+    fn is_brief(&self) -> bool {
+        if let Command::Status(args) = self {
+            return !args.watch;
+        }
+        if let Command::Logs(args) = self {
+            return !args.follow;
+        }
+        matches!(
+            self,
+            Command::Discover(_) | Command::Check(_) | Command::Preview(_) | Command::Pause(_) | Command::Resume(_)
+        )
+    }
+
     /// Whether its log is its output, so that it speaks of the ordinary, too.
     fn is_long_running(&self) -> bool {
         matches!(self, Command::Run(_) | Command::Sim(_))
@@ -145,7 +160,21 @@ pub async fn run(cli: Cli) -> Result<Exit, Fault> {
     let quiet = (!told && !cli.command.is_long_running()).then_some("warn");
     crate::telemetry::log_output::init(format, cli.log_level.as_deref().or(quiet))?;
     let context = &Context::new(cli.config, cli.json);
-    match cli.command {
+    let limit = if cli.command.is_brief() { context.patience() } else { None };
+    let command = obey(context, cli.command);
+    let Some(limit) = limit else { return command.await };
+    tokio::time::timeout(limit, command).await.unwrap_or_else(|_| {
+        Err(Fault::unavailable(
+            format!("it took longer than {} s: a server does not answer, or something holds a lock", limit.as_secs()),
+            "see what waits on the server:\nSELECT pid, wait_event_type, wait_event, pg_blocking_pids(pid), query FROM \
+             pg_stat_activity WHERE application_name LIKE 'pg2planhat %';\n\
+             PGCONNECT_TIMEOUT (10 s, where it is not set) says how patient a command is: eight times as long",
+        ))
+    })
+}
+
+async fn obey(context: &Context, command: Command) -> Result<Exit, Fault> {
+    match command {
         Command::Demo(args) => demo::run(context.output, args).await,
         Command::Discover(args) => discover::run(context, args).await,
         Command::Check(args) => check::run(context, args).await,

@@ -1,4 +1,4 @@
-//! `pause`: a section rests.
+//! `pause`: a section is paused, or resumed.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(crate) async fn switch(context: &Context, section: &str, paused: bool) -> Re
     let done = if paused {
         format!("{name} is paused: nothing of it is sent. The slot keeps WAL meanwhile.")
     } else {
-        format!("{name} goes on.")
+        format!("{name} resumed.")
     };
     context.output.line(done)?;
     context.output.line(if running {

@@ -63,6 +63,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         let plan = operations::ResyncPlan { section: section.name.to_string(), from: None, rows: 0, counted: true };
         return say(context, &Said { plan, event: None, result: Some("there are no such rows".to_owned()) });
     };
+    if args.yes && !context.json() {
+        context.output.line(question(section, &plan))?;
+    }
     if !context.confirm(&question(section, &plan), args.yes)? {
         return say(context, &Said { plan, event: None, result: Some("nothing was done".to_owned()) });
     }
@@ -80,7 +83,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 fn question(section: &Section, plan: &operations::ResyncPlan) -> String {
     let about = if plan.counted { "" } else { "about " };
-    let from = plan.from.as_ref().map_or_else(String::new, |key| format!(" behind the key {key}"));
+    let from = plan.from.as_ref().map_or_else(String::new, |key| format!(" with {} > {key}", section.key));
     let harm = match section.kind {
         Kind::UserActivity => "Planhat keeps what it has: each of these activities will be counted twice.",
         Kind::CustomMetric(_) => {

@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         } else {
             show(context, &status)?;
         }
-        return Ok(Exit::Done);
+        return Ok(if is_well(&status) { Exit::Done } else { Exit::Findings });
     }
     loop {
         let status = operations::status(&config).await;
@@ -59,6 +59,18 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
 }
 
+/// Whether nobody needs to look: an instance runs and rows flow, or waits as standby, and no section is halted.
+fn is_well(status: &Status) -> bool {
+    let state = match status.state {
+        InstanceState::Running => status.ready,
+        InstanceState::Standby => true,
+        InstanceState::Starting | InstanceState::Draining | InstanceState::Stalled | InstanceState::NeedsPerson => {
+            false
+        }
+    };
+    state && status.sections.iter().all(|section| section.state != SectionState::Halted)
+}
+
 fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     let output = context.output;
     let colour = match status.state {
@@ -68,10 +80,11 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     };
     let reason = status.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     output.line(format!("{}{reason}", output.paint(colour, status.state.as_str())))?;
-    for (word, text) in [("", &status.message), ("remedy: ", &status.remedy)] {
-        if let Some(text) = text {
-            output.prose(&format!("{word}{text}"), "  ")?;
-        }
+    if let Some(text) = &status.message {
+        output.prose(text, "  ")?;
+    }
+    if let Some(remedy) = &status.remedy {
+        output.remedy(remedy, "  ")?;
     }
     slot(context, status)?;
     output.line("")?;
@@ -90,8 +103,7 @@ fn slot(context: &Context, status: &Status) -> Result<(), Fault> {
     let Some(lag) = slot.confirmed_lag_bytes else { return Ok(()) };
     let retained = slot.retained_bytes.map(|held| format!(", {} kept", bytes(held))).unwrap_or_default();
     let until = slot.seconds_until_lost.map(|seconds| format!(", lost in {}", time(seconds)));
-    let safe =
-        slot.safe_wal_bytes.map(|safe| format!(", {} until it is lost", bytes(u64::try_from(safe).unwrap_or(0))));
+    let safe = slot.safe_wal_bytes.map(|safe| format!(", {} of WAL headroom", bytes(u64::try_from(safe).unwrap_or(0))));
     let bound = until.or(safe).unwrap_or_default();
     context.output.line(format!("slot {}: {} behind{retained}{bound}", status.instance.slot, bytes(lag)))
 }
@@ -151,7 +163,7 @@ fn notes(context: &Context, section: &SectionStatus) -> Result<(), Fault> {
     if let Some(reason) = &section.reason {
         output.prose(&format!("{}: {reason}", section.name), "")?;
         if let Some(remedy) = &section.remedy {
-            output.prose(&format!("remedy: {remedy}"), "  ")?;
+            output.remedy(remedy, "  ")?;
         }
     }
     if section.rows_in_doubt > 0 {

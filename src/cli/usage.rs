@@ -26,7 +26,7 @@ pub fn usage(error: &clap::Error) -> Option<Fault> {
         }
     }
     let tips = (!tips.is_empty()).then(|| tips.join("; "));
-    let remedy = tips.or(usage).unwrap_or_else(|| "--help behind the command tells what it takes".to_owned());
+    let remedy = tips.or(usage).unwrap_or_else(|| "see `pg2planhat --help`, or the command with --help".to_owned());
     Some(Fault::usage(what, remedy))
 }
 
@@ -55,7 +55,7 @@ mod tests {
         assert!(what.ends_with("not provided: <SECTION>"), "{what}");
         assert_eq!(remedy, "write it as: pg2planhat preview <SECTION>");
         let (what, remedy) = said(&["logs", "--since", "yesterday"]);
-        assert!(what.contains("2026-01-31T14:00:00Z") && remedy.starts_with("--help"), "{what} {remedy}");
+        assert!(what.contains("2026-01-31T14:00:00Z") && remedy.starts_with("see `pg2planhat"), "{what} {remedy}");
         let (_, remedy) = said(&["query", "SELECT 1", "--format", "jason"]);
         assert!(remedy.contains("'json'"), "{remedy}");
         let help = Cli::try_parse_from(["pg2planhat", "--help"]).unwrap_err();

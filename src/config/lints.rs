@@ -17,11 +17,22 @@ pub(crate) fn advice(config: &Config) -> Vec<Finding> {
     for section in config.sections.iter().filter(|section| section.is_on()) {
         about(section, &mut findings);
     }
+    if config.planhat.tenant.reveal().is_ok_and(|tenant| !is_uuid(tenant.trim())) {
+        let remedy = "give the tenant's UUID, from Planhat's settings: 8-4-4-4-12 hexadecimal digits";
+        findings.push(Finding::error("tenant_form", "sink", "planhat.tenant is not a UUID", remedy));
+    }
     if config.planhat.url.starts_with("http://") && !is_local(&config.planhat.url) {
         let message = "planhat.url is plain http: the tenant's id and every row can be read on the way";
         findings.push(Finding::warning("sink_plaintext", "sink", message, "write https:// in planhat.url"));
     }
     findings
+}
+
+/// 8-4-4-4-12 hexadecimal digits.
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn about(section: &Section, findings: &mut Vec<Finding>) {
@@ -107,7 +118,9 @@ mod tests {
     use crate::model::Severity;
 
     fn codes(sections: &str) -> Vec<&'static str> {
-        let text = format!("source: {{host: h, database: d, user: u}}\nplanhat: {{tenant: t}}\nsections:\n{sections}");
+        let text = format!(
+            "source: {{host: h, database: d, user: u}}\nplanhat: {{tenant: 7f2c8e0a-1b1d-4c57-9a3e-0d7c5b1f2a33}}\nsections:\n{sections}"
+        );
         let config = crate::config::parse(&text, "test").unwrap();
         advice(&config).into_iter().map(|finding| finding.code).collect()
     }

@@ -174,6 +174,8 @@ pub struct StateConfig {
     pub url: Option<Secret>,
     /// How long ended ledger rows are kept.
     pub keep_deliveries: Duration,
+    /// How long rows in quarantine are kept.
+    pub keep_quarantine: Duration,
 }
 
 /// How the source is held against what was settled.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::config::TableName;
+use crate::mapping::usual_names::{ACTION, COMPANY, DATE, DIMENSION, EMAIL, INFO, USER, VALUE, WEIGHT};
 use crate::model::{Column, Type};
 
 /// A guessed section.
@@ -37,79 +38,6 @@ enum GuessedSource {
     Constant(String),
 }
 
-const EMAIL: &[&str] = &["email", "useremail", "emailaddress", "mail", "contactemail"];
-const USER: &[&str] = &[
-    "userid",
-    "enduserid",
-    "endusers",
-    "uid",
-    "userexternalid",
-    "contactid",
-    "personid",
-    "memberid",
-    "loginid",
-    "user",
-];
-const COMPANY: &[&str] = &[
-    "accountid",
-    "companyid",
-    "companyexternalid",
-    "orgid",
-    "organizationid",
-    "organisationid",
-    "tenantid",
-    "customerid",
-    "workspaceid",
-    "clientid",
-    "teamid",
-    "externalid",
-    "account",
-    "company",
-    "tenant",
-    "customer",
-];
-const ACTION: &[&str] = &[
-    "action",
-    "event",
-    "eventname",
-    "eventtype",
-    "activity",
-    "activityname",
-    "activitytype",
-    "actionname",
-    "type",
-    "kind",
-];
-const DATE: &[&str] = &[
-    "occurredat",
-    "happenedat",
-    "eventtime",
-    "eventat",
-    "createdat",
-    "created",
-    "timestamp",
-    "loggedat",
-    "insertedat",
-    "receivedat",
-    "recordedat",
-    "measuredat",
-    "day",
-    "date",
-    "at",
-    "ts",
-    "time",
-    "createdon",
-    "period",
-];
-const WEIGHT: &[&str] = &["weight", "amount", "count", "quantity", "qty", "number", "cnt"];
-const VALUE: &[&str] = &[
-    "value", "amount", "count", "total", "quantity", "qty", "seats", "usage", "used", "score", "sum", "number", "cnt",
-    "balance", "size",
-];
-const DIMENSION: &[&str] = &["dimensionid", "dimension", "metric", "metricname", "metricid", "measure"];
-const INFO: &[&str] =
-    &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
-
 /// Guesses a section. `keys`: the columns that an index holds unique, the best first.
 pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> Guess {
     let mut guesser = Guesser { columns, taken: Vec::new(), fields: Vec::new() };
@@ -123,7 +51,7 @@ pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> G
         guesser.activity(table);
         None
     };
-    let receipt = !guesser.take("date", DATE, is_time);
+    let receipt = !guesser.take("date", DATE, is_time) && !guesser.any_time();
     let rest = columns.iter().map(|column| column.name.clone()).filter(|name| !guesser.taken.contains(name)).collect();
     Guess { table: table.clone(), metric, key, receipt, fields: guesser.fields, rest }
 }
@@ -169,12 +97,12 @@ impl Guesser<'_> {
         let free = || self.columns.iter().filter(|column| fits(column.ty) && !self.taken.contains(&column.name));
         let exact = names.iter().find_map(|name| free().find(|column| fold(&column.name) == *name));
         if let Some(column) = exact {
-            return Some((column, format!("by its name and type ({})", word(column.ty))));
+            return Some((column, because("by its name", column.ty)));
         }
         let mut long = names.iter().filter(|name| name.len() > 4);
         long.find_map(|name| {
             let column = free().find(|column| fold(&column.name).ends_with(name))?;
-            Some((column, format!("its name ends in {name}, its type is {}", word(column.ty))))
+            Some((column, because(&format!("its name ends in {name}"), column.ty)))
         })
     }
 
@@ -198,8 +126,11 @@ impl Guesser<'_> {
     fn activity(&mut self, table: &TableName) {
         let email = self.take("email", EMAIL, is_text);
         let user = self.take("externalId", USER, is_id);
+        if email && user {
+            self.mark_two_people();
+        }
         if !email && !user {
-            self.any("externalId", is_id, "A GUESS for want of better: the end user's id in your system");
+            self.any("externalId", is_id, "guess; no better column found: the end user's id in your system");
         }
         if !self.take("action", ACTION, is_text) {
             self.constant("action", table.name.clone(), "no column looks like the event's name");
@@ -209,13 +140,31 @@ impl Guesser<'_> {
         self.take("info", INFO, |ty| ty == Type::Json);
     }
 
+    /// Says so where the address and the id seem to be those of two people: `customer_email` and `author_id`.
+    fn mark_two_people(&mut self) {
+        let of = |field: &str, words: &[&str]| {
+            let guessed = self.fields.iter().find(|guessed| guessed.field == field)?;
+            let GuessedSource::Column(column) = &guessed.from else { return None };
+            let name = fold(column);
+            let whose = words.iter().fold(name.clone(), |name, word| name.replace(word, ""));
+            (!whose.is_empty() && whose != "user").then_some(whose)
+        };
+        let (email, user) = (of("email", &["emailaddress", "email", "mail"]), of("externalId", &["uuid", "id"]));
+        if let (Some(email), Some(user)) = (email, user)
+            && email != user
+            && let Some(guessed) = self.fields.iter_mut().find(|guessed| guessed.field == "externalId")
+        {
+            guessed.why = format!("{}; guess: is it the same person as {email}'s email?", guessed.why);
+        }
+    }
+
     /// Whose metric it is.
     fn metric(&mut self, table: &TableName) -> &'static str {
         if !self.take("dimensionId", DIMENSION, is_text) {
             self.constant("dimensionId", dimension(&table.name), "as the metric is called in Planhat");
         }
         if !self.take("value", VALUE, is_number) {
-            self.any("value", is_number, "A GUESS for want of better: the metric's value");
+            self.any("value", is_number, "guess; no better column found: the metric's value");
         }
         let models = [
             ("Company", COMPANY),
@@ -228,8 +177,23 @@ impl Guesser<'_> {
                 return model;
             }
         }
-        self.any("externalId", is_id, "A GUESS for want of better: whose metric it is");
+        self.any("externalId", is_id, "guess; no better column found: whose metric it is");
         "Company"
+    }
+
+    /// Any time at all is better than that of the receipt: one that tells of another matter only where there is no other.
+    fn any_time(&mut self) -> bool {
+        let free = || self.columns.iter().filter(|column| is_time(column.ty) && !self.taken.contains(&column.name));
+        let beside = |column: &&Column| {
+            let name = fold(&column.name);
+            ["updat", "modif", "chang", "delet", "expir", "archiv", "birth", "due", "until", "end"]
+                .iter()
+                .any(|word| name.contains(word))
+        };
+        let Some(column) = free().find(|column| !beside(column)).or_else(|| free().next()) else { return false };
+        let column = column.name.clone();
+        self.put("date", column, "guess; no better column found: when it happened");
+        true
     }
 
     /// Any column that fits, the key for want of one.
@@ -238,6 +202,11 @@ impl Guesser<'_> {
         let column = free.map(|column| column.name.clone()).or_else(|| self.taken.first().cloned());
         self.put(field, column.unwrap_or_else(|| "id".to_owned()), why);
     }
+}
+
+/// Text is said of many types (uuid, inet, an enum): that is no reason.
+fn because(why: &str, ty: Type) -> String {
+    if ty == Type::Text { why.to_owned() } else { format!("{why} and type ({})", word(ty)) }
 }
 
 /// A type, for people.
@@ -425,6 +394,57 @@ mod tests {
             "value": "seats", "externalId": "account_id", "date": "day"}});
         assert_eq!(guess.json(), expected);
         assert_eq!(load(&guess).table.name, "usage daily");
+    }
+
+    /// The usual names of a time, none of which is left to the receipt.
+    #[test]
+    fn a_time_column_is_the_date_and_never_the_receipt() {
+        for name in [
+            "start_time",
+            "finished",
+            "sent",
+            "seen_at",
+            "login_at",
+            "clicked",
+            "when",
+            "event_ts",
+            "datetime",
+            "tstamp",
+            "last_activity",
+            "opened_on",
+            "purchase_date",
+            "valid_from",
+            "stamp",
+            "updated_at",
+            "birthday",
+        ] {
+            let columns = columns(&[("id", Type::Int), ("user_id", Type::Int), (name, Type::Timestamp)]);
+            let guess = guess(&table("t"), &columns, &["id".into()]);
+            assert_eq!(guess.json()["fields"]["date"], name, "{}", guess.yaml());
+            assert!(guess.json().get("date").is_none());
+        }
+        let columns = columns(&[("id", Type::Int), ("deleted_at", Type::Timestamp), ("seen", Type::Timestamp)]);
+        let guess = guess(&table("t"), &columns, &["id".into()]);
+        assert_eq!(guess.json()["fields"]["date"], "seen");
+        assert!(guess.yaml().contains("guess; no better column found: when it happened"));
+    }
+
+    #[test]
+    fn people_are_found_by_their_names_before_any_number() {
+        for name in ["author_id", "actor_id", "created_by", "owner_id", "user_uuid", "subscriber_id", "distinct_id"] {
+            let columns =
+                columns(&[("id", Type::Int), ("size", Type::Int), (name, Type::Text), ("action", Type::Text)]);
+            assert_eq!(guess(&table("t"), &columns, &["id".into()]).json()["fields"]["externalId"], name);
+        }
+        let columns = columns(&[
+            ("id", Type::Int),
+            ("customer_email", Type::Text),
+            ("author_id", Type::Int),
+            ("action", Type::Text),
+        ]);
+        assert!(
+            guess(&table("t"), &columns, &["id".into()]).yaml().contains("is it the same person as customer's email?")
+        );
     }
 
     fn any_type() -> impl Strategy<Value = Type> {

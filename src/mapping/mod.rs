@@ -27,6 +27,7 @@ pub(crate) mod refusal;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod time;
+pub(crate) mod usual_names;
 pub(crate) mod value;
 
 pub(crate) use crate::mapping::guess::{Guess, guess};

@@ -20,4 +20,4 @@ pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;
 pub use crate::model::row_counts::*;
-pub(crate) use crate::model::wash::washed;
+pub(crate) use crate::model::wash::{washed, washed_output};

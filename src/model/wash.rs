@@ -32,6 +32,30 @@ pub(crate) fn washed_lines(text: &str, indent: &str) -> String {
     text.lines().map(washed).collect::<Vec<_>>().join(&format!("\n{indent}"))
 }
 
+/// The colours that this program writes itself.
+const COLOURS: [&str; 9] =
+    ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[1;31m", "\x1b[38;5;", "\x1b[22m", "\x1b[39m"];
+
+/// Whole lines as they may leave: line breaks and colours as they are, every other control character written out.
+pub(crate) fn washed_output(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\n', '\x1b']) {
+        out.push_str(&washed(&rest[..at]));
+        let kept = COLOURS.iter().find(|colour| rest[at..].starts_with(**colour)).map_or(1, |colour| colour.len());
+        let piece = &rest[at..at + kept];
+        // A lone escape is somebody else's.
+        if piece == "\x1b" {
+            out.push_str(&washed(piece))
+        } else {
+            out.push_str(piece)
+        }
+        rest = &rest[at + kept..];
+    }
+    out.push_str(&washed(rest));
+    out
+}
+
 /// Control characters (C0, DEL, C1), line and paragraph separators, and what changes the direction of writing.
 fn is_unfit(character: char) -> bool {
     character.is_control()

@@ -85,7 +85,7 @@ fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
             refused.len()
         );
         let remedy =
-            format!("`pg2planhat preview {} -n {SAMPLE}` shows them; mend the rows, or the mapping", section.name);
+            format!("`pg2planhat preview {} -n {SAMPLE}` shows them; fix the rows, or the mapping", section.name);
         findings.push(Finding::warning("rows_refused", &subject, message, remedy));
     }
     let dimension = |row: &Previewed| -> Option<String> {

@@ -82,7 +82,7 @@ pub(crate) async fn drifted(
         let there = table::by_oid(control, oid).await?.is_some();
         let what = match publication.tables.iter().find(|table| table.oid == oid) {
             _ if now.is_some_and(|table| table.oid != oid) => {
-                format!("{table} is another table than the one attached (swapped or remade)")
+                format!("{table} was dropped and re-created, or replaced by a rename")
             }
             None if !there => continue,
             None => format!("{table} is no longer in the publication {name}"),
@@ -133,7 +133,10 @@ impl Consistency {
             findings.push(Finding::warning(
                 "quarantine",
                 subject(name),
-                format!("rows in quarantine: {rows}; they are not at Planhat"),
+                match rows {
+                    1 => "1 row is quarantined (not delivered)".to_owned(),
+                    rows => format!("{rows} rows are quarantined (not delivered)"),
+                },
                 format!("pg2planhat quarantine list --section {name}, then retry or drop"),
             ));
         }

@@ -65,10 +65,7 @@ pub(crate) async fn follow(
             Ok(table)
         }
         (Some(_), Some(_)) | (None, Some(_)) => Err(Fault::needs_person(
-            format!(
-                "section {}: {configured} is another table than the one attached (it was swapped or remade)",
-                section.name
-            ),
+            format!("section {}: {configured} was dropped and re-created, or replaced by a rename", section.name),
             "pg2planhat repair --gap, or give the section a new name to attach it anew",
         )),
         (None, None) => Err(Fault::needs_person(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{Config, StateConfig};
 use crate::model::Fault;
 use crate::postgres::catalog::{publication, slot};
 use crate::postgres::connection::server_error::ServerError;
@@ -130,7 +130,7 @@ const POLL: Duration = Duration::from_secs(2);
 const PRUNE_ROWS: u32 = 5_000;
 
 /// Watches the state for what operators ask, and prunes the ledger, until the event loop is gone.
-pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: mpsc::Sender<MonitorEvent>) {
+pub(crate) async fn operators(connector: StateConnector, kept: StateConfig, seen: mpsc::Sender<MonitorEvent>) {
     let mut store: Option<Store> = None;
     let mut pruned: Option<Instant> = None;
     loop {
@@ -145,7 +145,8 @@ pub(crate) async fn operators(connector: StateConnector, keep: Duration, seen: m
                 Err(error) => tracing::debug!(%error, "the operators' requests cannot be read"),
             }
             if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
-                prune(&current, keep).await;
+                prune(&current, kept.keep_deliveries).await;
+                prune_quarantine(&current, kept.keep_quarantine).await;
                 pruned = Some(Instant::now());
             }
             store = Some(current);
@@ -165,6 +166,25 @@ async fn prune(store: &Store, keep: Duration) {
             Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
             Err(error) => return tracing::debug!(%error, "the ledger could not be pruned"),
         }
+    }
+}
+
+/// Removes what is older than `keep` from the quarantine: it holds personal data, which nobody decided on in all that time.
+async fn prune_quarantine(store: &Store, keep: Duration) {
+    let mut gone = 0;
+    loop {
+        match store.quarantine_prune(keep, PRUNE_ROWS).await {
+            Ok(rows) => {
+                gone += rows;
+                if rows < u64::from(PRUNE_ROWS) {
+                    break;
+                }
+            }
+            Err(error) => return tracing::debug!(%error, "the quarantine could not be pruned"),
+        }
+    }
+    if gone > 0 {
+        tracing::warn!(rows = gone, "dropped from the quarantine: older than state.keep_quarantine, never delivered");
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! * In: filters and ids.
 //! * Out: rows for `quarantine list` and `show`, items for `quarantine retry`.
-//! * Never: a row that leaves without somebody naming its id.
+//! * Never: a row that leaves without somebody naming its id, or its age past `state.keep_quarantine`.
+
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -136,6 +138,18 @@ impl Store {
         let write = "WITH gone AS (DELETE FROM {schema}.quarantine WHERE id = ANY ($1) RETURNING section, key)
              INSERT INTO {schema}.dropped (section, key) SELECT section, key FROM gone";
         self.execute("dropping from quarantine", write, &[&ids]).await
+    }
+
+    /// Drops up to `limit` rows that are older than `keep`; how many there were.
+    ///
+    /// # Errors
+    /// By fate.
+    pub(crate) async fn quarantine_prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
+        let write = "WITH old AS (SELECT id FROM {schema}.quarantine
+                WHERE created_at < now() - make_interval(secs => $1) ORDER BY id LIMIT $2),
+             gone AS (DELETE FROM {schema}.quarantine WHERE id IN (SELECT id FROM old) RETURNING section, key)
+             INSERT INTO {schema}.dropped (section, key) SELECT section, key FROM gone";
+        self.execute("pruning the quarantine", write, &[&keep.as_secs_f64(), &i64::from(limit)]).await
     }
 
     /// How many rows each section has in quarantine; sections without any are left out.

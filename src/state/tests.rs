@@ -590,6 +590,10 @@ async fn ten_thousand_rows_into_quarantine_at_once_while_others_read() {
     writer.apply(&mut term, &[Op::Unquarantine(vec![first[0].id])]).await.unwrap();
     assert_eq!(reader.quarantine_drop(&[first[0].id, first[1].id]).await.unwrap(), 1);
     assert_eq!(reader.quarantine_counts().await.unwrap(), [("logins".into(), 9_998)]);
+    assert_eq!(reader.quarantine_prune(Duration::from_secs(3600), 5_000).await.unwrap(), 0);
+    assert_eq!(reader.quarantine_prune(Duration::ZERO, 5_000).await.unwrap(), 5_000, "in small bites");
+    assert_eq!(reader.quarantine_prune(Duration::ZERO, 5_000).await.unwrap(), 4_998);
+    assert_eq!(reader.quarantine_counts().await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ async fn case_40_a_resync_delivers_its_range_once_and_no_streamed_row_twice() {
 
     let nobody = App::command(&config, &["resync", "logins", "--from-key", "60"]).await;
     assert_eq!(nobody.code, 64);
-    assert!(nobody.stderr.contains("40 rows of logins behind the key 60"), "{nobody:?}");
+    assert!(nobody.stderr.contains("40 rows of logins with id > 60"), "{nobody:?}");
     assert!(nobody.stderr.contains("twice") && nobody.stderr.contains("--yes"), "{nobody:?}");
     let wrong = App::command(&config, &["resync", "logins", "--from-key", "x", "--yes"]).await;
     assert_eq!(wrong.code, 64, "{wrong:?}");
@@ -91,7 +91,8 @@ async fn quarantined_rows_are_listed_shown_sent_again_and_dropped() {
     let absent = App::command(&config, &["quarantine", "show", "999"]).await;
     assert_eq!(absent.code, 64, "{absent:?}");
     let people = App::command(&config, &["quarantine", "list"]).await.stdout;
-    assert!(people.lines().all(|line| line.chars().count() <= 80), "{people}");
+    // Without a terminal a row is one line, however long.
+    assert_eq!(people.lines().filter(|line| line.contains("logins")).count(), 4, "{people}");
 
     // Of the first the row is gone: its item is sent. The second is read again. The third is mended in the table.
     cluster.sql("DELETE FROM app_event WHERE id = 1; UPDATE app_event SET action = 'mended' WHERE id = 2").await;

@@ -38,6 +38,8 @@ async fn shown(config: &ConfigText, beside: Option<&App>, arguments: &[&str]) ->
     let output = output.output().await;
     for line in output.stdout.lines() {
         let sql = line.contains(';') || line.starts_with("--") || arguments.contains(&"--print-sql");
+        // Where there is no terminal a table has one line a row.
+        let sql = sql || ["quarantine", "logs", "status", "discover"].contains(&arguments[0]);
         assert!(sql || line.chars().count() <= 80, "{arguments:?}: wider than 80 columns: {line}");
         assert!(!line.contains('\x1b'), "{arguments:?}: colour without a terminal: {line:?}");
     }

@@ -61,7 +61,7 @@ impl Provider {
     /// How `wal_level` becomes `logical`.
     pub(crate) fn logical(self) -> &'static str {
         match self {
-            Provider::Own => "ALTER SYSTEM SET wal_level = 'logical'; then restart PostgreSQL",
+            Provider::Own => "change it, then restart PostgreSQL:\nALTER SYSTEM SET wal_level = 'logical';",
             Provider::Rds => {
                 "set rds.logical_replication = 1 in the instance's (Aurora: the cluster's) parameter group, then reboot it"
             }
@@ -82,10 +82,12 @@ impl Provider {
 
     /// How a setting of the server is changed.
     pub(crate) fn set(self, name: &str, value: &str, restart: bool) -> String {
-        let then = if restart { "then restart PostgreSQL" } else { "then SELECT pg_reload_conf();" };
         let reboot = if restart { ", then reboot it" } else { "" };
         match self {
-            Provider::Own => format!("ALTER SYSTEM SET {name} = {}; {then}", quote::literal(value)),
+            Provider::Own if restart => {
+                format!("change it, then restart PostgreSQL:\nALTER SYSTEM SET {name} = {};", quote::literal(value))
+            }
+            Provider::Own => format!("ALTER SYSTEM SET {name} = {};\nSELECT pg_reload_conf();", quote::literal(value)),
             Provider::Rds => format!("set {name} = {value} in the (cluster's) parameter group{reboot}"),
             Provider::CloudSql => {
                 format!("set the flag {name} = {value} (gcloud sql instances patch INSTANCE --database-flags=…)")
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(Provider::Rds.replication("a\"b"), "GRANT rds_replication TO \"a\"\"b\";");
         assert_eq!(
             Provider::Own.set("max_wal_senders", "10", true),
-            "ALTER SYSTEM SET max_wal_senders = '10'; then restart PostgreSQL"
+            "change it, then restart PostgreSQL:\nALTER SYSTEM SET max_wal_senders = '10';"
         );
     }
 }

@@ -11,6 +11,11 @@ pub(crate) fn literal(text: &str) -> String {
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
+/// A string in a replication command, whose grammar knows no escapes: a backslash is a backslash there.
+pub(crate) fn replication_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// A text between dollar quotes, with a tag that is not in it.
 pub(crate) fn dollar(text: &str) -> String {
     let tags = std::iter::once("$$".to_owned()).chain((1..=text.len()).map(|number| format!("$q{number}$")));
@@ -31,6 +36,7 @@ mod tests {
     #[test]
     fn quotes_are_doubled_and_backslashes_kept() {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(replication_literal(r"a\b'"), r"'a\b'''");
         assert_eq!(dollar("a"), "$$ a $$");
         assert_eq!(dollar("a $$ b"), "$q1$ a $$ b $q1$");
         assert_eq!(dollar("a $$ $q1$"), "$q2$ a $$ $q1$ $q2$");

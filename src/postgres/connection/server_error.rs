@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::model::{Exit, Fault};
+use crate::model::{Exit, Fault, washed};
 
 /// An ErrorResponse or NoticeResponse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,8 @@ impl ServerError {
             "25006" => "this server is a standby: point source.host at the primary, or list all servers and set target_session_attrs=read-write".to_owned(),
             "57014" => "the statement ran into its time limit or was cancelled; it is tried again".to_owned(),
             "53100" => "free disk space on the database server".to_owned(),
-            _ => self.hint.clone().unwrap_or_else(|| {
+            // A hint is the server's own text: no line of it may pass for this program's.
+            _ => self.hint.as_deref().map(|hint| washed(hint).into_owned()).unwrap_or_else(|| {
                 format!("look SQLSTATE {} up in PostgreSQL's manual, appendix A, and in the server's log", self.code)
             }),
         }

@@ -27,6 +27,10 @@ use crate::postgres::connection::{auth, dial, faults};
 /// After the options that were given, so that these win.
 const PINNED: &str =
     "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
+/// Purposes that only look at the catalog, whose answers are small.
+const LOOKING: [&str; 4] = ["check", "check reader", "discover", "setup"];
+/// The largest message that these take.
+const LARGEST_LOOK: usize = 16 << 20;
 const PRODUCT: &str = "pg2planhat";
 
 /// A connection, ended when this is dropped.
@@ -175,7 +179,8 @@ impl Session {
         let place = target.at(endpoint);
         let config = settings(target, endpoint, &link, purpose);
         let established = Established { end_point: link.end_point };
-        let stream = Guarded::new(link.stream, link.private, target.largest_message);
+        let largest = target.largest_message.or_else(|| LOOKING.contains(&purpose).then_some(LARGEST_LOOK));
+        let stream = Guarded::new(link.stream, link.private, largest);
         let (client, connection) = config
             .connect_raw(stream, established)
             .await

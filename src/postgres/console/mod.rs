@@ -18,7 +18,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, SimpleQueryMessage};
 
 use crate::config::Source;
-use crate::model::Fault;
+use crate::model::{Fault, washed};
 use crate::postgres::catalog::quote;
 use crate::postgres::connection::session::{Session, connect_to};
 use crate::postgres::connection::target::Target;
@@ -227,7 +227,7 @@ fn explain(session: &Session, error: &Error, bounds: &Bounds) -> Fault {
         code if *code == SqlState::SYNTAX_ERROR && db.message().contains("multiple commands") => {
             "give one statement".to_owned()
         }
-        _ => db.hint().unwrap_or("fix the statement: one SELECT, VALUES, TABLE, SHOW or EXPLAIN").to_owned(),
+        _ => washed(db.hint().unwrap_or("fix the statement: one SELECT, VALUES, TABLE, SHOW or EXPLAIN")).into_owned(),
     };
     Fault::usage(what, remedy)
 }

@@ -16,7 +16,7 @@ pub(crate) async fn examine(
     let waits = if slot { "a backfill that begins now waits for its end" } else { "making the slot waits for its end" };
     for blocker in xmin_barrier::blockers(client).await? {
         let remedy = match blocker.who.strip_prefix("pid ") {
-            Some(pid) => format!("let it end, or: SELECT pg_terminate_backend({pid});"),
+            Some(pid) => format!("let it end, or:\nSELECT pg_terminate_backend({pid});"),
             None => "let its owner say COMMIT PREPARED or ROLLBACK PREPARED".to_owned(),
         };
         findings.push(Finding::info("open_transaction", "server", format!("{blocker}; {waits}"), remedy));
@@ -46,10 +46,8 @@ async fn synchronous(client: &Client, provider: Provider, findings: &mut Vec<Fin
          application could wait until Planhat has received its rows"
     );
     let named = if standbys.is_empty() { "FIRST 1 (standby1)".to_owned() } else { standbys.join(", ") };
-    let remedy = format!(
-        "{} — with the standbys' own names alone (application_name in pg_stat_replication)",
-        provider.set("synchronous_standby_names", &named, false)
-    );
+    let set = provider.set("synchronous_standby_names", &named, false);
+    let remedy = format!("name the standbys alone (application_name in pg_stat_replication):\n{set}");
     findings.push(Finding::error("synchronous_stream", "server", message, remedy));
     Ok(())
 }

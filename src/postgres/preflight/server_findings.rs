@@ -178,13 +178,13 @@ fn kept_wal(facts: &Facts, findings: &mut Vec<Finding>) {
             SUBJECT,
             "max_slot_wal_keep_size is -1: while this program or Planhat is away, WAL is kept until the disk is full, and a \
              full disk stops the database",
-            format!("{} — as much as the disk can spare; and alert on slot_retained_bytes", set("50GB")),
+            format!("as much as the disk can spare, with an alert on slot_retained_bytes:\n{}", set("50GB")),
         )),
         Some(mib) if mib < SMALL_KEEP => findings.push(Finding::warning(
             "slot_wal_small",
             SUBJECT,
             format!("max_slot_wal_keep_size is {mib} MB: an outage that sees more WAL than this loses the slot, and with it rows"),
-            format!("{} — some days of WAL", set("50GB")),
+            format!("some days of WAL:\n{}", set("50GB")),
         )),
         Some(mib) => {
             findings.push(Finding::ok("slot_wal", SUBJECT, format!("up to {mib} MB of WAL are kept for a slot")));

@@ -60,7 +60,7 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
         quote::ident(&start.slot),
         start.from,
-        quote::literal(&quote::ident(&start.publication)),
+        quote::replication_literal(&quote::ident(&start.publication)),
     );
     wire.narrow();
     wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))

@@ -98,7 +98,7 @@ fn monitors(config: &Arc<Config>, events: &mpsc::Sender<MonitorEvent>) -> JoinSe
     let mut tasks = JoinSet::new();
     tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
     let connector = StateConnector::new(Arc::clone(config));
-    tasks.spawn(monitor::operators(connector, config.state.keep_deliveries, events.clone()));
+    tasks.spawn(monitor::operators(connector, config.state.clone(), events.clone()));
     tasks
 }
 

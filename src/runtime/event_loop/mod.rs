@@ -10,6 +10,7 @@ pub(crate) mod build;
 pub(crate) mod handle_requests;
 pub(crate) mod loop_context;
 pub(crate) mod loop_exit;
+pub(crate) mod narrator;
 pub(crate) mod operator_requests;
 pub(crate) mod publication_drift;
 pub(crate) mod read_backfills;

@@ -117,7 +117,7 @@ fn drift(
     let now = seen.names.iter().find(|(known, _)| known == configured).and_then(|(_, oid)| *oid);
     match published {
         _ if now.is_some_and(|oid| oid != attached.oid) => {
-            Some(format!("{configured} is another table than the one attached (swapped or remade)"))
+            Some(format!("{configured} was dropped and re-created, or replaced by a rename"))
         }
         None => Some(format!("{configured} is no longer in the publication {name}")),
         Some(table) if table.filter => Some(format!("the publication {name} has a row filter on {configured}")),

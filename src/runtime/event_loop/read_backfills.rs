@@ -16,10 +16,10 @@ impl EventLoop {
                 let section = self.engine.section_mut(id);
                 match &end {
                     Some((ceiling, estimated)) => {
-                        tracing::info!(section = %section.name(), %ceiling, estimated,
-                            "the transactions that were open have ended: reading older rows");
+                        let rows = crate::terminal::count(*estimated);
+                        tracing::info!(section = %section.name(), last_key = %ceiling, "backfill started: about {rows} rows");
                     }
-                    None => tracing::info!(section = %section.name(), "there are no older rows"),
+                    None => tracing::info!(section = %section.name(), "nothing to backfill: there are no older rows"),
                 }
                 let op = section.set_backfill_end(end);
                 self.engine.record(vec![op]);

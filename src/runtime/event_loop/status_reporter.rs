@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::admin::RefreshHandle;
 use crate::admin::heartbeat::Beat;
 use crate::model::Fault;
+use crate::runtime::event_loop::narrator::Narrator;
 use crate::runtime::monitor_event::SourceStatus;
 use crate::runtime::retained_growth::RetainedGrowth;
 use crate::runtime::status_board::Board;
@@ -24,6 +25,7 @@ pub(crate) struct StatusReporter {
     board: Board,
     refresh: RefreshHandle,
     shown: Option<Instant>,
+    narrator: Narrator,
     epoch: i64,
     began: Instant,
     growth: RetainedGrowth,
@@ -35,6 +37,7 @@ impl StatusReporter {
             refresh: board.refresh.attend(),
             board,
             shown: None,
+            narrator: Narrator::default(),
             epoch,
             began: Instant::now(),
             growth: RetainedGrowth::default(),
@@ -100,9 +103,10 @@ impl StatusReporter {
     }
 
     /// Shows the sections, and the instance: stalled for `trouble`, or running.
-    pub(crate) fn show(&self, sections: Vec<SectionStatus>, identity: &Identity, lag: u64, trouble: Option<Fault>) {
+    pub(crate) fn show(&mut self, sections: Vec<SectionStatus>, identity: &Identity, lag: u64, trouble: Option<Fault>) {
         let epoch = self.epoch;
         let standstill = standstill(&sections);
+        self.narrator.tell(&sections, Instant::now());
         self.board.modify(|status| {
             status.sections = sections;
             status.instance.system_identifier = Some(identity.system_identifier.clone());
