@@ -17,6 +17,29 @@ const UNRESOLVED: &str = "UPDATE {schema}.delivery SET outcome = 'in_doubt', unr
         http_status = $2, error = $3, finished_at = now(), epoch = $4, changed = $5
      WHERE id = $1 AND outcome = 'sending'";
 
+// The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
+const CHECKPOINT: &str = "UPDATE {schema}.section SET
+                    (position_lsn, position_change_lsn, position_ordinal) = (
+                        SELECT p.lsn, p.change_lsn, p.ordinal
+                        FROM (VALUES (position_lsn, position_change_lsn, position_ordinal),
+                            ($2::pg_lsn, $15::pg_lsn, $3::bigint)) AS p (lsn, change_lsn, ordinal)
+                        ORDER BY p.lsn DESC NULLS LAST, p.change_lsn DESC, p.ordinal DESC LIMIT 1),
+                    phase = coalesce($4::text, phase),
+                    cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
+                    ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
+                    streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
+                    backfill_rows = CASE WHEN $8::bigint IS NOT NULL THEN $8
+                        WHEN $4 = 'streaming' AND phase IN ('backfilling', 'resyncing') THEN backfill_rows + $10 + $11
+                        ELSE backfill_rows END,
+                    backfill_estimated = coalesce($9::bigint, backfill_estimated),
+                    gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
+                    backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
+                        ELSE backfill_started_at END,
+                    rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
+                    rows_in_doubt = rows_in_doubt + $12, rows_resent = rows_resent + $13,
+                    last_delivered_at = CASE WHEN $10 > 0 THEN now() ELSE last_delivered_at END
+                 WHERE name = $1";
+
 const KEYS: &str = "INSERT INTO {schema}.delivery_keys (delivery, section, keys) VALUES ($1, $2, $3)
                  ON CONFLICT (delivery) DO UPDATE SET keys = excluded.keys";
 
@@ -87,30 +110,7 @@ impl Write {
             Write::Tally => TALLY,
             Write::Unresolved => UNRESOLVED,
             Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
-            // The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
-            Write::Checkpoint => {
-                "UPDATE {schema}.section SET
-                    (position_lsn, position_change_lsn, position_ordinal) = (
-                        SELECT p.lsn, p.change_lsn, p.ordinal
-                        FROM (VALUES (position_lsn, position_change_lsn, position_ordinal),
-                            ($2::pg_lsn, $15::pg_lsn, $3::bigint)) AS p (lsn, change_lsn, ordinal)
-                        ORDER BY p.lsn DESC NULLS LAST, p.change_lsn DESC, p.ordinal DESC LIMIT 1),
-                    phase = coalesce($4::text, phase),
-                    cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
-                    ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
-                    streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
-                    backfill_rows = CASE WHEN $8::bigint IS NOT NULL THEN $8
-                        WHEN $4 = 'streaming' AND phase IN ('backfilling', 'resyncing') THEN backfill_rows + $10 + $11
-                        ELSE backfill_rows END,
-                    backfill_estimated = coalesce($9::bigint, backfill_estimated),
-                    gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
-                    backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
-                        ELSE backfill_started_at END,
-                    rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
-                    rows_in_doubt = rows_in_doubt + $12, rows_resent = rows_resent + $13,
-                    last_delivered_at = CASE WHEN $10 > 0 THEN now() ELSE last_delivered_at END
-                 WHERE name = $1"
-            }
+            Write::Checkpoint => CHECKPOINT,
             Write::Quarantine => {
                 "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, change_lsn, ordinal, delivery)
                  SELECT section, key, reason, item, lsn, change_lsn, ordinal, delivery

@@ -203,7 +203,7 @@ impl Walsender {
         let start = from.max(server.confirmed);
         let next = server.log.partition_point(|committed| committed.final_lsn < start);
         // Each connection has a cache of its own.
-        Walsender { next, sent: 0, start, by_some: server.end / 20 % 2 == 0 }
+        Walsender { next, sent: 0, start, by_some: (server.end / 20).is_multiple_of(2) }
     }
 
     pub fn has_more(&self, server: &Server) -> bool {

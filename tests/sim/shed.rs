@@ -13,7 +13,7 @@ use pg2planhat::testing::model::{Column, Lsn, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, Verdict};
 
 use super::process::with_row;
-use super::server::TableRow;
+use super::server::{Published, TableRow};
 
 fn section(name: &str) -> Configured {
     let column = |name: &str| Field::Column { column: name.into(), default: None };
@@ -72,9 +72,10 @@ impl Scene {
         self.engine.resume_shed(self.now);
         while self.engine.wants_rows() && self.next < self.rows.len() {
             let (lsn, table) = (100 + 10 * self.next as u64, self.rows[self.next]);
-            let row = TableRow { table, key: self.next as i64, good: true, published: true };
+            let row =
+                TableRow { table, key: self.next as i64, good: true, lsn: Lsn(lsn), published: Published::Always };
             self.engine.begin(Lsn(lsn), 0);
-            with_row(&row, |row| self.engine.insert(table as u32, row, self.now));
+            with_row(&row, |text| self.engine.insert(table as u32, row.lsn, text, self.now));
             self.engine.commit(Lsn(lsn + 5));
             self.next += 1;
         }

@@ -203,7 +203,7 @@ mod tests {
 
     /// Two rows share a WAL record.
     fn at(transaction: u64, index: usize) -> Position {
-        let (change_lsn, ordinal) = (Lsn(index as u64 / 2 + 1), (index % 2) as u32);
+        let (change_lsn, ordinal) = (Lsn(index as u64 / 2 + 1), u32::from(index % 2 == 1));
         Position { final_lsn: Lsn(transaction), change_lsn, ordinal }
     }
 
