@@ -5,8 +5,11 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::harness::bound::bound_this_test;
+
 /// A path within the repository.
 pub fn path(relative: &str) -> PathBuf {
+    bound_this_test();
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
 
@@ -18,6 +21,7 @@ pub fn text(relative: &str) -> String {
 /// A command of a tool, from `.ci/tools`'s folder or the PATH. The test's name has to say that it needs it, so that it can be
 /// left out where the tool cannot be had: a test that has run without its tool would count as passed.
 pub fn tool(name: &str) -> Command {
+    bound_this_test();
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
     let needs = format!("needs_{}", name.replace('-', "_"));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::harness::bound::VARIABLE;
 use crate::harness::proxy::Target;
 use crate::harness::scratch::{base, inhabitants};
 use crate::harness::{App, Cluster, ConfigText, Direction, Proxy, SectionText, Stop, Version, eventually, servers};
@@ -313,4 +314,38 @@ async fn a_kill_leaves_nothing_behind() {
     assert!(inhabitants(&place).len() > 3, "a server is running there");
     child.kill().await.unwrap();
     nothing_left(&place).await;
+}
+
+/// Hangs, for the test below.
+#[tokio::test]
+#[ignore = "hangs on purpose; case_105 runs it"]
+async fn hangs_on_purpose() {
+    let cluster = Cluster::start().await;
+    eprintln!("{}", cluster.socket_directory().display());
+    cluster.sql("DO $$BEGIN RAISE LOG 'the last words'; END$$").await;
+    let (_kept_open, never) = std::sync::mpsc::channel::<()>();
+    never.recv().unwrap();
+}
+
+#[test]
+fn case_105_a_hung_test_ends_as_a_failure_with_its_name_also_without_a_runner() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    // What this binary's runner tells its own child is nothing for this one.
+    let runner = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXTEST"));
+    for (name, _) in runner {
+        command.env_remove(name);
+    }
+    command.args(["--exact", "harness_works::hangs_on_purpose", "--ignored"]).env(VARIABLE, "15");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "it was not ended by its bound: {}\n{said}", output.status);
+    assert!(said.contains("test harness_works::hangs_on_purpose ... HUNG"), "{said}");
+    assert!(said.contains("the last words"), "the server's log is not told:\n{said}");
+    let log = said.lines().find_map(|line| line.strip_prefix("the end of ")).unwrap().trim_end_matches("/log:");
+    let begun = Instant::now();
+    while !inhabitants(&PathBuf::from(log)).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a server is left in {log}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -21,8 +21,12 @@ mod shed;
 mod state;
 mod world;
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use world::{Tally, World};
 
@@ -33,17 +37,40 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
 }
 
+/// No schedule takes a second; one that takes so long never ends.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// The seeds under way, and since when.
+static UNDER_WAY: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
+
+/// Ends everything with the seed's name when a schedule hangs, whoever runs the tests.
+fn end_hung_schedules() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let under_way = UNDER_WAY.lock().unwrap().clone();
+        if let Some((seed, _)) = under_way.iter().find(|(_, since)| since.elapsed() > HUNG) {
+            // Not by the print macros: what they say is kept for the end of the test.
+            drop(writeln!(std::io::stderr(), "FAILED: SIM_SEED={seed}: hung, not ended after {HUNG:?}"));
+            std::process::abort();
+        }
+    }
+}
+
 /// Runs one schedule; the error is what it violated.
 fn schedule(seed: u64, trace: bool) -> Result<Tally, String> {
     let told = |panic: Box<dyn std::any::Any + Send>| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
     };
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run())).map_err(told)
+    UNDER_WAY.lock().unwrap().insert(seed, Instant::now());
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run())).map_err(told);
+    UNDER_WAY.lock().unwrap().remove(&seed);
+    ran
 }
 
 #[test]
 fn every_schedule_keeps_the_invariants() {
+    drop(std::thread::spawn(end_hung_schedules));
     if let Some(seed) = number("SIM_SEED") {
         let tally = schedule(seed, true).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         eprintln!("seed {seed}: {tally}");
@@ -51,7 +78,7 @@ fn every_schedule_keeps_the_invariants() {
     }
     let first = number("SIM_FIRST").unwrap_or(1);
     let schedules = number("SIM_SEEDS").unwrap_or(SCHEDULES);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let next = AtomicU64::new(first);
     let failures = AtomicU64::new(0);
     // A failed schedule is told by its seed; the panics themselves would only drown that.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::bound::bound_this_test;
 use super::data_directory::{copy, copy_running, initdb, template};
 use super::eventually;
 use super::port::Port;
@@ -106,6 +107,7 @@ impl Builder {
 
     /// The error is only ever that there are no binaries; whatever else fails is a panic.
     async fn try_start(self) -> Result<Cluster, String> {
+        bound_this_test();
         let cluster = tokio::task::spawn_blocking(move || {
             let binaries = servers::find(self.version)?;
             let cluster = Cluster::laid_out(self.version, binaries, |binaries, data| match self.own_identity {

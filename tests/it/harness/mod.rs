@@ -6,6 +6,7 @@
 //!   that a test's outcome depends on.
 
 pub mod app;
+pub mod bound;
 pub mod cluster;
 pub mod config_text;
 mod data_directory;
@@ -32,6 +33,7 @@ pub async fn eventually<T, F>(limit: Duration, what: &str, mut look: impl FnMut(
 where
     F: Future<Output = Option<T>>,
 {
+    bound::bound_this_test();
     let begun = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use super::bound::bound_this_test;
 use super::port::Port;
 
 /// How long the `wait_` functions wait.
@@ -95,6 +96,7 @@ impl Proxy {
 
     /// In front of `target`.
     pub fn to(target: Target) -> Proxy {
+        bound_this_test();
         let port = Port::reserve();
         let network = Network {
             listening: true,
@@ -200,8 +202,9 @@ impl Proxy {
     /// Waits until the counters are as wished.
     pub async fn wait(&self, what: &str, wished: impl FnMut(&Counters) -> bool) {
         let mut counters = self.shared.counters.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, counters.wait_for(wished)).await;
-        assert!(waited.is_ok(), "waited {PATIENCE:?} in vain for {what} through the proxy: {:?}", self.counters());
+        // Asked at once: the borrow in it must not live beside the one of `counters`.
+        let waited = tokio::time::timeout(PATIENCE, counters.wait_for(wished)).await.is_ok();
+        assert!(waited, "waited {PATIENCE:?} in vain for {what} through the proxy: {:?}", self.counters());
     }
 
     fn change(&self, change: impl FnOnce(&mut Network)) {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::bound::bound_this_test;
+
 /// Reads until the test process is gone, then ends what lives under `$1` and removes it. Nothing to do in the usual
 /// case: every [`Scratch`] was dropped and the directory is empty.
 const WATCHDOG: &str = r#"
@@ -54,6 +56,7 @@ pub struct Scratch {
 impl Scratch {
     /// A new empty directory, owned by the user that servers run as.
     pub fn new(label: &str) -> Scratch {
+        bound_this_test();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = run_directory().join(format!("{label}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&path).unwrap();
@@ -144,7 +147,7 @@ fn reachable_temp_dir() -> PathBuf {
 }
 
 /// This process's run directory, with its watchdog.
-fn run_directory() -> &'static Path {
+pub fn run_directory() -> &'static Path {
     static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
     let (path, _watchdog) = RUN.get_or_init(|| {
         let path = base().join("run").join(format!("{}-{:04x}", std::process::id(), fastrand::u16(..)));
