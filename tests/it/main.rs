@@ -42,6 +42,7 @@ mod main_job_schema;
 mod main_job_values;
 mod memory;
 mod proof;
+mod random;
 mod tls_libpq;
 mod tls_scene;
 mod tls_server;
