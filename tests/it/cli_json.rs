@@ -70,7 +70,7 @@ impl Shape {
             }
             (Shape::Object(members), Value::Object(values)) => {
                 let more = values.keys().find(|key| !members.iter().any(|(name, _)| name == *key));
-                let more = more.map(|key| format!("{place}.{key} is not in README"));
+                let more = more.map(|key| format!("{place}.{key} is not in docs/commands.md"));
                 more.or_else(|| {
                     members.iter().find_map(|(name, inner)| match values.get(name) {
                         None => Some(format!("{place}.{name} is promised, and not there")),
@@ -204,6 +204,6 @@ fn a_shape_tells_what_is_missing_and_what_is_too_much() {
     assert_eq!(differs(r#"{"a": 1, "b": [{"c": {}}, {"d": 2}]}"#), None);
     assert_eq!(differs(r#"{"a": 1, "b": null}"#), None);
     assert_eq!(differs(r#"{"a": 1}"#).unwrap(), "x.b is promised, and not there");
-    assert_eq!(differs(r#"{"a": 1, "b": [], "e": 1}"#).unwrap(), "x.e is not in README");
+    assert_eq!(differs(r#"{"a": 1, "b": [], "e": 1}"#).unwrap(), "x.e is not in docs/commands.md");
     assert!(differs(r#"{"a": 1, "b": [{"f": 1}]}"#).is_some());
 }
