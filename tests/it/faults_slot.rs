@@ -123,7 +123,7 @@ async fn case_20_column_list_added() {
 #[tokio::test]
 async fn case_20_table_swapped_by_rename() {
     let change = "CREATE TABLE n (LIKE m INCLUDING ALL); ALTER TABLE m RENAME TO old; ALTER TABLE n RENAME TO m";
-    halts(change, "another table").await;
+    halts(change, "replaced by a rename").await;
 }
 
 #[tokio::test]
