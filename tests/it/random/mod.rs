@@ -24,7 +24,7 @@ use judge::{Batch, Books, Verdict, judge};
 use schedule::{Ending, Outage, Schedule, SinkTrouble, Step, Table};
 
 /// Schedules in `make test`.
-const FIXED: [u64; 10] = [2, 4, 5, 6, 7, 9, 13, 14, 16, 18];
+const FIXED: [u64; 10] = [2, 4, 5, 7, 13, 14, 16, 18, 20, 21];
 /// How long all that is mended may take to arrive, from the last row that did.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The program's own time-out of a request.
