@@ -33,7 +33,7 @@ impl Store {
     /// It is applied once.
     ///
     /// # Errors
-    /// By fate. [`StateError::Fenced`] and [`StateError::Unwritable`] wrote nothing.
+    /// [`StateError::Fenced`] and [`StateError::Unwritable`] wrote nothing.
     pub(crate) async fn apply(&mut self, term: &mut Epoch, ops: &[Op]) -> Result<(), StateError> {
         let under = Under { epoch: term.epoch, seq: term.seq + 1, digest: digest(ops) };
         self.prepare(ops).await?;

@@ -21,7 +21,6 @@ pub(crate) struct NewEvent {
     pub actor: String,
     /// What: `resync`, `retry`, `drop`, `pause`, …
     pub action: String,
-    /// To which section.
     pub section: Option<SectionName>,
     /// With what; a JSON object.
     pub args: serde_json::Value,
@@ -34,13 +33,9 @@ pub(crate) struct Event {
     pub id: i64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// Who asked.
     pub actor: String,
-    /// What.
     pub action: String,
-    /// To which section.
     pub section: Option<String>,
-    /// With what.
     pub args: serde_json::Value,
     /// RFC 3339, UTC; none while it waits.
     pub handled_at: Option<String>,
@@ -68,13 +63,10 @@ pub(crate) struct NewGap {
 /// A row of `gap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Gap {
-    /// Its id.
     pub id: i64,
     /// The section, or all.
     pub section: Option<String>,
-    /// The reason's word.
     pub reason: String,
-    /// What was seen.
     pub detail: String,
     /// Settled up to here (`16/B374D848`).
     pub from_lsn: Option<String>,
@@ -92,9 +84,6 @@ pub(crate) struct Gap {
 
 impl Store {
     /// Asks something of the running instance; the event's id.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn append_event(&self, event: &NewEvent) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args)
              VALUES ($1, $2, $3, $4::text::jsonb) RETURNING id";
@@ -106,9 +95,6 @@ impl Store {
     }
 
     /// Records something that a person did, and what came of it: nothing waits for it.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn record_event(&self, event: &NewEvent, result: &str) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args, handled_at, result)
              VALUES ($1, $2, $3, $4::text::jsonb, now(), $5) RETURNING id";
@@ -120,25 +106,16 @@ impl Store {
     }
 
     /// The events that wait to be handled, oldest first, at most `limit`.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn unhandled_events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
         self.events_where("handled_at IS NULL AND $1::bigint IS NOT NULL ORDER BY id", 0, limit).await
     }
 
     /// The event of this id, for whoever waits for its result.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn event(&self, id: i64) -> Result<Option<Event>, StateError> {
         Ok(self.events_where("id = $1", id, 1).await?.pop())
     }
 
     /// The last events, newest first.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
         self.events_where("$1::bigint IS NOT NULL ORDER BY id DESC", 0, limit).await
     }
@@ -155,9 +132,6 @@ impl Store {
 
     /// Records a gap; its id. Where one of the same section and reason is open, that one's id (and
     /// its end, where it is known now).
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn open_gap(&self, gap: &NewGap) -> Result<i64, StateError> {
         let write = "WITH open AS (
                 SELECT id FROM {schema}.gap
@@ -184,18 +158,12 @@ impl Store {
     }
 
     /// Closes a gap: how, and by whom. `false` where it was not open.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn close_gap(&self, id: i64, closed_by: &str) -> Result<bool, StateError> {
         let write = "UPDATE {schema}.gap SET closed_at = now(), closed_by = $2 WHERE id = $1 AND closed_at IS NULL";
         Ok(self.execute("closing a gap", write, &[&id, &self.text(closed_by)]).await? > 0)
     }
 
     /// All gaps, newest first; with `open_only`, those that nobody closed.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn gaps(&self, open_only: bool) -> Result<Vec<Gap>, StateError> {
         let sql = format!(
             "SELECT id, section, reason, detail, from_lsn, to_lsn, xmin_floor, {} AS opened_at, {} AS closed_at,

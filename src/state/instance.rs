@@ -19,7 +19,6 @@ use crate::state::store::{Epoch, Store, rfc3339};
 pub(crate) struct Identity {
     /// `system_identifier` of `pg_control_system()` or IDENTIFY_SYSTEM.
     pub system_identifier: String,
-    /// The timeline.
     pub timeline: i32,
     /// The source database's OID.
     pub database_oid: u32,
@@ -27,7 +26,6 @@ pub(crate) struct Identity {
     pub database: String,
     /// The replication slot.
     pub slot: String,
-    /// The publication.
     pub publication: String,
     /// Its OID: one of the same name that was dropped and remade has another. 0 where it was not looked at.
     pub publication_oid: u32,
@@ -54,7 +52,6 @@ pub(crate) struct Instance {
     pub state: Option<String>,
     /// Why, where it needs a person.
     pub reason: Option<String>,
-    /// And what to do.
     pub remedy: Option<String>,
 }
 
@@ -75,7 +72,7 @@ impl Store {
     /// The row of `instance`; `None` before the first [`Store::adopt`].
     ///
     /// # Errors
-    /// As every reading; [`StateError::Unwritable`] also where the schema is not of this version.
+    /// [`StateError::Unwritable`] where the schema is not of this version.
     pub(crate) async fn instance(&self) -> Result<Option<Instance>, StateError> {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
@@ -93,9 +90,6 @@ impl Store {
     }
 
     /// Reads all that a leader goes on with, in one snapshot. After [`Store::take_epoch`] no other process changes it.
-    ///
-    /// # Errors
-    /// As [`Store::instance`].
     pub(crate) async fn open(&mut self) -> Result<Opened, StateError> {
         self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
             let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
@@ -114,9 +108,6 @@ impl Store {
     /// `checkpoint` counts as settled. The epoch moves on, so that whoever runs by the old identity stops. Sections'
     /// positions beyond `checkpoint` are of a log that this server never wrote, and are forgotten: new transactions
     /// may come at such positions again.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn adopt(
         &mut self,
         identity: &Identity,
@@ -163,9 +154,7 @@ impl Store {
     }
 
     /// Becomes the leader: every older term is past from here on. `leader` is `host:pid`.
-    ///
-    /// # Errors
-    /// By fate. A frozen leader can hold this up for 5 s.
+    /// A frozen leader can hold this up for 5 s.
     pub(crate) async fn take_epoch(&mut self, leader: &str) -> Result<Epoch, StateError> {
         let take = "UPDATE {schema}.instance SET epoch = epoch + 1, leader = $1, started_at = now(), version = $2
              WHERE id = 1 RETURNING epoch, applied_seq";
@@ -178,7 +167,7 @@ impl Store {
     /// Whether the term's epoch is still the last one.
     ///
     /// # Errors
-    /// [`StateError::Fenced`] where it is not; as every reading.
+    /// [`StateError::Fenced`] where it is not.
     pub(crate) async fn still_leads(&self, term: &Epoch) -> Result<(), StateError> {
         let asked = "SELECT epoch FROM {schema}.instance WHERE id = 1";
         let rows = self.query("looking at the epoch", asked, &[]).await?;
@@ -192,9 +181,6 @@ impl Store {
 
     /// What the leader says of itself, for `status` of other processes: state, and reason and remedy where it needs a
     /// person.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn set_instance_state(
         &self,
         term: &Epoch,
@@ -212,9 +198,6 @@ impl Store {
 impl Store {
     /// What stands in the way, noted by a process that does not lead, for `status` of other processes; not where a leader
     /// of a later epoch than `epoch` (the one seen) has begun meanwhile.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn note_hindrance(&self, epoch: i64, reason: &str, remedy: &str) -> Result<(), StateError> {
         let (reason, remedy) = (self.text(reason), self.text(remedy));
         let write = "UPDATE {schema}.instance SET state = 'needs_person', reason = $2, remedy = $3

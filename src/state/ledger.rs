@@ -18,7 +18,6 @@ use crate::state::store::{Store, rfc3339};
 /// A ledger row that has not ended, as a leader finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenDelivery {
-    /// The batch.
     pub delivery: Delivery,
     /// `sending` or `in_doubt`.
     pub outcome: Outcome,
@@ -33,9 +32,7 @@ pub struct OpenDelivery {
 /// A ledger row as `logs` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DeliveryRow {
-    /// Ledger id.
     pub id: i64,
-    /// Its section.
     pub section: String,
     /// `backfill`, `stream`, `resync`, `retry`.
     pub phase: String,
@@ -67,7 +64,6 @@ pub(crate) struct DeliveryRow {
 /// Which ledger rows, and in which order: newest first, unless one of the `after`s is given; then as they come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeliveryFilter {
-    /// Of this section.
     pub section: Option<SectionName>,
     /// With one of these outcomes; with any, where there are none.
     pub outcomes: Vec<Outcome>,
@@ -83,9 +79,6 @@ pub(crate) struct DeliveryFilter {
 
 impl Store {
     /// Ledger rows, at most `limit`.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn deliveries(&self, filter: &DeliveryFilter, limit: u32) -> Result<Vec<DeliveryRow>, StateError> {
         let order = match (filter.changed_after, filter.after_id) {
             (Some(_), _) => "changed, id",
@@ -114,18 +107,12 @@ impl Store {
     }
 
     /// The number of the ledger's last write: where a `--follow` begins that shows only what is new.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn last_change(&self) -> Result<i64, StateError> {
         let asked = "SELECT coalesce(max(changed), 0) FROM {schema}.delivery";
         Ok(self.one("reading the ledger", asked, &[]).await?.get(0))
     }
 
     /// The rows that are `sending`, or `in_doubt` and to be sent again, by id.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
         let sql =
             "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_change_lsn, first_ordinal,
@@ -136,9 +123,6 @@ impl Store {
 
     /// Removes up to `limit` rows that have ended and are older than `keep`; how many it removed. Called again while it
     /// removes `limit`, it does the whole work in small bites.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
         let write = "WITH gone AS (
                 DELETE FROM {schema}.delivery WHERE id IN (

@@ -49,7 +49,6 @@ impl Outcome {
         }
     }
 
-    /// The outcome of this word.
     pub fn parse(word: &str) -> Option<Outcome> {
         Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == word)
     }
@@ -59,9 +58,7 @@ impl Outcome {
 /// of the epoch), ascending.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
-    /// Ledger id.
     pub id: i64,
-    /// Its section.
     pub section: SectionName,
     /// Which way its rows came.
     pub phase: Phase,
@@ -80,7 +77,6 @@ pub struct Delivery {
 /// One row that cannot be delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quarantined {
-    /// Its section.
     pub section: SectionName,
     /// The row's key as text; empty where it could not be read.
     pub key: String,
@@ -163,7 +159,6 @@ pub struct Totals {
 pub enum Op {
     /// A request is about to be made: the row `sending`, with `under_way` true; inserted, or updated if the id is there.
     Sending {
-        /// The batch.
         delivery: Delivery,
         /// 1 for the first request of it.
         attempt: u32,
@@ -171,7 +166,6 @@ pub enum Op {
     /// The request of this row is known not to have been received; the row stays `sending`, `under_way` false, so that a
     /// crash while it waits is no doubt.
     Retrying {
-        /// Ledger id.
         id: i64,
         /// The answer's status.
         http_status: Option<u16>,
@@ -180,7 +174,6 @@ pub enum Op {
     },
     /// The batch's end (or its doubt).
     Ended {
-        /// Ledger id.
         id: i64,
         /// What became of it.
         outcome: Outcome,
@@ -191,9 +184,7 @@ pub enum Op {
     },
     /// The keys that a batch carried: of its items that were received, or of all while it is in doubt.
     Keys {
-        /// Ledger id.
         delivery: i64,
-        /// Its section.
         section: SectionName,
         /// The set, encoded.
         keys: Vec<u8>,
@@ -202,7 +193,6 @@ pub enum Op {
     },
     /// The batch is in doubt for good: its rows are settled, and are not sent again.
     Unresolved {
-        /// Ledger id.
         id: i64,
         /// The answer's status.
         http_status: Option<u16>,
@@ -210,14 +200,10 @@ pub enum Op {
         error: String,
     },
     /// The batch of this row was never received, and its rows come again under another id: the row goes.
-    Withdrawn {
-        /// Ledger id.
-        id: i64,
-    },
+    Withdrawn { id: i64 },
     /// A section's checkpoint: replaces position and phase, adds to the totals. Sets `last_delivered_at` where rows were
     /// delivered.
     SectionCheckpoint {
-        /// The section.
         section: SectionName,
         /// Streamed rows up to here are settled; never moves back.
         position: Option<Position>,
@@ -232,7 +218,6 @@ pub enum Op {
     Unquarantine(Vec<i64>),
     /// The section is halted (reason, remedy), or goes again (`None`).
     Halted {
-        /// The section.
         section: SectionName,
         /// What happened and what to do.
         why: Option<(String, String)>,
@@ -240,7 +225,6 @@ pub enum Op {
     /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
     /// make it be done twice.
     Handled {
-        /// The event.
         event: i64,
         /// What came of it, for people.
         result: String,
@@ -259,7 +243,6 @@ pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// And back.
 pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

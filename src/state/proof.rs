@@ -30,7 +30,6 @@ pub(crate) struct ProofBounds {
 /// The newest audit of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LastAudit {
-    /// The section.
     pub section: String,
     /// When it ended, in Unix time.
     pub at_seconds: i64,
@@ -41,7 +40,6 @@ pub(crate) struct LastAudit {
 /// A batch that carried a key, as `trace` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct TracedDelivery {
-    /// Ledger id.
     pub id: i64,
     /// The way its rows came.
     pub phase: String,
@@ -59,9 +57,6 @@ pub(crate) struct TracedDelivery {
 
 impl Store {
     /// What the state knows of a section's rows.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn evidence(&self, section: &SectionName) -> Result<Evidence, StateError> {
         let doing = "reading what was delivered";
         let name = section.as_str();
@@ -101,9 +96,6 @@ impl Store {
     }
 
     /// How far back the state can prove a section.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn proof_bounds(&self, section: &SectionName) -> Result<ProofBounds, StateError> {
         let sql = "SELECT s.provable_from, s.attach_xmin, i.xmin_floor FROM {schema}.section s, {schema}.instance i
              WHERE s.name = $1";
@@ -118,9 +110,6 @@ impl Store {
 
     /// The batches of the ledger that carried a key, newest last; and, where a batch has no keys, those between whose
     /// first and last key it may have been.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn deliveries_of(
         &self,
         section: &SectionName,
@@ -156,9 +145,6 @@ impl Store {
     }
 
     /// Why a row is in quarantine, or was dropped from it: the id there and the reason.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_of(&self, section: &SectionName, key: &str) -> Result<Option<String>, StateError> {
         let sql = format!(
             "SELECT 'quarantine ' || id || ': ' || reason FROM {{schema}}.quarantine WHERE section = $1 AND key = $2
@@ -172,9 +158,6 @@ impl Store {
     }
 
     /// Puts rows that an audit found missing into quarantine, from where they are sent; their ids there.
-    ///
-    /// # Errors
-    /// As every write.
     pub(crate) async fn quarantine_missing(
         &self,
         section: &SectionName,
@@ -191,9 +174,6 @@ impl Store {
     }
 
     /// The newest audit of each section.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn last_audits(&self) -> Result<Vec<LastAudit>, StateError> {
         let sql = "SELECT DISTINCT ON (section) section, extract(epoch FROM at)::bigint,
                 coalesce((result->>'missing')::bigint, 0)
@@ -203,9 +183,6 @@ impl Store {
     }
 
     /// Keeps what an audit found. Only the newest of each section are kept.
-    ///
-    /// # Errors
-    /// As every write.
     pub(crate) async fn record_audit(
         &self,
         section: &SectionName,

@@ -18,9 +18,7 @@ use crate::state::store::{Params, Store, rfc3339};
 /// A row of `quarantine list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct QuarantineRow {
-    /// Its id.
     pub id: i64,
-    /// Its section.
     pub section: String,
     /// The row's key; empty where it could not be read.
     pub key: String,
@@ -45,7 +43,6 @@ pub(crate) struct QuarantineItem {
 /// Which rows of the quarantine; in the order of ids.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QuarantineFilter {
-    /// Of this section.
     pub section: Option<SectionName>,
     /// Whose reason begins with this word.
     pub reason: Option<String>,
@@ -57,9 +54,6 @@ const COLUMNS: &str = "id, section, key, reason, item, lsn, change_lsn, ordinal,
 
 impl Store {
     /// Rows of the quarantine without their items, at most `limit`.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_list(
         &self,
         filter: &QuarantineFilter,
@@ -77,9 +71,6 @@ impl Store {
     }
 
     /// These rows without their items, by id; ids that are not there are left out.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_rows(&self, ids: &[i64]) -> Result<Vec<QuarantineRow>, StateError> {
         let sql = format!(
             "SELECT id, section, key, reason, {} AS created_at FROM {{schema}}.quarantine
@@ -90,18 +81,12 @@ impl Store {
     }
 
     /// One row with its item.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_show(&self, id: i64) -> Result<Option<QuarantineItem>, StateError> {
         Ok(self.quarantine_items(&[id]).await?.pop())
     }
 
     /// These rows with their items, by id; ids that are not there are left out. The caller bounds the list: the items
     /// are all in memory.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_items(&self, ids: &[i64]) -> Result<Vec<QuarantineItem>, StateError> {
         let sql = format!(
             "SELECT {COLUMNS}, {} AS created_at FROM {{schema}}.quarantine WHERE id = ANY ($1) ORDER BY id",
@@ -111,9 +96,6 @@ impl Store {
     }
 
     /// The first of these rows, with their items, by id: as many as hold `bytes` together, and at least one.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_items_within(
         &self,
         ids: &[i64],
@@ -131,9 +113,6 @@ impl Store {
     }
 
     /// Drops these rows, on a person's behalf; how many were there.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn quarantine_drop(&self, ids: &[i64]) -> Result<u64, StateError> {
         let write = "WITH gone AS (DELETE FROM {schema}.quarantine WHERE id = ANY ($1) RETURNING section, key)
              INSERT INTO {schema}.dropped (section, key) SELECT section, key FROM gone";
@@ -141,9 +120,6 @@ impl Store {
     }
 
     /// Drops up to `limit` rows that are older than `keep`; how many there were.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn quarantine_prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
         let write = "WITH old AS (SELECT id FROM {schema}.quarantine
                 WHERE created_at < now() - make_interval(secs => $1) ORDER BY id LIMIT $2),
@@ -153,9 +129,6 @@ impl Store {
     }
 
     /// How many rows each section has in quarantine; sections without any are left out.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_counts(&self) -> Result<Vec<(SectionName, u64)>, StateError> {
         let sql = "SELECT section, count(*) FROM {schema}.quarantine GROUP BY section ORDER BY section";
         let rows = self.query("counting the quarantine", sql, &[]).await?;

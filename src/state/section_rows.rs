@@ -34,14 +34,11 @@ pub struct Attachment {
     pub kind: String,
     /// The moment from which the stream carries the section's inserts; `None` while it waits.
     pub attach_lsn: Option<Lsn>,
-    /// The mapped columns.
     pub columns: Vec<MappedColumn>,
 }
 
-/// A row of `section`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SectionRow {
-    /// The section.
     pub name: SectionName,
     /// What it is attached to.
     pub attachment: Attachment,
@@ -69,9 +66,6 @@ pub struct SectionRow {
 
 impl Store {
     /// All sections, by name.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
@@ -88,9 +82,6 @@ impl Store {
 
     /// Attaches a section, for the first time or anew: phase and attachment are replaced, its position is forgotten (it
     /// was of another attachment), and it is not halted. Totals and a pause stay.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn attach_section(
         &self,
         term: &Epoch,
@@ -140,9 +131,6 @@ impl Store {
     }
 
     /// Pauses or resumes a section, on a person's behalf. `false` where no section of this name was ever attached.
-    ///
-    /// # Errors
-    /// By fate.
     pub(crate) async fn set_paused(&self, name: &SectionName, paused: bool) -> Result<bool, StateError> {
         let write = "UPDATE {schema}.section SET paused = $2 WHERE name = $1";
         Ok(self.execute("pausing a section", write, &[&name.as_str(), &paused]).await? > 0)

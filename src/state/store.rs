@@ -40,7 +40,6 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
-    /// The epoch.
     pub(crate) fn epoch(&self) -> i64 {
         self.epoch
     }
@@ -60,9 +59,6 @@ pub(crate) struct Store {
 
 impl Store {
     /// Sets the session up. The schema need not exist.
-    ///
-    /// # Errors
-    /// [`StateError::Unavailable`] where the connection breaks.
     pub(crate) async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
         let place = StatePlace { schema, user: String::new(), database: String::new() };
         let mut store =
@@ -83,9 +79,6 @@ impl Store {
     }
 
     /// The schema's version; `None` where its tables are not there.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn schema_version(&self) -> Result<Option<i32>, StateError> {
         let doing = "looking for the tables";
         let there = "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -100,7 +93,7 @@ impl Store {
     /// Whether the schema is there, in the version that this program reads and writes.
     ///
     /// # Errors
-    /// As every reading; [`StateError::Unwritable`] also where the schema is of a later version.
+    /// [`StateError::Unwritable`] where the schema is of a later version.
     pub(crate) async fn is_there(&self) -> Result<bool, StateError> {
         match self.schema_version().await? {
             Some(held) if held > migrations::version() => Err(self.place.newer_schema(held, migrations::version())),
