@@ -10,10 +10,8 @@ use crate::config::TableName;
 use crate::postgres::catalog::table::{TableInfo, key_type};
 use crate::postgres::catalog::types::Types;
 
-/// A schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaInfo {
-    /// Its name.
     pub name: String,
     /// How many tables it holds that can be streamed.
     pub tables: u64,
@@ -22,7 +20,6 @@ pub(crate) struct SchemaInfo {
 /// A table, for a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableEntry {
-    /// Its name.
     pub name: TableName,
     /// Rows, by the planner's estimate; `None` where it was never analyzed.
     pub rows: Option<u64>,
@@ -35,9 +32,6 @@ pub(crate) struct TableEntry {
 const OWN: &str = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
 
 /// Lists the schemas.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
     let sql = format!(
         "SELECT n.nspname::text, (SELECT count(*) FROM pg_catalog.pg_class c
@@ -49,9 +43,6 @@ pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
 }
 
 /// Lists the tables of a schema; partitions stand behind their table.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEntry>, Error> {
     let types = Types::load(client).await?;
     let sql = "WITH RECURSIVE part AS (
@@ -83,9 +74,6 @@ pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEnt
 }
 
 /// The columns of a table that could be a section's key.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn keys(client: &Client, table: &TableInfo, types: &Types) -> Result<Vec<String>, Error> {
     let unique = unique_columns(client, &[table.oid]).await?;
     Ok(unique.into_iter().filter(|(_, _, ty)| key_type(types.of(*ty)).is_some()).map(|(_, name, _)| name).collect())

@@ -15,9 +15,7 @@ pub(crate) enum Provider {
     CloudSql,
     /// Azure Database for PostgreSQL.
     Azure,
-    /// Neon.
     Neon,
-    /// Supabase.
     Supabase,
 }
 
@@ -34,9 +32,6 @@ const ROLES: &[(&str, Provider)] = &[
 
 impl Provider {
     /// Asks for the roles that only a provider makes.
-    ///
-    /// # Errors
-    /// Where the query fails.
     pub(crate) async fn detect(client: &Client) -> Result<Provider, Error> {
         let names: Vec<&str> = ROLES.iter().map(|(name, _)| *name).collect();
         let sql = "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY($1)";

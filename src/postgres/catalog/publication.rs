@@ -8,7 +8,6 @@ use tokio_postgres::{Client, Error};
 
 use crate::config::TableName;
 
-/// A publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     /// Its OID: a publication dropped and remade has another.
@@ -21,16 +20,13 @@ pub(crate) struct Publication {
     pub via_root: bool,
     /// It publishes stored generated columns (18).
     pub generated: bool,
-    /// Its tables.
     pub tables: Vec<PublishedTable>,
 }
 
 /// A table in a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PublishedTable {
-    /// The table.
     pub name: TableName,
-    /// Its OID.
     pub oid: u32,
     /// A row filter leaves rows out, silently.
     pub filter: bool,
@@ -42,9 +38,6 @@ pub(crate) struct PublishedTable {
 }
 
 /// Reads the publication.
-///
-/// # Errors
-/// Where a query fails.
 pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
     let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot,
             COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)

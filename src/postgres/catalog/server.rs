@@ -9,11 +9,9 @@ use tokio_postgres::{Client, Error};
 /// Settings and facts of the server that the program's behaviour depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// `server_version_num`.
     pub version: i32,
     /// The database's OID and name.
     pub database: (u32, String),
-    /// `wal_level`.
     pub wal_level: String,
     /// It is a standby.
     pub in_recovery: bool,
@@ -26,9 +24,6 @@ pub(crate) struct Server {
 }
 
 /// Reads them.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
     let sql = "SELECT current_setting('server_version_num')::int, d.oid, d.datname::text, current_setting('wal_level'),
             pg_catalog.pg_is_in_recovery(),

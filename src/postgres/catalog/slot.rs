@@ -64,9 +64,6 @@ impl Slot {
 }
 
 /// Reads the slot.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Error> {
     let sql = "SELECT row_to_json(s)::text FROM pg_catalog.pg_replication_slots s WHERE slot_name = $1";
     let row = client.query_opt(sql, &[&name]).await?;

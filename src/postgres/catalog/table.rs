@@ -9,9 +9,7 @@ use crate::postgres::catalog::types::Types;
 /// A column, as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableColumn {
-    /// Its name.
     pub name: String,
-    /// Its type's OID.
     pub type_oid: u32,
     /// Its type, as SQL has it.
     pub type_name: String,
@@ -28,7 +26,6 @@ pub(crate) struct TableColumn {
 pub(crate) struct TableInfo {
     /// Its OID: what the stream and the state know it by.
     pub oid: u32,
-    /// Its name.
     pub name: TableName,
     /// `pg_class.relkind`: `r` a table, `p` a partitioned one; others carry no stream.
     pub kind: char,
@@ -43,7 +40,6 @@ pub(crate) struct TableInfo {
 }
 
 impl TableInfo {
-    /// A column by its name.
     pub(crate) fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
@@ -107,27 +103,18 @@ const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(at
  FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
 
 /// Looks a table up by name.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn by_name(client: &Client, name: &TableName) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let sql = format!("{TABLE} WHERE n.nspname = $1 AND c.relname = $2");
     read(client, client.query_opt(&sql, &[&name.schema, &name.name]).await?).await
 }
 
 /// Looks a table up by OID: it is the same one under whatever name.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn by_oid(client: &Client, oid: u32) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let sql = format!("{TABLE} WHERE c.oid = $1");
     read(client, client.query_opt(&sql, &[&oid]).await?).await
 }
 
 /// The table that was probably meant by a name that is not there.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<TableName>, tokio_postgres::Error> {
     let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

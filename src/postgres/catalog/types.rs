@@ -24,9 +24,6 @@ SELECT base.domain, base.type FROM base JOIN pg_catalog.pg_type t ON t.oid = bas
 
 impl Types {
     /// Reads the database's domains anew.
-    ///
-    /// # Errors
-    /// Where the query fails.
     pub async fn load(client: &tokio_postgres::Client) -> Result<Types, tokio_postgres::Error> {
         let rows = client.query(DOMAINS, &[]).await?;
         let domains = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -36,9 +33,6 @@ impl Types {
     /// Reads the database's domains anew, and which of the other types in question are there at all. One that is not may have
     /// been dropped; or its transaction is in the WAL already, and no snapshot sees it yet (a COMMIT that waits for a
     /// synchronous standby can stay so for long).
-    ///
-    /// # Errors
-    /// Where the query fails.
     pub async fn learn(&mut self, client: &tokio_postgres::Client, oids: &[u32]) -> Result<(), tokio_postgres::Error> {
         self.domains = Types::load(client).await?.domains;
         let there = client.query("SELECT oid FROM pg_catalog.pg_type WHERE oid = ANY($1)", &[&oids]).await?;

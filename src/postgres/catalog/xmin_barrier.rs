@@ -38,9 +38,6 @@ const BLOCKERS: &str = "SELECT 'pid ' || pid, COALESCE(date_trunc('seconds', now
  ORDER BY 2 DESC LIMIT 5";
 
 /// The open write transactions, oldest first, at most five.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
     let rows = client.query(BLOCKERS, &[]).await?;
     // Names and queries of other databases come in those databases' encodings, which may be no UTF-8.
@@ -49,18 +46,12 @@ pub(crate) async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
 }
 
 /// The oldest transaction that a snapshot taken now does not see as ended (64 bits).
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn xmin(client: &Client) -> Result<u64, Error> {
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
     Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
 }
 
 /// The end of the WAL as written so far.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, Error> {
     let row = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
     Ok(row.get::<_, String>(0).parse().unwrap_or_default())
@@ -68,9 +59,6 @@ pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, Error> {
 
 /// Waits until every transaction that runs now has ended and is visible. `waiting` is told by whom it is held up, every
 /// few seconds.
-///
-/// # Errors
-/// Where a query fails.
 pub(crate) async fn pass(client: &Client, waiting: impl Fn(&[Blocker])) -> Result<(), Error> {
     let row = client.query_one("SELECT pg_catalog.pg_current_xact_id()::text::bigint", &[]).await?;
     let own: i64 = row.get(0);

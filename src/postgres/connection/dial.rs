@@ -42,7 +42,6 @@ pub enum Socket {
     Tcp(TcpStream),
     /// Within this machine.
     Unix(UnixStream),
-    /// Encrypted.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -103,7 +102,6 @@ pub(crate) fn read_only(place: &str) -> Fault {
     )
 }
 
-/// The addresses of one server.
 async fn addresses(target: &Target, endpoint: &ServerEndpoint) -> Result<Vec<Address>, Fault> {
     let name = match &endpoint.host {
         Host::Unix(directory) => {

@@ -12,10 +12,8 @@ use crate::config::TlsMode;
 /// Looks up an environment variable.
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerEndpoint {
-    /// Where it listens.
     pub host: Host,
     /// TCP port, or the number in the Unix socket's name.
     pub port: u16,
@@ -80,7 +78,6 @@ pub enum SessionKind {
 /// libpq's `channel_binding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Binding {
-    /// Never.
     Disable,
     /// Where the server offers it.
     #[default]

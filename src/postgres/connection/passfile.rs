@@ -13,7 +13,7 @@ use crate::postgres::connection::params::{Host, ServerEndpoint};
 /// Reads the file.
 ///
 /// # Errors
-/// `None` where there is none, else why it is passed over.
+/// `None` where there is no such file, else the reason why the file is ignored.
 pub(crate) fn read(path: &Path) -> Result<String, Option<String>> {
     let shown = path.display();
     let about = std::fs::metadata(path).map_err(|error| {

@@ -13,7 +13,6 @@ use crate::model::{Exit, Fault, washed};
 pub struct ServerError {
     /// `ERROR`, `FATAL`, `PANIC`, or a notice's.
     pub severity: String,
-    /// SQLSTATE.
     pub code: String,
     /// The primary message.
     pub message: String,

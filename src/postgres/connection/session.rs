@@ -71,17 +71,11 @@ pub(crate) async fn connect_sql(source: &Source, purpose: &str) -> Result<Sessio
 }
 
 /// Connects by a URL that stands alone (`state.url`).
-///
-/// # Errors
-/// As [`connect_sql`].
 pub(crate) async fn connect_url(url: &Secret, purpose: &str) -> Result<Session, Fault> {
     connect_to(&Target::resolve_url(url)?, purpose).await
 }
 
 /// Connects to a target that was resolved already.
-///
-/// # Errors
-/// As [`connect_sql`].
 pub(crate) async fn connect_to(target: &Target, purpose: &str) -> Result<Session, Fault> {
     dial::first_that_fits(target, &Purpose(purpose)).await
 }

@@ -24,9 +24,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Target {
     /// Servers to try, in order; at least one.
     pub endpoints: Vec<ServerEndpoint>,
-    /// Database name.
     pub database: String,
-    /// Role.
     pub user: String,
     /// How the connection is protected.
     pub tls: TlsSetup,
@@ -58,9 +56,6 @@ impl Target {
     }
 
     /// Resolves `source` with another environment.
-    ///
-    /// # Errors
-    /// A usage fault that names the setting.
     pub fn resolve_with(source: &Source, env: Env<'_>) -> Result<Target, Fault> {
         let given = gathered(source, env)?;
         let target = Target::settle(given, env)?;
@@ -68,9 +63,6 @@ impl Target {
     }
 
     /// As [`Target::resolve`], for the login of `query`: the same servers and database, and no password but its own.
-    ///
-    /// # Errors
-    /// A usage fault that names the setting.
     pub fn resolve_reader(source: &Source) -> Result<Target, Fault> {
         Target::resolve_reader_with(source, &process_env)
     }
@@ -93,9 +85,6 @@ impl Target {
 
     /// Resolves a `postgres://…` URL that stands alone. PGHOST, PGPASSWORD and the like are the source's and do
     /// not fill it: a password must never reach a server that it is not for.
-    ///
-    /// # Errors
-    /// A usage fault that names the setting.
     pub fn resolve_url(secret: &Secret) -> Result<Target, Fault> {
         let given = url::parse(&secret.reveal()?)?;
         Target::settle(given.or(from_env(&process_env, FILLS_ANY)?), &process_env)

@@ -37,7 +37,6 @@ pub(crate) struct Bounds {
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueryAnswer {
-    /// The columns' names.
     pub columns: Vec<String>,
     /// The values as text; `None` is NULL.
     pub rows: Vec<Vec<Option<String>>>,
@@ -64,7 +63,8 @@ const MESSAGE: usize = 32 << 20;
 /// Asks as the reader of `source`. The connection ends with it, and with it whatever a statement may have left behind.
 ///
 /// # Errors
-/// Where there is no reader, what the server refuses, and what takes too long or brings too much.
+/// Where `source.reader` is not set, where the server refuses the statement, and where the answer takes too long or is
+/// too large.
 pub(crate) async fn ask(source: &Source, sql: &str, bounds: &Bounds) -> Result<QueryAnswer, Fault> {
     if bounds.timeout > LONGEST {
         return Err(Fault::usage("a statement may take 1 h at most", "give a shorter --timeout, and ask for less"));

@@ -8,7 +8,6 @@ use crate::config::table_name::TableName;
 use crate::model::fault::Finding;
 use crate::model::row::Column;
 use std::collections::BTreeMap;
-/// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Examination {
     /// Findings, in the order of looking.

@@ -26,7 +26,6 @@ use crate::postgres::connection::target::Target;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::replication::connection::ReplicationConnection;
 
-/// Looks at everything.
 pub(crate) async fn examine(config: &Config) -> Examination {
     let mut found = Examination::default();
     protection(config, &mut found.findings);

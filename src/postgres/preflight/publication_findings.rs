@@ -11,7 +11,6 @@ use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
 
-/// Looks at it.
 pub(crate) async fn examine(
     session: &Session,
     config: &Config,

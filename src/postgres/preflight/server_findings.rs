@@ -15,7 +15,6 @@ const SUBJECT: &str = "server";
 pub(crate) struct Facts {
     /// As the rest of the room reads it.
     pub server: server::Server,
-    /// Who runs it.
     pub provider: Provider,
     /// Settings by name, in their base units; absent where the version does not have them.
     pub settings: HashMap<String, String>,
@@ -36,7 +35,6 @@ const SETTINGS: &[&str] = &[
 ];
 
 impl Facts {
-    /// Asks for them.
     pub(crate) async fn read(client: &Client) -> Result<Facts, Error> {
         let server = server::server(client).await?;
         let provider = Provider::detect(client).await?;

@@ -142,9 +142,6 @@ impl ReplicationConnection {
     }
 
     /// As [`ReplicationConnection::connect`], to a target that was resolved already.
-    ///
-    /// # Errors
-    /// As [`ReplicationConnection::connect`].
     pub async fn connect_to(target: &Target, application_name: &str) -> Result<ReplicationConnection, Fault> {
         dial::first_that_fits(target, &ApplicationName(application_name)).await
     }
@@ -244,18 +241,12 @@ impl ReplicationConnection {
     }
 
     /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
-    ///
-    /// # Errors
-    /// Where the server refuses it or the stream fails.
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
         frontend::query(sql, &mut self.outbound)?;
         self.until_ready().await
     }
 
     /// Runs IDENTIFY_SYSTEM.
-    ///
-    /// # Errors
-    /// As [`ReplicationConnection::simple_query`].
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
         let rows = self.simple_query("IDENTIFY_SYSTEM").await?;
         let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
@@ -271,9 +262,6 @@ impl ReplicationConnection {
     }
 
     /// Where each timeline before this one ended (TIMELINE_HISTORY); nothing on the first.
-    ///
-    /// # Errors
-    /// As [`ReplicationConnection::simple_query`].
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, WireError> {
         if timeline <= 1 {
             return Ok(Vec::new());
@@ -287,7 +275,7 @@ impl ReplicationConnection {
     /// side are of use: [`ReplicationConnection::split`].
     ///
     /// # Errors
-    /// As [`ReplicationConnection::simple_query`]; the connection can go on after a refusal.
+    /// Where the server refuses: the connection stays usable then.
     pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
         frontend::query(sql, &mut self.outbound)?;
         let frame = self.reply(REPLY_MAX).await?;

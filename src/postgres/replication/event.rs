@@ -60,9 +60,7 @@ pub enum EndReason {
 /// How a stream is begun.
 #[derive(Clone, Debug)]
 pub struct StreamStart {
-    /// The slot.
     pub slot: String,
-    /// The publication.
     pub publication: String,
     /// The server that it must be: its system identifier and timeline.
     pub server: Option<(String, u32)>,

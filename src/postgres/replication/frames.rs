@@ -11,7 +11,6 @@ const HEADER: usize = 5;
 /// One message of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// Its type.
     pub tag: u8,
     /// What follows the length.
     pub body: Bytes,
@@ -23,7 +22,6 @@ pub enum FrameError {
     /// The message is longer than the reader will hold.
     #[error("the server announced a message of {len} bytes (type {tag:?}), and at most {max} are taken", tag = char::from(*tag))]
     TooLong {
-        /// Its type.
         tag: u8,
         /// The length of its body.
         len: usize,
@@ -33,7 +31,6 @@ pub enum FrameError {
     /// The length does not even cover itself: this is not PostgreSQL's protocol.
     #[error("the server sent a message with the length {len} (type {tag:?}): not PostgreSQL's protocol", tag = char::from(*tag))]
     Nonsense {
-        /// Its type.
         tag: u8,
         /// The length as sent.
         len: u32,
@@ -57,9 +54,6 @@ pub(crate) fn next_frame(buffer: &mut BytesMut, max_len: usize) -> Result<Option
 }
 
 /// How many bytes the first message still lacks; `None` until its header is there.
-///
-/// # Errors
-/// As [`next_frame`].
 pub(crate) fn missing_bytes(buffer: &[u8], max_len: usize) -> Result<Option<usize>, FrameError> {
     let Some(&[tag, a, b, c, d]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
     let len = u32::from_be_bytes([a, b, c, d]);

@@ -59,7 +59,6 @@ pub(crate) enum Message<'a> {
     Relation(Relation<'a>),
     /// An inserted row.
     Insert {
-        /// The table's OID.
         oid: u32,
         /// The new tuple, to be read by [`tuple`].
         tuple: &'a [u8],
@@ -71,11 +70,9 @@ pub(crate) enum Message<'a> {
 /// A Relation message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Relation<'a> {
-    /// The table's OID.
     pub oid: u32,
     /// Its schema; empty for `pg_catalog`.
     pub schema: &'a str,
-    /// Its name.
     pub name: &'a str,
     /// Column names and type OIDs, in the order of tuples.
     pub columns: Vec<(&'a str, u32)>,

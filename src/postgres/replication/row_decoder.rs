@@ -9,11 +9,8 @@ use crate::postgres::replication::pgoutput::{DecodeError, Message, Payload};
 /// A table as the stream describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedTable {
-    /// Its OID.
     pub oid: u32,
-    /// Its schema.
     pub schema: String,
-    /// Its name.
     pub name: String,
     /// Column names and type OIDs, in the order of rows.
     pub columns: Vec<(String, u32)>,
@@ -54,7 +51,7 @@ impl Decoder {
     /// The next item of the run; `None` at its end.
     ///
     /// # Errors
-    /// Where the bytes are no pgoutput of protocol 1.
+    /// Where the bytes are not protocol 1 of pgoutput.
     #[inline]
     pub fn next_item(&mut self) -> Result<Option<DecodedItem<'_>>, DecodeError> {
         let frame = loop {

@@ -33,9 +33,6 @@ pub struct WireWriter {
 
 impl<S: AsyncRead + Unpin> WireReader<S> {
     /// Reads once, up to 256 KiB, and appends; 0 is the end of the stream. A dropped call loses nothing.
-    ///
-    /// # Errors
-    /// Where the stream fails.
     pub async fn read_more(&mut self) -> io::Result<usize> {
         if self.inbound.capacity() - self.inbound.len() < READ_MIN {
             self.inbound.reserve(READ_SIZE);
@@ -65,27 +62,18 @@ impl WireWriter {
     }
 
     /// Queues one CopyData message and sends all that is queued.
-    ///
-    /// # Errors
-    /// Where the stream fails.
     pub async fn send_copy_data(&mut self, data: &[u8]) -> io::Result<()> {
         self.queue_copy_data(data);
         self.flush().await
     }
 
     /// Says that no more CopyData comes, and sends all that is queued.
-    ///
-    /// # Errors
-    /// Where the stream fails.
     pub async fn send_copy_done(&mut self) -> io::Result<()> {
         frontend::copy_done(&mut self.outbound);
         self.flush().await
     }
 
     /// Sends all that is queued. A dropped call leaves the rest queued; the next one goes on with it.
-    ///
-    /// # Errors
-    /// Where the stream fails.
     pub async fn flush(&mut self) -> io::Result<()> {
         flush(&mut self.stream, &mut self.outbound).await
     }

@@ -27,7 +27,6 @@ use crate::postgres::replication::start_replication;
 /// Runs that may wait for the event loop: with [`RUN_MAX`] each, the channel's share of memory.
 const RUNS: usize = 16;
 
-/// A running stream.
 #[derive(Debug)]
 pub struct Stream {
     /// What it tells.
@@ -39,9 +38,6 @@ pub struct Stream {
 
 impl Stream {
     /// Starts the thread, which connects and begins the copy.
-    ///
-    /// # Errors
-    /// Where the operating system gives no thread.
     pub fn open(source: Source, start: StreamStart) -> std::io::Result<Stream> {
         let (sender, events) = mpsc::channel(RUNS);
         let control = Arc::new(Control::new(start.from));

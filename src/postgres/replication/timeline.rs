@@ -6,9 +6,6 @@ use crate::postgres::replication::connection::ReplicationConnection;
 
 /// Where the history of timeline `now` left timeline `before`: up to there both servers wrote the same WAL. `None` where
 /// `before` is not in its history.
-///
-/// # Errors
-/// As every connection.
 pub(crate) async fn left(source: &Source, now: i64, before: i64) -> Result<Option<Lsn>, Fault> {
     let mut wire = ReplicationConnection::connect(source, "pg2planhat timeline").await?;
     let now = u32::try_from(now).unwrap_or_default();

@@ -31,7 +31,6 @@ struct ObservedState {
     database: String,
 }
 
-/// The script.
 pub(crate) async fn dba(config: &Config, state: &StateScript<'_>) -> String {
     let seen = match connect_sql(&config.source, "setup").await {
         Ok(session) => see(&session, config).await.ok(),

@@ -170,9 +170,6 @@ fn fits(name: &str, publication: &Publication) -> Result<(), Fault> {
 }
 
 /// Makes the slot where there is none. Returns its consistent point if it was made now.
-///
-/// # Errors
-/// What is missing or in the way.
 pub(crate) async fn ensure_slot(
     session: &Session,
     config: &Config,
