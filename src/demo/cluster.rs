@@ -38,7 +38,7 @@ impl Cluster {
     /// Makes and starts it, and waits until it takes connections.
     ///
     /// # Errors
-    /// Where it cannot be made or does not start, with the end of its log.
+    /// Where the cluster cannot be made or does not start; the fault shows the end of its log.
     pub(crate) async fn start(
         server: &ServerBinaries,
         place: &mut Workdir,
@@ -92,9 +92,6 @@ pub(crate) struct SlotPosition {
 }
 
 /// Where the slot stands, and whether that is at `wanted` or behind it.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn slot_position(session: &Session, wanted: Option<&str>) -> Result<SlotPosition, Fault> {
     let sql = "SELECT confirmed_flush_lsn::text, \
          greatest(0, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn))::int8, \
@@ -110,9 +107,6 @@ pub(crate) async fn slot_position(session: &Session, wanted: Option<&str>) -> Re
 }
 
 /// A port of the loopback interface that nobody has.
-///
-/// # Errors
-/// Where all that were tried are taken.
 pub(crate) fn free_port() -> Result<u16, Fault> {
     let mut drawn = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1000);
     let free = drawn.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());

@@ -50,9 +50,6 @@ enum Rights {
 }
 
 /// The server that is here, or is here after an installation.
-///
-/// # Errors
-/// Where there is none and it cannot be installed.
 pub(crate) async fn find_or_install(voice: ProgressPrinter) -> Result<ServerBinaries, Fault> {
     if let Some(found) = server_binaries::find() {
         return Ok(found);

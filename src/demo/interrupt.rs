@@ -22,9 +22,6 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     /// From now on signals come here.
-    ///
-    /// # Errors
-    /// Where the system does not allow that.
     pub(crate) fn watch() -> Result<Interrupts, Fault> {
         let listen = |kind| signal(kind).map_err(|error| Fault::bug(format!("signals cannot be caught: {error}")));
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);

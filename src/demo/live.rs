@@ -29,9 +29,6 @@ const LATELY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Plays it to the end.
-///
-/// # Errors
-/// Where something of the stage falls over.
 pub(crate) async fn play(
     stage: Environment,
     args: &Args,

@@ -33,9 +33,6 @@ use crate::sim::{Sim, SimOptions};
 use crate::terminal::Output;
 
 /// Runs the command.
-///
-/// # Errors
-/// Where there is no PostgreSQL and none can be installed, or something of the stage falls over.
 pub(crate) async fn run(output: Output, args: Args) -> Result<Exit, Fault> {
     let voice = ProgressPrinter { json: output.is_json() };
     let mut interrupts = Interrupts::watch()?;

@@ -14,7 +14,6 @@ pub(crate) struct ProgressPrinter {
 }
 
 impl ProgressPrinter {
-    /// Says a line.
     pub(crate) fn say(self, line: &str) {
         // A closed pipe must not keep the demonstration from cleaning up.
         drop(if self.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });

@@ -12,7 +12,6 @@ use serde::Serialize;
 use crate::demo::tables::DemoTable;
 use crate::demo::writer::Commit;
 
-/// A row's name.
 type SourceRow = (DemoTable, i64);
 
 /// The accounts of one run.
@@ -160,7 +159,6 @@ impl RowAccounts {
 /// What became of a table's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reconciliation {
-    /// Its name.
     pub table: &'static str,
     /// Rows there.
     pub source: u64,

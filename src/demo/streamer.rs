@@ -23,7 +23,6 @@ const LOG: &str = "streamer.log";
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The running child.
 #[derive(Debug)]
 pub(crate) struct Streamer {
     child: Child,
@@ -32,9 +31,6 @@ pub(crate) struct Streamer {
 
 impl Streamer {
     /// Starts `run` with the configuration at `config`, whose admin port is `admin`.
-    ///
-    /// # Errors
-    /// Where this program cannot be started again.
     pub(crate) fn start(place: &mut Workdir, config: &Path, admin: u16) -> Result<Streamer, Fault> {
         let unusable = |error: std::io::Error| {
             Fault::unavailable(
@@ -77,7 +73,7 @@ impl Streamer {
     /// SIGTERM, and the end that follows.
     ///
     /// # Errors
-    /// Where it does not drain in time, or not with exit code 0.
+    /// Where the program does not drain in time, or does not end with exit code 0.
     pub(crate) async fn drain(&mut self, place: &Workdir) -> Result<(), Fault> {
         let process = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(process) = process {

@@ -13,7 +13,6 @@ use crate::model::Fault;
 use crate::postgres::connection::session::Session;
 use crate::sim::SinkKind;
 
-/// One of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum DemoTable {
     /// What users do.
@@ -63,10 +62,8 @@ FROM (SELECT n, nextval('usage_metric_id_seq') AS id, (random() * 399)::int AS a
 RETURNING id";
 
 impl DemoTable {
-    /// Both.
     pub(crate) const ALL: [DemoTable; 2] = [DemoTable::Events, DemoTable::Usage];
 
-    /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             DemoTable::Events => "app_event",
@@ -131,9 +128,6 @@ struct Metric {
 }
 
 /// Makes the tables with their old rows.
-///
-/// # Errors
-/// Where a statement fails.
 pub(crate) async fn create(session: &Session, rows: u64) -> Result<(), Fault> {
     session.batch_execute(TABLES).await.map_err(|error| session.fault(&error))?;
     for table in DemoTable::ALL {
@@ -146,9 +140,6 @@ pub(crate) async fn create(session: &Session, rows: u64) -> Result<(), Fault> {
 }
 
 /// The keys in the table, in order.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn keys(session: &Session, table: DemoTable) -> Result<Vec<i64>, Fault> {
     let sql = format!("SELECT id FROM {} ORDER BY id", table.name());
     let rows = session.query(&sql, &[]).await.map_err(|error| session.fault(&error))?;
@@ -156,9 +147,6 @@ pub(crate) async fn keys(session: &Session, table: DemoTable) -> Result<Vec<i64>
 }
 
 /// The streamer's configuration, as text for its file and as read.
-///
-/// # Errors
-/// Only by a bug.
 pub(crate) fn configuration(port: u16, password: &str, sink: &str, admin: u16) -> Result<(String, Config), Fault> {
     let text = format!(
         r#"# Written by `pg2planhat demo`.

@@ -120,7 +120,6 @@ fn rounded(rate: f64) -> String {
     count(rate.max(0.0).round() as u64)
 }
 
-/// Draws figures.
 #[derive(Debug)]
 pub(crate) struct View {
     voice: ProgressPrinter,
@@ -136,7 +135,6 @@ struct Panel {
 }
 
 impl View {
-    /// For this voice.
     pub(crate) fn new(voice: ProgressPrinter) -> View {
         View { voice, panel: voice.is_terminal().then(|| Panel::new(voice)), last_line: None }
     }

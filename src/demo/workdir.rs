@@ -64,9 +64,6 @@ pub(crate) struct Workdir {
 
 impl Workdir {
     /// A new directory, with its watchdog. `keep`: the directory stays behind, the processes never.
-    ///
-    /// # Errors
-    /// Where the temporary directory cannot be written, or there is no `sh`.
     pub(crate) fn make(keep: bool) -> Result<Workdir, Fault> {
         let user = ServerUser::find()?;
         let base = base(user.is_other());
@@ -83,7 +80,6 @@ impl Workdir {
         }
     }
 
-    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -94,9 +90,6 @@ impl Workdir {
     }
 
     /// A directory below, owned by the server's user and closed to others.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
     pub(crate) fn server_directory(&self, name: &str) -> Result<PathBuf, Fault> {
         let path = self.path.join(name);
         let made = fs::DirBuilder::new().mode(0o700).create(&path).and_then(|()| self.user.own(&path));
@@ -105,9 +98,6 @@ impl Workdir {
     }
 
     /// A file below that only its owner reads.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
     pub(crate) fn secret_file(&self, name: &str, content: &str) -> Result<PathBuf, Fault> {
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.path.join(name);
@@ -117,9 +107,6 @@ impl Workdir {
     }
 
     /// A log file below, to give to a child.
-    ///
-    /// # Errors
-    /// Where it cannot be opened.
     pub(crate) fn log_file(&self, name: &str) -> Result<fs::File, Fault> {
         let path = self.path.join(name);
         fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|error| unwritable(&path, &error))
@@ -134,9 +121,6 @@ impl Workdir {
     }
 
     /// Tells the watchdog of a process whose command line names the directory. It ends with the directory.
-    ///
-    /// # Errors
-    /// Where the watchdog is gone.
     pub(crate) fn started(&mut self, process: u32) -> Result<(), Fault> {
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
         writeln!(pipe, "{process}").map_err(|error| {
@@ -215,9 +199,6 @@ impl ServerUser {
     }
 
     /// Gives `path` to this user.
-    ///
-    /// # Errors
-    /// As the system says.
     pub(crate) fn own(self, path: &Path) -> std::io::Result<()> {
         match self.0 {
             Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),

@@ -25,7 +25,6 @@ const PACE: f64 = 250.0;
 /// What a transaction did.
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
-    /// Where.
     pub table: DemoTable,
     /// Just before COMMIT was asked for: what is delivered earlier than this was not committed.
     pub at: Timestamp,
@@ -87,9 +86,6 @@ pub(crate) struct Writers {
 
 impl Writers {
     /// Connects them and sets them going.
-    ///
-    /// # Errors
-    /// Where one cannot connect.
     pub(crate) async fn start(source: &Source) -> Result<Writers, Fault> {
         let (stop, stopped) = watch::channel(false);
         let (tell, commits) = mpsc::unbounded_channel();
@@ -108,9 +104,6 @@ impl Writers {
     }
 
     /// Asks them to end; transactions that are open are committed at once.
-    ///
-    /// # Errors
-    /// Where one could not write.
     pub(crate) async fn stop(&mut self) -> Result<(), Fault> {
         self.stop.send_replace(true);
         while let Some(ended) = self.tasks.join_next().await {

@@ -27,7 +27,6 @@ pub enum Names {
 pub(crate) struct JudgedItem {
     /// Its JSON text, a part of the body.
     pub(crate) raw: Bytes,
-    /// Its fields.
     pub(crate) fields: Option<Map<String, Value>>,
 }
 

@@ -39,15 +39,11 @@ use crate::model::Fault;
 use crate::sim::fault_plan::Plan;
 use crate::sim::received::ReceivedStore;
 
-/// Starts stand-ins.
 #[derive(Debug)]
 pub struct Sim;
 
 impl Sim {
     /// Listens, and serves on the caller's runtime until the handle is stopped or dropped.
-    ///
-    /// # Errors
-    /// Where the address cannot be listened on.
     pub async fn start(options: SimOptions) -> Result<SimHandle, Fault> {
         let listen = options.listen.clone();
         let shared = Arc::new(Shared { options, plan: Plan::default(), store: ReceivedStore::default() });
@@ -95,7 +91,6 @@ impl SimHandle {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -125,7 +120,6 @@ impl SimHandle {
         self.shared.store.items_after(seq, limit)
     }
 
-    /// The counters now.
     pub fn stats(&self) -> Stats {
         self.shared.store.stats()
     }
@@ -138,7 +132,7 @@ impl SimHandle {
     /// Waits until the counters fulfil the predicate.
     ///
     /// # Errors
-    /// After `timeout`, with the counters as they are then.
+    /// After `timeout`; the fault shows the counters as they are then.
     pub async fn wait_for(&self, mut predicate: impl FnMut(&Stats) -> bool, timeout: Duration) -> Result<Stats, Fault> {
         let mut stats = self.shared.store.watch();
         let found = tokio::time::timeout(timeout, stats.wait_for(|stats| predicate(stats))).await;
@@ -161,9 +155,6 @@ impl SimHandle {
     }
 
     /// Listens again at the same address, with what it received before.
-    ///
-    /// # Errors
-    /// Where somebody else has taken the address.
     pub async fn restart(&mut self) -> Result<(), Fault> {
         self.stop().await;
         self.running = Some(Running::start(&self.address.to_string(), &self.shared).await?.1);

@@ -20,7 +20,6 @@ use crate::sim::received::{Received, SinkKind};
 use crate::sim::shared::Shared;
 use crate::sim::sim_fault::{QueuedFault, Rate};
 
-/// All of them.
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/sim/received", get(received).delete(clear))

@@ -16,7 +16,6 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkKind {
-    /// A user activity.
     #[serde(alias = "user_activity")]
     Activity,
     /// A metric's value.
@@ -29,7 +28,6 @@ pub enum SinkKind {
 pub struct Received {
     /// Its number in order of acceptance, over all kinds, from 1.
     pub seq: u64,
-    /// What it is.
     pub kind: SinkKind,
     /// The number of its request, over all kinds, from 1.
     pub request: u64,
@@ -46,12 +44,9 @@ impl Received {
     }
 }
 
-/// The counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Of activities.
     pub activities: KindStats,
-    /// Of metrics.
     pub metrics: KindStats,
     /// Connections accepted.
     pub connections: u64,
@@ -106,7 +101,6 @@ pub(crate) struct Brought {
     pub(crate) bytes: u64,
 }
 
-/// The store.
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedStore {
     stats: Arc<watch::Sender<Stats>>,
@@ -124,7 +118,6 @@ struct KeptItems {
 pub(crate) struct UnderWay {
     stats: Arc<watch::Sender<Stats>>,
     kind: SinkKind,
-    /// The request's number.
     pub(crate) number: u64,
 }
 
@@ -166,7 +159,6 @@ impl ReceivedStore {
         UnderWay { stats: self.stats.clone(), kind, number }
     }
 
-    /// Accepts what a request brought.
     pub(crate) fn accept(&self, kind: SinkKind, request: u64, brought: Brought) {
         let at = Timestamp::now();
         let mut kept = self.kept();

@@ -19,7 +19,6 @@ pub struct SimOptions {
     pub names: Names,
     /// Bytes of a body, at most; more gets 413. Planhat's limit is 32 MB.
     pub max_body: u64,
-    /// What it keeps.
     pub keep: Keep,
     /// Every answer waits this long.
     pub latency: Duration,

@@ -18,7 +18,6 @@ pub enum SimFault {
         /// `Retry-After`, any text.
         #[serde(default)]
         retry_after: Option<String>,
-        /// The body.
         #[serde(default)]
         body: String,
         /// Whether the items are stored all the same.
@@ -26,57 +25,21 @@ pub enum SimFault {
         store: bool,
     },
     /// Refuses, in a 200, the items whose field has this value. Waits for a request with such an item.
-    Refuse {
-        /// The field's name.
-        field: String,
-        /// Its value.
-        equals: Value,
-        /// The reason given.
-        error: String,
-    },
+    Refuse { field: String, equals: Value, error: String },
     /// Refuses, in a 200, the first items of the request.
-    RefuseFirst {
-        /// How many.
-        count: usize,
-        /// The reason given.
-        error: String,
-    },
+    RefuseFirst { count: usize, error: String },
     /// Refuses, in a 200, the first items of the request, and does not say which.
-    RefuseWithoutEcho {
-        /// How many.
-        count: usize,
-        /// The reason given.
-        error: String,
-    },
+    RefuseWithoutEcho { count: usize, error: String },
     /// Refuses, in a 200, the first item of the request for several reasons, each with its echo.
-    RefuseTwice {
-        /// The reasons.
-        errors: Vec<String>,
-    },
+    RefuseTwice { errors: Vec<String> },
     /// Refuses a whole request that has an item whose field has this value. Waits for such a request.
-    Reject {
-        /// The field's name.
-        field: String,
-        /// Its value.
-        equals: Value,
-        /// The status code.
-        status: u16,
-    },
+    Reject { field: String, equals: Value, status: u16 },
     /// 413 for a body over so many bytes. Waits for such a request.
-    TooLarge {
-        /// The limit.
-        over: u64,
-    },
+    TooLarge { over: u64 },
     /// 413 by the head of a request over so many bytes, then a reset: its body is not read. Waits for such a request.
-    TooLargeReset {
-        /// The limit.
-        over: u64,
-    },
+    TooLargeReset { over: u64 },
     /// Stores, and answers after a while; after the client's time-out, if that is shorter.
-    Slow {
-        /// How long.
-        millis: u64,
-    },
+    Slow { millis: u64 },
     /// Never answers; stores if told so.
     Hang {
         /// Whether the items are stored.
@@ -90,13 +53,9 @@ pub enum SimFault {
     /// Stores, answers half, then resets.
     ResetMidAnswer,
     /// Stores, and answers 200 with this text.
-    Text {
-        /// The body.
-        body: String,
-    },
+    Text { body: String },
     /// Stores nothing, and answers with a page of HTML.
     Html {
-        /// The status code.
         #[serde(default = "ok")]
         status: u16,
     },
@@ -108,12 +67,7 @@ pub enum SimFault {
         millis: u64,
     },
     /// Stores nothing, and answers with a redirect.
-    Redirect {
-        /// The status code.
-        status: u16,
-        /// `Location`.
-        location: String,
-    },
+    Redirect { status: u16, location: String },
     /// Stores, and answers as always, but compressed, as a proxy does unasked.
     Encoded {
         /// `Content-Encoding`: gzip and deflate are what they say; under any other name come bytes that nobody can read.
@@ -127,10 +81,7 @@ pub enum SimFault {
         by: i64,
     },
     /// Stores, and answers as always behind so many headers.
-    ManyHeaders {
-        /// How many.
-        count: u16,
-    },
+    ManyHeaders { count: u16 },
     /// Stores, and answers 200 with a megabyte of gzip that unpacks to 160 megabytes and more.
     GzipBomb,
 }
@@ -139,7 +90,6 @@ fn ok() -> u16 {
     200
 }
 
-/// The sink's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkRoute {
@@ -151,7 +101,6 @@ pub enum SinkRoute {
     Metrics,
 }
 
-/// A fault in the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueuedFault {
     /// What goes wrong.
