@@ -36,9 +36,6 @@ impl Stop {
 
 /// Follows SIGTERM, SIGINT and SIGQUIT. The second one ends the process at once: what is under way then is in doubt at the next
 /// start, as after any crash.
-///
-/// # Errors
-/// Where the operating system gives no signal handler.
 pub(crate) fn on_signals() -> Result<Stop, Fault> {
     use tokio::signal::unix::{SignalKind, signal};
     let handler = |kind| signal(kind).map_err(|error| Fault::bug(format!("no signal handler: {error}")));
@@ -66,9 +63,6 @@ pub(crate) fn on_signals() -> Result<Stop, Fault> {
 }
 
 /// Calls `reload` at each SIGHUP, which ends nothing any more.
-///
-/// # Errors
-/// Where the operating system gives no signal handler.
 pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> Result<(), Fault> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| Fault::bug(format!("no signal handler: {error}")))?;

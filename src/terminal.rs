@@ -28,7 +28,6 @@ pub enum Colour {
     Yellow,
     /// This is wrong.
     Red,
-    /// A heading.
     Bold,
     /// An aside.
     Dim,
@@ -59,9 +58,6 @@ impl Output {
     }
 
     /// Prints the one JSON document.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn document(self, value: &impl Serialize) -> Result<(), Fault> {
         let text = serde_json::to_string_pretty(value).map_err(|error| Fault::bug(format!("no JSON: {error}")))?;
         self.line(text)
@@ -69,17 +65,11 @@ impl Output {
 
     /// Prints a line, or several. Control characters that are not this program's own colours are written out, as JSON
     /// writes them: JSON stays what it is.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn line(self, text: impl AsRef<str>) -> Result<(), Fault> {
         self.raw(&format!("{}\n", washed_output(text.as_ref())))
     }
 
     /// Prints data: as it is where a program reads it, and washed where a person looks on.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn data(self, text: &str) -> Result<(), Fault> {
         if std::io::stdout().is_terminal() {
             self.raw(&washed_output(&text.replace("\r\n", "\n")))
@@ -89,9 +79,7 @@ impl Output {
     }
 
     /// Prints text as it is.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written. A reader that went away ends the command quietly: [`Exit::Done`].
+    /// A reader that went away ends the command quietly: [`Exit::Done`].
     pub fn raw(self, text: &str) -> Result<(), Fault> {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
@@ -109,18 +97,12 @@ impl Output {
     }
 
     /// Prints prose within the width, each line behind `indent`.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn prose(self, text: &str, indent: &str) -> Result<(), Fault> {
         self.line(wrapped(text, indent, indent, self.width()))
     }
 
     /// Prints what to do, each line behind `indent`: prose within the width, SQL alone on its line and whole, so that it can
     /// be pasted.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn remedy(self, text: &str, indent: &str) -> Result<(), Fault> {
         let mut word = format!("{indent}{} ", self.paint(Colour::Dim, "remedy:"));
         for line in text.lines() {
@@ -145,9 +127,6 @@ impl Output {
     }
 
     /// Prints a table: no frame, within the width, long cells wrapped, numbers to the right.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn table<R>(self, headers: &[&str], rows: impl IntoIterator<Item = R>) -> Result<(), Fault>
     where
         R: IntoIterator<Item: Into<StyledText>>,
@@ -166,9 +145,6 @@ impl Output {
 
     /// Prints the rows of somebody's query: the columns' names as they are; where a table would not fit, a block for each
     /// row.
-    ///
-    /// # Errors
-    /// Where stdout cannot be written.
     pub fn records(self, columns: &[String], rows: &[Vec<String>]) -> Result<(), Fault> {
         let columns: Vec<String> = columns.iter().map(|name| printable(name)).collect();
         let table = self.lay_out(&columns, rows.iter().map(|row| row.iter().map(String::as_str)));
@@ -279,7 +255,6 @@ pub struct StyledText {
 }
 
 impl StyledText {
-    /// Text in a colour.
     pub fn painted(colour: Colour, text: impl Into<String>) -> StyledText {
         StyledText { text: text.into(), colour: Some(colour) }
     }

@@ -38,9 +38,6 @@ pub struct Args {
 const TOLD: Duration = Duration::from_secs(5);
 
 /// Runs the command: exit 1 where anything is missing.
-///
-/// # Errors
-/// As every connection; a section that was never attached; a key that is none.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let sections: Vec<&Section> = match &args.section {

@@ -18,9 +18,6 @@ struct CheckDocument<'a> {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// A configuration that cannot be read; everything else is a finding.
 pub(crate) async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
     let config = context.config()?;
     let findings = operations::check(config).await;

@@ -13,9 +13,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where stdout cannot be written.
 pub(crate) async fn run(context: &Context, args: Args, mut command: clap::Command) -> Result<Exit, Fault> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "pg2planhat", &mut script);

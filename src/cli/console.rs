@@ -44,9 +44,6 @@ pub enum RoleName {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where the system gives no random bits; a name that cannot be one.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let ConsoleAction::Token { name, role } = args.action;
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -71,9 +68,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 }
 
 /// Opens the console at `listen`, if it is to be, and tells of its link.
-///
-/// # Errors
-/// Where the address is taken, or a token's digest cannot be read.
 pub(crate) async fn open(
     config: &Arc<Config>,
     path: &Path,

@@ -36,9 +36,6 @@ impl Context {
     }
 
     /// The configuration.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it; or that there is none, and where to get one.
     pub fn config(&self) -> Result<&Config, Fault> {
         if let Some(config) = self.config.get() {
             return Ok(config);
@@ -49,9 +46,6 @@ impl Context {
     }
 
     /// The source alone: a file that has no sections yet will do, and so will libpq's environment variables.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
     pub fn source(&self) -> Result<Source, Fault> {
         config::load_source(&self.path).map_err(Fault::from)
     }
@@ -77,7 +71,7 @@ impl Context {
     /// A section by its name.
     ///
     /// # Errors
-    /// There is none of this name; with the one that was probably meant.
+    /// Where no section has this name; the remedy names the one that was probably meant.
     pub fn section(&self, name: &str) -> Result<&Section, Fault> {
         let sections = &self.config()?.sections;
         sections.iter().find(|section| section.name.as_str() == name).ok_or_else(|| {
@@ -91,9 +85,6 @@ impl Context {
     }
 
     /// Whether a person says yes to `question`, which tells what will happen. `yes`: they have said so already.
-    ///
-    /// # Errors
-    /// Where there is nobody to ask.
     pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Fault> {
         if yes {
             return Ok(true);

@@ -25,9 +25,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where the source cannot be reached, or there is no such table.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let source = context.source()?;
     let session = connect_sql(&source, "discover").await?;

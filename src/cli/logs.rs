@@ -37,9 +37,6 @@ pub struct Args {
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs the command. With `--json --follow`, one JSON object a line; a batch comes again when its row changes.
-///
-/// # Errors
-/// As every connection; a section that never was.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let mut store = operations::store(&Arc::new(context.config()?.clone())).await?;
     if let Some(name) = &args.section {

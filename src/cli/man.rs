@@ -13,9 +13,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where a file cannot be written.
 pub(crate) async fn run(_context: &Context, args: Args, command: clap::Command) -> Result<Exit, Fault> {
     let written =
         std::fs::create_dir_all(&args.directory).and_then(|()| clap_mangen::generate_to(command, &args.directory));

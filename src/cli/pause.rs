@@ -14,9 +14,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// A section that is not there, or was never attached; as every write of the state.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     switch(context, &args.section, true).await
 }

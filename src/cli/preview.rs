@@ -25,9 +25,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where the section does not fit its table, or the table cannot be read.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let section = context.section(&args.section)?;
     let shown = operations::preview(context.config()?, section, !args.oldest, args.rows).await?;

@@ -82,9 +82,6 @@ impl Filter {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Ids that are not there; as every write of the state.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     match args.action {

@@ -57,9 +57,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
 const BYTES: usize = 16 << 20;
 
 /// Runs the command.
-///
-/// # Errors
-/// Where it is off, the statement is not allowed, or the server refuses it.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let source = context.source()?;
     if args.allow_source_role {

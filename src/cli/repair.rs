@@ -34,9 +34,6 @@ pub struct How {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where an instance holds the slot; where this way of mending cannot keep its promise; what could not be done.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let how = match args.how {
         How { gap: true, .. } => Mend::Gap,

@@ -11,9 +11,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// As `pause`.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     crate::cli::pause::switch(context, &args.section, false).await
 }

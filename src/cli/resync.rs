@@ -41,9 +41,6 @@ pub struct FromArgs {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
-///
-/// # Errors
-/// A key or a time that cannot be used; where the running instance refuses; as every connection.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let section = context.section(&args.section)?;

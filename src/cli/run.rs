@@ -19,9 +19,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// As [`runtime::run`]; a console that cannot listen.
 pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let stop = shutdown::on_signals()?;

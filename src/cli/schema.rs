@@ -9,9 +9,6 @@ use crate::model::{Exit, Fault};
 pub struct Args {}
 
 /// Runs the command.
-///
-/// # Errors
-/// Where stdout cannot be written.
 pub(crate) async fn run(context: &Context, _args: Args) -> Result<Exit, Fault> {
     context.output.document(&config::json_schema())?;
     Ok(Exit::Done)

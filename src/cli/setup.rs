@@ -38,9 +38,6 @@ struct SetupStep {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// What is missing, where `manage` is off or a right is lacking; the remedy is the SQL.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = context.config()?;
     if args.print_sql {

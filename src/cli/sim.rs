@@ -92,9 +92,6 @@ pub enum KeepArg {
 }
 
 /// Runs the command, until SIGTERM or SIGINT.
-///
-/// # Errors
-/// Where the address cannot be listened on.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let stop = shutdown::on_signals()?;
     let options = SimOptions {

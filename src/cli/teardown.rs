@@ -16,9 +16,6 @@ pub struct Args {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// Where an instance holds the slot; what could not be dropped.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let teardown = Teardown::look(&Arc::new(context.config()?.clone())).await?;
     let plan = teardown.plan.clone();

@@ -17,9 +17,6 @@ pub struct Args {
 }
 
 /// Runs the command: exit 1 where the row is neither delivered, nor on its way, nor held for a reason.
-///
-/// # Errors
-/// A key that is none; as every connection.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let section = context.section(&args.section)?;

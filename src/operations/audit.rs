@@ -23,9 +23,6 @@ pub(crate) struct AuditFrom {
 }
 
 /// Audits a section, and keeps what was found.
-///
-/// # Errors
-/// As every connection; a section that was never attached; a key that is none.
 pub(crate) async fn audit(
     config: &Arc<Config>,
     store: &Store,
@@ -43,9 +40,6 @@ pub(crate) async fn audit(
 }
 
 /// Puts the missing rows into quarantine and asks the running instance to send them from there.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn deliver_missing(
     store: &Store,
     section: &Section,

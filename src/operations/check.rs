@@ -18,7 +18,6 @@ use crate::state::{Schema, Store};
 use crate::terminal::plural;
 use crate::{config, planhat};
 
-/// Looks into everything.
 pub(crate) async fn check(config: &Config) -> Vec<Finding> {
     let mut findings = config::advice(config);
     let mut examination = preflight::examine(config).await;
@@ -74,7 +73,6 @@ async fn samples(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Pure.
 fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
     let (mut findings, subject) = (Vec::new(), format!("section {}", section.name));
     let refused: Vec<&String> = shown.iter().filter_map(|row| row.item.as_ref().err()).collect();

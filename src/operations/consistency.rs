@@ -33,9 +33,6 @@ pub(crate) struct Consistency {
 const MEND: &str = "pg2planhat repair --gap (puts the table back, and reads again what was skipped), or --accept-loss";
 
 /// Looks. Nothing stands in the way where nothing has run yet.
-///
-/// # Errors
-/// As every connection.
 pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     if !store.is_there().await.map_err(crate::operations::fate)? {

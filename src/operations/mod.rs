@@ -41,9 +41,6 @@ use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewEvent, StateError, Store};
 
 /// The state, which must be there.
-///
-/// # Errors
-/// As every connection; and where nothing has run here yet.
 pub(crate) async fn store(config: &Arc<Config>) -> Result<Store, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     if store.is_there().await.map_err(fate)? {
@@ -72,9 +69,6 @@ fn event(action: &str, section: Option<&SectionName>, args: serde_json::Value) -
 }
 
 /// Lets a section rest, or go on; whether it was known. A running instance obeys within 5 s.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) -> Result<bool, Fault> {
     let known = store.set_paused(section, paused).await.map_err(fate)?;
     if known {
@@ -96,9 +90,6 @@ fn held_by(slot: Option<&Slot>) -> Option<i32> {
 }
 
 /// What came of an event, once an instance has handled it; `None` where none did in this time.
-///
-/// # Errors
-/// As every reading.
 pub(crate) async fn result_of(store: &Store, event: i64, limit: Duration) -> Result<Option<String>, Fault> {
     let looked = async {
         loop {

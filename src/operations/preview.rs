@@ -14,7 +14,6 @@ use crate::postgres::setup;
 /// What a row becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Previewed {
-    /// Its key, as text.
     pub key: String,
     /// The item as JSON, or why the row would go into quarantine.
     pub item: Result<Vec<u8>, String>,

@@ -12,18 +12,12 @@ const PAGE: u32 = 5000;
 /// A retry, asked of the running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RetryAsked {
-    /// The event.
     pub event: i64,
-    /// Whose rows.
     pub section: String,
-    /// How many.
     pub rows: usize,
 }
 
 /// The rows of these ids (all that the filter lets through, where there are none), and ids that are not there.
-///
-/// # Errors
-/// As every reading.
 pub(crate) async fn chosen(
     store: &Store,
     ids: &[i64],
@@ -51,9 +45,6 @@ pub(crate) async fn chosen(
 }
 
 /// Asks the running instance to send these rows again.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn retry(store: &Store, rows: &[QuarantineRow]) -> Result<Vec<RetryAsked>, Fault> {
     let mut names: Vec<&str> = rows.iter().map(|row| row.section.as_str()).collect();
     names.sort_unstable();
@@ -72,9 +63,6 @@ pub(crate) async fn retry(store: &Store, rows: &[QuarantineRow]) -> Result<Vec<R
 }
 
 /// Drops these rows, and records it; how many were there.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn drop_rows(store: &Store, rows: &[QuarantineRow]) -> Result<u64, Fault> {
     let mut dropped = 0;
     for rows in rows.chunks(PAGE as usize) {

@@ -26,7 +26,6 @@ pub(crate) enum ResyncFrom {
 /// What a re-sync would do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ResyncPlan {
-    /// The section.
     pub section: String,
     /// Rows behind this key; `None`: every row.
     pub from: Option<String>,
@@ -39,7 +38,7 @@ pub(crate) struct ResyncPlan {
 /// Finds out what a re-sync would deliver again. `None`: there is no such row.
 ///
 /// # Errors
-/// A key or a time that cannot be used; as every connection.
+/// Where a key or a time cannot be used.
 pub(crate) async fn plan_resync(
     config: &Arc<Config>,
     section: &Section,
@@ -84,9 +83,6 @@ pub(crate) async fn plan_resync(
 }
 
 /// Asks the running instance for it; the event's id.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn ask_resync(store: &Store, section: &Section, plan: &ResyncPlan) -> Result<i64, Fault> {
     let args = serde_json::json!({ "from": plan.from, "rows": plan.rows });
     store

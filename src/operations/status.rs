@@ -23,9 +23,6 @@ use crate::telemetry::status_document::{Backfill, InstanceState, Reason, Section
 const ADMIN: Duration = Duration::from_secs(1);
 
 /// The status: the running instance's own where its admin port answers, otherwise as the state and the server have it.
-///
-/// # Errors
-/// Where neither can be reached.
 pub(crate) async fn status(config: &Arc<Config>) -> Result<Status, Fault> {
     let asked = tokio::time::timeout(ADMIN, ask(config)).await.ok().flatten();
     match asked.filter(|status| is_own(config, status)) {

@@ -17,7 +17,6 @@ use crate::state::{SectionPhase, Store, TracedDelivery};
 /// What became of one row: `trace --json`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Traced {
-    /// The section.
     pub section: String,
     /// The key, as the server prints it.
     pub key: String,
@@ -34,7 +33,7 @@ pub(crate) struct Traced {
 /// Traces a row.
 ///
 /// # Errors
-/// As every connection; a key that is no value of the key's type.
+/// Where the key is no value of the key's type.
 pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section, key: &str) -> Result<Traced, Fault> {
     let found = in_source(config, store, section, key).await;
     let (key, source, xmin, cannot) = match found {

@@ -35,9 +35,7 @@ impl Mend {
 /// What a repair would do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct RepairPlan {
-    /// The option.
     pub how: &'static str,
-    /// The reason's word.
     pub reason: String,
     /// What happened.
     pub what: String,
@@ -56,7 +54,6 @@ pub(crate) struct RepairPlan {
 /// What a repair would read again of one section.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct SectionPlan {
-    /// The section.
     pub section: String,
     /// How many rows are read again; none where they could not be counted in time, 0 where none are.
     pub rows: Option<u64>,
