@@ -9,7 +9,6 @@
 
 use crate::audit::AuditKey;
 
-/// The keys of one batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchKeys {
     /// First and last of each range, ascending, with a gap between any two.
@@ -44,7 +43,6 @@ impl BatchKeys {
         BatchKeys { ranges, digests }
     }
 
-    /// As bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(4 + self.ranges.len() * 4 + self.digests.len() * 8);
         varint(&mut out, self.ranges.len() as u64);

@@ -122,7 +122,6 @@ impl Evidence {
 pub(crate) enum Whereabouts {
     /// A batch of the ledger delivered it.
     Delivered,
-    /// It is in quarantine.
     Quarantined,
     /// Its batch is in doubt.
     InDoubt,
@@ -154,7 +153,6 @@ pub(crate) struct Compared {
     pub(crate) rows: u64,
     /// Delivered: by a set, or proven by the tally.
     pub(crate) delivered: u64,
-    /// In quarantine.
     pub(crate) quarantined: u64,
     /// In a batch in doubt.
     pub(crate) in_doubt: u64,
@@ -171,7 +169,6 @@ pub(crate) struct Compared {
 }
 
 impl Comparison {
-    /// Against this evidence.
     pub(crate) fn new(mut evidence: Evidence) -> Comparison {
         evidence.sort();
         Comparison { evidence, rows: 0, delivered: 0, quarantined: 0, in_doubt: 0, nowhere: BTreeMap::new(), named: 0 }

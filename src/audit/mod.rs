@@ -22,7 +22,6 @@ pub(crate) enum AuditKey {
 }
 
 impl AuditKey {
-    /// The key of this text.
     pub(crate) fn of(text: &[u8]) -> AuditKey {
         match integer(text) {
             Some(value) => AuditKey::Integer(value),

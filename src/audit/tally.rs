@@ -14,7 +14,6 @@ const BLOCK_BITS: u32 = 16;
 const DIGEST_BITS: u32 = 4;
 const DIGEST_BASE: i64 = i64::MIN;
 
-/// One block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TallyEntry {
     /// Keys counted.
@@ -53,7 +52,6 @@ impl Tally {
         tally
     }
 
-    /// One block.
     pub(crate) fn block(&self, block: i64) -> TallyEntry {
         self.0.get(&block).copied().unwrap_or_default()
     }

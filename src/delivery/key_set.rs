@@ -113,7 +113,7 @@ impl KeySet {
     /// Reads the text form.
     ///
     /// # Errors
-    /// The text, where it is none of ours: the state was edited by hand.
+    /// The text, where this program did not write it: the state was edited by hand.
     pub(crate) fn from_text(text: &str, ty: KeyType) -> Result<KeySet, String> {
         let mut set = KeySet::new(ty);
         if text.is_empty() {

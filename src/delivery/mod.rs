@@ -36,7 +36,6 @@ pub enum Action {
         section: SectionId,
         /// The ledger id, to be given back.
         id: i64,
-        /// The request's body.
         body: Bytes,
     },
     /// The slot may move here.
@@ -86,7 +85,6 @@ pub struct Settings {
 /// A section's mapping for one table, as that table is now.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The section.
     pub section: SectionId,
     /// How its rows become items; or why they cannot: the first such row that is not settled stops the section. Not the
     /// table's description: after a restart it may come for rows that were settled long ago.
@@ -162,7 +160,6 @@ impl Engine {
 
     // ---- the sections ----
 
-    /// One section.
     pub fn section(&self, id: SectionId) -> &SectionDelivery {
         &self.sections[id]
     }
@@ -177,12 +174,10 @@ impl Engine {
         self.sections.entries()
     }
 
-    /// The ids of all sections.
     pub fn section_ids(&self) -> impl Iterator<Item = SectionId> + use<> {
         self.sections.ids()
     }
 
-    /// The section of this name.
     pub fn section_named(&self, name: &SectionName) -> Option<SectionId> {
         self.sections.entries().find(|(_, section)| section.name() == name).map(|(id, _)| id)
     }

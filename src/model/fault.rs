@@ -19,7 +19,6 @@ pub enum Exit {
     Usage,
     /// A server stayed unavailable.
     Unavailable,
-    /// A bug.
     Bug,
     /// Stopped in a state that needs a person.
     NeedsPerson,

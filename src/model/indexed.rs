@@ -22,7 +22,6 @@ impl<T> BySection<T> {
         self.0.len()
     }
 
-    /// The ids of all sections.
     pub fn ids(&self) -> impl Iterator<Item = SectionId> + use<T> {
         (0..self.0.len()).map(SectionId)
     }

@@ -44,7 +44,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them.
     pub const ALL: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
 
     /// The word in the ledger, in metrics and in JSON.
@@ -57,7 +56,6 @@ impl Phase {
         }
     }
 
-    /// The phase of this word.
     pub fn parse(word: &str) -> Option<Phase> {
         Phase::ALL.into_iter().find(|phase| phase.as_str() == word)
     }
@@ -78,7 +76,6 @@ pub enum Type {
     Timestamp,
     /// `timestamp with time zone`; under the pinned session always `+00`.
     TimestampTz,
-    /// `date`.
     Date,
     /// `json`, `jsonb`.
     Json,

@@ -28,13 +28,11 @@ const SETTLING: Duration = Duration::from_secs(10);
 /// What an audit found: `audit --json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct AuditReport {
-    /// The section.
     pub section: String,
     /// Keys greater than this were looked at; none: every key.
     pub from: Option<String>,
     /// The last key that was looked at.
     pub to: Option<String>,
-    /// Rows of the source.
     pub rows_source: u64,
     /// Rows of the source that are settled: delivered, quarantined or filtered.
     pub rows_settled: u64,
@@ -80,9 +78,6 @@ pub(crate) struct AuditRequest<'a> {
 }
 
 /// Audits a section.
-///
-/// # Errors
-/// As every connection; a table that cannot be read; a key that is none.
 pub(crate) async fn audit(
     config: &Arc<Config>,
     store: &Store,
@@ -279,9 +274,6 @@ impl Audited<'_> {
 }
 
 /// Keeps what an audit found.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn keep(store: &Store, report: &AuditReport, cause: &str) -> Result<(), Fault> {
     let value = serde_json::to_value(report).map_err(|error| Fault::bug(error.to_string()))?;
     store.record_audit(&crate::model::SectionName::from(report.section.as_str()), cause, &value).await.map_err(fate)

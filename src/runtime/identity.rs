@@ -21,9 +21,7 @@ pub(crate) struct Found {
     pub system: SystemIdentity,
     /// Settings and facts.
     pub server: Server,
-    /// The slot.
     pub slot: Option<Slot>,
-    /// The publication.
     pub publication: Option<Publication>,
     /// Where each timeline of the server's past ended.
     pub history: Vec<(u32, Lsn)>,
@@ -44,9 +42,6 @@ impl Found {
     }
 
     /// Compares what is recorded with what is there.
-    ///
-    /// # Errors
-    /// The named state.
     pub(crate) fn compare(&self, config: &Config, instance: &Instance) -> Result<(), NeedsPerson> {
         self.same_server(instance)?;
         let (slot, publication) = (&config.source.slot, &config.source.publication);

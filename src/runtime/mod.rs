@@ -59,8 +59,8 @@ const CHECK_AGAIN: Duration = Duration::from_secs(10);
 /// goes on once it is mended. It compares everything again, as a process that is started again would.
 ///
 /// # Errors
-/// What ended it: a state that needs a person, a configuration that cannot be, or a bug. Servers that are away are waited
-/// for, for ever.
+/// The reason of the end: a state that needs a person, a configuration that cannot work, or a bug. Servers that are
+/// away are waited for without end.
 pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bool) -> Result<Exit, Fault> {
     let listener = admin::bind(&config.admin.listen).await?;
     let admin = shown(&config, &board);

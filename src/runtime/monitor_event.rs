@@ -72,7 +72,6 @@ pub(crate) struct Partition {
     pub root: u32,
     /// Its own OID.
     pub oid: u32,
-    /// Its name.
     pub name: String,
     /// It was a table of its own before: its entry as a partition is younger than itself.
     pub attached: bool,

@@ -12,9 +12,6 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 
 /// Waits as standby until the slot seems free, or the monitor of its holder shows that it is frozen.
-///
-/// # Errors
-/// Where the server cannot be looked at.
 pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duration) -> Result<(), StartError> {
     let control = &prepared.control;
     let fault = |error: tokio_postgres::Error| control.fault(&error);

@@ -22,22 +22,17 @@ use crate::telemetry::status_document::Reason;
 pub(crate) struct Prepared {
     /// For the watch, fences and look-ups.
     pub control: Session,
-    /// The state.
     pub store: Store,
     /// Where the stream begins.
     pub checkpoint: Lsn,
     /// Whose state it is.
     pub identity: Identity,
-    /// The server.
     pub server: server::Server,
     /// The server's timeline is another than recorded, and that is in order: the timeline before, and where it was left.
     pub promoted: Option<(i64, Lsn)>,
 }
 
 /// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
-///
-/// # Errors
-/// What is in the way.
 pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, StartError> {
     let control = connect_sql(&config.source, "control").await?;
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
@@ -126,9 +121,6 @@ async fn prepare_locked(
 }
 
 /// What the server says, by a real replication connection and by SQL.
-///
-/// # Errors
-/// As every connection.
 pub(crate) async fn find(config: &Config, control: &Session, server: server::Server) -> Result<Found, Fault> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let mut wire = ReplicationConnection::connect(&config.source, "pg2planhat identify").await?;

@@ -14,15 +14,11 @@ pub(crate) struct StateConnector {
 }
 
 impl StateConnector {
-    /// For this configuration.
     pub(crate) fn new(config: Arc<Config>) -> StateConnector {
         StateConnector { config }
     }
 
     /// A session with the state's database.
-    ///
-    /// # Errors
-    /// As every connection.
     pub(crate) async fn session(&self) -> Result<Session, Fault> {
         match &self.config.state.url {
             Some(url) => connect_url(url, "state").await,
@@ -31,9 +27,6 @@ impl StateConnector {
     }
 
     /// A new store on a new connection.
-    ///
-    /// # Errors
-    /// As every connection.
     pub(crate) async fn store(&self) -> Result<Store, Fault> {
         let schema = Schema::new(&self.config.state.schema)?;
         let client = self.session().await?.into_client();

@@ -22,7 +22,6 @@ use crate::telemetry::{Age, Metrics, SectionMetrics};
 #[derive(Clone)]
 pub(crate) struct Board {
     status: Arc<watch::Sender<Status>>,
-    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
@@ -37,9 +36,6 @@ pub(crate) struct Board {
 
 impl Board {
     /// A board that says "starting".
-    ///
-    /// # Errors
-    /// A bug in the metrics' declaration.
     pub(crate) fn new(config: &Config) -> Result<Board, Fault> {
         let metrics = Arc::new(Metrics::new()?);
         let sections = config.sections.iter().map(|section| {

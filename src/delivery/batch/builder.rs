@@ -60,9 +60,6 @@ impl BatchBuilder {
     }
 
     /// Encodes one item to the end of the body. Where `encode` refuses, the batch is as it was.
-    ///
-    /// # Errors
-    /// What `encode` returns.
     pub(crate) fn push<E>(
         &mut self,
         key: &[u8],

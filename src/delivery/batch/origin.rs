@@ -20,7 +20,6 @@ pub enum SettledUpTo {
 pub struct RejectedRow {
     /// How many items of the batch stand before it.
     pub(crate) before: u32,
-    /// The row's key, as text.
     pub key: String,
     /// A word for metrics, a colon, and the reason for people.
     pub reason: String,

@@ -304,7 +304,6 @@ impl SectionDelivery {
         self.stream.weight() + self.backfilled.weight() + self.retry.weight() + under_way
     }
 
-    /// The count of its rows.
     pub fn counts(&self) -> &RowCounts {
         &self.counts
     }

@@ -14,7 +14,6 @@ use crate::state::{Op, Outcome};
 /// A batch with its ledger row.
 #[derive(Debug)]
 pub struct Sending {
-    /// The batch.
     pub batch: Batch,
     /// Its ledger id; a new one after each doubt.
     pub id: i64,
@@ -43,7 +42,6 @@ pub enum DeliveryStage {
 }
 
 impl DeliveryStage {
-    /// The batch under way.
     pub fn sending(&self) -> Option<&Sending> {
         match self {
             DeliveryStage::Idle => None,
@@ -74,7 +72,6 @@ pub struct DeliveryStep {
 pub struct Settled {
     /// Which way its rows came.
     pub phase: Phase,
-    /// What is settled by it.
     pub through: SettledUpTo,
     /// Rows received.
     pub delivered: u64,

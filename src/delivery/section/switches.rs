@@ -19,7 +19,6 @@ use crate::state::{Op, Totals};
 const LATE: Duration = Duration::from_secs(60);
 
 impl SectionDelivery {
-    /// Its name.
     pub fn name(&self) -> &SectionName {
         &self.name
     }

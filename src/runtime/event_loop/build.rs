@@ -38,9 +38,6 @@ use crate::telemetry::status_document::InstanceState;
 
 impl EventLoop {
     /// Takes the epoch, attaches and resumes the sections, and starts the tasks.
-    ///
-    /// # Errors
-    /// What is in the way.
     pub(crate) async fn build(
         config: Arc<Config>,
         board: Board,

@@ -68,9 +68,6 @@ const LET_GO: Duration = Duration::from_secs(2);
 
 impl EventLoop {
     /// Carries rows until told to stop, or until something ends it.
-    ///
-    /// # Errors
-    /// What is in the way.
     pub(crate) async fn run(mut self, stop: &Stop) -> Result<LoopExit, StartError> {
         let heartbeat = self.status.heartbeat();
         let mut deadline: Option<Instant> = None;

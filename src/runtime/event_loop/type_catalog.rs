@@ -29,7 +29,6 @@ pub(crate) struct TypeCatalog {
 
 /// What is known of a table's columns.
 pub(crate) enum ColumnTypes {
-    /// All of them.
     Known(Vec<Column>),
     /// The stream must begin again after this time; where the database could not be asked, why.
     Later(Duration, Option<Fault>),
