@@ -32,7 +32,6 @@ pub struct Beat(Arc<Task>);
 /// A task that does not move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// The task.
     pub task: &'static str,
     /// How long ago it last moved.
     pub since: Duration,
@@ -45,7 +44,6 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// No tasks yet.
     pub fn new() -> Heartbeat {
         Heartbeat::default()
     }

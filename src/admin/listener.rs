@@ -22,7 +22,6 @@ pub(crate) const CONNECTIONS: usize = 32;
 /// What one connection may take, from accept to the last byte. One request is answered on it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The listener.
 pub(crate) struct Brief {
     inner: TcpListener,
     /// The open ones, the oldest first: a message ends one.
@@ -59,7 +58,6 @@ impl Listener for Brief {
     }
 }
 
-/// One connection.
 pub(crate) struct Timed {
     stream: TcpStream,
     over: Pin<Box<Sleep>>,

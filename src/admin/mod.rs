@@ -44,7 +44,6 @@ use crate::telemetry::status_document::{InstanceState, SectionState, Status};
 pub struct AdminState {
     /// The latest status document.
     pub status: watch::Receiver<Status>,
-    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
@@ -76,9 +75,6 @@ fn judge(mut status: Status, stuck: &[Stuck]) -> Status {
 }
 
 /// Opens the port.
-///
-/// # Errors
-/// Where the address is none, or is taken.
 pub async fn bind(listen: &str) -> Result<TcpListener, Fault> {
     TcpListener::bind(listen).await.map_err(|error| {
         Fault::new(
@@ -90,9 +86,6 @@ pub async fn bind(listen: &str) -> Result<TcpListener, Fault> {
 }
 
 /// Serves until `stop` resolves; answers under way are finished, which takes as long as a connection may, at most.
-///
-/// # Errors
-/// Where the listener fails for good.
 pub async fn serve<F>(listener: TcpListener, state: AdminState, stop: F) -> std::io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,

@@ -37,7 +37,6 @@ pub(crate) fn read(path: &Path, largest: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`read`], for text.
 pub(crate) fn read_text(path: &Path, largest: usize) -> Result<String> {
     String::from_utf8(read(path, largest)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }

@@ -18,7 +18,6 @@ pub struct ConfigError {
     pub line: usize,
     /// The column in characters, from 1; 0 where the error is of the whole file.
     pub column: usize,
-    /// What is wrong.
     pub message: String,
     /// What to write instead.
     pub remedy: String,

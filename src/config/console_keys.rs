@@ -11,7 +11,6 @@ use crate::config::endpoints::hosts;
 use crate::config::yaml::{Node, NodeValue};
 use crate::config::{Secret, names, scalar};
 
-/// The web page.
 #[derive(Clone, Debug, Default)]
 pub struct ConsoleConfig {
     /// `address:port` to listen on; none: no console.
@@ -68,7 +67,6 @@ pub enum RowsFor {
     Operator,
     /// Viewers, too.
     Viewer,
-    /// Nobody.
     Nobody,
 }
 
@@ -83,7 +81,6 @@ impl RowsFor {
     }
 }
 
-/// Decodes `console`.
 pub(crate) fn console(map: &Map<'_>) -> ConsoleConfig {
     let console = ConsoleConfig {
         listen: map.read("listen", names::listen),

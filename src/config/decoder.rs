@@ -20,7 +20,6 @@ pub(crate) struct DecodeContext<'a> {
     pub(crate) reveal: &'a dyn Fn(&Secret) -> Result<String, Fault>,
 }
 
-/// One mapping.
 pub(crate) struct Map<'a> {
     pub(crate) at: Mark,
     entries: &'a [(KeyName, Node)],

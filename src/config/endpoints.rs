@@ -15,7 +15,6 @@ use crate::config::{
     section,
 };
 
-/// Decodes `source`.
 pub(crate) fn source(map: &Map<'_>) -> Source {
     let url = map.secret("url");
     let password = map.secret("password");
@@ -111,7 +110,6 @@ fn url_holds_password(url: &str) -> bool {
         || query.split('&').any(|pair| pair.strip_prefix("password=").is_some_and(|password| !password.is_empty()))
 }
 
-/// Decodes `planhat`.
 pub(crate) fn planhat(map: &Map<'_>) -> Planhat {
     let tenant = map.secret("tenant");
     if let Some((at, text)) = tenant.as_ref().and_then(|tenant| Some((tenant.at, tenant.text.as_deref()?)))
@@ -130,7 +128,6 @@ pub(crate) fn planhat(map: &Map<'_>) -> Planhat {
     }
 }
 
-/// Decodes `state`.
 pub(crate) fn state(map: &Map<'_>) -> StateConfig {
     let url = map.secret("url");
     check_url(map, url.as_ref());
@@ -142,7 +139,6 @@ pub(crate) fn state(map: &Map<'_>) -> StateConfig {
     }
 }
 
-/// Decodes `audit`.
 pub(crate) fn audit(map: &Map<'_>) -> Audit {
     let every = match map.given("every").map(|node| (node, &node.value)) {
         Some((node, NodeValue::Map(_))) => {
@@ -155,7 +151,6 @@ pub(crate) fn audit(map: &Map<'_>) -> Audit {
     Audit { every }
 }
 
-/// Decodes `admin`.
 pub(crate) fn admin(map: &Map<'_>) -> Admin {
     Admin { listen: map.read("listen", names::listen).unwrap_or_default(), hosts: hosts(map) }
 }

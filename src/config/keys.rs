@@ -70,7 +70,6 @@ impl KeySpec {
     }
 }
 
-/// The file.
 pub(crate) const ROOT: &[KeySpec] = &[
     key("source", Shape::Object(SOURCE), "The database that rows are read from."),
     key("planhat", Shape::Object(PLANHAT), "Where items go.").required(),
@@ -83,7 +82,6 @@ pub(crate) const ROOT: &[KeySpec] = &[
     key("sections", Shape::Sections, "The mappings: each carries one table to one kind of item.").required(),
 ];
 
-/// `source`
 pub(crate) const SOURCE: &[KeySpec] = &[
     key("url", Shape::Secret, "postgres://… connection URL, instead of host, port, database and user."),
     key("host", Shape::Text, "Host name, address, comma-separated list of them, or directory of a Unix socket."),
@@ -112,7 +110,6 @@ pub(crate) const SOURCE: &[KeySpec] = &[
     key("reader", Shape::Object(READER), "A login of its own for `query`; `query` is off without it."),
 ];
 
-/// `source.reader`
 pub(crate) const READER: &[KeySpec] = &[
     key("user", Shape::Identifier, "Role; it needs SELECT on what `query` may show, and nothing else.").required(),
     key("password", Shape::Secret, "The role's password; read again on every connect."),
@@ -125,7 +122,6 @@ pub(crate) const RETIRED: &[(&str, &str)] = &[(
      `pg2planhat setup --print-sql` makes",
 )];
 
-/// `planhat`
 pub(crate) const PLANHAT: &[KeySpec] = &[
     key("tenant", Shape::Secret, "Tenant UUID: the credential of the analytics endpoint.").required(),
     key("url", Shape::Url, "Base URL of the analytics host.").default("https://analytics.planhat.com"),
@@ -135,7 +131,6 @@ pub(crate) const PLANHAT: &[KeySpec] = &[
     key("halt_probe", Shape::Duration, "How often a halted section probes with one batch.").default("60s"),
 ];
 
-/// `state`
 pub(crate) const STATE: &[KeySpec] = &[
     key("schema", Shape::Identifier, "Schema of the state.").default("pg2planhat"),
     key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
@@ -144,18 +139,15 @@ pub(crate) const STATE: &[KeySpec] = &[
         .default("90d"),
 ];
 
-/// `audit`
 pub(crate) const AUDIT: &[KeySpec] =
     &[key("every", Shape::Every, "How often each section is audited by itself: off, a duration, or once a day.")
         .default("1d")];
 
-/// `admin`
 pub(crate) const ADMIN: &[KeySpec] = &[
     key("listen", Shape::Listen, "address:port to listen on.").default("127.0.0.1:9187"),
     key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),
 ];
 
-/// `console`
 pub(crate) const CONSOLE: &[KeySpec] = &[
     key("listen", Shape::Listen, "address:port to listen on; without it there is no console."),
     key("hosts", Shape::Hosts, "Further names that a request's Host header may have."),

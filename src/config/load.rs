@@ -33,9 +33,6 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
 
 /// Reads `source` alone, so that a file which has no sections yet is of use. Without a file, or without `source` in it,
 /// all is default, and libpq's environment variables say the rest.
-///
-/// # Errors
-/// Everything that is wrong with `source`.
 pub fn load_source(path: &Path) -> Result<Source, ConfigErrors> {
     if !path.exists() {
         return parse_source("{}", "");
@@ -88,9 +85,6 @@ fn read<T>(path: &Path, parse: impl Fn(&str, &str) -> Result<T, ConfigErrors>) -
 }
 
 /// Reads the configuration from text; `origin` names it in errors.
-///
-/// # Errors
-/// Everything that is wrong with it, at once.
 pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigErrors> {
     parse_with(text, origin, &Secret::reveal)
 }

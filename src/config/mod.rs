@@ -39,36 +39,26 @@ use std::time::Duration;
 use crate::model::SectionName;
 
 /// Reads a table's name as the file has it: `table`, `schema.table`, parts in SQL's double quotes where needed.
-///
-/// # Errors
-/// What is wrong with it, and how to write it.
 pub(crate) fn table_name(text: &str, default_schema: &str) -> Result<TableName, crate::model::Fault> {
     names::table(text, default_schema)
         .map_err(|complaint| crate::model::Fault::usage(complaint.message, complaint.remedy))
 }
 
 /// Reads a duration as the file has it: `250ms`, `5s`, `10m`, `1h`, `30d`.
-///
-/// # Errors
-/// What is wrong with it, and how to write it.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     scalar::duration(text).map_err(|complaint| format!("{}: {}", complaint.message, complaint.remedy))
 }
 
-/// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The database that rows are read from.
     pub source: Source,
     /// Where items go.
     pub planhat: Planhat,
-    /// The state schema.
     pub state: StateConfig,
     /// How the source is held against what was settled.
     pub audit: Audit,
-    /// The admin port.
     pub admin: Admin,
-    /// The web page.
     pub console: ConsoleConfig,
     /// Byte budget of everything buffered.
     pub memory: u64,
@@ -85,11 +75,8 @@ pub struct Source {
     pub url: Option<Secret>,
     /// Host name, address, comma-separated list of them, or directory of a Unix socket.
     pub host: Option<String>,
-    /// TCP port.
     pub port: Option<u16>,
-    /// Database name.
     pub database: Option<String>,
-    /// Role.
     pub user: Option<String>,
     /// The role's password. Read again on every connect.
     pub password: Option<Secret>,
@@ -107,7 +94,6 @@ pub struct Source {
     pub schema: String,
     /// The replication slot.
     pub slot: String,
-    /// The publication.
     pub publication: String,
     /// Whether publication, slot and state schema may be created and altered.
     pub manage: bool,
@@ -120,7 +106,6 @@ pub struct Source {
 /// A login that may only read.
 #[derive(Clone, Debug)]
 pub struct ReaderLogin {
-    /// Role.
     pub user: String,
     /// The role's password; without one the password file may know it.
     pub password: Option<Secret>,
@@ -140,7 +125,6 @@ pub enum TlsMode {
     Disable,
 }
 
-/// The sink.
 #[derive(Clone, Debug)]
 pub struct Planhat {
     /// Tenant UUID: the sink's credential.
@@ -168,7 +152,6 @@ pub enum ActivityNames {
 /// Where the ledger and the checkpoints live.
 #[derive(Clone, Debug)]
 pub struct StateConfig {
-    /// Schema name.
     pub schema: String,
     /// Another PostgreSQL for the state; by default it is the source.
     pub url: Option<Secret>,
@@ -197,7 +180,6 @@ pub enum AuditEvery {
     DailyAt(jiff::civil::Time, jiff::tz::TimeZone),
 }
 
-/// The admin port.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// `address:port` to listen on.
@@ -215,11 +197,9 @@ pub struct Section {
     pub kind: Kind,
     /// The switch of this section.
     pub sync: Sync,
-    /// The table.
     pub table: TableName,
     /// The key column.
     pub key: String,
-    /// Where to begin.
     pub start: Start,
     /// When a batch is full.
     pub batch: BatchLimits,
@@ -261,7 +241,6 @@ impl Section {
 /// What a row becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A user activity.
     UserActivity,
     /// A custom metric of this model.
     CustomMetric(Model),
@@ -280,14 +259,10 @@ impl Kind {
 /// Whose metric it is; spelt so in the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Model {
-    /// `Company`
     #[default]
     Company,
-    /// `EndUser`
     EndUser,
-    /// `Project`
     Project,
-    /// `Asset`
     Asset,
 }
 
@@ -325,7 +300,6 @@ pub enum Start {
     AfterKey(String),
 }
 
-/// The limits of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Items in a batch, at most; at least 1.
@@ -376,6 +350,5 @@ pub enum Constant {
     Bool(bool),
     /// A finite number, with its digits as written.
     Number(String),
-    /// A string.
     Text(String),
 }

@@ -55,7 +55,6 @@ pub(crate) fn slot(name: &str) -> NameResult<String> {
     ))
 }
 
-/// The name of a section.
 pub(crate) fn section(name: &str) -> NameResult<String> {
     let fine = (1..=LONGEST).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');

@@ -87,7 +87,6 @@ pub(crate) fn boolean(text: &str) -> ScalarResult<bool> {
     }
 }
 
-/// A TCP port.
 pub(crate) fn port(text: &str) -> ScalarResult<u16> {
     text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| {
         Complaint::new(format!("{} is not a TCP port", shown(text)), "write a number from 1 to 65535, such as 5432")

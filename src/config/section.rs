@@ -14,7 +14,6 @@ use crate::model::SectionName;
 /// Planhat takes 32 MB a body; this is the safe side of it (docs/planhat.md).
 const MOST_BYTES: u64 = 30_000_000;
 
-/// Decodes one section.
 pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
     let kind = kind(map);
     let name = map.read("name", names::section).unwrap_or_default();

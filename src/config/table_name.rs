@@ -11,7 +11,6 @@ use std::fmt;
 pub struct TableName {
     /// Its schema (the source's default where the file gave none).
     pub schema: String,
-    /// Its name.
     pub name: String,
 }
 

@@ -22,9 +22,6 @@ struct ItemWriter<'r> {
 
 impl Mapping {
     /// Appends one JSON object to `out`, or leaves `out` as it was.
-    ///
-    /// # Errors
-    /// Why the row is no item.
     pub fn encode(&self, row: &Row<'_>, time: CommitTime, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let start = out.len();
         let mut item = ItemWriter { row, time, zone: self.zone.as_ref(), identified: !self.needs_identity };

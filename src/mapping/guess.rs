@@ -158,7 +158,6 @@ impl Guesser<'_> {
         }
     }
 
-    /// Whose metric it is.
     fn metric(&mut self, table: &TableName) -> &'static str {
         if !self.take("dimensionId", DIMENSION, is_text) {
             self.constant("dimensionId", dimension(&table.name), "as the metric is called in Planhat");

@@ -8,9 +8,7 @@ use crate::model::SectionName;
 /// One reason why a section cannot be mapped. Its `Display` form says what is wrong, [`MappingFault::remedy`] what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingFault {
-    /// The section.
     pub section: SectionName,
-    /// Its table.
     pub table: TableName,
     /// The field as configured (`value`, `info.plan`), or `key`.
     pub field: String,
@@ -30,7 +28,6 @@ pub enum Problem {
     },
     /// No value of the column's type could ever fit.
     ColumnType {
-        /// The column.
         column: String,
         /// Its type, in words.
         ty: &'static str,
@@ -71,7 +68,6 @@ impl MappingFault {
         }
     }
 
-    /// What to do about it.
     pub fn remedy(&self) -> String {
         let MappingFault { section, table, field, problem } = self;
         match problem {

@@ -99,7 +99,6 @@ enum FieldStep {
 struct ColumnStep {
     /// `,"value":`
     lead: Vec<u8>,
-    /// The column's index.
     column: usize,
     /// How its text is written.
     encoder: Encoder,

@@ -11,7 +11,6 @@ const EXCERPT: usize = 64;
 pub struct EncodeError {
     /// The field as configured: `value`, `info.plan`.
     pub field: Arc<str>,
-    /// What is wrong.
     pub reason: Reason,
     /// The value's beginning, at most 64 bytes; `None` where there is nothing to show.
     pub excerpt: Option<Box<str>>,
@@ -77,7 +76,6 @@ pub enum Reason {
     NotATime,
     /// An infinite time, BC, or a year beyond 9999.
     OutsideYears,
-    /// Not JSON.
     NotJson,
     /// JSON, but no object.
     NotAnObject,

@@ -16,7 +16,6 @@ use crate::mapping::Reason;
 pub(crate) enum Fraction {
     /// As many as PostgreSQL printed.
     AsPrinted,
-    /// Three.
     Millis,
 }
 

@@ -36,7 +36,6 @@ pub(crate) enum Encoder {
     Bool,
     /// `"true"`, `"false"`.
     BoolText,
-    /// Digits.
     Number,
     /// The digits of a JSON scalar.
     JsonNumber,
@@ -44,11 +43,9 @@ pub(crate) enum Encoder {
     Instant(Fraction),
     /// A `timestamp without time zone`.
     Naive(Fraction),
-    /// A `date`.
     Date,
     /// ISO text.
     FreeTime,
-    /// JSON as it is.
     Json,
     /// A JSON string as it is, other JSON as a string of its text.
     JsonText,

@@ -22,17 +22,13 @@ use crate::planhat::{Answer, Echo, SinkRejection, Verdict};
 /// An HTTP answer, as far as it matters.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply<'a> {
-    /// The status code.
     pub status: u16,
-    /// `Content-Type`.
     pub content_type: Option<&'a str>,
     /// `Content-Encoding`; we ask for none.
     pub content_encoding: Option<&'a str>,
-    /// `Retry-After`.
     pub retry_after: Option<&'a str>,
     /// `Date`: the server's own clock, against which its `Retry-After` is read.
     pub date: Option<&'a str>,
-    /// `Location`.
     pub location: Option<&'a str>,
     /// The body, or its beginning.
     pub body: &'a [u8],

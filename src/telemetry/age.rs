@@ -28,7 +28,6 @@ impl Age {
         Age { gauge, nothing, made: Instant::now(), began: Arc::new(AtomicI64::new(Age::NOTHING)) }
     }
 
-    /// It begins now.
     pub fn touch(&self) {
         self.ago(Duration::ZERO);
     }

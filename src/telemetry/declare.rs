@@ -20,7 +20,6 @@ pub struct Declared {
     pub name: &'static str,
     /// Its help text.
     pub help: &'static str,
-    /// Its labels.
     pub labels: &'static [&'static str],
     /// A histogram's upper bounds; empty for the others.
     pub buckets: &'static [f64],

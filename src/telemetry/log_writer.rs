@@ -24,7 +24,6 @@ pub(crate) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// The writer. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LogWriter(Arc<LogBuffer>);
 

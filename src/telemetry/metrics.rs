@@ -133,9 +133,6 @@ struct Core {
 
 impl Metrics {
     /// Declares and registers everything.
-    ///
-    /// # Errors
-    /// Where two metrics have one name: a bug.
     pub fn new() -> Result<Metrics, Fault> {
         let core = Core { registry: Registry::new(), ages: Mutex::default(), scraping: Mutex::default() };
         let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));

@@ -12,7 +12,6 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, Gauge, MetricFamily};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The collector.
 pub(crate) struct Process {
     inner: ProcessCollector,
     /// Seconds since 1970.

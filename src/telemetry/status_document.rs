@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::RowCounts;
 
-/// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// What the instance is doing.
@@ -19,7 +18,6 @@ pub struct Status {
     pub reason: Option<Reason>,
     /// What is wrong, in a sentence, whatever the state.
     pub message: Option<String>,
-    /// What to do about it.
     pub remedy: Option<String>,
     /// This program's version.
     pub version: String,
@@ -192,20 +190,16 @@ pub struct SlotStatus {
     pub seconds_until_lost: Option<f64>,
 }
 
-/// One section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SectionStatus {
-    /// Its name.
     pub name: String,
     /// `user_activity` or `custom_metric`.
     pub kind: String,
     /// Its table, with schema.
     pub table: String,
-    /// What it is doing.
     pub state: SectionState,
     /// Why it is not doing more.
     pub reason: Option<String>,
-    /// What to do about that.
     pub remedy: Option<String>,
     /// Rows received by Planhat, ever.
     pub rows_delivered: u64,
