@@ -22,7 +22,7 @@ async fn case_40_a_resync_delivers_its_range_once_and_no_streamed_row_twice() {
     let wrong = App::command(&config, &["resync", "logins", "--from-key", "x", "--yes"]).await;
     assert_eq!(wrong.code, 64, "{wrong:?}");
 
-    // A transaction that is open holds the fence up: what is streamed meanwhile is within the range.
+    // A transaction that is open holds the xmin barrier up: what is streamed meanwhile is within the range.
     let client = cluster.client().await;
     client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
     let asked = json(&config, &["resync", "logins", "--from-key", "60", "--yes"]).await;

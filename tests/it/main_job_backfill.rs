@@ -197,7 +197,7 @@ async fn case_35_a_kill_in_the_middle_of_a_backfill_resumes_at_the_chunk() {
         "SELECT count(*), coalesce(sum(rows), 0) FROM pg2planhat.delivery WHERE outcome IN ('in_doubt', 'resent')";
     let named = &cluster.rows(named).await[0];
     let number = |at: usize| named[at].as_ref().unwrap().parse::<usize>().unwrap();
-    // One request under way a lane: at most one batch in doubt at each kill.
+    // One request under way for each section: at most one batch in doubt at each kill.
     assert!(number(0) <= 3, "{} batches in doubt after three kills", number(0));
     assert!(rest.len() <= number(1), "{} rows doubled, {} named in doubt", rest.len(), number(1));
     for key in rest {
@@ -210,7 +210,7 @@ async fn case_35_a_kill_in_the_middle_of_a_backfill_resumes_at_the_chunk() {
 }
 
 /// A commit in the WAL before the section attached, that no snapshot sees yet: the synchronous standby is frozen. The
-/// stream will never bring it; the fence waits for it.
+/// stream will never bring it; the xmin barrier waits for it.
 #[tokio::test]
 async fn case_37_a_commit_that_no_snapshot_sees_yet_is_waited_for() {
     let (cluster, sim) = (Cluster::start().await, sink().await);
@@ -244,7 +244,7 @@ async fn case_37_a_commit_that_no_snapshot_sees_yet_is_waited_for() {
     let app = App::run(&one.clone().section(metric_over("second", "second")));
     section_is(&app, "second", "backfilling").await;
     section_is(&app, "first", "streaming").await;
-    // Case 39 as well: while the fence waits, the other section goes on.
+    // Case 39 as well: while the xmin barrier waits, the other section goes on.
     cluster.sql("SET synchronous_commit = local; INSERT INTO first DEFAULT VALUES").await;
     arrived(&sim, SinkKind::Metric, 1).await;
     assert_eq!(cluster.number("SELECT count(*) FROM second").await, 10, "still not visible");

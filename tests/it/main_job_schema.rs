@@ -23,7 +23,7 @@ fn value(item: &Received) -> String {
     item.item()["value"].to_string()
 }
 
-/// A row's arrival, as the event that shows that the other lanes go on.
+/// A row's arrival, as the event that shows that the other sections go on.
 async fn others_go_on(cluster: &Cluster, sim: &SimHandle, arrive: usize) {
     cluster.sql("INSERT INTO other (external_id, value) VALUES ('o', 1)").await;
     sim.wait_for(|stats| stats.metrics.items >= arrive as u64, PATIENCE).await.unwrap();

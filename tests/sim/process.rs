@@ -28,7 +28,7 @@ pub struct Request {
 /// What reads one section's backfill.
 #[derive(Debug)]
 pub struct Reader {
-    pub fence: Option<BTreeSet<u64>>,
+    pub barrier: Option<BTreeSet<u64>>,
     pub cursor: Option<i64>,
     pub ceiling: Option<i64>,
     /// A chunk as a snapshot showed it; its WAL position is taken later.
@@ -57,10 +57,10 @@ pub struct Process {
     pub confirms: VecDeque<Lsn>,
     pub readers: Vec<Option<Reader>>,
     pub retrying: HashSet<i64>,
-    /// Lanes whose mapping does not fit their table.
+    /// Sections whose mapping does not fit their table.
     pub misfits: HashSet<usize>,
     pub draining: bool,
-    /// Rows of each lane whose fate stays unknown.
+    /// Rows of each section whose fate stays unknown.
     pub unresolved: Vec<u64>,
 }
 
@@ -105,38 +105,39 @@ impl Process {
         budget: usize,
         server: &Server,
     ) -> Process {
-        let (mut lanes, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut deliveries, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
         for (index, setting) in settings.iter().enumerate() {
             let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
-            let mut lane = SectionDelivery::new(&setting.section, position(&row));
-            lane.set_key_type(KeyType::Int);
-            lane.set_table_mapping(Rc::clone(&setting.mapping));
-            lane.pause(paused[index], Duration::ZERO);
+            let mut delivery = SectionDelivery::new(&setting.section, position(&row));
+            delivery.set_key_type(KeyType::Int);
+            delivery.set_table_mapping(Rc::clone(&setting.mapping));
+            delivery.pause(paused[index], Duration::ZERO);
             if unfit == Some(index) {
-                lane.stop(Trouble::new("", ""));
-                lanes.push(lane);
+                delivery.stop(Trouble::new("", ""));
+                deliveries.push(delivery);
                 sections.push(index);
                 continue;
             }
             match &row.phase {
                 SectionPhase::Backfilling(progress) => {
-                    lane.resume_backfill(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap());
+                    delivery.resume_backfill(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap());
                 }
                 SectionPhase::Resyncing(progress) => {
-                    lane.resume_backfill(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap());
+                    delivery.resume_backfill(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap());
                 }
                 SectionPhase::Streaming | SectionPhase::Waiting => {}
             }
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
             let left = in_doubt::left(&setting.section.name, policy, KeyType::Int, &open);
-            lane.expect_doubts(left.doubts, left.rows);
+            delivery.expect_doubts(left.doubts, left.rows);
             ops.extend(left.ops);
-            lanes.push(lane);
+            deliveries.push(delivery);
             sections.push(index);
         }
-        let count = lanes.len();
+        let count = deliveries.len();
         let limits = Settings { budget, halt_probe: Duration::from_secs(60) };
-        let mut engine = Engine::new(lanes.into_iter().collect(), state.checkpoint, state.last_delivery + 1, limits);
+        let mut engine =
+            Engine::new(deliveries.into_iter().collect(), state.checkpoint, state.last_delivery + 1, limits);
         engine.record(ops);
         let mut process = Process {
             engine,
@@ -154,30 +155,30 @@ impl Process {
         };
         process.set_routes(settings);
         let unfit = process.sections.iter().position(|section| Some(*section) == unfit);
-        if let Some(lane) = unfit {
-            process.misfit(lane, settings);
+        if let Some(index) = unfit {
+            process.misfit(index, settings);
         }
-        for lane in 0..count {
-            process.start_reader(lane);
+        for index in 0..count {
+            process.start_reader(index);
         }
         process
     }
 
-    /// The table no longer fits the lane's mapping: the next row of it shuts the lane.
-    pub fn misfit(&mut self, lane: usize, settings: &[Setting]) {
-        self.misfits.insert(lane);
+    /// The table no longer fits the section's mapping: the next row of it stops the section.
+    pub fn misfit(&mut self, index: usize, settings: &[Setting]) {
+        self.misfits.insert(index);
         self.set_routes(settings);
     }
 
     fn set_routes(&mut self, settings: &[Setting]) {
         for table in 0..TABLES {
-            let lanes = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
-            let mapping = |lane: usize, section: usize| match self.misfits.contains(&lane) {
+            let routed = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
+            let mapping = |index: usize, section: usize| match self.misfits.contains(&index) {
                 true => Err(Trouble::new("", "")),
                 false => Ok(Rc::clone(&settings[section].mapping)),
             };
-            let routes: Vec<Route> = lanes
-                .map(|(lane, section)| Route { section: SectionId(lane), mapping: mapping(lane, *section) })
+            let routes: Vec<Route> = routed
+                .map(|(index, section)| Route { section: SectionId(index), mapping: mapping(index, *section) })
                 .collect();
             if !routes.is_empty() {
                 self.engine.set_routes(table as u32, routes);
@@ -185,10 +186,10 @@ impl Process {
         }
     }
 
-    pub fn start_reader(&mut self, lane: usize) {
-        let Some(range) = self.engine.section(SectionId(lane)).backfill() else { return };
-        let (cursor, ceiling) = (integer(range.cursor.as_ref()), integer(range.ceiling.as_ref()));
-        self.readers[lane] = Some(Reader { fence: None, cursor, ceiling, read: None, done: false });
+    pub fn start_reader(&mut self, index: usize) {
+        let Some(backfill) = self.engine.section(SectionId(index)).backfill() else { return };
+        let (cursor, ceiling) = (integer(backfill.cursor.as_ref()), integer(backfill.ceiling.as_ref()));
+        self.readers[index] = Some(Reader { barrier: None, cursor, ceiling, read: None, done: false });
     }
 
     pub fn reconnect(&mut self, server: &Server) {
@@ -202,26 +203,26 @@ impl Process {
         self.confirms.clear();
     }
 
-    /// One step of a lane's reader; what it did, or nothing where it must wait.
-    pub fn read(&mut self, lane: usize, table: usize, server: &Server, limit: usize) -> Option<String> {
-        let reader = self.readers[lane].as_mut().filter(|reader| !reader.done)?;
+    /// One step of a section's backfill reader; what it did, or nothing where it must wait.
+    pub fn read(&mut self, index: usize, table: usize, server: &Server, limit: usize) -> Option<String> {
+        let reader = self.readers[index].as_mut().filter(|reader| !reader.done)?;
         let Some(ceiling) = reader.ceiling else {
-            let Some(fence) = &mut reader.fence else {
-                reader.fence = Some(server.unseen());
-                return Some(format!("lane {lane}: the fence is set: {:?}", reader.fence));
+            let Some(barrier) = &mut reader.barrier else {
+                reader.barrier = Some(server.unseen());
+                return Some(format!("section {index}: the barrier is set: {:?}", reader.barrier));
             };
             let unseen = server.unseen();
-            fence.retain(|xid| unseen.contains(xid));
-            if !fence.is_empty() {
+            barrier.retain(|xid| unseen.contains(xid));
+            if !barrier.is_empty() {
                 return None;
             }
             let greatest = server.select(table, reader.cursor, i64::MAX, usize::MAX).last().map(|row| row.key);
             reader.ceiling = greatest;
             reader.done = greatest.is_none();
             let end = greatest.map(|greatest| (Key::Int(greatest), 1));
-            let op = self.engine.section_mut(SectionId(lane)).set_backfill_end(end);
+            let op = self.engine.section_mut(SectionId(index)).set_backfill_end(end);
             self.engine.record(vec![op]);
-            return Some(format!("lane {lane}: the fence has passed, ceiling {greatest:?}"));
+            return Some(format!("section {index}: the barrier has passed, ceiling {greatest:?}"));
         };
         if let Some((rows, last)) = reader.read.take() {
             reader.cursor = rows.last().map(|row| row.key).or(reader.cursor);
@@ -229,16 +230,16 @@ impl Process {
             let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
             let chunk = Chunk { rows: chunk_of(&rows), wait_for: Lsn(server.end), last };
             let told =
-                format!("lane {lane}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
-            self.engine.chunk(SectionId(lane), chunk);
+                format!("section {index}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
+            self.engine.chunk(SectionId(index), chunk);
             return Some(told);
         }
-        if self.engine.section(SectionId(lane)).backfill().map_or(0, BackfillQueue::chunks) >= 2 {
+        if self.engine.section(SectionId(index)).backfill().map_or(0, BackfillQueue::chunks) >= 2 {
             return None;
         }
         let rows = server.select(table, reader.cursor, ceiling, limit);
         let last = rows.len() < limit || rows.last().is_none_or(|row| row.key >= ceiling);
-        let told = format!("lane {lane}: a snapshot of {} rows behind {:?}", rows.len(), reader.cursor);
+        let told = format!("section {index}: a snapshot of {} rows behind {:?}", rows.len(), reader.cursor);
         reader.read = Some((rows, last));
         Some(told)
     }

@@ -161,7 +161,7 @@ impl Server {
         self.unseen().iter().all(|xid| *xid >= self.published_before)
     }
 
-    /// Transactions whose rows no snapshot sees yet: what a fence must wait for.
+    /// Transactions whose rows no snapshot sees yet: what the xmin barrier must wait for.
     pub fn unseen(&self) -> BTreeSet<u64> {
         let invisible = self.log.iter().filter(|committed| !committed.visible).map(|committed| committed.xid);
         self.open.iter().map(|open| open.xid).chain(invisible).collect()

@@ -218,19 +218,19 @@ impl World {
             process.engine.written() <= process.engine.settled_lsn(),
             "I2: the checkpoint is past the settled frontier"
         );
-        for (SectionId(index), lane) in process.engine.sections() {
-            let held = held(lane);
+        for (SectionId(index), delivery) in process.engine.sections() {
+            let held = held(delivery);
             assert!(
                 held.values().all(|rows| *rows < 1 << 40),
-                "lane {}: accounts do not add up: {held:?}",
-                lane.name()
+                "section {}: accounts do not add up: {held:?}",
+                delivery.name()
             );
-            if lane.is_empty() && process.lists.is_empty() && process.acks.is_empty() {
+            if delivery.is_empty() && process.lists.is_empty() && process.acks.is_empty() {
                 assert_eq!(
                     held.values().sum::<u64>(),
                     process.unresolved[index],
-                    "lane {} is empty, and its accounts say otherwise",
-                    lane.name()
+                    "section {} is empty, and its accounts say otherwise",
+                    delivery.name()
                 );
             }
         }
@@ -347,10 +347,10 @@ impl World {
         if self.process.readers.is_empty() {
             return;
         }
-        let lane = self.dice.usize(0..self.process.readers.len());
-        let table = self.settings[self.process.sections[lane]].table;
+        let index = self.dice.usize(0..self.process.readers.len());
+        let table = self.settings[self.process.sections[index]].table;
         let limit = self.dice.usize(1..5);
-        if let Some(told) = self.process.read(lane, table, &self.server, limit) {
+        if let Some(told) = self.process.read(index, table, &self.server, limit) {
             self.tell(|| told);
         }
     }
@@ -397,34 +397,34 @@ impl World {
     fn pause(&mut self) {
         let section = self.dice.usize(0..self.settings.len());
         self.paused[section] = !self.paused[section];
-        let Some(lane) = self.process.sections.iter().position(|of| *of == section) else { return };
-        self.tell(|| format!("lane {lane}: paused {}", self.paused[section]));
-        self.process.engine.section_mut(SectionId(lane)).pause(self.paused[section], self.now);
+        let Some(index) = self.process.sections.iter().position(|of| *of == section) else { return };
+        self.tell(|| format!("section {index}: paused {}", self.paused[section]));
+        self.process.engine.section_mut(SectionId(index)).pause(self.paused[section], self.now);
     }
 
-    /// An ALTER TABLE: from here on the stream's rows fit a lane's mapping no more, until the next start.
+    /// An ALTER TABLE: from here on the stream's rows no longer fit a section's mapping, until the next start.
     fn misfit(&mut self) {
         if self.dice.u8(0..4) == 0 {
-            let lane = self.dice.usize(0..self.process.sections.len());
-            self.tell(|| format!("lane {lane}: the table no longer fits"));
-            self.process.misfit(lane, &self.settings);
+            let index = self.dice.usize(0..self.process.sections.len());
+            self.tell(|| format!("section {index}: the table no longer fits"));
+            self.process.misfit(index, &self.settings);
         }
     }
 
     fn resync(&mut self) {
-        let lane = self.dice.usize(0..self.process.sections.len());
-        let section = self.process.sections[lane];
+        let index = self.dice.usize(0..self.process.sections.len());
+        let section = self.process.sections[index];
         let table = self.settings[section].table;
         let from = if self.dice.bool() { None } else { Some(self.dice.i64(0..self.server.next_key[table] + 1)) };
-        let own = self.process.engine.section_mut(SectionId(lane));
+        let own = self.process.engine.section_mut(SectionId(index));
         if own.backfill().is_some() || !own.takes_rows() || self.process.draining {
             return;
         }
         let op = own.start_resync(from.map(Key::Int));
         self.process.engine.record(vec![op]);
-        self.process.start_reader(lane);
+        self.process.start_reader(index);
         self.tally.resyncs += 1;
-        self.tell(|| format!("lane {lane}: a re-sync from {from:?}"));
+        self.tell(|| format!("section {index}: a re-sync from {from:?}"));
         // Everything that is committed now may be counted twice; also where a crash forgets the wish, for then it is
         // not fulfilled at all.
         for committed in &self.server.log {
@@ -445,24 +445,24 @@ impl World {
         let Some(section) = self.settings.iter().position(|setting| setting.section.name.as_str() == name) else {
             return;
         };
-        let Some(lane) = self.process.sections.iter().position(|of| *of == section) else { return };
+        let Some(index) = self.process.sections.iter().position(|of| *of == section) else { return };
         if !self.process.retrying.insert(id) {
             return;
         }
         let key: i64 = held.key.parse().unwrap();
-        self.tell(|| format!("lane {lane}: {id} (key {key}) is sent again out of quarantine"));
+        self.tell(|| format!("section {index}: {id} (key {key}) is sent again out of quarantine"));
         self.retried.insert((section, key));
         let row = self.server.log.iter().flat_map(|committed| &committed.rows);
         let row = row.copied().find(|row| row.table == self.settings[section].table && row.key == key).unwrap();
-        if !self.process.engine.section(SectionId(lane)).takes_rows() {
+        if !self.process.engine.section(SectionId(index)).takes_rows() {
             return;
         }
         let mapping = Rc::clone(&self.settings[section].mapping);
-        let lane = self.process.engine.section_mut(SectionId(lane));
+        let delivery = self.process.engine.section_mut(SectionId(index));
         if held.reason.starts_with("mapping") || self.dice.bool() {
-            with_row(&row, |text| lane.admit_retry(&mapping, text, id, self.now));
+            with_row(&row, |text| delivery.admit_retry(&mapping, text, id, self.now));
         } else {
-            lane.admit_item(&held.key, held.item.as_bytes(), id, self.now);
+            delivery.admit_item(&held.key, held.item.as_bytes(), id, self.now);
         }
     }
 
@@ -536,13 +536,13 @@ impl World {
                     assert!(number > newest, "lists of writes out of order");
                     self.process.lists.push_back((number, ops));
                 }
-                Action::Send { section: SectionId(lane), id, body } => {
+                Action::Send { section: SectionId(index), id, body } => {
                     let keys = keys_of(&body);
-                    self.tell(|| format!("lane {lane}: request {id} {keys:?}"));
-                    self.check_request(lane, id, &keys);
+                    self.tell(|| format!("section {index}: request {id} {keys:?}"));
+                    self.check_request(index, id, &keys);
                     self.tally.requests += 1;
-                    self.bodies.insert(id, (self.process.sections[lane], keys));
-                    self.process.requests.push(Request { section: SectionId(lane), id, body });
+                    self.bodies.insert(id, (self.process.sections[index], keys));
+                    self.process.requests.push(Request { section: SectionId(index), id, body });
                 }
                 Action::Confirm(lsn) => {
                     self.tell(|| format!("confirm {lsn}"));
@@ -555,8 +555,8 @@ impl World {
                         self.process.confirms.push_back(lsn);
                     }
                 }
-                Action::Settled(SectionId(lane), settled) if settled.outcome == Some(Outcome::InDoubt) => {
-                    self.process.unresolved[lane] += settled.in_doubt;
+                Action::Settled(SectionId(index), settled) if settled.outcome == Some(Outcome::InDoubt) => {
+                    self.process.unresolved[index] += settled.in_doubt;
                 }
                 Action::Settled(..) | Action::Retry(..) | Action::Stopped(_) => {}
                 Action::Rewind => {
@@ -568,17 +568,17 @@ impl World {
         }
     }
 
-    fn check_request(&self, lane: usize, id: i64, keys: &[i64]) {
+    fn check_request(&self, index: usize, id: i64, keys: &[i64]) {
         assert!(
-            self.process.requests.iter().all(|other| other.section != SectionId(lane)),
-            "lane {lane} makes two requests at once"
+            self.process.requests.iter().all(|other| other.section != SectionId(index)),
+            "section {index} makes two requests at once"
         );
         let row = self.state.ledger.get(&id).unwrap_or_else(|| panic!("request {id} is made, and not in the ledger"));
         assert!(row.outcome == Outcome::Sending && row.under_way, "request {id} is made, and the ledger has {row:?}");
         assert_eq!(row.delivery.rows as usize, keys.len(), "the ledger has another batch as {id}");
         assert_eq!(row.delivery.first_key, keys[0].to_string(), "the ledger has another batch as {id}");
         assert_eq!(row.delivery.last_key, keys[keys.len() - 1].to_string(), "the ledger has another batch as {id}");
-        let section = self.process.sections[lane];
+        let section = self.process.sections[index];
         let limit = self.settings[section].section.batch.rows as usize;
         assert!(keys.len() <= limit, "a batch of {} rows, where {limit} are the most", keys.len());
         let table = self.settings[section].table;
@@ -778,9 +778,9 @@ impl World {
                 break;
             }
         }
-        for lane in 0..self.process.readers.len() {
-            let table = self.settings[self.process.sections[lane]].table;
-            self.process.read(lane, table, &self.server, 4);
+        for index in 0..self.process.readers.len() {
+            let table = self.settings[self.process.sections[index]].table;
+            self.process.read(index, table, &self.server, 4);
         }
         self.after_step();
         self.write_state();
@@ -838,9 +838,9 @@ impl World {
                 self.tally.doubled += u64::from(settled.saturating_sub(1 + again));
             }
         }
-        for (SectionId(index), lane) in self.process.engine.sections() {
+        for (SectionId(index), delivery) in self.process.engine.sections() {
             let unresolved = self.process.unresolved[index];
-            assert_eq!(held(lane).values().sum::<u64>(), unresolved, "lane {}: accounts", lane.name());
+            assert_eq!(held(delivery).values().sum::<u64>(), unresolved, "section {}: accounts", delivery.name());
         }
     }
 }
