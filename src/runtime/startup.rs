@@ -2,7 +2,7 @@
 //!
 //! * In: the configuration.
 //! * Out: a [`Leader`]: the slot's stream has begun, the epoch is ours, the sections are attached.
-//! * Never: a slot or publication made where an instance is recorded already; a section attached without its fence.
+//! * Never: a slot or publication made where an instance is recorded already; a section attached without its xmin barrier.
 
 use std::sync::Arc;
 

@@ -95,14 +95,14 @@ pub struct Quarantined {
 pub struct BackfillProgress {
     /// Everything up to this key is settled (text); `None` at the start.
     pub cursor: Option<String>,
-    /// The last key of the range (text); `None` while the fence is awaited.
+    /// The last key of the backfill (text); `None` until the xmin barrier has passed.
     pub ceiling: Option<String>,
     /// The keys that the stream brought since the section attached, within (cursor, ceiling]: ranges for integers
     /// (`5-7,9`), a JSON array of texts for other types.
     pub streamed: String,
     /// Rows settled by this backfill.
     pub rows: u64,
-    /// Rows in the range, estimated when it began.
+    /// Rows to read, estimated when it began.
     pub estimated: u64,
     /// Only rows written by this transaction (64-bit xid) or a later one: a gap is read again. `None`: every row.
     pub xmin_floor: Option<u64>,
@@ -113,9 +113,9 @@ pub struct BackfillProgress {
 pub enum SectionPhase {
     /// Known by name only: not attached yet.
     Waiting,
-    /// Attached; the range is being read beside the stream.
+    /// Attached; older rows are being read beside the stream.
     Backfilling(BackfillProgress),
-    /// As above, asked by a person.
+    /// Attached; a person asked for rows to be read again.
     Resyncing(BackfillProgress),
     /// Only the stream.
     Streaming,
@@ -132,7 +132,7 @@ impl SectionPhase {
         }
     }
 
-    /// How far it is, where a range is being read.
+    /// How far a backfill or re-sync is; `None` where there is none.
     pub fn progress(&self) -> Option<&BackfillProgress> {
         match self {
             SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) => Some(progress),

@@ -50,7 +50,7 @@ pub struct SectionRow {
     pub position: Option<Position>,
     /// Rows settled by the last backfill or re-sync; also after it has ended.
     pub backfill_rows: u64,
-    /// Rows in its range, estimated when it began.
+    /// Rows that the backfill has to read, estimated when it began.
     pub backfill_estimated: u64,
     /// When it began.
     pub backfill_started_at: Option<String>,

@@ -237,7 +237,7 @@ pub struct SectionStatus {
 pub struct Backfill {
     /// Rows settled by it.
     pub rows: u64,
-    /// Rows in its range, estimated when it began.
+    /// Rows to read, estimated when it began.
     pub estimated: Option<u64>,
     /// Time to its end at the present rate; 0 when done.
     pub eta_seconds: Option<f64>,

@@ -1,4 +1,4 @@
-//! The fence: after it, every transaction that was running before it has ended and is visible to every snapshot.
+//! The xmin barrier: behind it, every transaction that was running before it has ended and is visible to every snapshot.
 //!
 //! A commit can be in the WAL, before the slot's start, while no snapshot sees it yet; with a synchronous standby that
 //! window is seconds long (tried on 15.18: the stream had the row, `pg_current_snapshot()` read `979:979:`). "Make the

@@ -6,7 +6,7 @@ use crate::model::Finding;
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::preflight::Provider;
 
-/// Names the open write transactions: making the slot, and every backfill's fence, wait for their end.
+/// Names the open write transactions: the making of the slot and each backfill's xmin barrier wait for their end.
 pub(crate) async fn examine(
     client: &Client,
     slot: bool,
@@ -38,7 +38,7 @@ async fn synchronous(client: &Client, provider: Provider, findings: &mut Vec<Fin
     let (setting, standbys): (String, Vec<String>) = (row.get(0), row.get(1));
     if !names_stream(&setting) {
         let message = "commits wait for a synchronous standby: rows can reach Planhat before their own session is told";
-        findings.push(Finding::info("synchronous_standby", "server", message, "nothing: the fence takes care of it"));
+        findings.push(Finding::info("synchronous_standby", "server", message, "nothing: each backfill waits until such commits are visible"));
         return Ok(());
     }
     let message = format!(
