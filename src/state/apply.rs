@@ -103,7 +103,7 @@ impl Store {
         results
     }
 
-    /// What the answers mean. The fence comes first: whatever the statements after it met, a past epoch is the reason.
+    /// What the answers mean. The fence is judged first: where the epoch is past, that is why later statements failed.
     fn check(&self, written: &[Write], results: Vec<Result<u64, Error>>) -> Result<ApplyFate, StateError> {
         let mut results = results.into_iter().map(|result| result.map_err(|error| self.place.classify(DOING, &error)));
         results.next().transpose()?;
@@ -139,13 +139,13 @@ impl Store {
             (std::cmp::Ordering::Equal, std::cmp::Ordering::Less) | (std::cmp::Ordering::Less, _) => {
                 Err(self.place.older_copy(seq, under.seq - 1))
             }
-            // A later epoch, or somebody writes under this one.
+            // Another process took a later epoch, or writes under this one.
             (std::cmp::Ordering::Equal | std::cmp::Ordering::Greater, _) => Err(StateError::Fenced),
         }
     }
 }
 
-/// What the fence said.
+/// The fence's answer.
 enum ApplyFate {
     Written,
     NotOurs,
@@ -168,7 +168,7 @@ fn write_of(op: &Op) -> Option<Write> {
     }
 }
 
-/// Tells one list from another. It is compared only by the process that wrote it.
+/// A digest that tells one list from another; only the process that wrote the list compares it.
 fn digest(ops: &[Op]) -> i64 {
     let mut hasher = DefaultHasher::new();
     ops.hash(&mut hasher);

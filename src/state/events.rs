@@ -1,6 +1,6 @@
 //! What operators asked for (`event`), and stretches of the log that could not be read (`gap`).
 //!
-//! * In: requests by commands; gaps, by whoever found them.
+//! * In: requests by commands; gaps, from the part that found them.
 //! * Out: the queue through which commands reach the running instance; the record that stays.
 //! * Never: an event handled twice; the same gap opened again at every restart.
 
@@ -17,12 +17,12 @@ use crate::state::store::{Store, rfc3339};
 /// Something that a person asks of the running instance.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NewEvent {
-    /// Who: the role or user name, as far as it is known.
+    /// The role or user name of the person who asks, as far as it is known.
     pub actor: String,
-    /// What: `resync`, `retry`, `drop`, `pause`, …
+    /// `resync`, `retry`, `drop`, `pause`, …
     pub action: String,
     pub section: Option<SectionName>,
-    /// With what; a JSON object.
+    /// The request's arguments, a JSON object.
     pub args: serde_json::Value,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Event {
     pub args: serde_json::Value,
     /// RFC 3339, UTC; none while it waits.
     pub handled_at: Option<String>,
-    /// What came of it, for people.
+    /// The result, for people.
     pub result: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Gap {
 }
 
 impl Store {
-    /// Asks something of the running instance; the event's id.
+    /// Queues a request for the running instance; returns the event's id.
     pub(crate) async fn append_event(&self, event: &NewEvent) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args)
              VALUES ($1, $2, $3, $4::text::jsonb) RETURNING id";
@@ -94,7 +94,7 @@ impl Store {
         Ok(self.one("recording an event", write, params).await?.get(0))
     }
 
-    /// Records something that a person did, and what came of it: nothing waits for it.
+    /// Records something that a person did, with its result: the running instance has nothing to do for it.
     pub(crate) async fn record_event(&self, event: &NewEvent, result: &str) -> Result<i64, StateError> {
         let write = "INSERT INTO {schema}.event (actor, action, section, args, handled_at, result)
              VALUES ($1, $2, $3, $4::text::jsonb, now(), $5) RETURNING id";
@@ -110,7 +110,7 @@ impl Store {
         self.events_where("handled_at IS NULL AND $1::bigint IS NOT NULL ORDER BY id", 0, limit).await
     }
 
-    /// The event of this id, for whoever waits for its result.
+    /// The event of this id, for a command that waits for its result.
     pub(crate) async fn event(&self, id: i64) -> Result<Option<Event>, StateError> {
         Ok(self.events_where("id = $1", id, 1).await?.pop())
     }
@@ -163,7 +163,7 @@ impl Store {
         Ok(self.execute("closing a gap", write, &[&id, &self.text(closed_by)]).await? > 0)
     }
 
-    /// All gaps, newest first; with `open_only`, those that nobody closed.
+    /// All gaps, newest first; with `open_only`, only the open ones.
     pub(crate) async fn gaps(&self, open_only: bool) -> Result<Vec<Gap>, StateError> {
         let sql = format!(
             "SELECT id, section, reason, detail, from_lsn, to_lsn, xmin_floor, {} AS opened_at, {} AS closed_at,
@@ -183,7 +183,7 @@ fn event_of(row: &Row) -> Event {
         actor: row.get("actor"),
         action: row.get("action"),
         section: row.get("section"),
-        // It is jsonb: the server wrote it.
+        // The column is jsonb, so the text is valid JSON.
         args: serde_json::from_str(row.get("args")).unwrap_or_default(),
         handled_at: row.get("handled_at"),
         result: row.get("result"),

@@ -2,7 +2,7 @@
 //!
 //! * In: what the source says of itself; the process's name.
 //! * Out: the [`Epoch`] under which a leader writes, and all that it needs to go on.
-//! * Never: an identity replaced without fencing whoever runs by the old one.
+//! * Never: an identity replaced without fencing a process that runs by the old one.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
@@ -27,7 +27,7 @@ pub(crate) struct Identity {
     /// The replication slot.
     pub slot: String,
     pub publication: String,
-    /// Its OID: one of the same name that was dropped and remade has another. 0 where it was not looked at.
+    /// The publication's OID: one that was dropped and made again has another. 0 where it is not known.
     pub publication_oid: u32,
 }
 
@@ -48,19 +48,19 @@ pub(crate) struct Instance {
     pub started_at: Option<String>,
     /// Its program's version.
     pub version: Option<String>,
-    /// What it said of itself last.
+    /// The state that the leader last wrote.
     pub state: Option<String>,
-    /// Why, where it needs a person.
+    /// The reason, where the instance needs a person.
     pub reason: Option<String>,
     pub remedy: Option<String>,
 }
 
-/// All that an instance needs to go on.
+/// Everything that an instance reads from the state when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
     /// `None` before the first [`Store::adopt`].
     pub instance: Option<Instance>,
-    /// Every section ever attached, by name; also such as the configuration has no more.
+    /// Every section ever attached, by name, also those that are no longer in the configuration.
     pub sections: Vec<SectionRow>,
     /// The ledger's rows that are `sending` or `in_doubt`, by id.
     pub open_deliveries: Vec<OpenDelivery>,
@@ -89,7 +89,7 @@ impl Store {
         }
     }
 
-    /// Reads all that a leader goes on with, in one snapshot. After [`Store::take_epoch`] no other process changes it.
+    /// Reads everything that a leader starts from, in one snapshot. After [`Store::take_epoch`] no other process changes it.
     pub(crate) async fn open(&mut self) -> Result<Opened, StateError> {
         self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
             let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
@@ -179,7 +179,7 @@ impl Store {
         }
     }
 
-    /// What the leader says of itself, for `status` of other processes: state, and reason and remedy where it needs a
+    /// Writes the leader's state for `status` of other processes, with reason and remedy where it needs a
     /// person.
     pub(crate) async fn set_instance_state(
         &self,

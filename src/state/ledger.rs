@@ -44,7 +44,7 @@ pub(crate) struct DeliveryRow {
     pub first_key: String,
     /// Key of the last row.
     pub last_key: String,
-    /// What became of it.
+    /// The batch's outcome.
     pub outcome: String,
     /// The last answer's status.
     pub http_status: Option<i32>,
@@ -54,14 +54,14 @@ pub(crate) struct DeliveryRow {
     pub started_at: String,
     /// RFC 3339, UTC; none while it has not ended.
     pub finished_at: Option<String>,
-    /// What came back last, for people; empty where all went well.
+    /// The last answer, for people; empty where all went well.
     pub error: String,
     /// Ascends with every write to the ledger: where `--follow` goes on.
     #[serde(skip)]
     pub changed: i64,
 }
 
-/// Which ledger rows, and in which order: newest first, unless one of the `after`s is given; then as they come.
+/// A choice of ledger rows and their order: newest first; oldest first where one of the `after`s is given.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeliveryFilter {
     pub section: Option<SectionName>,

@@ -41,5 +41,5 @@ pub use crate::state::section_rows::{Attachment, SectionRow};
 pub(crate) use crate::state::state_error::StateError;
 pub(crate) use crate::state::store::{Epoch, Store};
 
-/// What the sessions of this room are called in `pg_stat_activity`.
+/// The `application_name` of this room's sessions.
 pub(crate) const APPLICATION_NAME: &str = "pg2planhat state";

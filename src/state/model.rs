@@ -1,11 +1,11 @@
-//! What the state schema holds, as types.
+//! The types of what the state schema holds.
 
 pub use crate::model::Phase;
 
 use crate::audit::TallyEntry;
 use crate::model::{Lsn, Position, SectionName};
 
-/// What became of a batch.
+/// A batch's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Announced; a request may be under way.
@@ -25,7 +25,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order in which they are told of.
+    /// Every outcome, in the order in which it is shown.
     pub const ALL: [Outcome; 7] = [
         Outcome::Sending,
         Outcome::Delivered,
@@ -60,7 +60,7 @@ impl Outcome {
 pub struct Delivery {
     pub id: i64,
     pub section: SectionName,
-    /// Which way its rows came.
+    /// How its rows were read.
     pub phase: Phase,
     /// Items in the request.
     pub rows: u32,
@@ -169,17 +169,17 @@ pub enum Op {
         id: i64,
         /// The answer's status.
         http_status: Option<u16>,
-        /// What came back, for people.
+        /// The answer, for people.
         error: String,
     },
-    /// The batch's end (or its doubt).
+    /// The batch ended, or its answer is in doubt.
     Ended {
         id: i64,
-        /// What became of it.
+        /// The batch's outcome.
         outcome: Outcome,
         /// The answer's status.
         http_status: Option<u16>,
-        /// What came back, for people; empty where all went well.
+        /// The answer, for people; empty where all went well.
         error: String,
     },
     /// The keys that a batch carried: of its items that were received, or of all while it is in doubt.
@@ -196,7 +196,7 @@ pub enum Op {
         id: i64,
         /// The answer's status.
         http_status: Option<u16>,
-        /// What came back and what it means, for people.
+        /// The answer and its meaning, for people.
         error: String,
     },
     /// The batch of this row was never received, and its rows come again under another id: the row goes.
@@ -214,19 +214,19 @@ pub enum Op {
     },
     /// A row goes into quarantine.
     Quarantine(Quarantined),
-    /// These rows leave quarantine (delivered by a retry).
+    /// A retry delivered these rows: they leave quarantine.
     Unquarantine(Vec<i64>),
     /// The section is halted (reason, remedy), or goes again (`None`).
     Halted {
         section: SectionName,
-        /// What happened and what to do.
+        /// Reason and remedy; `None` where the section goes again.
         why: Option<(String, String)>,
     },
     /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
     /// make it be done twice.
     Handled {
         event: i64,
-        /// What came of it, for people.
+        /// The result, for people.
         result: String,
     },
     /// The instance's checkpoint: everything before it is settled. Never moves back.

@@ -16,7 +16,7 @@ use crate::state::store::{Store, rfc3339};
 /// Batches read at once.
 const PAGE: i64 = 500;
 
-/// How far back the state can prove a section, and what is settled.
+/// How far back the state can prove a section's rows, and up to where they are settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProofBounds {
     /// The last delivery before keys were kept; `None`: all of them are there.
@@ -41,9 +41,9 @@ pub(crate) struct LastAudit {
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct TracedDelivery {
     pub id: i64,
-    /// The way its rows came.
+    /// How its rows were read.
     pub phase: String,
-    /// What became of it.
+    /// The batch's outcome.
     pub outcome: String,
     /// The answer's status.
     pub http_status: Option<i32>,
@@ -56,7 +56,7 @@ pub(crate) struct TracedDelivery {
 }
 
 impl Store {
-    /// What the state knows of a section's rows.
+    /// The state's knowledge of a section's rows.
     pub(crate) async fn evidence(&self, section: &SectionName) -> Result<Evidence, StateError> {
         let doing = "reading what was delivered";
         let name = section.as_str();
@@ -95,7 +95,7 @@ impl Store {
         Ok(evidence)
     }
 
-    /// How far back the state can prove a section.
+    /// Reads how far back the state can prove a section's rows.
     pub(crate) async fn proof_bounds(&self, section: &SectionName) -> Result<ProofBounds, StateError> {
         let sql = "SELECT s.provable_from, s.attach_xmin, i.xmin_floor FROM {schema}.section s, {schema}.instance i
              WHERE s.name = $1";
@@ -182,7 +182,7 @@ impl Store {
         Ok(self.query("reading the last audits", sql, &[]).await?.iter().map(of).collect())
     }
 
-    /// Keeps what an audit found. Only the newest of each section are kept.
+    /// Stores an audit's result. Only the newest of each section are kept.
     pub(crate) async fn record_audit(
         &self,
         section: &SectionName,

@@ -2,7 +2,7 @@
 //!
 //! * In: filters and ids.
 //! * Out: rows for `quarantine list` and `show`, items for `quarantine retry`.
-//! * Never: a row that leaves without somebody naming its id, or its age past `state.keep_quarantine`.
+//! * Never: a row removed that a person did not name and that is not older than `state.keep_quarantine`.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct QuarantineItem {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QuarantineFilter {
     pub section: Option<SectionName>,
-    /// Whose reason begins with this word.
+    /// Only rows whose reason begins with this word.
     pub reason: Option<String>,
     /// With a larger id than this.
     pub after_id: Option<i64>,
@@ -150,7 +150,7 @@ fn item_of(row: &Row) -> QuarantineItem {
     let item: String = row.get("item");
     QuarantineItem {
         row: row_of(row),
-        // What is no JSON is shown as a string: it is still the evidence.
+        // Text that is not JSON is shown as a string: it is still the evidence.
         item: RawValue::from_string(item.clone())
             .or_else(|_| RawValue::from_string(serde_json::Value::from(item).to_string()))
             .unwrap_or_else(|_| RawValue::NULL.to_owned()),

@@ -40,11 +40,11 @@ pub struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SectionRow {
     pub name: SectionName,
-    /// What it is attached to.
+    /// The table and columns that the section is attached to.
     pub attachment: Attachment,
     /// When it was attached: RFC 3339, UTC.
     pub attached_at: Option<String>,
-    /// How it gets its rows.
+    /// How the section gets its rows.
     pub phase: SectionPhase,
     /// Streamed rows up to here are settled.
     pub position: Option<Position>,
@@ -58,7 +58,7 @@ pub struct SectionRow {
     pub totals: Totals,
     /// Whether a person paused it.
     pub paused: bool,
-    /// Why it is halted, and the remedy.
+    /// Reason and remedy, where the section is halted.
     pub halted: Option<(String, String)>,
     /// When rows of it were last received.
     pub last_delivered_at: Option<String>,

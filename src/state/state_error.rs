@@ -1,4 +1,4 @@
-//! What can go wrong with the state, by fate: who may go on, what is tried again, and what needs a person.
+//! Errors of the state, by what follows: stop, try again, or wait for a person.
 //!
 //! * In: an error of the connection.
 //! * Out: a [`StateError`] with its remedy.
@@ -16,7 +16,8 @@ use crate::state::migrations::{Schema, grants, quote};
 pub(crate) enum StateError {
     /// Another process took a later epoch: this one stops at once. Nothing was written.
     Fenced,
-    /// No answer, or not now. The caller connects anew and applies the *same* list again; it is applied once.
+    /// The server gave no answer, or cannot serve now. The caller connects anew and applies the *same* list again, which is
+    /// then applied once.
     Unavailable(Fault),
     /// A person must mend something. Nothing was written. Worth trying again on a new connection once in a while.
     Unwritable(Fault),
@@ -43,7 +44,7 @@ impl std::fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-/// Where the session is: what the remedies name.
+/// The session's server, role and database, which the remedies name.
 #[derive(Clone, Debug)]
 pub(crate) struct StatePlace {
     pub(crate) schema: Schema,
@@ -52,7 +53,7 @@ pub(crate) struct StatePlace {
 }
 
 impl StatePlace {
-    /// What an error of the connection means.
+    /// Classifies an error of the connection.
     pub(crate) fn classify(&self, doing: &str, error: &Error) -> StateError {
         let Some(db) = error.as_db_error() else {
             let broken = error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>());

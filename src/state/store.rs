@@ -30,8 +30,8 @@ const SETTINGS: &str = "SET synchronous_commit = local; SET statement_timeout = 
 /// Parameters of a statement.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// The right to write, and how far it was used. Kept by the leader across reconnects: it is what makes the same list,
-/// applied again after a lost answer, be applied once.
+/// The right to write, and the last list written by it. The leader keeps it across reconnects, so that the same list,
+/// applied again after a lost answer, is applied once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     pub(crate) epoch: i64,
@@ -51,9 +51,9 @@ pub(crate) struct Store {
     pub(crate) client: Client,
     pub(crate) place: StatePlace,
     pub(crate) prepared: HashMap<Write, Statement>,
-    /// Only ASCII can surely be stored: the database's encoding is not UTF-8.
+    /// Whether only ASCII can be stored for sure, because the database's encoding is not UTF-8.
     ascii_only: bool,
-    /// A transaction was begun and its end was not seen (the future was dropped): it is rolled back first.
+    /// Whether a transaction is open whose future was dropped: the next statement rolls it back first.
     abandoned: AtomicBool,
 }
 
