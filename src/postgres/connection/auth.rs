@@ -20,17 +20,17 @@ const SASL: u32 = 10;
 const SASL_CONTINUE: u32 = 11;
 const SASL_FINAL: u32 = 12;
 
-/// What the client knows, and how far it is.
+/// The client's side of an authentication.
 pub(crate) struct Authenticator<'a> {
     pub place: String,
     pub user: &'a str,
     pub password: Option<&'a str>,
-    /// Why a password file was passed over.
+    /// Why a password file was ignored.
     pub passfile_note: Option<&'a str>,
     /// The `tls-server-end-point` hash of the TLS channel.
     pub end_point: Option<Vec<u8>>,
     pub binding: Binding,
-    /// Whether nobody in between can read along.
+    /// Whether the channel is private: nobody between client and server can read it.
     pub private: bool,
     pub state: AuthState,
 }
@@ -50,7 +50,7 @@ pub(crate) enum AuthState {
     Done,
 }
 
-/// What to do after one message.
+/// The reaction to one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum AuthStep {
     Send(BytesMut),
@@ -184,7 +184,7 @@ pub(crate) fn unbound(place: &str) -> Fault {
     )
 }
 
-/// The server wants what this program does not do.
+/// The server asks for a method that this program does not have.
 pub(crate) fn unsupported(place: &str, method: &str) -> Fault {
     Fault::usage(
         format!("{place}: the server wants to authenticate by {method} that is not offered here"),

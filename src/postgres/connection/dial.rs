@@ -45,7 +45,7 @@ pub enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A stream to a server, and what is known of it.
+/// A stream to a server with its security properties.
 pub(crate) struct Link {
     pub stream: Socket,
     /// The `tls-server-end-point` hash, where the stream is TLS and the certificate has one.
@@ -55,7 +55,7 @@ pub(crate) struct Link {
     pub private: bool,
 }
 
-/// What is made of a [`Link`]. A trait, for the future of an async closure is not known to be `Send`.
+/// A protocol that starts on a [`Link`]. It is a trait because the future of an async closure is not known to be `Send`.
 pub(crate) trait Opening: Sync {
     type Made: Send;
 
@@ -199,7 +199,7 @@ fn too_slow(place: &str, address: &Address, limit: Duration) -> Fault {
 }
 
 impl Socket {
-    /// Where the other end is, by the address that was reached.
+    /// The server's locality, by the address that was reached.
     pub(crate) fn nearness(&self) -> Locality {
         let tcp = match self {
             Socket::Tcp(stream) => stream,

@@ -74,7 +74,7 @@ pub(crate) fn describe(place: &str, error: &Error) -> Fault {
             "the server must speak TLS 1.2 or 1.3 (ssl_min_protocol_version, ssl_ciphers), with no proxy in between that speaks otherwise".to_owned(),
         ),
     };
-    // What is not TLS at all says nothing of the configuration: a server that comes up, or a proxy, may talk nonsense.
+    // Bytes that are not TLS say nothing about the configuration: a server that starts, or a proxy, may send them.
     let exit = if is_settled(error) { Exit::Usage } else { Exit::Unavailable };
     Fault::new(exit, format!("{place}: {what}"), remedy)
 }
@@ -163,7 +163,7 @@ pub(crate) fn describe_alert(alert: AlertDescription) -> (String, String) {
         AlertDescription::CertificateRequired
         | AlertDescription::UnknownCA
         | AlertDescription::BadCertificate
-        // Its signature is not the authority's: an authority of the same name that was made anew.
+        // The signature does not fit the authority: another authority of the same name was made since.
         | AlertDescription::DecryptError
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown => {

@@ -4,7 +4,7 @@
 //! * Out: [`Locality`], which decides how the socket is read.
 //! * Never: an address.
 
-/// Where the server is.
+/// The server's distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locality {
     /// Over the loopback interface: a closed receive window costs no round trip worth mentioning.

@@ -1,4 +1,4 @@
-//! What the server says when it refuses, and what a person can do about it. Pure.
+//! The server's refusals, and the remedy for each. Pure.
 //!
 //! * In: an ErrorResponse, from either kind of connection.
 //! * Out: a [`ServerError`], its fate (does waiting help?), and a [`Fault`] with its remedy.
@@ -16,7 +16,7 @@ pub struct ServerError {
     pub code: String,
     /// The primary message.
     pub message: String,
-    /// More about it.
+    /// The DETAIL of the message.
     pub detail: Option<String>,
     /// The server's own advice.
     pub hint: Option<String>,

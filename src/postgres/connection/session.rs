@@ -24,7 +24,7 @@ use crate::postgres::connection::tokio_postgres_adapter::{
 };
 use crate::postgres::connection::{auth, dial, faults};
 
-/// After the options that were given, so that these win.
+/// Settings of each session, behind the given options, so that these win.
 const PINNED: &str =
     "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
 /// Purposes that only look at the catalog, whose answers are small.

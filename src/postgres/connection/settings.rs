@@ -1,8 +1,8 @@
-//! What one source of settings says, and how two are laid over each other.
+//! The settings of one source (a URL, the environment), and how two sources are merged.
 //!
 //! * In: libpq's keywords with their values, from a URL or from environment variables.
 //! * Out: a [`ConnectionSettings`].
-//! * Never: a word that is guessed at; a mode that lets somebody else choose plaintext.
+//! * Never: a value that is guessed; a mode that lets an attacker choose plaintext.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -117,7 +117,7 @@ pub(crate) const FILLS: &[(&str, &str)] = &[
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
 ];
 
-/// What may fill a URL that stands alone.
+/// Settings that may fill a URL that stands alone.
 pub(crate) const FILLS_ANY: &[(&str, &str)] = &[
     ("PGPASSFILE", "passfile"),
     ("PGSSLMODE", "sslmode"),

@@ -32,7 +32,7 @@ pub struct Target {
     pub options: Option<String>,
     /// Replaces `pg2planhat` at the front of `application_name`.
     pub application_name: Option<String>,
-    /// What the session must be able to do.
+    /// Whether any server will do, or only the primary.
     pub session: SessionKind,
     /// Whether SCRAM must be bound to the TLS channel.
     pub channel_binding: Binding,
@@ -40,7 +40,7 @@ pub struct Target {
     pub readable_password: bool,
     /// The bound on connecting to one address, hand-shake and authentication included.
     pub connect_timeout: Duration,
-    /// Why a password file was passed over, for the error that a missing password will cause.
+    /// Why a password file was ignored, for the error that a missing password will cause.
     pub passfile_note: Option<String>,
     /// The largest message that the server may send on an ordinary connection; `None`: as large as it likes.
     pub largest_message: Option<usize>,
@@ -187,7 +187,7 @@ fn pair(hosts: Vec<HostPort>, ports: Vec<u16>) -> Result<Vec<ServerEndpoint>, Fa
     Ok(hosts.into_iter().enumerate().map(endpoint).collect())
 }
 
-/// What the file, its URL and the environment say, in this order.
+/// The settings of the file, its URL and the environment, in this order.
 fn gathered(source: &Source, env: Env<'_>) -> Result<ConnectionSettings, Fault> {
     let mut given = ConnectionSettings {
         hosts: source.host.as_deref().map(hosts::parse_hosts).transpose()?,
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(target.tls.mode, TlsMode::Require);
         assert_eq!(target.options.as_deref(), Some("-c a=b"));
         assert_eq!(target.application_name.as_deref(), Some("mine"));
-        // What the file says is not weakened, not even where it is the default's own word.
+        // The environment does not weaken what the file says, even where the file repeats the default.
         let env = [&env[..], &[("PGSSLMODE", "disable")]].concat();
         for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa, TlsMode::Require, TlsMode::Disable] {
             let written = Source { tls: Some(mode), ..source.clone() };

@@ -46,7 +46,7 @@ pub(crate) async fn begin(
         None if direct => not_direct(place, &error),
         Some(_) | None => faults::describe_io(place, &error),
     })?;
-    // Without it, what answers may be any TLS server, an HTTP one say, that somebody made us talk to (libpq asks for it, too).
+    // Without ALPN any TLS server could answer, for example an HTTP server that a redirect led to (libpq checks it, too).
     if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         return Err(not_direct(place, &io::Error::other("the server did not choose the protocol postgresql by ALPN")));
     }

@@ -79,7 +79,7 @@ impl SizeWatch {
     }
 }
 
-/// The server sends more than is taken.
+/// The error of a server that sends more than is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Oversize {
     /// Before it was ready.
@@ -95,7 +95,7 @@ pub(crate) fn oversize(error: &io::Error) -> Option<Oversize> {
     error.get_ref()?.downcast_ref::<Oversize>().copied()
 }
 
-/// "TLS was begun already."
+/// The `TlsConnect` of a stream on which TLS has begun already.
 pub(crate) struct Established {
     pub end_point: Option<Vec<u8>>,
 }

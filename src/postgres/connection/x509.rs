@@ -1,4 +1,4 @@
-//! The two things that rustls does not tell about a certificate. Pure.
+//! Two properties of a certificate that rustls does not expose. Pure.
 //!
 //! * In: a certificate in DER.
 //! * Out: its `tls-server-end-point` hash (RFC 5929), and whether it names itself as its issuer.

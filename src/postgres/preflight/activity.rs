@@ -38,7 +38,12 @@ async fn synchronous(client: &Client, provider: Provider, findings: &mut Vec<Fin
     let (setting, standbys): (String, Vec<String>) = (row.get(0), row.get(1));
     if !names_stream(&setting) {
         let message = "commits wait for a synchronous standby: rows can reach Planhat before their own session is told";
-        findings.push(Finding::info("synchronous_standby", "server", message, "nothing: each backfill waits until such commits are visible"));
+        findings.push(Finding::info(
+            "synchronous_standby",
+            "server",
+            message,
+            "nothing: each backfill waits until such commits are visible",
+        ));
         return Ok(());
     }
     let message = format!(

@@ -29,7 +29,7 @@ use crate::postgres::replication::split::flush;
 
 /// The longest message taken outside a copy.
 const REPLY_MAX: usize = 16 << 20;
-/// Before the server is authenticated it gets far less room.
+/// The longest message before the server is authenticated.
 const START_MAX: usize = 64 << 10;
 
 /// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
@@ -62,7 +62,7 @@ pub enum WireError {
     /// The stream failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The server sent what has no place here.
+    /// The server sent a message that the protocol does not allow here.
     #[error("{0}")]
     Protocol(String),
 }
@@ -201,7 +201,7 @@ impl ReplicationConnection {
         }
     }
 
-    /// Reads the parameters, and makes the session what it is to be.
+    /// Reads the server's parameters and sets the session up.
     async fn settle(&mut self, session: SessionKind) -> Result<(), Fault> {
         self.until_ready().await.map_err(|error| self.fault(&error))?;
         if self.parameter("server_encoding") == Some("SQL_ASCII") {
@@ -299,13 +299,13 @@ impl ReplicationConnection {
         (reader, WireWriter { stream: write, outbound: self.outbound })
     }
 
-    /// Takes leave of the server, within a second.
+    /// Says goodbye to the server, within a second.
     pub async fn close(self) {
         let (_reader, writer) = self.split();
         writer.close().await;
     }
 
-    /// Sends what is queued and gives the next message that is an answer; parameters and notices are taken aside.
+    /// Sends what is queued and returns the next answer; parameters and notices are handled on the way.
     async fn reply(&mut self, max: usize) -> Result<Frame, WireError> {
         flush(&mut self.reader.stream, &mut self.outbound).await?;
         loop {
@@ -318,7 +318,7 @@ impl ReplicationConnection {
             match frame.tag {
                 b'S' => self.take_parameter(&frame.body),
                 b'N' => tracing::debug!(notice = %ServerError::parse(&frame.body), "PostgreSQL says"),
-                // Cancel key, asynchronous notification: of no use here.
+                // Cancel key and asynchronous notifications are not used.
                 b'K' | b'A' => {}
                 _ => return Ok(frame),
             }

@@ -50,12 +50,12 @@ impl Control {
         self.wake.notify_one();
     }
 
-    /// The delivering side lives. Without this for [`ZOMBIE`], status updates stop and the slot is let go.
+    /// Records that the delivering side lives. Without it for [`ZOMBIE`], status updates stop and the slot is released.
     pub fn beat(&self) {
         self.beat.store(self.millis(), Ordering::Relaxed);
     }
 
-    /// How long ago the server last said anything.
+    /// Time since the server's last message.
     pub fn silence(&self) -> Duration {
         Duration::from_millis(self.millis().saturating_sub(self.last_message.load(Ordering::Relaxed)))
     }
@@ -71,5 +71,5 @@ impl Control {
     }
 }
 
-/// How long the delivering side may be silent before it is held to be dead.
+/// How long the delivering side may be silent before it counts as dead.
 pub(crate) const ZOMBIE: Duration = Duration::from_secs(60);

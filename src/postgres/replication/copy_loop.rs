@@ -1,4 +1,4 @@
-//! One connection in the copy: reading in bursts, handing on whole messages, telling the server by a timer.
+//! The loop of one streaming connection: it reads in bursts, hands on whole messages, and reports to the server by a timer.
 //!
 //! * In: a connection on which the copy has begun, and the [`Control`] over it.
 //! * Out: [`StreamEvent::Run`]s; status updates; in the end, why it ended.
@@ -32,7 +32,7 @@ const STATUS_GAP: Duration = Duration::from_millis(100);
 /// How long a farewell may take, and what it may hold of a message that it throws away.
 const FAREWELL: Duration = Duration::from_secs(1);
 const FAREWELL_BUFFER: usize = 4 << 20;
-/// How often the timer looks.
+/// The timer's period.
 const TICK: Duration = Duration::from_millis(50);
 
 /// When status updates were sent, and whether one is owed.
@@ -48,7 +48,7 @@ impl StatusClock {
     }
 }
 
-/// One connection in the copy.
+/// The loop's state.
 pub(crate) struct CopyLoop<'a> {
     reader: WireReader,
     pub writer: WireWriter,
@@ -56,9 +56,9 @@ pub(crate) struct CopyLoop<'a> {
     start: &'a StreamStart,
     /// Bytes at the buffer's head that are whole messages, ready to go.
     run: usize,
-    /// A message that is too long, while it comes.
+    /// The reader of a message that is too long, while its bytes arrive.
     skim: Option<OversizeReader>,
-    /// The short message in its place, ready to go.
+    /// The short message that replaces it, ready to be handed on.
     short: Option<Bytes>,
     status: StatusClock,
     /// When the server was last heard, or reading began again.
@@ -80,7 +80,7 @@ impl<'a> CopyLoop<'a> {
 }
 
 impl CopyLoop<'_> {
-    /// Copies until the end, whose reason it gives.
+    /// Copies until the stream ends; returns the reason.
     pub(crate) async fn copy(&mut self, events: &mpsc::Sender<StreamEvent>) -> StreamEnd {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -126,7 +126,7 @@ impl CopyLoop<'_> {
         }
     }
 
-    /// Where nothing waits to go on: takes what else is there already, or lets the socket fill, if data keeps coming.
+    /// Where nothing waits to be handed on: reads what has arrived, or lets the socket fill, if data keeps coming.
     fn go_on_or_pause(&mut self) -> Result<(), StreamEnd> {
         if self.is_ready() {
             return Ok(());
@@ -152,7 +152,7 @@ impl CopyLoop<'_> {
         })
     }
 
-    /// Goes on with a message that is too long.
+    /// Feeds bytes to the reader of a message that is too long.
     fn skim_on(&mut self) {
         let Some(mut skimmer) = self.skim.take() else { return };
         let buffer = self.reader.buffer_mut();
@@ -280,7 +280,7 @@ impl CopyLoop<'_> {
         message[17..25].copy_from_slice(&flush.to_be_bytes());
         message[33] = 1;
         self.status = StatusClock { last: Instant::now(), flushed: flush, asked: false };
-        // A server that does not read must not stop the timer: what cannot be sent stays queued.
+        // A server that does not read must not stop the timer: bytes that cannot be sent stay queued.
         let sent = tokio::time::timeout(Duration::from_secs(2), self.writer.send_copy_data(&message)).await;
         match sent {
             Ok(Ok(())) | Err(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! What a stream tells: started, rows, ended and why.
+//! The events of a stream: started, rows, ended with a reason.
 //!
 //! * In: nothing.
 //! * Out: [`StreamEvent`], [`StreamEnd`], [`EndReason`] and the parameters of a start.
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::model::{Fault, Lsn};
 
-/// What the stream tells the event loop.
+/// A message from the stream to the event loop.
 #[derive(Debug)]
 pub enum StreamEvent {
     /// The slot is ours: the copy has begun.
@@ -24,18 +24,18 @@ pub enum StreamEvent {
 /// Why a stream ended.
 #[derive(Clone, Debug)]
 pub struct StreamEnd {
-    /// What it means for what comes next.
+    /// What follows from it.
     pub fate: EndReason,
     /// For a person.
     pub fault: Fault,
 }
 
-/// What the end of a stream means.
+/// The reason of a stream's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// It was asked to end.
+    /// The event loop asked the stream to end.
     Stopped,
-    /// It may go on by itself on a new connection.
+    /// A new connection may go on.
     Transient,
     /// The server was silent for too long: it may be away, or busy decoding.
     Silent,
@@ -57,12 +57,12 @@ pub enum EndReason {
     Refused,
 }
 
-/// How a stream is begun.
+/// The parameters of a stream.
 #[derive(Clone, Debug)]
 pub struct StreamStart {
     pub slot: String,
     pub publication: String,
-    /// The server that it must be: its system identifier and timeline.
+    /// The expected server: its system identifier and timeline.
     pub server: Option<(String, u32)>,
     /// The durable checkpoint.
     pub from: Lsn,

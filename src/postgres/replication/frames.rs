@@ -1,4 +1,4 @@
-//! Cuts the server's bytes into whole messages. Pure, and the copies are none.
+//! Cuts the server's bytes into whole messages, without copying them. Pure.
 //!
 //! * In: what was read so far.
 //! * Out: the next [`Frame`], once it is whole.
@@ -12,11 +12,11 @@ const HEADER: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub tag: u8,
-    /// What follows the length.
+    /// The bytes behind the length.
     pub body: Bytes,
 }
 
-/// A header that cannot be followed. The connection is of no more use.
+/// A header that cannot be followed: the connection cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The message is longer than the reader will hold.

@@ -16,7 +16,7 @@ const INSERT_HEADER: usize = WAL_HEADER + 8;
 /// The CopyData header.
 const FRAME_HEADER: usize = 5;
 
-/// What is to be read next.
+/// The part of the message that is read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReaderState {
     /// The headers, gathered in the output.
@@ -25,13 +25,13 @@ enum ReaderState {
     Kind(u16),
     /// A column's length, so far; so many columns are left with it.
     Length(u16, [u8; 4], usize),
-    /// So many bytes of a column that is kept, or not.
+    /// So many bytes of a column, which is kept or thrown away.
     Value(u16, usize, bool),
-    /// The rest does not matter.
+    /// The rest is thrown away.
     Rest,
 }
 
-/// One message that is too long.
+/// The reader of one message that is too long.
 #[derive(Debug)]
 pub(crate) struct OversizeReader {
     /// Bytes of the body that are still to come.
@@ -64,7 +64,7 @@ impl OversizeReader {
         self.left == 0
     }
 
-    /// The short message in its place.
+    /// Returns the short message that replaces the long one.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         // The length counts itself. What is held is far below 4 GiB: the limit is a `memory` of this machine.
         let len = u32::try_from(self.out.len() - 1).unwrap_or(u32::MAX);
@@ -84,7 +84,7 @@ impl OversizeReader {
                     b't' => ReaderState::Length(columns, [0; 4], 0),
                     kind => {
                         self.out.push(kind);
-                        // What has no place here is for the decoder to find.
+                        // A message of another kind is left to the decoder.
                         if kind == b'n' { after(columns) } else { ReaderState::Rest }
                     }
                 };

@@ -6,7 +6,7 @@
 
 use crate::model::{Cell, Lsn};
 
-/// What is wrong with a frame's bytes.
+/// An error in a frame's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The message ends before its content does.
@@ -34,7 +34,7 @@ pub(crate) enum Payload<'a> {
         /// The server wants a status update at once.
         reply: bool,
     },
-    /// A tag that does not exist yet.
+    /// A tag that this protocol version does not have.
     Unknown(u8),
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Message<'a> {
         /// The new tuple, to be read by [`tuple`].
         tuple: &'a [u8],
     },
-    /// Something that this program has no use for.
+    /// A message that this program does not use.
     Ignored(&'static str),
 }
 

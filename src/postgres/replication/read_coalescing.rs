@@ -1,4 +1,4 @@
-//! How long the socket is let fill between two bursts. Pure.
+//! The pause between two reading bursts, in which the socket fills. Pure.
 //!
 //! * In: how much each burst brought, and when; where the server is.
 //! * Out: the pause before the next one; none on a quiet stream.
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 
 use crate::postgres::connection::locality::Locality;
 
-/// The pause with which a flow begins.
+/// The first pause of a flow.
 const FIRST: Duration = Duration::from_micros(300);
 /// Bursts closer together than this are a flow, not single commits.
 const FLOW: Duration = Duration::from_millis(1);
-/// A burst of less brings nothing to wait for.
+/// A smaller burst is not worth a pause.
 const SMALL: usize = 8 << 10;
-/// Messages of this size, on average, win nothing by more than the first pause,
+/// Messages of at least this average size gain nothing from more than the first pause.
 const MEDIUM: usize = 512;
-/// and these nothing by any.
+/// Messages of at least this average size gain nothing from any pause.
 const LARGE: usize = 2 << 10;
-/// What a full burst is held to be before one was seen.
+/// Assumed size of a full burst until one has been observed.
 const LEAST_FULL: f64 = 32.0 * 1024.0;
 /// The receive buffer for a server on this host: small, so that the window closes within a pause. A network needs its own.
 pub(crate) const NEAR_BUFFER: usize = 64 << 10;
@@ -39,7 +39,7 @@ pub(crate) struct ReadCoalescing {
     /// What this burst has brought so far: bytes, and messages that became whole.
     burst: usize,
     messages: usize,
-    /// What a full burst brings, as far as was seen lately.
+    /// Size of the last full bursts.
     full: f64,
     flowing: bool,
     last: Option<Instant>,
@@ -68,7 +68,7 @@ impl ReadCoalescing {
         }
     }
 
-    /// So many bytes were read.
+    /// Records a read of so many bytes.
     pub(crate) fn read(&mut self, bytes: usize, now: Instant) {
         if self.burst == 0 {
             self.flowing = self.last.is_some_and(|last| now.saturating_duration_since(last) < FLOW);
@@ -77,12 +77,12 @@ impl ReadCoalescing {
         self.last = Some(now);
     }
 
-    /// So many messages became whole.
+    /// Records that so many messages are complete.
     pub(crate) fn messages(&mut self, count: usize) {
         self.messages += count;
     }
 
-    /// The burst is over: nothing more is there. How long to let the socket fill, if data keeps coming.
+    /// Ends the burst: the socket is empty. Returns how long to let it fill, if data keeps coming.
     pub(crate) fn pause(&mut self) -> Option<Duration> {
         let (burst, messages) = (std::mem::take(&mut self.burst), std::mem::take(&mut self.messages));
         let size = burst / messages.max(1);

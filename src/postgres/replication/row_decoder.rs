@@ -1,4 +1,4 @@
-//! From runs of the stream to rows and boundaries: what leaves this room is no wire type.
+//! Decodes runs of the stream into rows and transaction boundaries. No type of the wire protocol leaves this room.
 
 use bytes::Bytes;
 
@@ -27,13 +27,13 @@ pub enum DecodedItem<'a> {
     Commit(Lsn),
     /// The server has read up to here.
     Keepalive(Lsn),
-    /// A table's columns, from here on.
+    /// A table's columns for the rows that follow.
     Table(DecodedTable),
-    /// Of no use here, by name.
+    /// A message that this program does not use, by name.
     Ignored(&'static str),
 }
 
-/// Reads runs.
+/// The decoder of runs.
 #[derive(Debug, Default)]
 pub struct Decoder {
     run: Bytes,

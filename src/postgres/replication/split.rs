@@ -67,7 +67,7 @@ impl WireWriter {
         self.flush().await
     }
 
-    /// Says that no more CopyData comes, and sends all that is queued.
+    /// Ends the sending direction (CopyDone), and sends all that is queued.
     pub async fn send_copy_done(&mut self) -> io::Result<()> {
         frontend::copy_done(&mut self.outbound);
         self.flush().await
@@ -78,7 +78,7 @@ impl WireWriter {
         flush(&mut self.stream, &mut self.outbound).await
     }
 
-    /// Takes leave of the server, within a second: it may be busy, or have stopped reading.
+    /// Says goodbye to the server, within a second: it may be busy, or have stopped reading.
     pub async fn close(mut self) {
         frontend::terminate(&mut self.outbound);
         let leave = async {

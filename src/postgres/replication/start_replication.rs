@@ -1,4 +1,4 @@
-//! Taking the slot: what must hold is verified on the very connection that will stream.
+//! Takes the slot. Server, timeline and slot are verified on the same connection that will stream.
 //!
 //! * In: where the server is, and what is expected there ([`StreamStart`]).
 //! * Out: a connection on which the copy has begun; or why not, by fate.
@@ -15,7 +15,7 @@ use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::replication::connection::{ReplicationConnection, WireError};
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamStart};
 
-/// A server that takes longer to begin the copy is as good as away.
+/// A server that takes longer to begin the copy counts as away.
 const ANSWER: Duration = Duration::from_secs(15);
 
 const WHAT_NEXT: &str = "look into the server's log; it is connected to again by itself";
@@ -66,7 +66,7 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
     wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))
 }
 
-/// Looks at the slot itself.
+/// Verifies the slot.
 async fn look(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
     let slot = &start.slot;
     let sql = format!(
@@ -111,7 +111,7 @@ fn refused(wire: &ReplicationConnection, error: &WireError) -> StreamEnd {
     StreamEnd { fate, fault: wire.fault(error) }
 }
 
-/// What a refusal before the copy means.
+/// Classifies a refusal before the copy.
 fn fate_of(error: &ServerError) -> EndReason {
     match error.code.as_str() {
         "55006" => EndReason::SlotActive,
@@ -124,10 +124,10 @@ fn fate_of(error: &ServerError) -> EndReason {
     }
 }
 
-/// What an error in the copy means, and what to do.
+/// Classifies an error within the copy.
 pub(crate) fn broken(error: &ServerError) -> StreamEnd {
     let fate = match error.code.as_str() {
-        // The slot was found before the copy began: what decoding does not find is the publication.
+        // The slot was found before the copy began, so the object that decoding does not find is the publication.
         "42704" => EndReason::PublicationMissing,
         "57P01" | "57P02" | "57P03" => EndReason::Shutdown,
         _ if error.is_transient() => EndReason::Transient,

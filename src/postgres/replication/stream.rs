@@ -29,9 +29,9 @@ const RUNS: usize = 16;
 
 #[derive(Debug)]
 pub struct Stream {
-    /// What it tells.
+    /// The stream's events.
     pub events: mpsc::Receiver<StreamEvent>,
-    /// The hand on it.
+    /// The stream's control handle.
     pub control: Arc<Control>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -48,7 +48,7 @@ impl Stream {
                 Err(error) => {
                     let ended =
                         StreamEnd { fate: EndReason::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
-                    // Nobody listens any more: then there is nobody to tell.
+                    // The receiver is gone: there is nobody left to report to.
                     let _gone = sender.blocking_send(StreamEvent::Ended(ended));
                     return;
                 }
