@@ -2,7 +2,7 @@
 //!
 //! * In: a beat of each task, whatever it does or waits for.
 //! * Out: the tasks that did not beat within their limit.
-//! * Never: a word on PostgreSQL or Planhat: a task that waits for them beats.
+//! * Never: a judgement about PostgreSQL or Planhat: a task that waits for them still beats.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ struct Task {
     finished: AtomicBool,
 }
 
-/// One task's pulse. A task that ends without [`Beat::finish`] is stuck for ever, which is what the probe must say of it.
+/// One task's pulse. A task that ends without [`Beat::finish`] counts as stuck, so that the probe reports it.
 #[derive(Clone, Debug)]
 pub struct Beat(Arc<Task>);
 
@@ -73,13 +73,13 @@ impl Heartbeat {
 }
 
 impl Beat {
-    /// The task moves.
+    /// Records that the task moves.
     pub fn beat(&self) {
         let millis = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last.store(millis, Ordering::Relaxed);
     }
 
-    /// The task ends as it should.
+    /// Records that the task has ended normally.
     pub fn finish(self) {
         self.0.finished.store(true, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
-//! Who may be meant by a request's Host: the guard against DNS rebinding.
+//! The check of a request's Host header: the guard against DNS rebinding.
 //!
-//! A page of a stranger can make a browser inside the network ask this port, once the stranger's DNS name resolves to it.
+//! A stranger's web page can make a browser inside the network ask this port, once the stranger's DNS name resolves to it.
 //! Such a request carries the stranger's *name*. So addresses pass, and names only if no stranger can own them.
 //!
 //! * In: the address that the port listens on, names given in the configuration, and a request's Host.
@@ -13,11 +13,11 @@
 
 use std::net::IpAddr;
 
-/// The names that may be meant.
+/// The Host names that are accepted.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     named: Vec<String>,
-    /// Beyond loopback also the names that only a private network resolves.
+    /// Whether names are accepted that only a private network resolves, beside those of the loopback interface.
     private_names: bool,
 }
 
@@ -42,7 +42,7 @@ impl Hosts {
             return false;
         }
         let local = host == "localhost" || host.ends_with(".localhost");
-        // None of these can be bought: dotless names and `.svc` are no public domains, `.local` is reserved.
+        // Nobody can register these: names without a dot and `.svc` are not public domains, and `.local` is reserved.
         let private = !host.contains('.') || host.ends_with(".svc") || host.ends_with(".svc.cluster.local");
         local || self.named.contains(&host) || (self.private_names && private)
     }

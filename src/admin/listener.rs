@@ -1,8 +1,8 @@
-//! Connections that cannot stay: few at a time, each with a deadline.
+//! A listener for short connections: few at a time, each with a deadline.
 //!
 //! * In: a TCP listener.
-//! * Out: streams that fail once their time is over, whoever is slow.
-//! * Never: more than [`CONNECTIONS`] at once. One more ends the oldest: whoever says nothing does not keep a probe waiting.
+//! * Out: streams that fail when their deadline has passed.
+//! * Never: more than [`CONNECTIONS`] at once. One more ends the oldest, so that silent connections do not block a probe.
 
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
@@ -45,7 +45,7 @@ impl Listener for Brief {
         while self.open.len() >= CONNECTIONS
             && let Some(oldest) = self.open.pop_front()
         {
-            // One that has ended by itself meanwhile does not hear it.
+            // A connection that has ended meanwhile has no receiver any more.
             oldest.send(()).ok();
         }
         let (end, ended) = oneshot::channel();

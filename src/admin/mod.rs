@@ -2,7 +2,7 @@
 //!
 //! * In: the latest status document, the metrics, the pulse of the process's own tasks.
 //! * Out: `/livez`, `/readyz`, `/metrics`, `/status`; GET and HEAD only.
-//! * Never: a change of anything; a secret or row data; an answer to a Host that a stranger can own; a connection that stays.
+//! * Never: a change of state; a secret or row data; an answer to a Host name that a stranger can own; a long connection.
 //!
 //! "Alive but not streaming" must not look like health: when a task is stuck, the snapshot is old, so what it says is overruled
 //! here, alike for `/readyz`, `/status` and `/metrics`.
@@ -47,14 +47,14 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// The pulse of the tasks.
     pub heartbeat: Arc<Heartbeat>,
-    /// Who may be meant by a request.
+    /// The Host names that are answered.
     pub hosts: Hosts,
     /// Requests to refresh the figures.
     pub refresh: RefreshRequests,
 }
 
 impl AdminState {
-    /// The status as it may be believed now.
+    /// The status, overruled where it is stale.
     pub(crate) async fn judged(&self) -> Status {
         self.refresh.fresh().await;
         judge(self.status.borrow().clone(), &self.heartbeat.stuck(Instant::now()))
@@ -85,7 +85,7 @@ pub async fn bind(listen: &str) -> Result<TcpListener, Fault> {
     })
 }
 
-/// Serves until `stop` resolves; answers under way are finished, which takes as long as a connection may, at most.
+/// Serves until `stop` resolves, then finishes the answers under way, at most until their connections' deadlines.
 pub async fn serve<F>(listener: TcpListener, state: AdminState, stop: F) -> std::io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -104,7 +104,7 @@ fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-/// Lets only requests pass that are meant for us, and gives every answer its headers.
+/// Refuses requests with a foreign Host, and sets the headers of every answer.
 async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let mut answer = match meant_for(&hosts, &request) {
         Ok(()) => next.run(request).await,
@@ -121,7 +121,7 @@ fn meant_for(hosts: &Hosts, request: &Request) -> Result<(), (StatusCode, &'stat
     let mut given = request.headers().get_all(HOST).iter();
     let host = match (given.next(), given.next()) {
         (Some(host), None) => Some(host.to_str().unwrap_or("")),
-        // Load balancers may ask so; a browser, which is what the guard is about, never does.
+        // A load balancer may ask in this form; a browser, against which the guard stands, never does.
         (None, None) if request.version() == Version::HTTP_10 => None,
         (None, None) => return Err((StatusCode::BAD_REQUEST, "a Host header is needed\n")),
         (_, Some(_)) => return Err((StatusCode::BAD_REQUEST, "one Host header, not several\n")),

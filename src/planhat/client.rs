@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// Asks for a URL that has no tenant in it. The answer, or why there is none.
+    /// Requests a URL without a tenant; returns the answer, or why there is none.
     pub(crate) async fn look(&self, url: reqwest::Url) -> Result<Looked, String> {
         let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
         let response = match timeout_at(deadline, self.http.get(url).send()).await {
@@ -126,7 +126,7 @@ impl Client {
         let (head, status) = (response.headers().clone(), response.status().as_u16());
         let most = if response.status().is_success() { most } else { KEPT };
         let kept = keep(response, most, deadline).await;
-        // An acceptance that was given before the batch had left can mean anything but that the batch was taken.
+        // A 2xx that came before the whole batch had left does not prove that the batch was taken.
         if early && (200..300).contains(&status) {
             return lost(&handover, &format!("answered {status} before the request was sent"));
         }
@@ -135,7 +135,7 @@ impl Client {
         if let (Verdict::Unreadable, Some(why)) = (&answer.verdict, kept.broke) {
             answer.message = format!("{}: {why}", answer.message);
         }
-        // What proves nothing of a request that was sent proves enough of one that was not.
+        // An answer that proves nothing about a sent request is enough where the request was not sent.
         if matches!(answer.verdict, Verdict::Unknown) && nobody_has_it {
             answer.verdict = Verdict::Later { retry_after: None };
         }
@@ -143,7 +143,7 @@ impl Client {
     }
 }
 
-/// What [`Client::look`] saw.
+/// The result of [`Client::look`].
 pub(crate) struct Looked {
     pub(crate) status: u16,
     pub(crate) content_type: String,
@@ -151,7 +151,7 @@ pub(crate) struct Looked {
     pub(crate) body: Vec<u8>,
 }
 
-/// As much of a body as was kept; `broke` says why that is not all.
+/// The kept part of a body; `broke` says why it is not the whole.
 struct KeptConnection {
     body: Vec<u8>,
     broke: Option<String>,
@@ -188,7 +188,7 @@ fn reply<'a>(status: u16, head: &'a HeaderMap, kept: &'a KeptConnection) -> Repl
     }
 }
 
-/// No answer came: was the request received?
+/// Decides, where no answer came, whether the request may have been received.
 fn lost(handover: &HandOver, why: &str) -> Answer {
     if handover.give_up() {
         let verdict = if handover.begun() { Verdict::Interrupted } else { Verdict::NotSent };

@@ -1,4 +1,4 @@
-//! What tells one item from another: digests of its JSON by value. Pure.
+//! Digests of an item's JSON by value, which tell items apart. Pure.
 //!
 //! * In: an item's JSON, as it was sent or as an answer echoes it.
 //! * Out: an [`Echo`]: equal for equal values, whatever the order of fields and the spelling of numbers.
@@ -29,7 +29,7 @@ impl Echo {
     }
 }
 
-/// How numbers are told apart.
+/// How numbers are compared.
 #[derive(Clone, Copy)]
 pub(crate) enum Numbers {
     /// `1`, `1.0` and `1e0` are one; 2^53 and 2^53 + 1 are two.

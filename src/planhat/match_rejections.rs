@@ -3,7 +3,7 @@
 //! * In: the items as bytes, in the order sent, and the refusals as read.
 //! * Out: the refused items with their reasons; and, where a refusal cannot be laid to an item, that the fate of the others
 //!   is unknown.
-//! * Never: an item blamed by a guess; an item parsed when nothing was refused; more than one item parsed at a time.
+//! * Never: an item counted as refused by a guess; an item parsed when nothing was refused; more than one item parsed at a time.
 //!
 //! An echo means an item that equals it: as JSON values with exact numbers, or else with numbers as JavaScript keeps them
 //! (64-bit floats), for an echo went through such a server. Several reasons for one item come as several equal echoes, and
@@ -18,7 +18,7 @@ use crate::planhat::echo::{ItemDigest, Numbers, digest_of};
 /// Reasons of one item that are kept.
 const REASONS: usize = 8;
 
-/// What the refusals mean.
+/// The refused items, as far as the answer proves them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
     /// Index of each refused item, and Planhat's reason (or reasons); ascending, each index once.
@@ -32,7 +32,7 @@ struct EchoGroup {
     double: ItemDigest,
     /// Distinct reasons, and how often each was given.
     reasons: Vec<(String, usize)>,
-    /// The items that they are laid to.
+    /// The items that match the echo.
     items: Vec<usize>,
 }
 
@@ -45,7 +45,7 @@ impl EchoGroup {
         }
     }
 
-    /// How many equal items they refuse.
+    /// How many of the equal items are refused.
     fn wanted(&self) -> usize {
         self.reasons.iter().map(|(_, count)| *count).max().unwrap_or(0)
     }
@@ -59,7 +59,7 @@ impl EchoGroup {
     }
 }
 
-/// Lays `refused` to `items`.
+/// Matches `refused` to `items`.
 pub fn match_refused(items: &[&[u8]], refused: &[SinkRejection]) -> Attribution {
     let (mut groups, mut strays) = (group(refused), Vec::new());
     strays.extend(refused.iter().filter(|one| one.item.is_none()).map(|one| one.error.as_str()));
@@ -113,7 +113,7 @@ fn group(refused: &[SinkRejection]) -> Vec<(ItemDigest, EchoGroup)> {
     groups
 }
 
-/// Lays each item that is not blamed yet to the first open group of its digest.
+/// Matches each item that is not refused yet to the first open group of its digest.
 fn lay(
     items: &[&[u8]],
     groups: &mut [(ItemDigest, EchoGroup)],
@@ -265,7 +265,7 @@ mod tests {
             prop_assert_eq!(blamed, expected);
         }
 
-        /// Whatever was taken from the echo, no item is blamed alone for it: all are, or nobody is.
+        /// Whatever the echo lacks, no single item of equal ones is refused for it: all of them are, or none.
         #[test]
         fn a_poorer_echo_blames_no_stranger(items in proptest::collection::vec(item(), 2..12), pick: proptest::sample::Index) {
             let mut echo = items[pick.index(items.len())].clone();

@@ -14,7 +14,7 @@ use crate::planhat::request::base;
 
 const SUBJECT: &str = "sink";
 
-/// Looks whether the sink is there.
+/// Probes the sink.
 pub(crate) async fn probe(planhat: &Planhat) -> Finding {
     let found = async {
         let client = Client::new(planhat)?;

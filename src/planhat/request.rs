@@ -1,4 +1,4 @@
-//! What is asked of Planhat: method, path, and texts without the tenant in them. Pure.
+//! Planhat's URLs, and texts with the tenant removed. Pure.
 //!
 //! * In: the configured base URL, a section's kind; the tenant only at the moment of sending.
 //! * Out: an [`Endpoint`], which holds no tenant and so cannot show it; [`redact`] for what others may echo.
@@ -11,10 +11,10 @@ use reqwest::Url;
 use crate::config::{Kind, Planhat};
 use crate::model::Fault;
 
-/// What stands where a secret was.
+/// The placeholder for a secret.
 const REDACTED: &str = "…";
 
-/// Where the items of one kind go.
+/// The address for the items of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     base: Url,
@@ -35,7 +35,7 @@ impl Endpoint {
         Ok(Endpoint { base: base(&planhat.url)?, path })
     }
 
-    /// The whole URL, with the tenant. Only the client may call it, and nobody may print what it gives.
+    /// The whole URL, with the tenant. Only the client may call this, and the result must never be printed.
     pub(crate) fn url(&self, tenant: &str) -> Result<Url, Fault> {
         check_tenant(tenant)?;
         Ok(self.with_last_segment(tenant))

@@ -24,7 +24,7 @@ use crate::planhat::{Answer, Echo, SinkRejection, Verdict};
 pub struct Reply<'a> {
     pub status: u16,
     pub content_type: Option<&'a str>,
-    /// `Content-Encoding`; we ask for none.
+    /// `Content-Encoding`; the request asks for none.
     pub content_encoding: Option<&'a str>,
     pub retry_after: Option<&'a str>,
     /// `Date`: the server's own clock, against which its `Retry-After` is read.
@@ -36,7 +36,7 @@ pub struct Reply<'a> {
     pub whole: bool,
 }
 
-/// Bytes that a compressed answer may unpack to, where nothing more is known.
+/// The default bound on the bytes that a compressed answer may unpack to.
 const ROOM: usize = 4 * 1024 * 1024;
 
 /// Refusals of one answer that are read: more than a body can have items. Whatever follows changes nothing.
@@ -86,9 +86,9 @@ fn read_success(reply: &Reply<'_>, unreadable: Option<&str>, unpacked: bool) -> 
         return answer(Verdict::Environment { remedy: remedy.to_owned() }, message(reply));
     }
     match body.first() {
-        // Nothing came yet, or what came may still become a page.
+        // The body is empty, or is the beginning of what may be a page.
         None | Some(b'<') if !reply.whole => unread("it broke off"),
-        // Nobody compresses a word, and a bomb is no answer.
+        // No server compresses a single word, and a body that unpacks beyond all bounds is not an answer.
         Some(0..b'{') | Some(b'|'..) if !reply.whole && unpacked => unread("it is compressed, and does not end"),
         // A body that begins otherwise is no JSON object, however it goes on, and so refuses nothing.
         None | Some(0..b'{') | Some(b'|'..) => answer(Verdict::Received, String::new()),
@@ -144,7 +144,7 @@ fn refused_items(body: &[u8]) -> Result<Vec<SinkRejection>, serde_json::Error> {
 fn listed(errors: &str) -> Result<Vec<SinkRejection>, serde_json::Error> {
     match errors.as_bytes().first() {
         Some(b'[') => serde_json::from_str::<Listed>(errors).map(|listed| listed.0),
-        // Not a list, but not nothing either: something was refused, and it is not said which item.
+        // `errors` is not a list and not empty: something was refused, and the answer does not say which item.
         Some(b'{' | b'"' | b't' | b'1'..=b'9' | b'-') if !matches!(errors, "\"\"") && !is_empty_object(errors) => {
             Ok(vec![SinkRejection { item: None, error: text_of(errors) }])
         }

@@ -2,7 +2,7 @@
 //!
 //! * In: a touch at each event.
 //! * Out: the age, computed when it is scraped.
-//! * Never: an age that stands still because nobody sets it.
+//! * Never: an age that stands still between events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -32,13 +32,13 @@ impl Age {
         self.ago(Duration::ZERO);
     }
 
-    /// It began this long ago.
+    /// Sets the age.
     pub fn ago(&self, ago: Duration) {
         let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         self.began.store(micros(self.made.elapsed()).saturating_sub(micros(ago)), Ordering::Relaxed);
     }
 
-    /// There is nothing whose age could be told.
+    /// Clears the age: there is nothing to measure.
     pub fn nothing(&self) {
         self.began.store(Age::NOTHING, Ordering::Relaxed);
     }

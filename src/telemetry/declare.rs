@@ -10,7 +10,7 @@ use prometheus::{
 };
 use prometheus::{Registry, Result};
 
-/// What every metric's name begins with.
+/// The prefix of every metric's name.
 pub(crate) const PREFIX: &str = "pg2planhat_";
 
 /// One metric as declared.
@@ -56,7 +56,7 @@ impl MetricKind for IntGauge {
 impl MetricKind for Gauge {
     fn make(declared: Declared) -> Result<Self> {
         let gauge = Gauge::with_opts(opts(declared))?;
-        // Not measured yet is not 0: every comparison with NaN is false, so no alert fires on ignorance.
+        // A value that was not measured yet is NaN, not 0: every comparison with NaN is false, so no alert fires on it.
         gauge.set(f64::NAN);
         Ok(gauge)
     }

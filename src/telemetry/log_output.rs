@@ -1,4 +1,4 @@
-//! The log: lines on stderr, and the brake for storms.
+//! The log: lines on stderr, and the limit on repeated lines.
 //!
 //! * In: a level, a form, `RUST_LOG`.
 //! * Out: one line an event: text for people, JSON for machines.
@@ -74,7 +74,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
-    // A line that cannot be written is lost, and no reason to write another one to the same place.
+    // A line that cannot be written is lost: an error about it would go to the same place.
     let lines = lines.log_internal_errors(false);
     match format {
         LogFormat::Text => {
@@ -91,15 +91,15 @@ where
     }
 }
 
-/// What to do with one event of a storm.
+/// Whether one of many equal events is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passage {
-    /// Log it. So many like it were held back since the last that was logged.
+    /// Log the event, with the count of equal events held back since the last logged one.
     Log {
-        /// Events held back; mention it where it is not 0.
+        /// Events held back, to be mentioned where it is not 0.
         suppressed: u64,
     },
-    /// Hold it back.
+    /// Do not log the event.
     Suppress,
 }
 

@@ -1,4 +1,4 @@
-//! The log's last lines, kept in memory for whoever looks at the console.
+//! The log's last lines, kept in memory for the console.
 //!
 //! * In: what is written to stderr.
 //! * Out: the last lines, oldest first.
@@ -50,7 +50,7 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for KeepLines<M> {
     }
 }
 
-/// Writes on, and keeps what is written.
+/// A writer that passes lines on and keeps a copy of each.
 #[derive(Debug)]
 pub(crate) struct KeptLines<W>(W);
 

@@ -1,8 +1,8 @@
 //! stderr, behind a buffer and a thread of its own.
 //!
 //! * In: lines, from anywhere.
-//! * Out: the same lines in the same order, as fast as somebody reads them.
-//! * Never: a wait for whoever reads stderr. A pipe that nobody reads, or that is closed, costs lines, which are counted; it
+//! * Out: the same lines in the same order, at the reader's speed.
+//! * Never: a wait for the reader of stderr. A pipe that nobody reads, or that is closed, costs lines, which are counted; it
 //!   does not stop a delivery.
 
 use std::io;
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait for a reader, at most; as many again may be in the writing thread's hand.
+/// Bytes that wait for a reader, at most; the writing thread may hold as many again.
 const HELD: usize = 256 << 10;
 
-/// Lines that nobody got, since the process began.
+/// Lines dropped since the process began.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines nobody got.
+/// Returns how many lines were dropped.
 pub(crate) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
@@ -36,7 +36,7 @@ struct LogBuffer {
 #[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
-    /// Lines that found no room, since somebody was told.
+    /// Lines dropped since the last report of dropped lines.
     lost: u64,
     writing: bool,
 }
@@ -47,7 +47,7 @@ impl LogBuffer {
     }
 }
 
-/// The one of this process; `None` where the system gives no thread.
+/// The writer of this process; `None` where the system gives no thread.
 pub(crate) fn stderr() -> Option<&'static LogWriter> {
     static WRITER: OnceLock<Option<LogWriter>> = OnceLock::new();
     WRITER.get_or_init(|| LogWriter::to(io::stderr()).ok()).as_ref()
@@ -112,7 +112,7 @@ fn write_next(shared: &LogBuffer, target: &mut impl Write) {
     drop(held);
     let written = target.write_all(&bytes).and_then(|()| target.flush());
     if written.is_err() {
-        // Nobody is there to be told.
+        // stderr is closed: the error cannot be reported anywhere.
         LOST.fetch_add(memchr::memchr_iter(b'\n', &bytes).count() as u64, Ordering::Relaxed);
     }
     let mut held = shared.held();
