@@ -4,11 +4,11 @@ use tokio::sync::watch;
 
 use crate::model::Fault;
 
-/// Says when to end. Cheap to clone.
+/// The receiving side: it resolves when the process is to end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
-/// The hand that asks for the end.
+/// The asking side.
 #[derive(Debug)]
 pub(crate) struct Stopper(watch::Sender<bool>);
 

@@ -19,14 +19,14 @@ const NARROWEST: u16 = 40;
 /// The narrowest column that text is wrapped in.
 const WRAPPED: usize = 14;
 
-/// What a piece of text is, to the eye.
+/// The colour of a text, by its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// All is well.
+    /// The state is fine.
     Green,
-    /// Look at this.
+    /// A warning.
     Yellow,
-    /// This is wrong.
+    /// An error.
     Red,
     Bold,
     /// An aside.
@@ -90,7 +90,7 @@ impl Output {
         })
     }
 
-    /// Columns that there are: the terminal's; 80 where there is none.
+    /// The width in columns: the terminal's, or 80 where there is none.
     pub fn width(self) -> usize {
         let terminal = if self.is_terminal() { Table::new().width() } else { None };
         usize::from(terminal.unwrap_or(WIDTH).max(NARROWEST))
@@ -112,7 +112,7 @@ impl Output {
                 }
                 self.line(format!("{indent}{}", washed(line)))?;
             } else {
-                // The word has no width of its own colours.
+                // Colour codes have no width.
                 let plain = if word.is_empty() { indent.to_owned() } else { format!("{indent}remedy: ") };
                 let text = wrapped(line, &plain, indent, self.width());
                 self.line(text.replacen(
@@ -244,10 +244,10 @@ fn is_sql(line: &str) -> bool {
     line.trim_end().ends_with(';') && verbs.contains(&first)
 }
 
-/// What may stand behind a number.
+/// Units that may follow a number.
 const UNITS: &[&str] = &["%", " B", " KiB", " MiB", " GiB", " TiB", " s", " min", " h", " d"];
 
-/// What stands in a cell of a table.
+/// A table cell's text and alignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StyledText {
     text: String,
@@ -306,7 +306,7 @@ pub(crate) fn wrapped(text: &str, first: &str, indent: &str, width: usize) -> St
     text
 }
 
-/// As [`printable`], but line breaks are only space.
+/// Like [`printable`], with line breaks as blanks.
 fn printable_lines(text: &str) -> String {
     printable(&text.replace(['\n', '\t'], " "))
 }

@@ -38,12 +38,12 @@ pub(crate) async fn run(output: Output, args: Args) -> Result<Exit, Fault> {
     let mut interrupts = Interrupts::watch()?;
     let stage = tokio::select! {
         biased;
-        // 1. Who does not want it any more need not wait for it. What was made goes with the future.
+        // 1. An interrupt ends the wait; dropping the future removes what was made.
         () = interrupts.first() => {
             voice.say("Stopped before it began.");
             return Ok(Exit::Findings);
         }
-        // 2. The stage.
+        // 2. The demonstration itself.
         stage = set(&args, voice) => stage?,
     };
     let path = stage.place.path().to_owned();

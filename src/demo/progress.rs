@@ -1,4 +1,4 @@
-//! Where the demonstration's words go.
+//! Prints the demonstration's progress.
 //!
 //! * In: lines for a person.
 //! * Out: stdout; stderr where stdout is for one JSON document.
@@ -19,7 +19,7 @@ impl ProgressPrinter {
         drop(if self.json { writeln!(std::io::stderr(), "{line}") } else { writeln!(std::io::stdout(), "{line}") });
     }
 
-    /// Whether what is said can be redrawn.
+    /// Whether the output is a terminal, so that lines can be redrawn.
     pub(crate) fn is_terminal(self) -> bool {
         if self.json { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() }
     }

@@ -2,7 +2,7 @@
 //!
 //! * In: commits as the writers tell them, items as the stand-in kept them.
 //! * Out: how late rows came; whether each key came exactly once.
-//! * Never: a word of the streamer itself in either. Pure: times come with what happened.
+//! * Never: figures of the streamer itself. Pure: times come with the events.
 
 use std::collections::HashMap;
 
@@ -73,7 +73,7 @@ impl RowAccounts {
         DemoTable::ALL.iter().all(|table| self.attached.contains_key(table))
     }
 
-    /// A writer's transaction ended.
+    /// Records the end of a writer's transaction.
     pub(crate) fn committed(&mut self, commit: &Commit) {
         self.written += commit.keys.len() as u64;
         self.rolled_back += commit.rolled_back;
@@ -87,7 +87,7 @@ impl RowAccounts {
         }
     }
 
-    /// An item arrived; `key` where it has one of ours.
+    /// Records an item; `key` where the item carries one of the demonstration's keys.
     pub(crate) fn arrived(&mut self, table: DemoTable, key: Option<i64>, at: Timestamp) {
         self.delivered += 1;
         let Some(key) = key else {
@@ -156,7 +156,7 @@ impl RowAccounts {
     }
 }
 
-/// What became of a table's rows.
+/// The comparison of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reconciliation {
     pub table: &'static str,

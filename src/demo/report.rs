@@ -15,7 +15,7 @@ use crate::terminal::count;
 /// Keys that are named, at most.
 const NAMED: usize = 20;
 
-/// Everything that the end is judged by.
+/// The figures of the final report.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoReport {
     /// The server's version.

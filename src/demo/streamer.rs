@@ -19,7 +19,7 @@ use crate::model::{Exit, Fault};
 use crate::telemetry::status_document::Status;
 
 const LOG: &str = "streamer.log";
-/// More than its `shutdown_grace`.
+/// The longest wait for the drain: more than the child's `shutdown_grace`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ impl Streamer {
         };
         let mut command = Command::new(std::env::current_exe().map_err(unusable)?);
         for (name, _) in std::env::vars_os() {
-            // What libpq would take is meant for another database.
+            // libpq's environment variables are meant for another database.
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
             }
@@ -61,7 +61,7 @@ impl Streamer {
         serde_json::from_str(&page).ok()
     }
 
-    /// Ends when the child ends, which it should not.
+    /// Resolves when the child ends by itself, which is a failure.
     pub(crate) async fn ended(&mut self, place: &Workdir) -> Fault {
         let how = match self.child.wait().await {
             Ok(status) => shown(status),

@@ -18,7 +18,7 @@ const BAR: &str = "  backfill   {bar:30} {msg}";
 /// What is shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
-    /// Since the writers began.
+    /// Time since the writers began.
     pub elapsed: Duration,
     /// What the streamer says that it is doing.
     pub state: String,
@@ -34,7 +34,7 @@ pub(crate) struct Figures {
     pub rate: f64,
     /// Old rows a second, lately.
     pub backfill_rate: f64,
-    /// Of the last seconds.
+    /// How late the rows of the last seconds were.
     pub late: Lateness,
     /// WAL that is not confirmed.
     pub lag_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! Where the demonstration lives: one directory, and a watchdog that ends all of it.
+//! The demonstration's directory, and the watchdog that removes it with all processes.
 //!
 //! * In: the ids of the processes that the demonstration starts.
 //! * Out: a directory; the user that a server may run as.
@@ -138,7 +138,7 @@ impl Drop for Workdir {
 }
 
 fn guard(path: &Path, keep: bool) -> std::io::Result<(Child, ChildStdin)> {
-    // A group of its own: Ctrl-C goes to ours.
+    // The watchdog has a process group of its own, because Ctrl-C goes to this process's group.
     let mut watchdog = Command::new("sh")
         .args(["-c", WATCHDOG, "watchdog"])
         .current_dir("/")

@@ -1,4 +1,4 @@
-//! The answers of the sink's routes: Planhat's, and the broken ones.
+//! The answers of the sink's routes: Planhat's own, and broken ones.
 //!
 //! * In: what was accepted and refused, or the fault to commit.
 //! * Out: HTTP answers, some of which never end.
@@ -60,7 +60,7 @@ pub(crate) fn error(status: u16, error: &str) -> Response {
     json(status, serde_json::json!({ "error": error }).to_string())
 }
 
-/// The same answer with a header, where its text can be one.
+/// The same answer with a header, where the text is a valid header value.
 pub(crate) fn with_header(mut response: Response, name: header::HeaderName, value: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
@@ -133,7 +133,7 @@ pub(crate) fn truncated(accepted: u64) -> Response {
 pub(crate) fn wrong_length(accepted: u64, by: i64) -> Response {
     let whole = processed_body(accepted, &[]);
     let promised = i64::try_from(whole.len()).unwrap_or(i64::MAX).saturating_add(by).max(1);
-    // A pause lets hyper flush what there is before it finds that it is not enough.
+    // The pause lets hyper flush the bytes before it notices that they are too few.
     let pause = stream::once(async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(Bytes::new())

@@ -1,4 +1,4 @@
-//! Which request meets which fault. Pure, but for its lock.
+//! Decides which request meets which fault. Pure, but for its lock.
 //!
 //! * In: queued faults, a rate with its seed, requests one by one.
 //! * Out: at most one fault a request; the queue before the rate, first in, first out.
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::sim::sim_fault::{QueuedFault, Rate, SimFault, SinkRoute};
 
-/// The queue and the dice.
+/// The queued faults, and the rate with its generator.
 #[derive(Debug, Default)]
 pub(crate) struct Plan(Mutex<PlanState>);
 

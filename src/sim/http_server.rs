@@ -44,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shared: Arc<Sha
                     shared.store.connected();
                     connections.spawn(connection(tcp, router.clone()));
                 }
-                // Out of file descriptors: the next may succeed when some were closed.
+                // Out of file descriptors: the next accept may succeed when some were closed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
         }

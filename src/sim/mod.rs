@@ -2,7 +2,7 @@
 //!
 //! * In: HTTP requests, and faults queued or drawn from a seed.
 //! * Out: what Planhat would answer; and, on routes of its own, what it received.
-//! * Never: a request to anywhere; an item overwritten or deduplicated; an import of the way out, which it is the judge of.
+//! * Never: a request to another server; an item overwritten or deduplicated; an import of `planhat`, which it judges.
 //!
 //! Its own routes: `GET /sim/received?kind=&offset=&limit=`, `GET /sim/stats`, `POST /sim/faults` (one, or a list),
 //! `DELETE /sim/faults`, `POST /sim/rate` (faults by probability, with a seed), `POST /sim/clear`.
@@ -149,7 +149,7 @@ impl SimHandle {
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             drop(running.stop);
-            // It ends only by our asking, or by a panic, which its own message has told.
+            // The task ends only when asked to, or by a panic, which has printed its own message.
             running.task.await.unwrap_or_default();
         }
     }

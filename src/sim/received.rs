@@ -88,7 +88,7 @@ impl Stats {
     }
 }
 
-/// What a request brought.
+/// The contents of one accepted request.
 #[derive(Debug, Default)]
 pub(crate) struct Brought {
     /// Items to keep.
@@ -166,7 +166,7 @@ impl ReceivedStore {
             let seq = kept.items.len() as u64 + 1;
             kept.items.push(Received { seq, kind, request, at, raw });
         }
-        // Under the lock: whoever sees the counters finds the items.
+        // Under the lock, so that a reader of the counters finds the items.
         self.stats.send_modify(|stats| {
             let stats = stats.of_mut(kind);
             stats.accepted += 1;

@@ -8,7 +8,7 @@ use crate::sim::fault_plan::Plan;
 use crate::sim::judge::Names;
 use crate::sim::received::ReceivedStore;
 use std::time::Duration;
-/// What a stand-in is like.
+/// The options of a stand-in.
 #[derive(Clone, Debug)]
 pub struct SimOptions {
     /// `address:port`; port 0 takes a free one.
@@ -40,7 +40,7 @@ impl Default for SimOptions {
     }
 }
 
-/// What becomes of a body. What is not parsed is not judged: every item of it is accepted.
+/// How a body is treated. A body that is not parsed is not judged: all of its items are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
     /// Items are parsed, judged and kept.
@@ -52,7 +52,7 @@ pub enum Keep {
     Bytes,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 pub(crate) struct Shared {
     pub(crate) options: SimOptions,
     pub(crate) plan: Plan,

@@ -2,7 +2,7 @@
 //!
 //! * In: JSON like `{"fault":"status","status":503,"retry_after":"2","times":3,"route":"metrics"}`.
 //! * Out: [`QueuedFault`]s.
-//! * Never: a decision when one applies; that is the plan's.
+//! * Never: a decision when a fault applies: that is `fault_plan`'s.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -123,7 +123,7 @@ async fn read(sim: &Shared, body: Body) -> Option<SinkBatch> {
     Some(SinkBatch { bytes, counted: counter.items(), items })
 }
 
-/// What of a batch is taken.
+/// The accepted and the refused items of a batch.
 struct Judged {
     brought: Brought,
     refused: Vec<(Bytes, String)>,
@@ -257,7 +257,7 @@ impl Request<'_> {
         self.answer(fault, accepted, normal).await
     }
 
-    /// What the peer gets; `normal` is what it would have got.
+    /// The answer under this fault; `normal` is the answer without it.
     async fn answer(&self, fault: SimFault, accepted: u64, normal: Option<Response>) -> Response {
         let normal = normal.unwrap_or_default();
         match fault {
@@ -314,7 +314,7 @@ impl SimFault {
         Some(errors.iter().map(|error| (Some(item.clone()), error.clone())).collect())
     }
 
-    /// Whether the items are received in spite of it.
+    /// Whether the items are received in spite of the fault.
     fn stores(&self) -> bool {
         match self {
             SimFault::Status { store, .. } | SimFault::Hang { store } => *store,
