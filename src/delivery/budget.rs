@@ -1,4 +1,4 @@
-//! What it holds: the budget, the drain, what is settled, and memory given back by sections that cannot send. Pure.
+//! The engine's budget of memory, its drain, its settled positions, and the shedding of sections that cannot send. Pure.
 
 use crate::delivery::*;
 
@@ -19,7 +19,7 @@ impl Engine {
         !self.draining && self.buffered() < self.settings.budget
     }
 
-    /// Nothing more is taken in; everything that waits goes now.
+    /// Begins the drain: the engine takes no more rows, and sends everything that waits.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -35,12 +35,12 @@ impl Engine {
         self.pending.is_empty() && self.actions.is_empty() && self.sections.iter().all(quiet)
     }
 
-    /// Everything before this is settled.
+    /// The LSN before which everything is settled.
     pub fn settled_lsn(&self) -> Lsn {
         self.progress.checkpoint()
     }
 
-    /// What was last confirmed to the slot.
+    /// The LSN last confirmed to the slot.
     pub fn confirmed(&self) -> Lsn {
         self.confirmed
     }
@@ -55,7 +55,7 @@ impl Engine {
         self.progress.received()
     }
 
-    /// Nothing waits, and no transaction is open.
+    /// Whether nothing waits and no transaction is open.
     pub fn is_idle(&self) -> bool {
         self.progress.is_idle()
     }

@@ -1,4 +1,4 @@
-//! Which LSN is safe to confirm. Pure.
+//! The LSN that is safe to confirm. Pure.
 //!
 //! * In: transactions and keepalives as the stream brings them, rows admitted to sections, and what sections have settled.
 //! * Out: the checkpoint: everything before it is settled.
@@ -19,7 +19,7 @@ struct Boundary {
     end: Lsn,
 }
 
-/// What one section has admitted and not settled.
+/// One section's rows that are admitted and not settled.
 #[derive(Debug, Default)]
 struct Outstanding {
     /// Of each transaction with unsettled rows the last row admitted.
@@ -28,7 +28,7 @@ struct Outstanding {
     held_back: Option<Position>,
 }
 
-/// So many boundaries are kept whatever they are.
+/// Up to this many boundaries are kept without merging.
 const FEW_BOUNDARIES: usize = 64;
 
 /// The progress of one slot over all sections.
@@ -70,12 +70,12 @@ impl Progress {
         self.received = self.checkpoint;
     }
 
-    /// A transaction begins.
+    /// Records that a transaction begins.
     pub fn begin(&mut self, final_lsn: Lsn) {
         self.open = Some(final_lsn);
     }
 
-    /// A row of the open transaction waits in `section`.
+    /// Records that a row of the open transaction waits in `section`.
     pub fn admit(&mut self, section: SectionId, position: Position) {
         let transactions = &mut self.sections[section].transactions;
         match transactions.back_mut() {
@@ -199,12 +199,12 @@ impl Progress {
         self.received
     }
 
-    /// Everything before this is settled.
+    /// The LSN before which everything is settled.
     pub fn checkpoint(&self) -> Lsn {
         self.checkpoint
     }
 
-    /// Nothing waits anywhere, and no transaction is open.
+    /// Whether nothing waits in any section and no transaction is open.
     pub fn is_idle(&self) -> bool {
         self.open.is_none() && self.oldest_unsettled().is_none()
     }

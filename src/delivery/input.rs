@@ -1,4 +1,4 @@
-//! What comes in: the stream's rows and boundaries, and the chunks of backfills. Pure.
+//! The engine's input: the stream's rows and boundaries, and the chunks of backfills. Pure.
 
 use crate::delivery::*;
 
@@ -15,7 +15,7 @@ impl Engine {
         self.routes.insert(oid, routes);
     }
 
-    /// A transaction begins.
+    /// Takes the beginning of a transaction.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
         if self.stale {
             return;
@@ -25,7 +25,7 @@ impl Engine {
         self.progress.begin(final_lsn);
     }
 
-    /// A row of the open transaction, whose WAL record is at `change_lsn`.
+    /// Takes a row of the open transaction, whose WAL record is at `change_lsn`.
     #[inline]
     pub fn insert(&mut self, oid: u32, change_lsn: Lsn, row: &Row<'_>, now: Duration) {
         let Some((at, micros)) = &mut self.transaction else { return };
@@ -55,13 +55,13 @@ impl Engine {
         }
     }
 
-    /// The open transaction ends.
+    /// Takes the end of the open transaction.
     pub fn commit(&mut self, end_lsn: Lsn) {
         self.transaction = None;
         self.progress.commit(end_lsn);
     }
 
-    /// The server says how far it has read.
+    /// Takes a keepalive: the server has read up to `wal_end`.
     pub fn keepalive(&mut self, wal_end: Lsn) {
         if !self.stale {
             self.progress.keepalive(wal_end);
@@ -70,7 +70,7 @@ impl Engine {
 
     // ---- backfills ----
 
-    /// A chunk of a section's backfill was read.
+    /// Takes a chunk of a section's backfill.
     pub fn chunk(&mut self, section: SectionId, chunk: Chunk) {
         self.sections[section].push_chunk(chunk);
     }

@@ -1,4 +1,4 @@
-//! The pure heart: rows and answers in, writes, requests and confirmations out. No I/O, no clock, no randomness.
+//! The pure delivery engine: rows and answers in, writes, requests and confirmations out. No I/O, no clock, no randomness.
 //!
 //! * In: what the stream and the backfills bring, answers of the sink, durability of writes, the clock's reading.
 //! * Out: [`Action`]s, in the order in which they must be begun.
@@ -25,14 +25,14 @@ use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName};
 use crate::planhat::{Answer, Verdict};
 use crate::state::Op;
 
-/// What the event loop must do.
+/// An order to the event loop.
 #[derive(Debug)]
 pub enum Action {
     /// Write these in one transaction; say [`Engine::durable`] when it is done. Writes keep their order.
     Write(u64, Vec<Op>),
     /// Make this request; say [`Engine::verdict`] when it has ended.
     Send {
-        /// Whose batch it is.
+        /// The section of the batch.
         section: SectionId,
         /// The ledger id, to be given back.
         id: i64,
@@ -50,7 +50,7 @@ pub enum Action {
     Stopped(SectionId),
 }
 
-/// What follows once a write is durable.
+/// The follow-up of a write, once it is durable.
 #[derive(Debug)]
 enum Effect {
     Request(SectionId, i64),
@@ -91,7 +91,7 @@ pub struct Route {
     pub mapping: Result<Rc<Mapping>, Trouble>,
 }
 
-/// The pure heart.
+/// The delivery engine over all sections.
 #[derive(Debug)]
 pub struct Engine {
     sections: BySection<SectionDelivery>,
@@ -184,7 +184,7 @@ impl Engine {
 
     // ---- the sink ----
 
-    /// A request has ended.
+    /// Takes the answer of a request.
     pub fn verdict(&mut self, section: SectionId, id: i64, answer: &Answer, now: Duration, random: f64) {
         let under_way =
             matches!(self.sections[section].stage(), DeliveryStage::Requesting(sending) if sending.id == id);
@@ -215,7 +215,7 @@ impl Engine {
         }
     }
 
-    /// A write is durable, and all before it.
+    /// Records that a write, and all before it, is durable.
     pub fn durable(&mut self, write: u64) {
         while let Some(written) = self.pending.pop_front_if(|pending| pending.id <= write) {
             self.pending_weight -= written.weight;
@@ -283,7 +283,7 @@ impl Engine {
         (self.sections[section].announce(batch, id, 1), id)
     }
 
-    /// Writes what a step asks for, the checkpoint and the section's next announcement with it.
+    /// Writes the operations of a step, with the checkpoint and the section's next announcement.
     fn follow(&mut self, section: SectionId, mut step: DeliveryStep, now: Duration) {
         loop {
             let DeliveryStep { mut ops, settled, again, again_id, .. } = step;
@@ -364,7 +364,7 @@ impl Engine {
         self.actions.push_back(Action::Write(id, ops));
     }
 
-    /// The next thing to do.
+    /// Returns the next action.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }

@@ -18,7 +18,7 @@ use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
 use crate::delivery::batch::{Batch, MAX_BODY};
 use crate::model::{Phase, Position};
 
-/// How large a batch became: what the next one had better reserve at once, instead of growing by copies.
+/// The size of a finished batch, which the next one reserves at once instead of growing by copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Capacity {
     body: usize,
@@ -37,7 +37,7 @@ pub(crate) struct BatchBuilder {
     refused: Vec<RejectedRow>,
     through: Option<SettledUpTo>,
     opened: Duration,
-    /// It is full: it goes as soon as the place of its newest row is known.
+    /// Whether the batch is full: it goes as soon as the place of its newest row is known.
     pub seal_at_reach: bool,
 }
 
@@ -96,17 +96,17 @@ impl BatchBuilder {
         self.items.push(ItemSpan { end, key_end, ordinal, place });
     }
 
-    /// Adds a row that is no item.
+    /// Adds a refused row.
     pub(crate) fn refuse(&mut self, refused: RejectedRow) {
         self.refused.push(RejectedRow { before: offset(self.items.len()), ..refused });
     }
 
-    /// Everything up to here has been considered for this batch.
+    /// Records that every row up to this place has been considered for this batch.
     pub(crate) fn reach(&mut self, through: SettledUpTo) {
         self.through = Some(through);
     }
 
-    /// The room that it took.
+    /// Returns the batch's size, for the next one to reserve.
     pub(crate) fn room(&self) -> Capacity {
         Capacity { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
     }
@@ -116,12 +116,12 @@ impl BatchBuilder {
         self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
     }
 
-    /// When its first row came.
+    /// When the first row was added.
     pub(crate) fn opened(&self) -> Duration {
         self.opened
     }
 
-    /// Whether nothing was put into it, not even a place reached.
+    /// Whether the batch holds no row and no place.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.refused.is_empty() && self.through.is_none()
     }
@@ -131,7 +131,7 @@ impl BatchBuilder {
         self.items.len() + self.refused.len()
     }
 
-    /// Whether it must go now.
+    /// Whether the batch has reached a limit.
     pub(crate) fn is_full(&self, limits: BatchLimits) -> bool {
         self.rows() >= limits.rows as usize || self.body.len() + 1 >= body_limit(limits)
     }

@@ -21,15 +21,15 @@ pub(crate) const MAX_BODY: usize = 30_000_000;
 /// The items of one request, and the refused rows among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Which way its rows came.
+    /// How the rows were read.
     pub phase: Phase,
     body: Bytes,
     keys: Vec<u8>,
     items: Vec<ItemSpan>,
     runs: Vec<Run>,
-    /// Rows that are no items.
+    /// The refused rows.
     pub refused: Vec<RejectedRow>,
-    /// What its settlement settles.
+    /// The position or key up to which everything is settled with this batch.
     pub through: SettledUpTo,
     opened: Duration,
     /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled; only for retries, whose rows have
@@ -58,7 +58,7 @@ impl Batch {
         self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
     }
 
-    /// When its first row came.
+    /// When the first row was added.
     pub fn opened(&self) -> Duration {
         self.opened
     }
@@ -114,7 +114,7 @@ impl Batch {
         first_position(&self.items, &self.runs, &self.refused)
     }
 
-    /// Halves it; the second half is `None` where there is one item (or none).
+    /// Splits the batch in half; the second half is `None` where there is one item or none.
     pub fn split(self, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
         let half = self.items.len() / 2;
         self.split_at(half, key_of)

@@ -1,4 +1,4 @@
-//! One row's part in a batch: where it came from, how far it reaches, why it is no item. Pure.
+//! One row's part in a batch: its origin, its place, and the reason where it was refused. Pure.
 
 use crate::model::{Key, Position};
 
@@ -15,15 +15,15 @@ pub enum SettledUpTo {
     Apart,
 }
 
-/// A row that is no item: it goes into quarantine when its batch is settled.
+/// A row that could not become an item: it goes into quarantine when its batch is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// How many items of the batch stand before it.
+    /// The number of items of the batch before it.
     pub(crate) before: u32,
     pub key: String,
     /// A word for metrics, a colon, and the reason for people.
     pub reason: String,
-    /// What is known of the row, as JSON.
+    /// The mapped columns of the row, as JSON.
     pub item: String,
     /// Where it stood in the stream.
     pub position: Option<Position>,

@@ -1,4 +1,4 @@
-//! What an answer means for a batch: the table in docs/planhat.md, as a state machine. Pure.
+//! The way of a batch through its attempts: the table in docs/planhat.md, as a state machine. Pure.
 //!
 //! Order, held by the types here and the engine: the ledger's `sending` is durable before a request is made; the batch's
 //! end, its section's checkpoint and its quarantined rows are one transaction; only then may the slot move.
@@ -36,7 +36,7 @@ impl SectionDelivery {
         op
     }
 
-    /// The announcement is durable: the request may be made. Returns its body.
+    /// Starts the request once its announcement is durable; returns the body.
     pub fn request(&mut self, id: i64) -> Option<bytes::Bytes> {
         match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
             DeliveryStage::Announcing(sending) if sending.id == id => {
@@ -85,7 +85,7 @@ impl SectionDelivery {
         step
     }
 
-    /// The request has ended.
+    /// Takes the answer of the request.
     pub fn verdict(&mut self, answer: &Answer, now: Duration, halt_probe: Duration, random: f64) -> DeliveryStep {
         let sending = match std::mem::replace(&mut self.stage, DeliveryStage::Idle) {
             DeliveryStage::Requesting(sending) => sending,
@@ -133,7 +133,7 @@ impl SectionDelivery {
         step
     }
 
-    /// The sink has taken something: whatever stood in the way is over.
+    /// Clears the reasons against sending: the sink has taken something.
     pub(crate) fn recovered(&mut self, step: &mut DeliveryStep) {
         self.failures = 0;
         self.bad_in_a_row = 0;
@@ -219,7 +219,7 @@ impl SectionDelivery {
         self.stage = DeliveryStage::Waiting { sending, until, new_id: false };
     }
 
-    /// Says that it is halted, and why.
+    /// Halts the section, with the reason.
     pub(crate) fn note_halt(&mut self, trouble: Trouble, step: &mut DeliveryStep) {
         let why = Some((trouble.what.clone(), trouble.remedy.clone()));
         if self.flow.block(Blocked::Halted(trouble)) {

@@ -26,7 +26,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Why a section does not flow, or not fully. In the order of weight: the first one is shown.
+/// A reason why a section does not flow, or not fully. In the order of weight: the heaviest one is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// It is switched off in the configuration.
@@ -63,7 +63,7 @@ impl Blocked {
         }
     }
 
-    /// What to show to a person for the section `name`; nothing where the state's word says it all.
+    /// The text for a person about the section `name`; `None` where the state's word says it all.
     pub(crate) fn trouble(&self, name: &str) -> Option<Trouble> {
         match self {
             Blocked::Off | Blocked::Shed => None,

@@ -35,7 +35,7 @@ use crate::mapping::Mapping;
 use crate::model::{CommitTime, Key, KeyType, Lsn, Phase, Position, Row, RowCounts, SectionName, Value};
 use crate::state::SectionPhase;
 
-/// How many single items may be refused one after the other before it is held to be the mapping.
+/// How many single items may be refused one after the other before that counts as the mapping's fault.
 pub(crate) const BAD_IN_A_ROW: u32 = 10;
 
 /// The span of a batch in doubt: its rows come again, and this says when they have.
@@ -81,7 +81,7 @@ pub struct SectionDelivery {
     in_doubt: InDoubt,
     key_type: KeyType,
     flow: Flow,
-    /// Since when it cannot send.
+    /// Since when the section cannot send.
     stuck: Option<Duration>,
     /// The backfill or re-sync that is read beside the stream.
     backfill: Option<BackfillQueue>,
@@ -158,7 +158,7 @@ impl SectionDelivery {
         (self.answered, self.quarantined)
     }
 
-    /// What it is doing with its batch.
+    /// The stage of the section's batch.
     pub fn stage(&self) -> &DeliveryStage {
         &self.stage
     }
@@ -308,7 +308,7 @@ impl SectionDelivery {
         &self.counts
     }
 
-    /// When the oldest row that waits was taken in.
+    /// When the oldest waiting row was taken in.
     pub fn oldest(&self) -> Option<Duration> {
         let under_way = self.stage.sending().map(|sending| sending.batch.opened());
         [self.stream.oldest(), self.backfilled.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()

@@ -1,4 +1,4 @@
-//! One way's rows, gathered into batches in order. Pure.
+//! The rows of one source (stream, backfill or retry), gathered into batches in order. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Queue {
         self.refuse(limits, phase, now, row.of(origin));
     }
 
-    /// Adds a row that is no item.
+    /// Adds a refused row.
     pub(crate) fn refuse(&mut self, limits: BatchLimits, phase: Phase, now: Duration, row: RejectedRow) {
         let open = self.open(phase, now);
         open.refuse(row);
@@ -102,12 +102,12 @@ impl Queue {
         }
     }
 
-    /// A row that is left out: only its place counts.
+    /// Leaves a row out: only its place counts.
     pub(crate) fn pass(&mut self, phase: Phase, now: Duration) {
         self.open(phase, now);
     }
 
-    /// Everything up to here has been considered.
+    /// Records that every row up to this place has been considered.
     #[inline]
     pub(crate) fn reach(&mut self, through: SettledUpTo) {
         if let Some(open) = &mut self.open {
@@ -118,7 +118,7 @@ impl Queue {
         }
     }
 
-    /// Closes the open batch.
+    /// Seals the open batch.
     pub(crate) fn seal(&mut self) {
         if let Some(open) = self.open.take()
             && !open.is_empty()
@@ -157,7 +157,7 @@ impl Queue {
         self.open.as_ref().filter(|open| !open.is_empty()).map(BatchBuilder::opened)
     }
 
-    /// When the oldest row came.
+    /// When the oldest row was added.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let ready = self.ready.front().map(Batch::opened);
         ready.or_else(|| self.open.as_ref().filter(|open| !open.is_empty()).map(BatchBuilder::opened))

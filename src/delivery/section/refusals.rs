@@ -1,4 +1,4 @@
-//! Refused items: which they are, and when it is held to be the mapping. Pure.
+//! Refused items: which they are, and when refusals count as the mapping's fault. Pure.
 //!
 //! * In: a 2xx that refuses items; a single item refused.
 //! * Out: refused items in quarantine, the others delivered; or the section halted with nothing lost.
@@ -13,7 +13,7 @@ use crate::planhat::{Answer, SinkRejection, match_refused};
 use crate::state::{Op, Outcome};
 
 impl SectionDelivery {
-    /// A 2xx that refuses items.
+    /// Handles a 2xx that refuses items.
     pub(crate) fn partial(
         &mut self,
         sending: Sending,

@@ -1,4 +1,4 @@
-//! When a section that goes once a day goes. Pure.
+//! The sending times of a section that sends once a day. Pure.
 //!
 //! * In: the next such time, on the monotonic clock, as someone with a calendar has worked it out.
 //! * Out: whether what was taken in at some time is due.
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long a time stays the next one after it has come. By the calendar it may not quite have come yet, and would be found again.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The times of one section.
+/// The sending times of one section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Daily {
     next: Option<Duration>,
@@ -17,7 +17,7 @@ pub(crate) struct Daily {
 }
 
 impl Daily {
-    /// Whether a next time is to be set.
+    /// Whether the caller must set the next time.
     pub(crate) fn wants_next(&self, now: Duration) -> bool {
         self.next.is_none_or(|next| now > next + MARGIN)
     }
@@ -28,12 +28,12 @@ impl Daily {
         self.next = next;
     }
 
-    /// Whether what was opened then is to go now: a time has come since.
+    /// Whether a batch that was opened then goes now: a sending time has passed since.
     pub(crate) fn is_due(&self, opened: Duration, now: Duration) -> bool {
         self.due_at(opened).is_some_and(|due| now >= due)
     }
 
-    /// When what was opened then goes.
+    /// The time at which a batch goes that was opened then.
     pub(crate) fn due_at(&self, opened: Duration) -> Option<Duration> {
         [self.past, self.next].into_iter().flatten().find(|due| opened <= *due)
     }

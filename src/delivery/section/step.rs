@@ -55,9 +55,9 @@ impl DeliveryStage {
 /// What follows from an answer.
 #[derive(Debug, Default)]
 pub struct DeliveryStep {
-    /// To be written, in order, in one transaction.
+    /// Operations to write, in order, in one transaction.
     pub ops: Vec<Op>,
-    /// What is settled once they are written.
+    /// The batch that is settled once they are written.
     pub settled: Option<Settled>,
     /// The batch to announce again now (halved).
     pub again: Option<Batch>,
@@ -70,7 +70,7 @@ pub struct DeliveryStep {
 /// A settled batch, for progress and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// Which way its rows came.
+    /// How the rows were read.
     pub phase: Phase,
     pub through: SettledUpTo,
     /// Rows received.

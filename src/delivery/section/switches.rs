@@ -1,4 +1,4 @@
-//! How a section is switched, and what is asked about it from outside. Pure.
+//! The switches of a section, and the questions that the event loop asks of it. Pure.
 //!
 //! * In: what operators, the source and the sink ask for.
 //! * Out: the reasons why its rows do not flow; its backfill, begun or ended.
@@ -169,7 +169,7 @@ impl SectionDelivery {
         self.flow.takes_rows()
     }
 
-    /// Why the sink takes nothing of it just now.
+    /// The reason why the sink takes nothing of this section just now.
     pub fn halted(&self) -> Option<&Trouble> {
         self.flow.halted()
     }

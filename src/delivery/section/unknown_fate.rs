@@ -17,7 +17,7 @@ use crate::model::{Key, Phase};
 use crate::planhat::Answer;
 use crate::state::{Op, Outcome, Totals};
 
-/// How often in a row a connection may break while one batch is sent, before it is held to be the batch's own fault.
+/// How often in a row a connection may break while one batch is sent, before that counts as the batch's own fault.
 const INTERRUPTED: u32 = 3;
 /// The same for a single item, which goes into quarantine then.
 const INTERRUPTED_ALONE: u32 = 8;
@@ -27,7 +27,7 @@ const REMEDY: &str = "see that Planhat is reached and answers in time: raise pla
                       logs --outcome in_doubt` names the batches that Planhat may have";
 
 impl SectionDelivery {
-    /// The request was sent, and nothing proves what became of it.
+    /// Handles a request that was sent and whose answer proves nothing.
     pub(crate) fn doubt(
         &mut self,
         mut sending: Sending,
@@ -78,7 +78,7 @@ impl SectionDelivery {
         }
     }
 
-    /// A 2xx that cannot be read: most likely received. It is settled as in doubt, and the section halts.
+    /// Handles a 2xx that cannot be read: the batch was most likely received. It is settled as in doubt, and the section halts.
     pub(crate) fn unreadable(
         &mut self,
         sending: Sending,
