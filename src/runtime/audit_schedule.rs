@@ -1,4 +1,4 @@
-//! Audits that nobody asks for: at the end of each backfill, and every `audit.every`.
+//! Audits by schedule: at the end of each backfill, and every `audit.every`.
 //!
 //! * In: the sections' phases and the last audits, as the state has them.
 //! * Out: audits, one at a time, kept in the state and shown on the board.
@@ -15,7 +15,7 @@ use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
 use crate::state::{LastAudit, SectionPhase, Store};
 
-/// How often it looks for a section that is due.
+/// How often the schedule is checked.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Audits what is due, until it is dropped.

@@ -1,6 +1,6 @@
 //! An audit of one section: every key of the source held against what the state says was settled.
 //!
-//! * In: a section; from where.
+//! * In: a section, and the key to begin behind.
 //! * Out: an [`AuditReport`]: what is delivered, quarantined, waiting, missing, doubled, gone, and what cannot be proven.
 //! * Never: a change of the source or of what is delivered; a row called missing that may still be on its way.
 //!
@@ -50,9 +50,9 @@ pub(crate) struct AuditReport {
     pub before_attach: u64,
     /// Rows that nothing proves, in either direction.
     pub unknown: u64,
-    /// Rows that should be settled, and are nowhere.
+    /// Rows that should be settled, and that no evidence names.
     pub missing: u64,
-    /// Keys that were delivered more than once without a name for it.
+    /// Keys that were delivered more than once, without a re-sync, a retry or a doubt that explains it.
     pub doubled: u64,
     /// Keys that were delivered and are not in the source any more.
     pub gone: u64,
@@ -67,11 +67,11 @@ pub(crate) struct AuditReport {
     pub missing_all: Vec<String>,
 }
 
-/// How an audit goes about it.
+/// The options of an audit.
 pub(crate) struct AuditRequest<'a> {
     /// Only keys greater than this, as a person writes it.
     pub from_key: Option<String>,
-    /// Told of the rows looked at so far.
+    /// Called with the count of rows read so far.
     pub progress: &'a mut (dyn FnMut(u64) + Send),
     /// Between two chunks the audit rests for as long as the chunk took: for audits that nobody waits for.
     pub gently: bool,
@@ -186,7 +186,7 @@ async fn read(
     }
 }
 
-/// What the judgement of keys that are nowhere needs.
+/// The facts by which keys without evidence are judged.
 struct Audited<'a> {
     store: &'a Store,
     session: &'a Session,
@@ -197,7 +197,7 @@ struct Audited<'a> {
 }
 
 impl Audited<'_> {
-    /// Tells apart the keys that no set names: gone meanwhile, on their way, from before the attachment, or missing.
+    /// Sorts the keys that no set names: deleted meanwhile, on their way, from before the attachment, or missing.
     async fn judge(&self, nowhere: Vec<String>, more: u64, report: &mut AuditReport) -> Result<(), Fault> {
         if nowhere.is_empty() {
             return Ok(());
@@ -273,7 +273,7 @@ impl Audited<'_> {
     }
 }
 
-/// Keeps what an audit found.
+/// Stores an audit's result.
 pub(crate) async fn keep(store: &Store, report: &AuditReport, cause: &str) -> Result<(), Fault> {
     let value = serde_json::to_value(report).map_err(|error| Fault::bug(error.to_string()))?;
     store.record_audit(&crate::model::SectionName::from(report.section.as_str()), cause, &value).await.map_err(fate)

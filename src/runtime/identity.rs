@@ -14,7 +14,7 @@ use crate::runtime::start_error::{NeedsPerson, REPAIR, needs};
 use crate::state::{Identity, Instance};
 use crate::telemetry::status_document::Reason;
 
-/// What the server says of itself, and of what is ours there.
+/// The server's identity, and this instance's slot and publication there.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     /// IDENTIFY_SYSTEM.

@@ -1,11 +1,11 @@
-//! What an earlier process left in the ledger: batches announced, whose end nobody recorded.
+//! Batches that an earlier process announced in the ledger, and whose end it did not record.
 
 use crate::config::InDoubt;
 use crate::delivery::section::{InDoubtBatch, Span};
 use crate::model::{Key, KeyType, Phase, SectionName};
 use crate::state::{Op, OpenDelivery, Outcome, Totals};
 
-/// What follows for one section.
+/// One section's batches in doubt.
 #[derive(Debug, Default)]
 pub struct Left {
     /// To be recorded before anything else.

@@ -44,7 +44,7 @@ use crate::shutdown::Stop;
 use crate::state::NewGap;
 use crate::telemetry::status_document::InstanceState;
 
-/// How often the server hears from us, at the least, in milliseconds.
+/// The longest time between two status updates to the server, in milliseconds.
 const STATUS_EVERY: u64 = 5_000;
 /// How long the server may be silent at first: two status updates that asked for a reply, and a little.
 const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
@@ -233,7 +233,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
     }
 }
 
-/// What a stream's end means for a start.
+/// Turns a stream's end into a start error.
 fn start_error(ended: &StreamEnd) -> StartError {
     use crate::telemetry::status_document::Reason;
     let needs = |reason| StartError::NeedsPerson(NeedsPerson::repair(reason, ended.fault.what.clone()));

@@ -1,7 +1,7 @@
-//! The monitor: what the server says of the slot, the publication and the tables, and what operators ask for.
+//! The monitor: it polls the slot, the publication and the tables, and operators' requests.
 //!
 //! * In: a control connection of its own, queried at least every 5 s.
-//! * Out: [`MonitorEvent`]s; that the server goes down, at once.
+//! * Out: [`MonitorEvent`]s; at once where the server goes down.
 //! * Never: anything changed.
 
 use std::sync::Arc;
@@ -74,7 +74,7 @@ fn is_shutdown(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| ServerError::from(error).is_shutdown())
 }
 
-/// Where each configured name leads now.
+/// The OID behind each configured name.
 const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
     FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
     LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema

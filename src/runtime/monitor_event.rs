@@ -1,4 +1,4 @@
-//! What the monitor tells the event loop.
+//! The messages of the monitor to the event loop.
 //!
 //! * In: answers of the source's catalog and of the state store.
 //! * Out: [`MonitorEvent`], one observation.
@@ -38,7 +38,7 @@ pub(crate) struct RowsRead {
     pub(crate) left: Vec<i64>,
 }
 
-/// What one query of the server's catalog shows.
+/// The result of one poll of the server's catalog.
 #[derive(Debug)]
 pub(crate) struct SourceStatus {
     /// The slot; `None` where it is gone.
@@ -54,7 +54,7 @@ pub(crate) struct SourceStatus {
     pub published: PublicationStatus,
 }
 
-/// What decides which rows the server sends.
+/// The catalog entries that decide which rows the server sends.
 #[derive(Debug)]
 pub(crate) struct PublicationStatus {
     /// The publication; `None` where it is gone.
@@ -73,14 +73,14 @@ pub(crate) struct Partition {
     /// Its own OID.
     pub oid: u32,
     pub name: String,
-    /// It was a table of its own before: its entry as a partition is younger than itself.
+    /// Whether it was a table of its own before: its entry as a partition is younger than itself.
     pub attached: bool,
 }
 
-/// What the monitor tells.
+/// A message of the monitor.
 #[derive(Debug)]
 pub(crate) enum MonitorEvent {
-    /// What the server says.
+    /// The result of a poll.
     SourceStatus(Box<SourceStatus>),
     /// The server goes down: let go of the slot at once, or its fast shutdown hangs.
     Shutdown(Fault),

@@ -1,4 +1,4 @@
-//! What this process knows beyond the state: a promotion can take the state's newest writes with it. Pure.
+//! Progress that this process knows beyond the state: a promotion can lose the state's newest writes. Pure.
 //!
 //! * In: what the event loop knew when it ended; the state as the promoted server has it.
 //! * Out: the state as it must be taken: rows that the sink has are not read again, a request under way is in doubt by name.
@@ -13,10 +13,10 @@ use std::collections::HashMap;
 use crate::model::{Lsn, Position};
 use crate::state::{Delivery, Op, OpenDelivery, Opened, Outcome, Totals};
 
-/// What is known of one section.
+/// The known progress of one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownProgress {
-    /// The timeline on which it was learnt.
+    /// The timeline of these positions.
     pub timeline: i64,
     /// Every streamed row up to here is settled, by the sink's answers.
     pub answered: Position,

@@ -1,4 +1,4 @@
-//! How fast the WAL that the slot retains grows, and when the slot is lost by that. Pure.
+//! The growth of the WAL that the slot retains, and the time until the slot is lost. Pure.
 //!
 //! * In: observations of the retained WAL, some seconds apart.
 //! * Out: bytes per second, where it grows.
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 /// How far back observations count. A slot that follows lets WAL go in steps, so that what is retained goes up and down.
 const WINDOW: Duration = Duration::from_secs(120);
-/// Fewer observations tell nothing.
+/// The fewest observations that give a rate.
 const FEWEST: usize = 4;
-/// Slower growth than this, in bytes per second, is none.
+/// Growth below this, in bytes per second, counts as none.
 const SLOWEST: f64 = 1024.0;
 
 /// The newest observations of the retained WAL.

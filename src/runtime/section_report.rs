@@ -1,4 +1,4 @@
-//! What the status board holds for one section, and the rate at which the source writes WAL.
+//! One section's part of the status board, and the rate at which the source writes WAL.
 //!
 //! * In: the delivery core's counts and the section's row of the state.
 //! * Out: the section's part of the status document, which the metrics reflect.
@@ -12,7 +12,7 @@ use crate::model::{Lsn, Phase, RowCounts};
 use crate::state::SectionRow;
 use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
 
-/// A section before anything is known of it.
+/// The status of a section before the state was read.
 pub(crate) fn unknown(section: &Section) -> SectionStatus {
     SectionStatus {
         name: section.name.to_string(),
@@ -36,7 +36,7 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
     }
 }
 
-/// What the event loop knows of one section beyond its delivery.
+/// The facts about one section that the event loop holds beyond its delivery.
 #[derive(Debug)]
 pub(crate) struct SectionReport {
     /// As the state had it at the start.

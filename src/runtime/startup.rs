@@ -18,9 +18,9 @@ use crate::runtime::state_connector::StateConnector;
 use crate::state::{Identity, Store};
 use crate::telemetry::status_document::Reason;
 
-/// What is known before the slot is taken.
+/// The result of the preparation, before the slot is taken.
 pub(crate) struct Prepared {
-    /// For the watch, fences and look-ups.
+    /// The session for the monitor, the xmin barriers and look-ups.
     pub control: Session,
     pub store: Store,
     /// Where the stream begins.

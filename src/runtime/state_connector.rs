@@ -7,7 +7,7 @@ use crate::model::Fault;
 use crate::postgres::connection::session::{Session, connect_sql, connect_url};
 use crate::state::{Schema, Store};
 
-/// Connects to the state, wherever it is.
+/// Connects to the state, in the source database or in its own.
 #[derive(Clone, Debug)]
 pub(crate) struct StateConnector {
     config: Arc<Config>,

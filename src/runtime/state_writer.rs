@@ -18,7 +18,7 @@ const GROUP: usize = 64;
 /// After so long without a write it checks whether it still leads.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// What the writer tells.
+/// A message of the writer.
 #[derive(Debug)]
 pub(crate) enum Written {
     /// Everything up to this list is durable.
@@ -45,10 +45,10 @@ pub(crate) async fn run(
         let (mut last, mut ops) = match tokio::time::timeout(IDLE, lists.recv()).await {
             Ok(Some(list)) => list,
             Ok(None) => return,
-            // One that has nothing to write would not hear that another leads: a frozen process that wakes, say.
+            // A process with nothing to write must still learn that another leads, for example when it was frozen and wakes.
             Err(_) => {
                 if matches!(store.still_leads(&term).await, Err(StateError::Fenced)) {
-                    // Where nobody listens, it has ended already.
+                    // Where the receiver is gone, the event loop has ended already.
                     told.send(Written::Fenced).ok();
                     return;
                 }

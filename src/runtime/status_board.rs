@@ -30,7 +30,7 @@ pub(crate) struct Board {
     /// The time since the server's last message.
     pub wire: Age,
     sections: Arc<HashMap<String, SectionMetrics>>,
-    /// What event loops of this process knew beyond the state when they ended.
+    /// The progress that ended event loops of this process knew beyond the state.
     known: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the delivery core asks for, done; and what comes back of it.
+//! Carries out the delivery core's actions, and hands their results back.
 //!
 //! * In: the core's actions; answers of the sink and of the writer of the state.
 //! * Out: requests, writes, confirmations; counts for metrics and status.
@@ -18,7 +18,7 @@ use crate::runtime::state_writer::Written;
 use crate::state::{Op, Outcome};
 
 impl EventLoop {
-    /// Does everything that the core has asked for.
+    /// Carries out every action of the core.
     pub(crate) fn act(&mut self) {
         while let Some(action) = self.engine.next_action() {
             match action {

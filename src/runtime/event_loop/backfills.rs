@@ -1,4 +1,4 @@
-//! The backfills under way: the thread that reads them, what they tell, and how many may read at once.
+//! The backfills under way: their reading thread, their events, and how many may read at once.
 //!
 //! * In: tasks to start.
 //! * Out: [`BackfillEvent`]s, in order for each section.

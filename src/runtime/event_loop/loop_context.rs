@@ -1,4 +1,4 @@
-//! What every part of the event loop shares.
+//! The context that every part of the event loop shares.
 //!
 //! * In: nothing.
 //! * Out: the configuration, the clock, the background tasks, the way to end.
@@ -16,7 +16,7 @@ use crate::runtime::event_loop::loop_exit::LoopExit;
 pub(crate) struct LoopContext {
     pub(crate) config: Arc<Config>,
     began: Instant,
-    /// When time was last given its turn.
+    /// When the clock's arm last ran.
     ticked: Instant,
     /// Everything that runs beside the loop; it ends with it.
     pub(crate) tasks: JoinSet<()>,

@@ -1,4 +1,4 @@
-//! How an event loop ends.
+//! The ends of an event loop.
 //!
 //! * In: nothing.
 //! * Out: [`LoopExit`].
@@ -8,7 +8,7 @@ use crate::model::Fault;
 use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status_document::Reason;
 
-/// How an event loop ends.
+/// The end of an event loop.
 #[derive(Debug)]
 pub(crate) enum LoopExit {
     /// Told to end, and drained.

@@ -1,7 +1,7 @@
 //! The event loop: one place where everything that happens is taken in, in a fixed order of urgency.
 //!
 //! * In: the stream, the backfills, answers of the sink, durable writes, the monitor, time.
-//! * Out: what the delivery core asks for, done.
+//! * Out: the delivery core's actions, carried out.
 //! * Never: a wait inside the loop but the loop's own; a row read while the budget is full.
 
 pub(crate) mod actions;
@@ -63,7 +63,7 @@ pub(crate) struct EventLoop {
 
 /// The longest that the loop sleeps.
 const TICK: Duration = Duration::from_millis(200);
-/// How long the stream and the state have to be let go at the end.
+/// The bound on closing the stream and the state at the end.
 const LET_GO: Duration = Duration::from_secs(2);
 
 impl EventLoop {
@@ -114,7 +114,7 @@ impl EventLoop {
                 // 9. The stream, while there is room.
                 event = self.stream.event(), if reading => self.on_stream_event(event).await,
             }
-            // A stream that never pauses leaves no turn to the clock: it takes one.
+            // A stream that never pauses would starve the clock's arm, so the clock runs here.
             if self.context.since_tick() >= TICK {
                 self.on_time();
             }

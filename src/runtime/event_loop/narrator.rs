@@ -1,4 +1,4 @@
-//! What happens, in the log, at a person's pace: what began, how far it is, what is done.
+//! Logs the sections' progress at a person's pace: begun, how far, done.
 //!
 //! * In: the sections as the status shows them, at each look.
 //! * Out: log lines.
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::telemetry::status_document::{SectionState, SectionStatus};
 use crate::terminal::count;
 
-/// How often a backfill's progress is told.
+/// How often a backfill's progress is logged.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Remembers what was told.
+/// The last logged state of each section.
 #[derive(Default)]
 pub(crate) struct Narrator {
     told: HashMap<String, Told>,

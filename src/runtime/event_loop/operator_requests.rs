@@ -1,4 +1,4 @@
-//! What operators ask of the running instance, and how quarantined rows are read again for it.
+//! Operators' requests to the running instance, and the reading of quarantined rows for a retry.
 //!
 //! * In: events of the state that nobody has handled, told again by the monitor until their handling is durable.
 //! * Out: which of them were taken up; rows of the quarantine, read again from the table.

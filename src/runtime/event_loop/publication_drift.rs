@@ -1,4 +1,4 @@
-//! What the monitor sees of the publication and the tables: PostgreSQL skips rows in silence when they are not as they were.
+//! Changes of the publication and the tables that the monitor sees: PostgreSQL then skips rows without a word.
 //!
 //! * In: what the monitor saw.
 //! * Out: stopped sections, and gaps recorded for `repair`.

@@ -1,4 +1,4 @@
-//! What the backfills read, given to the delivery core.
+//! Gives the chunks of the backfills to the delivery core.
 //!
 //! * In: the readers' events.
 //! * Out: chunks for the core; readers started.

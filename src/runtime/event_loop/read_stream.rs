@@ -1,4 +1,4 @@
-//! What comes by the stream, given to the delivery core.
+//! Gives the stream's rows to the delivery core.
 //!
 //! * In: the stream's events.
 //! * Out: rows and boundaries for the core; each table's mapping, compiled as the table is from then on.
@@ -15,7 +15,7 @@ use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
 use crate::runtime::event_loop::type_catalog::ColumnTypes;
 use crate::runtime::event_loop::{EventLoop, LoopExit};
 
-/// What interrupts the reading of a run.
+/// A reason to interrupt the reading of a run.
 enum Interrupt {
     Table(DecodedTable),
     End,

@@ -1,4 +1,4 @@
-//! Showing: the status and the metrics, twice a second and whenever someone asks.
+//! Shows the status and the metrics, twice a second and on request.
 //!
 //! * In: the delivery core and every part of the event loop.
 //! * Out: the status document; at the loop's end, what the next loop must know.
@@ -52,7 +52,7 @@ impl EventLoop {
         }
     }
 
-    /// What keeps rows from flowing, if anything does.
+    /// The fault that keeps rows from flowing, if there is one.
     fn trouble(&self) -> Option<Fault> {
         let known = self.state.fault().or_else(|| self.stream.fault()).or_else(|| self.monitor.unreachable(SILENT));
         if let Some(fault) = known {

@@ -1,4 +1,4 @@
-//! The requests to Planhat that are under way, and what is logged of their answers.
+//! The requests to Planhat that are under way, and the log of their answers.
 //!
 //! * In: bodies to send.
 //! * Out: [`Requested`], one for each; a line in the log for the first few of a kind.

@@ -1,4 +1,4 @@
-//! What the event loop knows of the source beside the stream, and its judgement of what the monitor sees.
+//! The event loop's knowledge of the source, and its judgement of the monitor's observations.
 //!
 //! * In: what the monitor saw of the slot and of the publication.
 //! * Out: a named state where a person must decide; figures for the status.
@@ -18,7 +18,7 @@ use crate::runtime::section_report::WalRate;
 use crate::state::Identity;
 use crate::telemetry::status_document::Reason;
 
-/// What is known of the source.
+/// The known state of the source.
 pub(crate) struct SourceMonitor {
     events: mpsc::Receiver<MonitorEvent>,
     identity: Identity,
@@ -51,7 +51,7 @@ impl SourceMonitor {
         self.events.recv().await
     }
 
-    /// Whose slot this is.
+    /// The identity that was recorded for the slot.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }

@@ -21,7 +21,7 @@ pub(crate) struct StateLink {
     fault: Option<Fault>,
 }
 
-/// What follows from an answer of the writer.
+/// The effect of a writer's answer.
 pub(crate) enum StateEffect {
     /// Every list up to this one is durable.
     Durable(u64),

@@ -1,4 +1,4 @@
-//! The event loop's side of the status board: when it is shown, and what of the source.
+//! The event loop's side of the status board: when it is shown, and the source's part of it.
 //!
 //! * In: what the monitor saw; requests for the status.
 //! * Out: the status document and the gauges that only the event loop can set.

@@ -21,7 +21,7 @@ use crate::runtime::start_error::NeedsPerson;
 use crate::telemetry::status_document::Reason;
 use crate::telemetry::{Age, Metrics};
 
-/// The same end so often, and nothing confirmed in between, is no accident.
+/// The same end this often, with nothing confirmed in between, will come again.
 const WEDGED: u32 = 3;
 /// How long a server may be silent at the most before it is connected to again.
 const MOST_PATIENCE: Duration = Duration::from_secs(300);
@@ -30,7 +30,7 @@ const SLOT_HELD: Duration = Duration::from_secs(60);
 /// How often the server is asked how far it has read, while a chunk waits for it.
 pub(crate) const PING: Duration = Duration::from_millis(5);
 
-/// When the stream is opened again.
+/// The plan for the next connection.
 #[derive(Debug)]
 struct Reconnect {
     at: Instant,

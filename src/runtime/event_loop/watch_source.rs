@@ -1,4 +1,4 @@
-//! What the monitor tells of the source and of operators, acted on.
+//! Acts on the monitor's messages about the source and about operators' requests.
 //!
 //! * In: [`MonitorEvent`]s.
 //! * Out: the status's figures of the slot; sections paused; the loop's end where a person must decide.
