@@ -13,7 +13,7 @@ use crate::audit::AuditKey;
 pub(crate) struct BatchKeys {
     /// First and last of each range, ascending, with a gap between any two.
     pub(crate) ranges: Vec<(i64, i64)>,
-    /// Ascending, each once.
+    /// Digests in ascending order, each once.
     pub(crate) digests: Vec<u64>,
 }
 
@@ -58,7 +58,7 @@ impl BatchKeys {
         out
     }
 
-    /// From bytes; `None` where they are no set.
+    /// Decodes a set; `None` where the bytes are not one.
     pub(crate) fn decode(bytes: &[u8]) -> Option<BatchKeys> {
         let mut rest = bytes;
         let count = usize::try_from(take_varint(&mut rest)?).ok()?;
@@ -78,7 +78,7 @@ impl BatchKeys {
         digests.is_sorted_by(|one, next| one < next).then_some(BatchKeys { ranges, digests })
     }
 
-    /// Whether the key is in it.
+    /// Whether the set holds the key.
     pub(crate) fn contains(&self, key: AuditKey) -> bool {
         match key {
             AuditKey::Integer(value) => {

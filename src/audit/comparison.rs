@@ -1,8 +1,8 @@
-//! The source held against what was settled. Pure.
+//! The comparison of the source with the settled rows. Pure.
 //!
 //! * In: [`Evidence`]: the ledger's sets, the quarantine, the batches in doubt, the section's tally; then each key of the
 //!   source, in any order.
-//! * Out: for each key where it is, and at the end the keys that are nowhere.
+//! * Out: the whereabouts of each key, and at the end the keys that no evidence names.
 //! * Never: a key called missing that a set or a tally accounts for; a key called delivered that neither names.
 //!
 //! Memory: 16 bytes for each gap between integer keys, 8 bytes for each other key of the ledger.
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::audit::tally::block;
 use crate::audit::{AuditKey, BatchKeys, Tally, TallyEntry};
 
-/// At most so many keys that are nowhere are kept by name; beyond, they are counted.
+/// The most keys without evidence that are kept by name; further ones are only counted.
 const NAMED: usize = 100_000;
 
 /// The keys of many batches, before and after they are sorted.
@@ -47,7 +47,7 @@ impl BatchesSeen {
     }
 }
 
-/// What the state knows of a section's rows.
+/// The state's knowledge of a section's rows.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
     /// Of batches that carry each row once: backfill and stream.
@@ -56,7 +56,7 @@ pub(crate) struct Evidence {
     again: BatchesSeen,
     ranges: Vec<(i64, i64)>,
     digests: Vec<u64>,
-    /// What was delivered by batches that the ledger still has; with what the tally counts, what it has no more.
+    /// Rows delivered by batches that the ledger still has; the tally's count less this is what was pruned.
     retained: Tally,
     tally: Tally,
     quarantined: HashSet<AuditKey>,
@@ -78,17 +78,17 @@ impl Evidence {
         seen.digests.extend_from_slice(&keys.digests);
     }
 
-    /// A batch of which nobody knows whether it was received.
+    /// Adds a batch in doubt.
     pub(crate) fn in_doubt(&mut self, keys: BatchKeys) {
         self.in_doubt.push(keys);
     }
 
-    /// A row in quarantine.
+    /// Adds a row in quarantine.
     pub(crate) fn quarantined(&mut self, key: AuditKey) {
         self.quarantined.insert(key);
     }
 
-    /// Makes it ready to be asked: sorts, counts what was delivered more than once, and merges.
+    /// Prepares the evidence for look-ups: sorts, counts keys delivered more than once, and merges.
     fn sort(&mut self) {
         let (mut once, again) = (std::mem::take(&mut self.once), std::mem::take(&mut self.again));
         for seen in [&once, &again] {
@@ -117,7 +117,7 @@ impl Evidence {
     }
 }
 
-/// Where one key of the source is.
+/// The whereabouts of one key of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whereabouts {
     /// A batch of the ledger delivered it.
@@ -146,7 +146,7 @@ pub(crate) struct Comparison {
     named: usize,
 }
 
-/// What a comparison shows.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Compared {
     /// Rows of the source that were looked at.
@@ -156,9 +156,9 @@ pub(crate) struct Compared {
     pub(crate) quarantined: u64,
     /// In a batch in doubt.
     pub(crate) in_doubt: u64,
-    /// Keys that are nowhere, by name; the caller finds out which of them wait, are gone, or came before the attachment.
+    /// Keys without evidence, by name; the caller finds out which of them wait, are gone, or came before the attachment.
     pub(crate) nowhere: Vec<String>,
-    /// Keys that are nowhere, beyond those named.
+    /// The count of further keys without evidence.
     pub(crate) more_nowhere: u64,
     /// Rows that neither a set nor a tally proves, in either direction: their batches are pruned, and the block has changed.
     pub(crate) unknown: u64,
@@ -174,7 +174,7 @@ impl Comparison {
         Comparison { evidence, rows: 0, delivered: 0, quarantined: 0, in_doubt: 0, nowhere: BTreeMap::new(), named: 0 }
     }
 
-    /// One row of the source.
+    /// Takes one row of the source; returns its whereabouts.
     pub(crate) fn row(&mut self, text: &[u8]) -> Whereabouts {
         self.rows += 1;
         let key = AuditKey::of(text);
@@ -195,7 +195,7 @@ impl Comparison {
         found
     }
 
-    /// Where a key is.
+    /// Returns a key's whereabouts.
     pub(crate) fn find(&self, key: AuditKey) -> Whereabouts {
         if self.evidence.is_delivered(key) {
             Whereabouts::Delivered
@@ -208,7 +208,7 @@ impl Comparison {
         }
     }
 
-    /// Every row was shown.
+    /// Ends the comparison: every row of the source was given.
     pub(crate) fn end(self) -> Compared {
         let mut compared = Compared {
             rows: self.rows,

@@ -23,12 +23,12 @@ pub struct TallyEntry {
 }
 
 impl TallyEntry {
-    /// With one key more.
+    /// Adds a key.
     pub(crate) fn with(self, key: AuditKey) -> TallyEntry {
         TallyEntry { rows: self.rows + 1, digest: self.digest ^ digest(key) }
     }
 
-    /// What is left of it without `other`.
+    /// Subtracts `other`.
     pub(crate) fn without(self, other: TallyEntry) -> TallyEntry {
         TallyEntry { rows: self.rows - other.rows, digest: self.digest ^ other.digest }
     }

@@ -1,6 +1,6 @@
 //! Audits, as a person asks for them: one section or all, and the delivery of what is missing.
 //!
-//! * In: the sections, from where.
+//! * In: the sections, and the key to begin behind.
 //! * Out: [`AuditReport`]s, kept in the state; on request the missing rows, by way of the quarantine.
 //! * Never: a missing row sent without a person's word.
 
@@ -13,7 +13,7 @@ use crate::operations::{RetryAsked, retry};
 use crate::runtime::auditor::{self, AuditReport, AuditRequest};
 use crate::state::Store;
 
-/// From where an audit looks.
+/// Where an audit begins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AuditFrom {
     /// Keys greater than this.

@@ -41,7 +41,7 @@ fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Findi
         let Some(columns) = examination.columns.get(&section.table) else { continue };
         if let Err(faults) = Mapping::compile(section, config.planhat.bulk_activity_names, columns) {
             let subject = format!("section {}", section.name);
-            // That it can be read is true, and no comfort.
+            // Drop the `ok` finding: the table can be read, but not mapped.
             findings.retain(|finding| finding.severity != Severity::Ok || finding.subject != subject);
             findings.extend(faults.iter().map(|fault| {
                 let text = fault.to_string();
@@ -55,7 +55,7 @@ fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Findi
 /// Rows that a section is tried with.
 const SAMPLE: u32 = 100;
 
-/// What becomes of the newest rows of each section that has no errors so far.
+/// Maps the newest rows of each section that has no errors so far.
 async fn samples(config: &Config, findings: &mut Vec<Finding>) {
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let subject = format!("section {}", section.name);
@@ -103,7 +103,7 @@ fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
 async fn standing(config: &Config, findings: &mut Vec<Finding>) {
     let standing = match consistency_of(&Arc::new(config.clone())).await {
         Ok(standing) => standing,
-        // Said by the state's own finding.
+        // The state's own finding says it.
         Err(_) => return,
     };
     if standing.hindrance().is_some() {

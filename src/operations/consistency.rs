@@ -16,23 +16,23 @@ use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{SectionPhase, SectionRow};
 
-/// What does not stand as it was recorded.
+/// Everything that differs from what was recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Consistency {
     /// A state that needs a person.
     pub needs: Option<NeedsPerson>,
     /// Sections whose rows the server skips in silence, and why.
     pub drift: Vec<(SectionName, String)>,
-    /// What the state has of the sections.
+    /// The sections' rows of the state.
     rows: Vec<SectionRow>,
     /// Rows in quarantine.
     quarantined: Vec<(SectionName, u64)>,
 }
 
-/// What mends a drift.
+/// The remedy for a drift.
 const MEND: &str = "pg2planhat repair --gap (puts the table back, and reads again what was skipped), or --accept-loss";
 
-/// Looks. Nothing stands in the way where nothing has run yet.
+/// Compares; finds nothing where no instance has run yet.
 pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     if !store.is_there().await.map_err(crate::operations::fate)? {

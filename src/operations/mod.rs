@@ -2,7 +2,7 @@
 //! without one.
 //!
 //! * In: the configuration.
-//! * Out: what is, what would be done, what was done; and events for the running instance.
+//! * Out: the present state, plans, results; and events for the running instance.
 //! * Never: a destructive step that its plan did not name; a slot taken from an instance that holds it.
 
 pub(crate) mod audit;
@@ -57,7 +57,7 @@ fn fate(error: StateError) -> Fault {
     error.fault()
 }
 
-/// Whoever gives the orders, as far as it is known.
+/// The name of the person who gives the order, as far as it is known.
 fn actor() -> String {
     let name =
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
@@ -68,7 +68,7 @@ fn event(action: &str, section: Option<&SectionName>, args: serde_json::Value) -
     NewEvent { actor: actor(), action: action.to_owned(), section: section.cloned(), args }
 }
 
-/// Lets a section rest, or go on; whether it was known. A running instance obeys within 5 s.
+/// Pauses or resumes a section; `false` where there is none of this name. A running instance obeys within 5 s.
 pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) -> Result<bool, Fault> {
     let known = store.set_paused(section, paused).await.map_err(fate)?;
     if known {
@@ -89,7 +89,7 @@ fn held_by(slot: Option<&Slot>) -> Option<i32> {
     slot.filter(|slot| slot.active).map(|slot| slot.active_pid.unwrap_or_default())
 }
 
-/// What came of an event, once an instance has handled it; `None` where none did in this time.
+/// The result of an event, once an instance has handled it; `None` where none did in this time.
 pub(crate) async fn result_of(store: &Store, event: i64, limit: Duration) -> Result<Option<String>, Fault> {
     let looked = async {
         loop {

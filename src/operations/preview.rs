@@ -11,7 +11,7 @@ use crate::postgres::catalog::{quote, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 
-/// What a row becomes.
+/// One row, with its item or its refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Previewed {
     pub key: String,

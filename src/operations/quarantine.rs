@@ -1,4 +1,4 @@
-//! Rows of the quarantine, on a person's behalf: which, and what becomes of them.
+//! Retries and drops of quarantined rows, on a person's behalf.
 
 use crate::model::{Fault, SectionName};
 use crate::runtime::event_loop::RETRY;

@@ -1,4 +1,4 @@
-//! Teardown: slot, publication and state schema go, and nothing of ours is left.
+//! Teardown: removes the slot, the publication and the state schema.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::Store;
 
-/// What there is to drop.
+/// The objects to drop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct TeardownPlan {
     /// The slot, if it is there.
@@ -29,16 +29,16 @@ impl TeardownPlan {
     }
 }
 
-/// A teardown that was looked into.
+/// A teardown whose plan is made.
 pub(crate) struct Teardown {
     control: Session,
     store: Store,
-    /// What there is to drop.
+    /// The objects to drop.
     pub plan: TeardownPlan,
 }
 
 impl Teardown {
-    /// Looks what there is.
+    /// Finds out what there is to drop.
     ///
     /// # Errors
     /// Where an instance holds the slot, or the slot is another's.

@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, SpanRelativeTo, Timestamp};
 
-/// How times are written.
+/// How a person writes a time.
 pub(crate) const TIMES: &str = "write 2026-01-31T14:00:00Z, or an age such as 30m, 2h, 7d";
 
-/// A time, or an age.
+/// Reads a time, or an age.
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);

@@ -1,4 +1,4 @@
-//! Where one row is: in which batch it was delivered and what was answered, or why it was not.
+//! Traces one row: the batch that delivered it and the answer, or the reason why it was not delivered.
 //!
 //! * In: a section, and a key as a person writes it.
 //! * Out: [`Traced`].
@@ -14,7 +14,7 @@ use crate::postgres::connection::session::connect_sql;
 use crate::runtime::auditor;
 use crate::state::{SectionPhase, Store, TracedDelivery};
 
-/// What became of one row: `trace --json`.
+/// The trace of one row: `trace --json`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Traced {
     pub section: String,
