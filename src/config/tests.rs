@@ -706,18 +706,22 @@ fn every_key_of_the_tables_is_read() {
     wrong(keys::FLUSH, &|inner| format!("sections: [{{ flush: {{ {inner} }} }}]"));
 }
 
+/// The schema and the reference of the keys, as committed.
 #[test]
 fn the_committed_schema_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pg2planhat.schema.json");
-    let current = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(path, &current).unwrap();
+    let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+    for (file, current) in [("deploy/pg2planhat.schema.json", schema), ("docs/configuration-keys.md", key_reference())]
+    {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &current).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == current,
+            "{file} is not current: run `UPDATE=1 cargo test --lib config::tests::the_committed_schema`"
+        );
     }
-    let committed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        committed == current,
-        "deploy/pg2planhat.schema.json is not current: run `UPDATE=1 cargo test --lib config::tests::the_committed_schema`"
-    );
 }
 
 /// Every key of the example is a property of the schema, where it stands.
