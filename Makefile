@@ -1,6 +1,6 @@
 # The commands that the README promises. `make help` lists them.
 
-.PHONY: help demo test bench soak test-matrix test-fresh dist test-dist image-digests rules
+.PHONY: help demo test bench soak docs test-matrix test-fresh dist test-dist image-digests rules
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -23,6 +23,9 @@ soak: export SEEDS := $(SEEDS)
 soak: ## the long tests: SEEDS=500 crashes of the real program, 2,000 simulated schedules for each, memory, leaks
 	SIM_SEEDS=$$(($(SEEDS) * 2000)) cargo test --release --test sim -- --nocapture
 	cargo test --release --test it -- --ignored --nocapture soak
+
+docs: ## the pages of docs/ as a book, in target/book/html
+	@sh .ci/docs
 
 test-fresh: ## `make demo` and `make test` on a bare Debian, in a chroot; needs root
 	@sh .ci/test-fresh

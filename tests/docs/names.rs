@@ -1,0 +1,113 @@
+//! Public names that documents use are the program's own: keys of the configuration, metrics, and pages of the README.
+
+use serde_json::Value;
+
+use crate::{hold, pages, root};
+use pg2planhat::testing::telemetry::Metrics;
+
+/// Whether the schema has this path of keys.
+fn has_key(schema: &Value, path: &str) -> bool {
+    let mut places = vec![schema];
+    for key in path.split('.') {
+        let mut next = Vec::new();
+        for place in &places {
+            collect(place, schema, key.trim_end_matches("[]"), &mut next);
+        }
+        places = next;
+    }
+    !places.is_empty()
+}
+
+/// The schemas of `key` within `place`, through references, choices and lists.
+fn collect<'a>(place: &'a Value, root: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+    if let Some(name) = place["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/")) {
+        collect(&root["$defs"][name], root, key, found);
+    }
+    if let Some(inner) = place["properties"].get(key) {
+        found.push(inner);
+    }
+    for choice in ["anyOf", "oneOf", "allOf"] {
+        place[choice].as_array().into_iter().flatten().for_each(|choice| collect(choice, root, key, found));
+    }
+    for inner in ["then", "items"] {
+        if place[inner].is_object() {
+            collect(&place[inner], root, key, found);
+        }
+    }
+}
+
+/// Whether this is written as a path of keys: `source.tls`, `sections[].start`.
+fn path(span: &str) -> Option<&str> {
+    let path = span.split([':', ' ']).next()?;
+    let (first, rest) = path.split_once('.')?;
+    let known = ["source", "planhat", "state", "audit", "admin", "console", "sections", "sections[]"];
+    let word = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || "_[]".contains(c));
+    (known.contains(&first) && rest.split('.').all(word) && !rest.ends_with("rs")).then_some(path)
+}
+
+#[test]
+fn docs_name_keys_that_are_there() {
+    let schema = std::fs::read_to_string(root().join("deploy/pg2planhat.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let (mut offences, mut seen) = (Vec::new(), 0);
+    for page in pages() {
+        for (line, span) in page.spans() {
+            let Some(path) = path(&span) else { continue };
+            seen += 1;
+            // A key that was, and is named as such.
+            if path != "source.query_role" && !has_key(&schema, path) {
+                offences.push(format!("{}:{line}: the configuration has no `{path}`", page.file));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} keys are found");
+    hold(&offences);
+}
+
+/// Names of metrics within a text.
+fn metrics(text: &str) -> Vec<&str> {
+    let starts = text.match_indices("pg2planhat_").map(|(at, _)| at);
+    let starts = starts.filter(|at| !text[..*at].ends_with(|c: char| c.is_alphanumeric() || "_.'\"-/".contains(c)));
+    starts
+        .map(|at| text[at..].split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn docs_name_metrics_that_are_there() {
+    let declared: Vec<String> = Metrics::DECLARED.iter().map(|metric| format!("pg2planhat_{}", metric.name)).collect();
+    assert!(declared.len() > 30, "{declared:?}");
+    let mut offences = Vec::new();
+    for page in pages() {
+        for (line, text) in page.text.lines().enumerate() {
+            for name in metrics(text) {
+                let bare = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                // `pg2planhat_reader`: a role of the examples.
+                if name != "pg2planhat_reader" && !declared.iter().any(|known| known == name || known == bare) {
+                    offences.push(format!("{}:{}: no metric {name}", page.file, line + 1));
+                }
+            }
+        }
+    }
+    hold(&offences);
+}
+
+/// The README stays short: everything else is a page.
+#[test]
+fn docs_readme_is_short() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines; 150 are enough");
+}
+
+#[test]
+fn docs_wrong_names_are_seen() {
+    let schema = std::fs::read_to_string(root().join("deploy/pg2planhat.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert!(has_key(&schema, "source.reader.user"));
+    assert!(has_key(&schema, "sections[].start.after_key"));
+    assert!(!has_key(&schema, "source.raeder"));
+    assert_eq!(path("source.tls: disable"), Some("source.tls"));
+    assert_eq!(path("state/writes.rs"), None);
+    assert_eq!(metrics("`pg2planhat_rows` x_pg2planhat_no"), ["pg2planhat_rows"]);
+}
