@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::model::{Fault, Finding, SectionName};
-use crate::postgres::catalog::{quote, server, table};
+use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
+use crate::postgres::catalog::{server, table};
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::identity::Found;
+use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
@@ -22,15 +23,12 @@ pub(crate) struct Consistency {
     /// A state that needs a person.
     pub needs: Option<NeedsPerson>,
     /// Sections whose rows the server skips in silence, and why.
-    pub drift: Vec<(SectionName, String)>,
+    pub drift: Vec<(SectionName, Defect)>,
     /// The sections' rows of the state.
     rows: Vec<SectionRow>,
     /// Rows in quarantine.
     quarantined: Vec<(SectionName, u64)>,
 }
-
-/// The remedy for a drift.
-const MEND: &str = "pg2planhat repair --gap (puts the table back, and reads again what was skipped), or --accept-loss";
 
 /// Compares; finds nothing where no instance has run yet.
 pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault> {
@@ -48,7 +46,7 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     let rows = store.sections().await.map_err(crate::operations::fate)?;
     // A running instance moves what would be compared, and watches it itself.
     let held = crate::operations::held_by(found.slot.as_ref()).is_some();
-    let needs = if held { None } else { found.compare(config, &instance).err() };
+    let needs = if held { None } else { compare(&instance.recorded(), &found.observed(config)).err() };
     let mut drift = Vec::new();
     if needs.is_none() {
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
@@ -63,9 +61,8 @@ pub(crate) async fn drifted(
     control: &Session,
     found: &Found,
     rows: &[SectionRow],
-) -> Result<Vec<(SectionName, String)>, tokio_postgres::Error> {
+) -> Result<Vec<(SectionName, Defect)>, tokio_postgres::Error> {
     let Some(publication) = &found.publication else { return Ok(Vec::new()) };
-    let name = &config.source.publication;
     let mut drift = Vec::new();
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let attached = |row: &&SectionRow| row.name == section.name && row.phase != SectionPhase::Waiting;
@@ -74,20 +71,13 @@ pub(crate) async fn drifted(
             continue;
         };
         let oid = row.attachment.table_oid;
-        let table = quote::qualified(&section.table);
-        let now = table::by_name(control, &section.table).await?;
-        let there = table::by_oid(control, oid).await?.is_some();
-        let what = match publication.tables.iter().find(|table| table.oid == oid) {
-            _ if now.is_some_and(|table| table.oid != oid) => {
-                format!("{table} was dropped and re-created, or replaced by a rename")
-            }
-            None if !there => continue,
-            None => format!("{table} is no longer in the publication {name}"),
-            Some(published) if published.filter => format!("the publication {name} has a row filter on {table}"),
-            Some(published) if published.column_list => format!("the publication {name} has a column list on {table}"),
-            Some(_) => continue,
-        };
-        drift.push((section.name.clone(), what));
+        let now = table::by_name(control, &section.table).await?.map(|table| table.oid);
+        // Of a table that was dropped, its own section speaks.
+        if now.is_none() && table::by_oid(control, oid).await?.is_none() {
+            continue;
+        }
+        let watched = WatchedTable { name: &section.table, oid, now, entry: None };
+        drift.extend(defects(publication, &watched).into_iter().map(|defect| (section.name.clone(), defect)));
     }
     Ok(drift)
 }
@@ -98,8 +88,9 @@ impl Consistency {
         if let Some(needs) = &self.needs {
             return Some(needs.fault.clone());
         }
-        let (section, what) = self.drift.first()?;
-        Some(Fault::needs_person(format!("section {section}: {what}; rows written since are skipped in silence"), MEND))
+        let (section, defect) = self.drift.first()?;
+        let what = format!("section {section}: {defect}; rows written since are skipped in silence");
+        Some(Fault::needs_person(what, defect.remedy()))
     }
 
     /// What `check` says of it.
@@ -109,9 +100,9 @@ impl Consistency {
             findings.push(Finding::of(needs.fault.clone(), needs.reason.as_str(), "instance"));
         }
         let subject = |name: &SectionName| format!("section {name}");
-        for (name, what) in &self.drift {
-            let message = format!("{what}: rows written since are skipped in silence");
-            findings.push(Finding::error("publication_drift", subject(name), message, MEND));
+        for (name, defect) in &self.drift {
+            let message = format!("{defect}; rows written since are skipped in silence");
+            findings.push(Finding::error("publication_drift", subject(name), message, defect.remedy()));
         }
         for row in &self.rows {
             if let Some((reason, remedy)) = &row.halted

@@ -13,6 +13,7 @@ use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::identity::compare;
 use crate::runtime::section_report;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
@@ -122,7 +123,7 @@ async fn judge(
     }
     // Without a free walsender nothing can be compared; what was recorded must do.
     let compared = match find(config, control, server).await {
-        Ok(found) => found.compare(config, instance).err(),
+        Ok(found) => compare(&instance.recorded(), &found.observed(config)).err(),
         Err(_) => None,
     };
     let recorded =

@@ -4,8 +4,9 @@
 //! * Out: the checkpoint to go on from; or a named state with its remedy.
 //! * Never: anything made anew in silence.
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::model::Lsn;
+use crate::postgres::catalog::defects;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
@@ -41,121 +42,167 @@ impl Found {
         }
     }
 
-    /// Compares what is recorded with what is there.
-    pub(crate) fn compare(&self, config: &Config, instance: &Instance) -> Result<(), NeedsPerson> {
-        self.same_server(instance)?;
-        let (slot, publication) = (&config.source.slot, &config.source.publication);
-        let checkpoint = instance.checkpoint;
-        if checkpoint > self.system.xlogpos {
-            let what = format!(
-                "everything before {checkpoint} is settled, but this server's WAL ends at {}: it was restored from a backup, \
-                 or lost its newest WAL",
-                self.system.xlogpos
-            );
-            return Err(needs(
-                Reason::RestoredBackup,
-                what,
-                "pg2planhat repair --accept-loss (go on from here: what was delivered stays delivered), or --backfill",
-            ));
+    /// What a comparison looks at.
+    pub(crate) fn observed<'a>(&'a self, config: &'a Config) -> Observed<'a> {
+        Observed {
+            source: &config.source,
+            server: Some(self),
+            slot: self.slot.as_ref(),
+            publication: self.publication.as_ref(),
         }
-        let Some(there) = &self.slot else {
-            let what = format!("the slot {slot} is gone: rows committed after {checkpoint} are not kept for us");
-            return Err(needs(Reason::SlotMissing, what, REPAIR));
-        };
-        if there.is_lost() {
-            let why = there.why_lost();
-            let what =
-                format!("the slot {slot} is lost, for {why}: rows committed after {checkpoint} cannot be streamed");
-            return Err(needs(Reason::SlotLost, what, REPAIR));
-        }
-        if there.two_phase == Some(true) {
-            let what = format!(
-                "the slot {slot} has two_phase, which ours never has: it brings prepared transactions before they are committed"
-            );
-            return Err(needs(Reason::SlotRecreated, what, REPAIR));
-        }
-        let lsn = |text: &Option<String>| text.as_ref().and_then(|lsn| lsn.parse::<Lsn>().ok());
-        let (restart, confirmed) = (lsn(&there.restart_lsn), there.confirmed());
-        if restart.is_some_and(|restart| restart > checkpoint) {
-            let what = format!(
-                "the slot {slot} was recreated: it begins at {}, after the checkpoint {checkpoint}",
-                restart.unwrap_or_default()
-            );
-            return Err(needs(Reason::SlotRecreated, what, REPAIR));
-        }
-        if confirmed.is_some_and(|confirmed| confirmed > checkpoint) {
-            let what = format!(
-                "someone else moved the slot {slot} to {}, past the checkpoint {checkpoint}: what lies between was skipped",
-                confirmed.unwrap_or_default()
-            );
-            return Err(needs(Reason::SlotMoved, what, REPAIR));
-        }
-        let Some(there) = &self.publication else {
-            let what =
-                format!("the publication {publication} is gone: the server cannot decode what was written since");
-            return Err(needs(Reason::PublicationChanged, what, REPAIR));
-        };
-        let recorded = instance.identity.publication_oid;
-        if recorded != 0 && recorded != there.oid {
-            let what = format!(
-                "the publication {publication} was dropped and made anew: rows written in between may have been skipped"
-            );
-            return Err(needs(Reason::PublicationChanged, what, REPAIR));
-        }
-        if !there.insert {
-            let what =
-                format!("the publication {publication} does not publish inserts any more: rows are skipped silently");
-            let remedy = format!("ALTER PUBLICATION {publication} SET (publish = 'insert'); then {REPAIR}");
-            return Err(needs(Reason::PublicationChanged, what, &remedy));
-        }
-        Ok(())
     }
+}
 
-    fn same_server(&self, instance: &Instance) -> Result<(), NeedsPerson> {
-        let recorded = &instance.identity;
-        if recorded.system_identifier != self.system.system_identifier {
-            let what = format!(
-                "this is another server: system identifier {}, recorded was {}",
-                self.system.system_identifier, recorded.system_identifier
-            );
-            let remedy = "point `source` at the recorded server; or, where this one replaces it for good, `pg2planhat \
-                 repair --backfill` or `--accept-loss`";
-            return Err(needs(Reason::OtherServer, what, remedy));
-        }
-        if recorded.database_oid != self.server.database.0 {
-            let what =
-                format!("this is another database ({}), recorded was {}", self.server.database.1, recorded.database);
-            return Err(needs(
-                Reason::OtherServer,
-                what,
-                "mend `source.database`, or give this instance a state schema of its own",
-            ));
-        }
-        let timeline = i64::from(self.system.timeline);
-        if timeline == i64::from(recorded.timeline) {
-            return Ok(());
-        }
-        let changed = |what: String| Err(needs(Reason::TimelineChanged, what, REPAIR));
-        if self.slot.as_ref().is_none_or(|slot| slot.failover != Some(true)) {
-            return changed(format!(
-                "the server is on timeline {timeline}, recorded was {}: a standby was promoted, and it does not have the slot's \
-                 past",
-                recorded.timeline
-            ));
-        }
-        // What was settled behind the point of departure is of a log that this server never had: it writes other rows there,
-        // and they would be taken for settled.
-        let left = self.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(recorded.timeline));
-        match left {
-            Some((_, at)) if instance.checkpoint <= *at => Ok(()),
-            Some((_, at)) => changed(format!(
-                "a standby was promoted at {at}, before the checkpoint {}: rows written there since would be skipped",
-                instance.checkpoint
-            )),
-            None => changed(format!(
-                "the server's timeline {timeline} does not come from the recorded {}",
-                recorded.timeline
-            )),
+/// What the state has on record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recorded<'a> {
+    /// The server, the slot and the publication.
+    pub identity: &'a Identity,
+    /// Everything before this is settled.
+    pub checkpoint: Lsn,
+}
+
+impl Instance {
+    /// What a comparison holds against the server.
+    pub(crate) fn recorded(&self) -> Recorded<'_> {
+        Recorded { identity: &self.identity, checkpoint: self.checkpoint }
+    }
+}
+
+/// What one look at the server shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observed<'a> {
+    /// The names of the slot and of the publication.
+    pub source: &'a Source,
+    /// The server itself; `None` from the monitor, whose connection and stream are of the server that was compared at the
+    /// start.
+    pub server: Option<&'a Found>,
+    pub slot: Option<&'a Slot>,
+    pub publication: Option<&'a Publication>,
+}
+
+/// Compares what is recorded with what is there: at the start, from the monitor, for `status` and for `repair`.
+pub(crate) fn compare(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    if let Some(server) = observed.server {
+        same_server(recorded, server)?;
+    }
+    compare_slot(recorded, observed)?;
+    compare_publication(recorded, observed)
+}
+
+fn compare_slot(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    let (name, checkpoint) = (&observed.source.slot, recorded.checkpoint);
+    let Some(slot) = observed.slot else {
+        let what = format!("the slot {name} is gone: rows committed after {checkpoint} are not kept for us");
+        return Err(needs(Reason::SlotMissing, what, REPAIR));
+    };
+    if slot.is_lost() {
+        let why = slot.why_lost();
+        let what = format!("the slot {name} is lost, for {why}: rows committed after {checkpoint} cannot be streamed");
+        return Err(needs(Reason::SlotLost, what, REPAIR));
+    }
+    if slot.two_phase == Some(true) {
+        let what = format!(
+            "the slot {name} has two_phase, which ours never has: it brings prepared transactions before they are committed"
+        );
+        return Err(needs(Reason::SlotRecreated, what, REPAIR));
+    }
+    let restart = slot.restart_lsn.as_ref().and_then(|lsn| lsn.parse::<Lsn>().ok());
+    if let Some(restart) = restart.filter(|restart| *restart > checkpoint) {
+        let what = format!("the slot {name} was recreated: it begins at {restart}, after the checkpoint {checkpoint}");
+        return Err(needs(Reason::SlotRecreated, what, REPAIR));
+    }
+    if let Some(confirmed) = slot.confirmed().filter(|confirmed| *confirmed > checkpoint) {
+        let what = format!(
+            "someone else moved the slot {name} to {confirmed}, past the checkpoint {checkpoint}: what lies between was skipped"
+        );
+        return Err(needs(Reason::SlotMoved, what, REPAIR));
+    }
+    Ok(())
+}
+
+fn compare_publication(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    let name = &observed.source.publication;
+    let changed = |what: String, remedy: &str| Err(needs(Reason::PublicationChanged, what, remedy));
+    let Some(publication) = observed.publication else {
+        let what = format!("the publication {name} is gone: the server cannot decode what was written since");
+        return changed(what, REPAIR);
+    };
+    let oid = recorded.identity.publication_oid;
+    if oid != 0 && oid != publication.oid {
+        let what =
+            format!("the publication {name} was dropped and made anew: rows written in between may have been skipped");
+        return changed(what, REPAIR);
+    }
+    if let Some(defect) = defects::of_publication(publication) {
+        let sql = defect.sql().unwrap_or_default();
+        return changed(defect.to_string(), &format!("{sql} then {REPAIR}"));
+    }
+    Ok(())
+}
+
+fn same_server(state: &Recorded<'_>, server: &Found) -> Result<(), NeedsPerson> {
+    let (recorded, checkpoint) = (state.identity, state.checkpoint);
+    if recorded.system_identifier != server.system.system_identifier {
+        let what = format!(
+            "this is another server: system identifier {}, recorded was {}",
+            server.system.system_identifier, recorded.system_identifier
+        );
+        let remedy = "point `source` at the recorded server; or, where this one replaces it for good, `pg2planhat \
+             repair --backfill` or `--accept-loss`";
+        return Err(needs(Reason::OtherServer, what, remedy));
+    }
+    if recorded.database_oid != server.server.database.0 {
+        let what =
+            format!("this is another database ({}), recorded was {}", server.server.database.1, recorded.database);
+        return Err(needs(
+            Reason::OtherServer,
+            what,
+            "mend `source.database`, or give this instance a state schema of its own",
+        ));
+    }
+    same_history(state, server)?;
+    if checkpoint > server.system.xlogpos {
+        let what = format!(
+            "everything before {checkpoint} is settled, but this server's WAL ends at {}: it was restored from a backup, \
+             or lost its newest WAL",
+            server.system.xlogpos
+        );
+        return Err(needs(
+            Reason::RestoredBackup,
+            what,
+            "pg2planhat repair --accept-loss (go on from here: what was delivered stays delivered), or --backfill",
+        ));
+    }
+    Ok(())
+}
+
+/// That the server is on the recorded timeline, or on one that left it behind the checkpoint and brought the slot along.
+fn same_history(state: &Recorded<'_>, server: &Found) -> Result<(), NeedsPerson> {
+    let (recorded, checkpoint) = (state.identity, state.checkpoint);
+    let timeline = i64::from(server.system.timeline);
+    if timeline == i64::from(recorded.timeline) {
+        return Ok(());
+    }
+    let changed = |what: String| Err(needs(Reason::TimelineChanged, what, REPAIR));
+    if server.slot.as_ref().is_none_or(|slot| slot.failover != Some(true)) {
+        return changed(format!(
+            "the server is on timeline {timeline}, recorded was {}: a standby was promoted, and it does not have the slot's \
+             past",
+            recorded.timeline
+        ));
+    }
+    // What was settled behind the point of departure is of a log that this server never had: it writes other rows there,
+    // and they would be taken for settled.
+    let left = server.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(recorded.timeline));
+    match left {
+        Some((_, at)) if checkpoint <= *at => Ok(()),
+        Some((_, at)) => changed(format!(
+            "a standby was promoted at {at}, before the checkpoint {}: rows written there since would be skipped",
+            checkpoint
+        )),
+        None => {
+            changed(format!("the server's timeline {timeline} does not come from the recorded {}", recorded.timeline))
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::postgres::catalog::{publication, server, slot, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::connection::ReplicationConnection;
 use crate::postgres::setup;
-use crate::runtime::identity::Found;
+use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Identity, Store};
@@ -90,7 +90,7 @@ async fn prepare_locked(
     match store.instance().await? {
         Some(instance) => {
             let found = find(config, control, server).await?;
-            found.compare(config, &instance)?;
+            compare(&instance.recorded(), &found.observed(config))?;
             let identity = found.identity(config);
             let before = instance.identity.timeline;
             let left = found.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(before));

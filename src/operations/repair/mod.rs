@@ -17,6 +17,7 @@ use crate::operations::repair::plan::{
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::catalog::defects::Defect;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
@@ -25,7 +26,7 @@ use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::timeline;
 use crate::postgres::setup;
 use crate::runtime::attach;
-use crate::runtime::identity::Found;
+use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::state::{
@@ -54,7 +55,7 @@ pub(crate) struct Repair {
     whole: bool,
     gaps: Vec<Gap>,
     /// Sections whose rows are skipped, and of which no gap may be recorded yet.
-    drift: Vec<(SectionName, String)>,
+    drift: Vec<(SectionName, Defect)>,
     ways: Vec<Way>,
     /// What it will do.
     pub plan: RepairPlan,
@@ -82,7 +83,7 @@ impl Repair {
         if let Some(pid) = crate::operations::held_by(found.slot.as_ref()) {
             return Err(in_use(&config.source.slot, pid));
         }
-        let needs = found.compare(config, &instance).err().or_else(|| wedged(&instance));
+        let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| wedged(&instance));
         let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
         let rows = store.sections().await.map_err(crate::operations::fate)?;
         // Of what went while nothing ran, no gap is recorded yet.
@@ -103,8 +104,8 @@ impl Repair {
             what: match &needs {
                 Some(needs) => needs.fault.what.clone(),
                 None => {
-                    let mut what: Vec<&str> = gaps.iter().map(|gap| gap.detail.as_str()).collect();
-                    what.extend(drift.iter().map(|(_, what)| what.as_str()));
+                    let mut what: Vec<String> = gaps.iter().map(|gap| gap.detail.clone()).collect();
+                    what.extend(drift.iter().map(|(_, defect)| defect.to_string()));
                     what.dedup();
                     what.join("; ")
                 }
@@ -327,11 +328,11 @@ impl Repair {
         }
         let unrecorded =
             |name: &SectionName| !self.gaps.iter().any(|gap| gap.section.as_deref() == Some(name.as_str()));
-        for (name, what) in self.drift.iter().filter(|(name, _)| !self.whole && unrecorded(name)) {
+        for (name, defect) in self.drift.iter().filter(|(name, _)| !self.whole && unrecorded(name)) {
             let gap = NewGap {
                 section: Some(name.clone()),
                 reason: self.plan.reason.clone(),
-                detail: what.clone(),
+                detail: defect.to_string(),
                 from_lsn: Some(self.instance.checkpoint),
                 to_lsn: Some(to),
                 xmin_floor: self.instance.xmin_floor,

@@ -1,9 +1,10 @@
 //! What the source's catalog says, read in plain SQL.
 //!
 //! * In: a session.
-//! * Out: tables, types, slots, publications, the server, and names quoted for SQL.
+//! * Out: tables, types, slots, publications and their defects, the server, and names quoted for SQL.
 //! * Never: a change on the server.
 
+pub(crate) mod defects;
 pub(crate) mod listing;
 pub(crate) mod provider;
 pub(crate) mod publication;

@@ -10,6 +10,8 @@ use crate::config::TableName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
+    /// Its name.
+    pub name: String,
     /// Its OID: a publication dropped and remade has another.
     pub oid: u32,
     /// Whether it publishes inserts.
@@ -64,6 +66,7 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
         entry: row.get(5),
     };
     Ok(Some(Publication {
+        name: name.to_owned(),
         oid,
         insert: row.get(1),
         others: row.get(2),

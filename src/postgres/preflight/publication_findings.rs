@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::model::Finding;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
-use crate::postgres::catalog::{publication, quote};
+use crate::postgres::catalog::{defects, publication, quote};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
@@ -22,7 +22,7 @@ pub(crate) async fn examine(
     let subject = format!("publication {name}");
     let there = publication::publication(session, name).await?;
     if let Some(publication) = &there {
-        form(publication, name, &subject, findings);
+        form(publication, &subject, findings);
         harm(session, publication, name, &subject, findings).await?;
         partitions(publication, tables, name, &subject, findings);
     }
@@ -94,26 +94,11 @@ async fn rights(
 }
 
 /// What makes it bring too little.
-fn form(publication: &Publication, name: &str, subject: &str, findings: &mut Vec<Finding>) {
-    let quoted = quote::ident(name);
-    if !publication.insert {
-        let message = "it does not publish inserts, so no row would ever come";
-        let remedy = format!("ALTER PUBLICATION {quoted} SET (publish = 'insert');");
-        findings.push(Finding::error("publication_insert", subject, message, remedy));
-    }
-    for table in publication.tables.iter().filter(|table| table.filter || table.column_list) {
-        let (code, kind, what) = match table.filter {
-            true => ("publication_filter", "a row filter", "rows would be missing without a word"),
-            false => ("publication_columns", "a column list", "columns would be missing without a word"),
-        };
-        let qualified = quote::qualified(&table.name);
-        let message = format!(
-            "it has {kind} on {qualified}: {what}, and the application's DROP COLUMN and ALTER TYPE fail on its columns"
-        );
-        let remedy = format!(
-            "ALTER PUBLICATION {quoted} DROP TABLE {qualified}; ALTER PUBLICATION {quoted} ADD TABLE {qualified};"
-        );
-        findings.push(Finding::error(code, subject, message, remedy));
+fn form(publication: &Publication, subject: &str, findings: &mut Vec<Finding>) {
+    let narrowed = publication.tables.iter().flat_map(|table| defects::narrowed(publication, table));
+    for defect in defects::of_publication(publication).into_iter().chain(narrowed) {
+        let remedy = defect.sql().unwrap_or_default();
+        findings.push(Finding::error(defect.code(), subject, defect.to_string(), remedy));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::xmin_barrier::Blocker;
-use crate::postgres::catalog::{publication, quote, server, slot, table, xmin_barrier};
+use crate::postgres::catalog::{defects, publication, quote, server, slot, table, xmin_barrier};
 use crate::postgres::connection::session::{Session, first_value};
 
 /// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
@@ -109,7 +109,7 @@ pub(crate) async fn ensure_publication(
             create_publication(name, &clauses, version >= 180_000 && generated(config, &infos))
         }
         Some(publication) => {
-            fits(name, publication)?;
+            fits(publication)?;
             let missing: Vec<String> = from
                 .iter()
                 .filter(|(oid, _)| !publication.tables.iter().any(|table| table.oid == *oid))
@@ -149,24 +149,12 @@ pub(crate) fn no_table(name: &TableName) -> Fault {
 }
 
 /// Whether a publication that is there can be used.
-fn fits(name: &str, publication: &Publication) -> Result<(), Fault> {
-    let alter = |set: &str| format!("ALTER PUBLICATION {} SET ({set});", quote::ident(name));
-    if !publication.insert {
-        let what = format!("the publication {name} does not publish inserts");
-        return Err(Fault::needs_person(what, alter("publish = 'insert'")));
+fn fits(publication: &Publication) -> Result<(), Fault> {
+    let narrowed = publication.tables.iter().flat_map(|table| defects::narrowed(publication, table));
+    match defects::of_publication(publication).into_iter().chain(narrowed).next() {
+        Some(defect) => Err(Fault::needs_person(defect.to_string(), defect.sql().unwrap_or_default())),
+        None => Ok(()),
     }
-    if let Some(table) = publication.tables.iter().find(|table| table.filter || table.column_list) {
-        let kind = if table.filter { "row filter" } else { "column list" };
-        return Err(Fault::needs_person(
-            format!("the publication {name} has a {kind} on {}: rows or columns would be missing", table.name.name),
-            format!(
-                "ALTER PUBLICATION {0} DROP TABLE {1}; ALTER PUBLICATION {0} ADD TABLE {1};",
-                quote::ident(name),
-                quote::qualified(&table.name)
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// Makes the slot where there is none. Returns its consistent point if it was made now.

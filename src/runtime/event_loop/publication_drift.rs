@@ -8,22 +8,17 @@ use std::sync::Arc;
 
 use crate::delivery::section::Trouble;
 use crate::model::{Fault, SectionId};
-use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::section_runtime::AttachedTable;
-use crate::runtime::monitor_event::{PublicationStatus, SourceStatus};
+use crate::runtime::monitor_event::SourceStatus;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status_document::Reason;
 
 impl EventLoop {
-    /// Compares with what was attached. What concerns one section stops it; what concerns all ends the loop.
+    /// Compares each section's table with what was attached, and stops the section where it is not that any more.
     pub(crate) fn check_publication(&mut self, seen: &SourceStatus) {
-        let config = Arc::clone(&self.context.config);
-        let publication = match self.monitor.judge_publication(&config.source, &seen.published) {
-            Ok(publication) => publication,
-            Err(exit) => return self.context.end(exit),
-        };
+        let Some(publication) = &seen.published.publication else { return };
         // Only now: where the publication is not what it was, rows above the old floor may have been skipped, and the gap that
         // `repair --gap` reads again must begin there.
         self.engine.set_floor(seen.floor_at, seen.xmin);
@@ -37,9 +32,12 @@ impl EventLoop {
             self.check_partitions(id, seen);
             let section = &mut self.sections[id];
             let Some(table) = &mut section.table else { continue };
-            let configured = section.config.table.to_string();
-            match drift(&configured, &config.source.publication, publication, &seen.published, table) {
-                Some(what) => self.stop_for_drift(id, what),
+            let name = &section.config.table;
+            let configured = name.to_string();
+            let now = seen.published.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
+            let watched = WatchedTable { name, oid: table.oid, now, entry: table.entry };
+            match defects(publication, &watched).first() {
+                Some(defect) => self.stop_for_drift(id, defect),
                 None => {
                     let published = publication.tables.iter().find(|published| published.oid == table.oid);
                     table.verified = Some((seen.floor_at, seen.xmin));
@@ -51,8 +49,8 @@ impl EventLoop {
 
     /// Rows may have been skipped since the publication was last seen in order: the section stops, and the gap is recorded. The
     /// slot does not wait for it: what the server skipped it will skip again.
-    fn stop_for_drift(&mut self, id: SectionId, what: String) {
-        let remedy = "put it back as it was, then `pg2planhat repair --gap` re-reads what was skipped".to_owned();
+    fn stop_for_drift(&mut self, id: SectionId, defect: &Defect) {
+        let (what, remedy) = (defect.to_string(), defect.remedy());
         let section = self.engine.section(id).name().clone();
         tracing::error!(%section, what, remedy, "halted: rows may have been skipped since");
         self.open_gap(id, Reason::PublicationChanged.as_str(), what.clone());
@@ -102,29 +100,5 @@ impl EventLoop {
                 tracing::error!(what = fault.what, "the gap could not be recorded; it stands in this log");
             }
         });
-    }
-}
-
-/// What is not as it was with one section's table, if anything is not.
-fn drift(
-    configured: &str,
-    name: &str,
-    publication: &Publication,
-    seen: &PublicationStatus,
-    attached: &AttachedTable,
-) -> Option<String> {
-    let published = publication.tables.iter().find(|table| table.oid == attached.oid);
-    let now = seen.names.iter().find(|(known, _)| known == configured).and_then(|(_, oid)| *oid);
-    match published {
-        _ if now.is_some_and(|oid| oid != attached.oid) => {
-            Some(format!("{configured} was dropped and re-created, or replaced by a rename"))
-        }
-        None => Some(format!("{configured} is no longer in the publication {name}")),
-        Some(table) if table.filter => Some(format!("the publication {name} has a row filter on {configured}")),
-        Some(table) if table.column_list => Some(format!("the publication {name} has a column list on {configured}")),
-        Some(table) if attached.entry.is_some_and(|entry| table.entry.is_some_and(|now| now != entry)) => {
-            Some(format!("{configured} was taken out of the publication {name} and put back"))
-        }
-        Some(_) => None,
     }
 }

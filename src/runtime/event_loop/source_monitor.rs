@@ -1,4 +1,4 @@
-//! The event loop's knowledge of the source, and its judgement of the monitor's observations.
+//! The event loop's knowledge of the source, beside the stream.
 //!
 //! * In: what the monitor saw of the slot and of the publication.
 //! * Out: a named state where a person must decide; figures for the status.
@@ -10,13 +10,12 @@ use tokio::sync::mpsc;
 
 use crate::config::Source;
 use crate::model::{Fault, Lsn};
-use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::server::Server;
-use crate::runtime::event_loop::loop_exit::LoopExit;
-use crate::runtime::monitor_event::{MonitorEvent, PublicationStatus, SourceStatus};
+use crate::runtime::identity::{Observed, Recorded, compare};
+use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
 use crate::runtime::section_report::WalRate;
+use crate::runtime::start_error::NeedsPerson;
 use crate::state::Identity;
-use crate::telemetry::status_document::Reason;
 
 /// The known state of the source.
 pub(crate) struct SourceMonitor {
@@ -78,44 +77,11 @@ impl SourceMonitor {
         self.wal.observe(seen.flushed, Instant::now())
     }
 
-    /// How the loop ends where the slot is not what it was; `written` is the newest checkpoint.
-    pub(crate) fn judge_slot(&self, source: &Source, seen: &SourceStatus, written: Lsn) -> Option<LoopExit> {
-        let name = &source.slot;
-        let Some(slot) = &seen.slot else {
-            return Some(LoopExit::repair(Reason::SlotMissing, format!("the slot {name} is gone")));
-        };
-        if slot.is_lost() {
-            let what = format!("the slot {name} is lost, for {}", slot.why_lost());
-            return Some(LoopExit::repair(Reason::SlotLost, what));
-        }
-        let confirmed = slot.confirmed().filter(|confirmed| *confirmed > written)?;
-        let what = format!("someone else moved the slot {name} to {confirmed}, past the checkpoint {written}");
-        Some(LoopExit::repair(Reason::SlotMoved, what))
-    }
-
-    /// The publication, where it is the one recorded and publishes inserts; else how the loop ends.
-    pub(crate) fn judge_publication<'a>(
-        &self,
-        source: &Source,
-        seen: &'a PublicationStatus,
-    ) -> Result<&'a Publication, LoopExit> {
-        let name = &source.publication;
-        let changed = |what: String| Err(LoopExit::repair(Reason::PublicationChanged, what));
-        let Some(publication) = &seen.publication else {
-            return changed(format!("the publication {name} is gone"));
-        };
-        let recorded = self.identity.publication_oid;
-        if recorded != 0 && recorded != publication.oid {
-            return changed(format!(
-                "the publication {name} was dropped and created again: rows written in between may have been skipped"
-            ));
-        }
-        if !publication.insert {
-            return changed(format!(
-                "the publication {name} does not publish inserts any more: rows are skipped in silence"
-            ));
-        }
-        Ok(publication)
+    /// Holds what the monitor saw against what is recorded; `checkpoint` is the newest one that was written.
+    pub(crate) fn compare(&self, source: &Source, seen: &SourceStatus, checkpoint: Lsn) -> Result<(), NeedsPerson> {
+        let (slot, publication) = (seen.slot.as_ref(), seen.published.publication.as_ref());
+        let recorded = Recorded { identity: &self.identity, checkpoint };
+        compare(&recorded, &Observed { source, server: None, slot, publication })
     }
 
     /// A partition was attached by then. Returns whether the stream must be opened again for it.

@@ -5,6 +5,7 @@
 //! * Never: a wait.
 
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::loop_exit::LoopExit;
 use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
 
 impl EventLoop {
@@ -49,10 +50,11 @@ impl EventLoop {
     fn on_source_status(&mut self, seen: &SourceStatus) {
         let rate = self.monitor.on_source_status(seen);
         let source = &self.context.config.source;
-        if let Some(exit) = self.monitor.judge_slot(source, seen, self.engine.written()) {
-            self.context.end(exit);
-        }
+        let compared = self.monitor.compare(source, seen, self.engine.written());
         self.status.show_slot(seen, rate);
-        self.check_publication(seen);
+        match compared {
+            Ok(()) => self.check_publication(seen),
+            Err(needs) => self.context.end(LoopExit::NeedsPerson(needs)),
+        }
     }
 }
