@@ -87,7 +87,8 @@ pub(crate) fn texts(root: &Path) -> Vec<(String, String)> {
 pub(crate) fn missing_documents(texts: &[(String, String)], exists: impl Fn(&str) -> bool) -> Vec<Offence> {
     let mut found = Vec::new();
     for (file, text) in texts {
-        if file.starts_with("tests/tidy") {
+        // Their offenders name documents that are not there.
+        if file.starts_with("tests/tidy") || file.starts_with("tests/docs") {
             continue;
         }
         for (at, line) in text.lines().enumerate() {
