@@ -13,7 +13,7 @@ const HEAD: &str = "\
 
 <!-- Made from src/config/keys.rs by `pg2planhat schema --markdown`: do not edit. -->
 
-What each key is for, its form and its default. [Configuration](configuration.md) explains how they work together;
+What each key is for, its form and its default. [Configuration](../docs/configuration.md) explains how they work together;
 [`deploy/pg2planhat.example.yaml`](../deploy/pg2planhat.example.yaml) shows all of them in one file.
 
 * *Duration*: a whole number and its unit, `250ms`, `5s`, `10m`, `1h`, `30d`.
