@@ -14,26 +14,8 @@ use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
 
 /// The status of a section before the state was read.
 pub(crate) fn unknown(section: &Section) -> SectionStatus {
-    SectionStatus {
-        name: section.name.to_string(),
-        kind: section.kind.as_str().to_owned(),
-        table: section.table.to_string(),
-        state: if section.is_on() { SectionState::Waiting } else { SectionState::Off },
-        reason: None,
-        remedy: None,
-        rows_delivered: 0,
-        rows_quarantined: 0,
-        rows_in_doubt: 0,
-        rows_resent: 0,
-        lag_seconds: None,
-        last_delivered_at: None,
-        backfill: None,
-        flows: false,
-        quarantined_now: None,
-        in_doubt_now: 0,
-        open_gaps: None,
-        counts: RowCounts::default(),
-    }
+    let state = if section.is_on() { SectionState::Waiting } else { SectionState::Off };
+    SectionStatus::new(section.name.as_str(), section.kind.as_str(), section.table.to_string(), state)
 }
 
 /// The facts about one section that the event loop holds beyond its delivery.

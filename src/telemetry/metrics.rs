@@ -275,26 +275,9 @@ mod tests {
     }
 
     fn section_status(state: SectionState) -> SectionStatus {
-        SectionStatus {
-            name: "logins".into(),
-            kind: "user_activity".into(),
-            table: "public.app_event".into(),
-            state,
-            reason: None,
-            remedy: None,
-            rows_delivered: 0,
-            rows_quarantined: 0,
-            rows_in_doubt: 0,
-            rows_resent: 0,
-            lag_seconds: None,
-            last_delivered_at: None,
-            backfill: Some(Backfill { rows: 3, estimated: Some(9), eta_seconds: None }),
-            flows: true,
-            quarantined_now: None,
-            in_doubt_now: 0,
-            open_gaps: None,
-            counts: RowCounts::default(),
-        }
+        let backfill = Some(Backfill { rows: 3, estimated: Some(9), eta_seconds: None });
+        let section = SectionStatus::new("logins", "user_activity", "public.app_event", state);
+        SectionStatus { backfill, flows: true, ..section }
     }
 
     #[test]

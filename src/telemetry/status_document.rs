@@ -232,6 +232,37 @@ pub struct SectionStatus {
     pub counts: RowCounts,
 }
 
+impl SectionStatus {
+    /// A section before anything is known of it.
+    pub fn new(
+        name: impl Into<String>,
+        kind: impl Into<String>,
+        table: impl Into<String>,
+        state: SectionState,
+    ) -> SectionStatus {
+        SectionStatus {
+            name: name.into(),
+            kind: kind.into(),
+            table: table.into(),
+            state,
+            reason: None,
+            remedy: None,
+            rows_delivered: 0,
+            rows_quarantined: 0,
+            rows_in_doubt: 0,
+            rows_resent: 0,
+            lag_seconds: None,
+            last_delivered_at: None,
+            backfill: None,
+            flows: false,
+            quarantined_now: None,
+            in_doubt_now: 0,
+            open_gaps: None,
+            counts: RowCounts::default(),
+        }
+    }
+}
+
 /// How far a backfill is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Backfill {
@@ -254,26 +285,8 @@ mod tests {
 
     fn sample() -> Status {
         let mut status = Status::starting("pg2planhat", "pg2planhat");
-        status.sections.push(SectionStatus {
-            name: "logins".into(),
-            kind: "user_activity".into(),
-            table: "public.app_event".into(),
-            state: SectionState::Backfilling,
-            reason: None,
-            remedy: None,
-            rows_delivered: 0,
-            rows_quarantined: 0,
-            rows_in_doubt: 0,
-            rows_resent: 0,
-            lag_seconds: None,
-            last_delivered_at: None,
-            backfill: Some(Backfill::default()),
-            flows: true,
-            quarantined_now: None,
-            in_doubt_now: 0,
-            open_gaps: None,
-            counts: RowCounts::default(),
-        });
+        let section = SectionStatus::new("logins", "user_activity", "public.app_event", SectionState::Backfilling);
+        status.sections.push(SectionStatus { backfill: Some(Backfill::default()), flows: true, ..section });
         status
     }
 

@@ -4,7 +4,6 @@ use crate::dashboard;
 use crate::prometheus::{Pace, Prometheus};
 use crate::tools::{path, succeed, text, tool};
 use pg2planhat::testing::admin::{AdminState, Heartbeat, Hosts, RefreshRequests, bind, serve};
-use pg2planhat::testing::model::RowCounts;
 use pg2planhat::testing::planhat::Verdict;
 use pg2planhat::testing::state::{Outcome, Phase};
 use pg2planhat::testing::telemetry::{Backfill, InstanceState, SectionState, SectionStatus, Status};
@@ -33,24 +32,10 @@ fn status() -> Status {
     status.slot.confirmed_lag_bytes = Some(1);
     status.slot.retained_bytes = Some(16 << 20);
     status.sections.push(SectionStatus {
-        name: "logins".into(),
-        kind: "user_activity".into(),
-        table: "public.app_event".into(),
-        state: SectionState::Streaming,
-        reason: None,
-        remedy: None,
-        rows_delivered: 0,
-        rows_quarantined: 0,
-        rows_in_doubt: 0,
-        rows_resent: 0,
         lag_seconds: Some(0.0),
-        last_delivered_at: None,
         backfill: Some(Backfill { rows: 1, estimated: Some(2), eta_seconds: Some(3.0) }),
         flows: true,
-        quarantined_now: None,
-        in_doubt_now: 0,
-        open_gaps: None,
-        counts: RowCounts::default(),
+        ..SectionStatus::new("logins", "user_activity", "public.app_event", SectionState::Streaming)
     });
     status
 }
