@@ -21,7 +21,7 @@ pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
 pub(crate) use crate::delivery::section::doubt_brake::DoubtBrake;
 pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
-pub(crate) use crate::delivery::section::queue::Queue;
+pub(crate) use crate::delivery::section::queue::{IncomingRow, Queue};
 pub(crate) use crate::delivery::section::schedule::Daily;
 pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
 
@@ -183,10 +183,11 @@ impl SectionDelivery {
         let origin = Origin::Stream(position, micros);
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Micros(micros), out);
         let queue = &mut self.stream;
+        let incoming = IncomingRow { limits: self.limits, phase: Phase::Stream, now, key, origin };
         if held {
-            queue.hold(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+            queue.hold(incoming, encode, || mapping.describe(row));
         } else {
-            queue.push(self.limits, Phase::Stream, now, key, origin, encode, || mapping.describe(row));
+            queue.push(incoming, encode, || mapping.describe(row));
         }
         queue.reach(SettledUpTo::Stream(position));
         true
@@ -238,10 +239,11 @@ impl SectionDelivery {
                 .any(|doubt| matches!(&doubt.span, Span::Keys(first, last) if (first..=last).contains(&key)));
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
         let describe = || mapping.describe(row);
+        let incoming = IncomingRow { limits: self.limits, phase, now, key: text, origin: Origin::Backfill };
         if held {
-            self.backfilled.hold(self.limits, phase, now, text, Origin::Backfill, encode, describe);
+            self.backfilled.hold(incoming, encode, describe);
         } else {
-            self.backfilled.push(self.limits, phase, now, text, Origin::Backfill, encode, describe);
+            self.backfilled.push(incoming, encode, describe);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::delivery::batch::{Origin, SettledUpTo};
-use crate::delivery::section::{SectionDelivery, key_text};
+use crate::delivery::section::{IncomingRow, SectionDelivery, key_text};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, Phase, Row};
 
@@ -40,9 +40,8 @@ impl SectionDelivery {
         self.counts.read(Phase::Retry);
         let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
         let encode = |out: &mut Vec<u8>| mapping.encode(row, time, out);
-        let origin = Origin::Quarantine(id);
-        self.retry
-            .push(self.limits, Phase::Retry, now, key_text(mapping, row), origin, encode, || mapping.describe(row));
+        let incoming = self.retried(key_text(mapping, row), id, now);
+        self.retry.push(incoming, encode, || mapping.describe(row));
         self.retry.reach(SettledUpTo::Apart);
     }
 
@@ -53,8 +52,12 @@ impl SectionDelivery {
             out.extend_from_slice(item);
             Ok(())
         };
-        let origin = Origin::Quarantine(id);
-        self.retry.push(self.limits, Phase::Retry, now, key.as_bytes(), origin, encode, String::new);
+        let incoming = self.retried(key.as_bytes(), id, now);
+        self.retry.push(incoming, encode, String::new);
         self.retry.reach(SettledUpTo::Apart);
+    }
+
+    fn retried<'a>(&self, key: &'a [u8], id: i64, now: Duration) -> IncomingRow<'a> {
+        IncomingRow { limits: self.limits, phase: Phase::Retry, now, key, origin: Origin::Quarantine(id) }
     }
 }

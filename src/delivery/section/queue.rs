@@ -18,6 +18,16 @@ pub(crate) struct Queue {
     room: Capacity,
 }
 
+/// A row on its way into a queue: the batch's limits, how and when the row came, its key, and its place.
+#[derive(Clone, Copy)]
+pub(crate) struct IncomingRow<'a> {
+    pub(crate) limits: BatchLimits,
+    pub(crate) phase: Phase,
+    pub(crate) now: Duration,
+    pub(crate) key: &'a [u8],
+    pub(crate) origin: Origin,
+}
+
 impl Queue {
     fn open(&mut self, phase: Phase, now: Duration) -> &mut BatchBuilder {
         let room = self.room;
@@ -25,18 +35,14 @@ impl Queue {
     }
 
     /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
-    #[expect(clippy::too_many_arguments, reason = "one call per row on the hot path: a struct would only rename them")]
     #[inline]
     pub(crate) fn push<E: Refuses>(
         &mut self,
-        limits: BatchLimits,
-        phase: Phase,
-        now: Duration,
-        key: &[u8],
-        origin: Origin,
+        row: IncomingRow<'_>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
         describe: impl FnOnce() -> String,
     ) {
+        let IncomingRow { limits, phase, now, key, origin } = row;
         let open = self.open(phase, now);
         match open.push(key, origin, encode) {
             Ok(()) => {}
@@ -74,17 +80,13 @@ impl Queue {
     }
 
     /// Encodes a row of a batch in doubt that a person decides about: it goes into quarantine with its item.
-    #[expect(clippy::too_many_arguments, reason = "as push, whose place it takes")]
     pub(crate) fn hold<E: Refuses>(
         &mut self,
-        limits: BatchLimits,
-        phase: Phase,
-        now: Duration,
-        key: &[u8],
-        origin: Origin,
+        row: IncomingRow<'_>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
         describe: impl FnOnce() -> String,
     ) {
+        let IncomingRow { limits, phase, now, key, origin } = row;
         let mut item = Vec::new();
         let row = match encode(&mut item) {
             Ok(()) => RejectedRow::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
