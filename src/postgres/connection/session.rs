@@ -19,9 +19,7 @@ use crate::postgres::connection::dial::{Link, Socket};
 use crate::postgres::connection::params::{Binding, ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
-use crate::postgres::connection::tokio_postgres_adapter::{
-    Bound, Established, Guarded, Oversize, oversize, refused_password,
-};
+use crate::postgres::connection::tokio_postgres_adapter::{Established, Guarded, Oversize, oversize, refused_password};
 use crate::postgres::connection::{auth, dial, faults};
 
 /// Settings of each session, behind the given options, so that these win.
@@ -290,7 +288,7 @@ fn settings(target: &Target, endpoint: &ServerEndpoint, link: &Link, purpose: &s
 }
 
 async fn drive(
-    mut connection: Connection<Guarded, Bound>,
+    mut connection: Connection<Guarded, Guarded>,
     tell: watch::Sender<Option<SessionEnd>>,
     place: String,
     user: String,

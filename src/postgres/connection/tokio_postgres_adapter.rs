@@ -28,6 +28,8 @@ pub(crate) struct Guarded {
     /// The first bytes of the server; full at once where nothing is to be watched.
     head: Vec<u8>,
     sizes: SizeWatch,
+    /// The hash of the stream's channel, to which the authentication is bound.
+    end_point: Option<Vec<u8>>,
 }
 
 /// Follows the messages of the server by their lengths.
@@ -100,12 +102,6 @@ pub(crate) struct Established {
     pub end_point: Option<Vec<u8>>,
 }
 
-/// A stream with its channel's hash.
-pub(crate) struct Bound {
-    stream: Guarded,
-    end_point: Option<Vec<u8>>,
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("the server wants the password by {0}")]
 struct ReadablePassword(&'static str);
@@ -119,7 +115,8 @@ impl Guarded {
     /// `largest`: the largest message once the server is ready.
     pub(crate) fn new(stream: Socket, private: bool, largest: Option<usize>) -> Guarded {
         let sizes = SizeWatch { header: [0; 5], held: 0, left: 0, start: Some(START), largest };
-        Guarded { stream, head: if private { vec![0; HEAD] } else { Vec::new() }, sizes }
+        let head = if private { vec![0; HEAD] } else { Vec::new() };
+        Guarded { stream, head, sizes, end_point: None }
     }
 
     fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -162,38 +159,18 @@ impl AsyncWrite for Guarded {
 }
 
 impl TlsConnect<Guarded> for Established {
-    type Stream = Bound;
+    type Stream = Guarded;
     type Error = io::Error;
-    type Future = Ready<io::Result<Bound>>;
+    type Future = Ready<io::Result<Guarded>>;
 
     fn connect(self, stream: Guarded) -> Self::Future {
-        ready(Ok(Bound { stream, end_point: self.end_point }))
+        ready(Ok(Guarded { end_point: self.end_point, ..stream }))
     }
 }
 
-impl TlsStream for Bound {
+impl TlsStream for Guarded {
     fn channel_binding(&self) -> ChannelBinding {
         self.end_point.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
-    }
-}
-
-impl AsyncRead for Bound {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Bound {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
