@@ -103,26 +103,16 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
     if provider == Provider::Rds {
         writeln!(sql, "{}", provider.replication(user)).ok();
     }
-    if !database.is_empty() {
-        writeln!(sql, "GRANT CONNECT ON DATABASE {} TO {role};", quote::ident(database)).ok();
-    }
-    let mut schemas: Vec<String> = Vec::new();
-    for name in setup::tables(config) {
-        if !schemas.contains(&name.schema) {
-            writeln!(sql, "GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(&name.schema)).ok();
-            schemas.push(name.schema.clone());
-        }
+    grants(sql, config, database, &role, |table| {
+        let sections = config.sections.iter().filter(|section| section.is_on() && section.table == *table);
         let mut columns: Vec<String> = Vec::new();
-        for section in config.sections.iter().filter(|section| section.is_on() && section.table == name) {
-            for column in section.columns().iter().map(|column| quote::ident(column)) {
-                if !columns.contains(&column) {
-                    columns.push(column);
-                }
+        for column in sections.flat_map(|section| section.columns()).map(|column| quote::ident(&column)) {
+            if !columns.contains(&column) {
+                columns.push(column);
             }
         }
-        writeln!(sql, "GRANT SELECT ({}) ON {} TO {role};", columns.join(", "), quote::qualified(&name)).ok();
-    }
-    sql.push('\n');
+        format!(" ({})", columns.join(", "))
+    });
 }
 
 /// The login of `query`, where it is configured: it may read the mapped tables, and nothing else.
@@ -135,6 +125,11 @@ fn reader(sql: &mut String, config: &Config, database: &str) {
     );
     writeln!(sql, "DO {};", quote::dollar(&body)).ok();
     writeln!(sql, "ALTER ROLE {role} SET default_transaction_read_only = on;").ok();
+    grants(sql, config, database, &role, |_| String::new());
+}
+
+/// Lets `role` connect and read the mapped tables; `columns` of a table, in parentheses, or all where it is empty.
+fn grants(sql: &mut String, config: &Config, database: &str, role: &str, columns: impl Fn(&TableName) -> String) {
     if !database.is_empty() {
         writeln!(sql, "GRANT CONNECT ON DATABASE {} TO {role};", quote::ident(database)).ok();
     }
@@ -144,7 +139,7 @@ fn reader(sql: &mut String, config: &Config, database: &str) {
             writeln!(sql, "GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(&name.schema)).ok();
             schemas.push(name.schema.clone());
         }
-        writeln!(sql, "GRANT SELECT ON {} TO {role};", quote::qualified(&name)).ok();
+        writeln!(sql, "GRANT SELECT{} ON {} TO {role};", columns(&name), quote::qualified(&name)).ok();
     }
     sql.push('\n');
 }
