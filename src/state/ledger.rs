@@ -61,6 +61,25 @@ pub(crate) struct DeliveryRow {
     pub changed: i64,
 }
 
+impl DeliveryRow {
+    /// The fields of its JSON, in order.
+    pub(crate) const FIELDS: [&str; 13] = [
+        "id",
+        "section",
+        "phase",
+        "rows",
+        "bytes",
+        "first_key",
+        "last_key",
+        "outcome",
+        "http_status",
+        "attempts",
+        "started_at",
+        "finished_at",
+        "error",
+    ];
+}
+
 /// A choice of ledger rows and their order: newest first; oldest first where one of the `after`s is given.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeliveryFilter {

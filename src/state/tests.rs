@@ -230,22 +230,7 @@ async fn a_batch_from_announcement_to_end() {
     assert!(news[0].finished_at.is_some());
     let json = serde_json::to_value(&news[0]).unwrap();
     let names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-    let fixed = [
-        "id",
-        "section",
-        "phase",
-        "rows",
-        "bytes",
-        "first_key",
-        "last_key",
-        "outcome",
-        "http_status",
-        "attempts",
-        "started_at",
-        "finished_at",
-        "error",
-    ];
-    assert_eq!(names, fixed);
+    assert_eq!(names, DeliveryRow::FIELDS);
 
     // What has ended is not sent again under its id, and its outcome is not changed.
     assert!(unwritable(store.apply(&mut term, &[sending(1, 50, 3)]).await).remedy.contains("bug"));

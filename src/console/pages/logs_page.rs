@@ -194,64 +194,29 @@ fn program_lines(level: &str, text: &str) -> Vec<String> {
 async fn batches_csv(ask: &Ask) -> Result<Response, Refusal> {
     let store = ask.console.store().await?;
     let (rows, _) = found(ask, &store, MANY).await?;
-    let mut text = csv(&[
-        "id",
-        "section",
-        "phase",
-        "rows",
-        "bytes",
-        "first_key",
-        "last_key",
-        "outcome",
-        "http_status",
-        "attempts",
-        "started_at",
-        "finished_at",
-        "error",
-    ]);
-    for row in rows {
-        let (id, number, size, attempts) =
-            (row.id.to_string(), row.rows.to_string(), row.bytes.to_string(), row.attempts.to_string());
-        let status = row.http_status.map(|status| status.to_string()).unwrap_or_default();
-        let error = if ask.sees_rows() { row.error.as_str() } else { "" };
-        let end = row.finished_at.as_deref().unwrap_or_default();
-        text += &csv(&[
-            &id,
-            &row.section,
-            &row.phase,
-            &number,
-            &size,
-            &row.first_key,
-            &row.last_key,
-            &row.outcome,
-            &status,
-            &attempts,
-            &row.started_at,
-            end,
-            error,
-        ]);
-    }
-    Ok(download("batches.csv", text))
+    Ok(download("batches.csv", table(&DeliveryRow::FIELDS, &withheld(ask, rows))))
 }
 
 async fn events_csv(ask: &Ask) -> Result<Response, Refusal> {
     let store = ask.console.store().await?;
-    let mut text = csv(&["id", "at", "actor", "action", "section", "args", "handled_at", "result"]);
-    for event in store.events(MANY).await.map_err(|error| error.fault())? {
-        let (id, args) = (event.id.to_string(), event.args.to_string());
-        let given = |text: &'_ Option<String>| text.clone().unwrap_or_default();
-        text += &csv(&[
-            &id,
-            &event.at,
-            &event.actor,
-            &event.action,
-            &given(&event.section),
-            &args,
-            &given(&event.handled_at),
-            &given(&event.result),
-        ]);
+    let events = store.events(MANY).await.map_err(|error| error.fault())?;
+    let fields = ["id", "at", "actor", "action", "section", "args", "handled_at", "result"];
+    Ok(download("events.csv", table(&fields, &serde_json::json!(events))))
+}
+
+/// Rows of a JSON list as CSV, below the names of their fields; null is an empty field.
+fn table(fields: &[&str], rows: &serde_json::Value) -> String {
+    let cell = |value: &serde_json::Value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_null() => String::new(),
+        None => value.to_string(),
+    };
+    let mut text = csv(fields);
+    for row in rows.as_array().into_iter().flatten() {
+        let cells: Vec<String> = fields.iter().map(|field| cell(&row[*field])).collect();
+        text += &csv(&cells.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    Ok(download("events.csv", text))
+    text
 }
 
 /// One line, as RFC 4180 has it. What a spreadsheet would take for a formula begins with a quote.
