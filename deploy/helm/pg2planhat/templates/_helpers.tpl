@@ -91,8 +91,8 @@ app.kubernetes.io/component: streamer
 {{- $wanted := include "pg2planhat.instance.over" (dict "root" .root "instance" .instance "key" "console") | fromJson -}}
 {{- if $wanted.enabled -}}
 {{- $console := default dict $config.console -}}
-{{- if not (or $console.tokens $console.proxy) -}}
-{{- fail (printf "instance %s: console.enabled needs config.console.tokens or config.console.proxy: nobody may come in without either" .instance.name) -}}
+{{- if not $console.tokens -}}
+{{- fail (printf "instance %s: console.enabled needs config.console.tokens: nobody may come in without" .instance.name) -}}
 {{- end -}}
 {{- $_ := set $console "listen" "0.0.0.0:9188" -}}
 {{- if and $wanted.ingress.enabled $wanted.ingress.host -}}
