@@ -1,8 +1,8 @@
 //! pg2planhat carries rows from PostgreSQL into Planhat in near real time, with exact accounting.
 //!
 //! ```text
-//!                         cli   demo                                     what a person runs
-//!                          │     │
+//!                   console   cli   demo                                 what a person runs
+//!                       │      │     │
 //!                      operations                                        what a person asks: status, repair, resync
 //!                          │
 //!                       runtime ──── event_loop                          the one place that waits, spawns and decides
@@ -10,7 +10,7 @@
 //!         postgres  mapping   delivery   planhat     state    telemetry, admin
 //!            │         │      (pure)        │          │
 //!            └─────────┴────┬────┴──────────┴──────────┘
-//!                        config
+//!                     config   audit
 //!                           │
 //!                         model                                          positions, keys, rows, errors
 //! ```

@@ -92,6 +92,54 @@ fn docs_name_metrics_that_are_there() {
     hold(&offences);
 }
 
+/// Every file below a folder, from the root.
+fn files(folder: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+        if entry.path().is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The files that a span of code names, and that are not among `files`.
+fn missing_sources(span: &str, files: &[String]) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || "_/.".contains(c);
+    let named = span.ends_with(".rs") && span.chars().all(word);
+    named && !files.iter().any(|file| file == span || file.ends_with(&format!("/{span}")))
+}
+
+/// docs/architecture.md leads to files that are there, and knows every room.
+#[test]
+fn docs_architecture_knows_the_code() {
+    let mut all = Vec::new();
+    files("src", &mut all);
+    let page = pages().into_iter().find(|page| page.file == "docs/architecture.md").unwrap();
+    let mut offences = Vec::new();
+    let mut seen = 0;
+    for (line, span) in page.spans() {
+        seen += usize::from(span.ends_with(".rs"));
+        // `cli/NAME.rs` stands for any of them.
+        if !span.contains("NAME") && missing_sources(&span, &all) && !root().join(&span).exists() {
+            offences.push(format!("{}:{line}: {span} is not there", page.file));
+        }
+    }
+    assert!(seen > 30, "only {seen} files are named");
+    let spans: Vec<String> = page.spans().into_iter().map(|(_, span)| span).collect();
+    for entry in
+        std::fs::read_dir(root().join("src")).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir())
+    {
+        let room = entry.file_name().into_string().unwrap();
+        if !spans.iter().any(|span| *span == room || span.starts_with(&format!("{room}/"))) {
+            offences.push(format!("{}: no word about src/{room}", page.file));
+        }
+    }
+    hold(&offences);
+}
+
 /// The README stays short: everything else is a page.
 #[test]
 fn docs_readme_is_short() {
@@ -109,5 +157,7 @@ fn docs_wrong_names_are_seen() {
     assert!(!has_key(&schema, "source.raeder"));
     assert_eq!(path("source.tls: disable"), Some("source.tls"));
     assert_eq!(path("state/writes.rs"), None);
+    let files = ["src/state/writes.rs".to_owned()];
+    assert!(missing_sources("state/write.rs", &files) && !missing_sources("state/writes.rs", &files));
     assert_eq!(metrics("`pg2planhat_rows` x_pg2planhat_no"), ["pg2planhat_rows"]);
 }
