@@ -76,7 +76,7 @@ pub(crate) async fn drifted(
         if now.is_none() && table::by_oid(control, oid).await?.is_none() {
             continue;
         }
-        let watched = WatchedTable { name: &section.table, oid, now, entry: None };
+        let watched = WatchedTable { name: &section.table, oid, now, entry: row.publication_entry.as_deref() };
         drift.extend(defects(publication, &watched).into_iter().map(|defect| (section.name.clone(), defect)));
     }
     Ok(drift)

@@ -39,6 +39,7 @@ impl Found {
             slot: config.source.slot.clone(),
             publication: config.source.publication.clone(),
             publication_oid: self.publication.as_ref().map_or(0, |publication| publication.oid),
+            publication_version: self.publication.as_ref().map(|publication| publication.version.clone()),
         }
     }
 
@@ -137,6 +138,14 @@ fn compare_publication(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Resu
     if let Some(defect) = defects::of_publication(publication) {
         let sql = defect.sql().unwrap_or_default();
         return changed(defect.to_string(), &format!("{sql} then {REPAIR}"));
+    }
+    if let Some(version) = recorded.identity.publication_version.as_ref().filter(|is| **is != publication.version) {
+        let what = format!(
+            "the publication {name} was altered (its row had the version {version}, and has {} now): while it did not publish \
+             inserts, rows were skipped",
+            publication.version
+        );
+        return changed(what, REPAIR);
     }
     Ok(())
 }

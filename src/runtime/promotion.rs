@@ -93,6 +93,7 @@ mod tests {
             backfill_estimated: 0,
             backfill_started_at: None,
             totals: Totals::default(),
+            publication_entry: None,
             paused: false,
             halted: None,
             last_delivered_at: None,

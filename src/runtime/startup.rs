@@ -92,6 +92,9 @@ async fn prepare_locked(
             let found = find(config, control, server).await?;
             compare(&instance.recorded(), &found.observed(config))?;
             let identity = found.identity(config);
+            if let Some(version) = &identity.publication_version {
+                store.record_publication_version(version).await?;
+            }
             let before = instance.identity.timeline;
             let left = found.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(before));
             let promoted =
@@ -114,7 +117,7 @@ async fn prepare_locked(
                 return Err(StartError::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            store.adopt(&identity, confirmed, made.map(|_| floor)).await?;
+            store.adopt(&identity, confirmed, made.map(|_| floor), None).await?;
             Ok((confirmed, identity, found.server, None))
         }
     }

@@ -162,6 +162,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::SectionCheckpoint { .. } => Some(Write::Checkpoint),
         Op::Quarantine(_) => Some(Write::Quarantine),
         Op::Unquarantine(_) => Some(Write::Unquarantine),
+        Op::Published { .. } => Some(Write::Published),
         Op::Halted { .. } => Some(Write::Halted),
         Op::Handled { .. } => Some(Write::Handled),
         Op::Checkpoint { .. } => None,

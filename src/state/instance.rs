@@ -7,12 +7,13 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use crate::model::Lsn;
+use crate::model::{Lsn, Position};
 use crate::state::ledger::OpenDelivery;
 use crate::state::model::unsigned;
 use crate::state::section_rows::{SectionRow, lsn};
 use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
+use crate::state::writes::columns;
 
 /// Which server, database, slot and publication the state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct Identity {
     pub publication: String,
     /// The publication's OID: one that was dropped and made again has another. 0 where it is not known.
     pub publication_oid: u32,
+    /// The `xmin` of the publication's row. `None` where an earlier version did not record it.
+    pub publication_version: Option<String>,
 }
 
 /// The row of `instance`, once an identity was adopted.
@@ -76,7 +79,8 @@ impl Store {
     pub(crate) async fn instance(&self) -> Result<Option<Instance>, StateError> {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
-                leader, {}, version, state, reason, remedy, schema_version, publication_oid
+                leader, {}, version, state, reason, remedy, schema_version, publication_oid,
+                publication_version
              FROM {{schema}}.instance WHERE id = 1",
             rfc3339("started_at")
         );
@@ -105,25 +109,35 @@ impl Store {
     }
 
     /// Writes the identity: at first use, or when `repair` begins anew with another slot or server. Everything before
-    /// `checkpoint` counts as settled. The epoch moves on, so that whoever runs by the old identity stops. Sections'
-    /// positions beyond `checkpoint` are of a log that this server never wrote, and are forgotten: new transactions
-    /// may come at such positions again.
+    /// `checkpoint` counts as settled. The epoch moves on, so that whoever runs by the old identity stops. Where `left` is
+    /// given, sections' positions from there on are of a log that this server never wrote: new transactions may come at such
+    /// positions again, so the sections go on from `left`.
     pub(crate) async fn adopt(
         &mut self,
         identity: &Identity,
         checkpoint: Lsn,
         xmin_floor: Option<u64>,
+        left: Option<Lsn>,
     ) -> Result<(), StateError> {
         let doing = "adopting the identity";
         let (checkpoint, floor) = (PgLsn::from(checkpoint.0), xmin_floor.map(crate::state::model::signed));
         self.transaction(doing, "BEGIN", async |store| {
             let write = "UPDATE {schema}.instance SET system_identifier = $1, timeline = $2, database_oid = $3,
                     database = $4, slot = $5, publication = $6, publication_oid = $7, checkpoint = $8, xmin_floor = $9,
+                    publication_version = $10,
                     epoch = epoch + 1,
                     state = NULL, reason = NULL, remedy = NULL
                  WHERE id = 1";
-            let Identity { system_identifier, timeline, database_oid, database, slot, publication, publication_oid } =
-                identity;
+            let Identity {
+                system_identifier,
+                timeline,
+                database_oid,
+                database,
+                slot,
+                publication,
+                publication_oid,
+                publication_version,
+            } = identity;
             let changed = store
                 .execute(
                     doing,
@@ -138,19 +152,29 @@ impl Store {
                         publication_oid,
                         &checkpoint,
                         &floor,
+                        publication_version,
                     ],
                 )
                 .await?;
             if changed == 0 {
                 return Err(store.place.no_instance());
             }
-            let forget =
-                "UPDATE {schema}.section SET position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL
-                 WHERE position_lsn > $1";
-            store.execute(doing, forget, &[&checkpoint]).await?;
+            let Some(left) = left else { return Ok(()) };
+            let cut = "UPDATE {schema}.section
+                 SET position_lsn = $2, position_change_lsn = $3, position_ordinal = $4 WHERE position_lsn >= $1";
+            let (lsn, change_lsn, ordinal) = columns(Some(Position::before_transaction(left)));
+            store.execute(doing, cut, &[&PgLsn::from(left.0), &lsn, &change_lsn, &ordinal]).await?;
             Ok(())
         })
         .await
+    }
+
+    /// Records the version of the publication where an earlier version of the program recorded none.
+    pub(crate) async fn record_publication_version(&self, version: &str) -> Result<(), StateError> {
+        let write =
+            "UPDATE {schema}.instance SET publication_version = $1 WHERE id = 1 AND publication_version IS NULL";
+        self.execute("recording the publication's version", write, &[&version]).await?;
+        Ok(())
     }
 
     /// Becomes the leader: every older term is past from here on. `leader` is `host:pid`.
@@ -217,6 +241,7 @@ fn instance_of(row: &Row) -> Option<Instance> {
             slot: row.get::<_, Option<String>>(4)?,
             publication: row.get::<_, Option<String>>(5)?,
             publication_oid: row.get::<_, Option<u32>>(16).unwrap_or_default(),
+            publication_version: row.get(17),
         },
         epoch: row.get(6),
         checkpoint: lsn(row, 7).unwrap_or(Lsn::ZERO),

@@ -16,6 +16,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_gap_floor.sql"),
     include_str!("migrations/0003_exact.sql"),
     include_str!("migrations/0004_proof.sql"),
+    include_str!("migrations/0005_publication_versions.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.

@@ -216,6 +216,12 @@ pub enum Op {
     Quarantine(Quarantined),
     /// A retry delivered these rows: they leave quarantine.
     Unquarantine(Vec<i64>),
+    /// What publishes the section's table, when it is first seen in order.
+    Published {
+        section: SectionName,
+        /// The entries' OIDs and versions.
+        entry: String,
+    },
     /// The section is halted (reason, remedy), or goes again (`None`).
     Halted {
         section: SectionName,

@@ -56,6 +56,8 @@ pub struct SectionRow {
     pub backfill_started_at: Option<String>,
     /// Totals since the section was first attached.
     pub totals: Totals,
+    /// The entries that published its table when it was first seen in order; `None`: not recorded yet.
+    pub publication_entry: Option<String>,
     /// Whether a person paused it.
     pub paused: bool,
     /// Reason and remedy, where the section is halted.
@@ -71,7 +73,7 @@ impl Store {
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
                 ceiling, streamed, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
-                halted_remedy, {} AS last_delivered_at
+                halted_remedy, publication_entry, {} AS last_delivered_at
              FROM {{schema}}.section ORDER BY name",
             rfc3339("attached_at"),
             rfc3339("backfill_started_at"),
@@ -102,6 +104,7 @@ impl Store {
                 ceiling = excluded.ceiling, streamed = excluded.streamed, backfill_rows = excluded.backfill_rows,
                 backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
                 backfill_started_at = excluded.backfill_started_at,
+                publication_entry = NULL,
                 position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
         let nothing = BackfillProgress::default();
         let progress = phase.progress().unwrap_or(&nothing);
@@ -128,6 +131,14 @@ impl Store {
             )
             .await?;
         if changed == 0 { Err(self.past(term).await) } else { Ok(()) }
+    }
+
+    /// Lets a section go on as it is: its halt is over, and what publishes its table is recorded anew.
+    pub(crate) async fn release_section(&self, name: &SectionName) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.section
+             SET publication_entry = NULL, halted_reason = NULL, halted_remedy = NULL WHERE name = $1";
+        self.execute("releasing a section", write, &[&name.as_str()]).await?;
+        Ok(())
     }
 
     /// Pauses or resumes a section, on a person's behalf. `false` where no section of this name was ever attached.
@@ -187,6 +198,7 @@ fn section_of(row: &Row) -> SectionRow {
             in_doubt: unsigned(row.get("rows_in_doubt")),
             resent: unsigned(row.get("rows_resent")),
         },
+        publication_entry: row.get("publication_entry"),
         paused: row.get("paused"),
         halted: row.get::<_, Option<String>>("halted_reason").zip(row.get("halted_remedy")),
         last_delivered_at: row.get("last_delivered_at"),

@@ -17,6 +17,7 @@ fn identity() -> Identity {
         slot: "pg2planhat".into(),
         publication: "pg2planhat".into(),
         publication_oid: 16399,
+        publication_version: Some("731".into()),
     }
 }
 
@@ -78,7 +79,7 @@ fn quarantined(n: usize) -> Op {
 async fn leading(schema: &Schema) -> (Store, Epoch) {
     let mut store = store(schema).await;
     store.migrate().await.unwrap();
-    store.adopt(&identity(), Lsn(0x1000), None).await.unwrap();
+    store.adopt(&identity(), Lsn(0x1000), None, None).await.unwrap();
     let term = store.take_epoch("host:1").await.unwrap();
     store.attach_section(&term, &"logins".into(), &attachment(), &SectionPhase::Streaming).await.unwrap();
     (store, term)
@@ -112,7 +113,7 @@ async fn migrating_twice_at_once_and_under_odd_names() {
         second.unwrap();
         one.migrate().await.unwrap();
         assert_eq!(two.schema_version().await.unwrap(), Some(version()), "{name}");
-        one.adopt(&identity(), Lsn(1), None).await.unwrap();
+        one.adopt(&identity(), Lsn(1), None, None).await.unwrap();
         let mut term = one.take_epoch("host:1").await.unwrap();
         one.attach_section(&term, &"logins".into(), &attachment(), &SectionPhase::Waiting).await.unwrap();
         one.apply(&mut term, &[sending(1, 5, 1), quarantined(1)]).await.unwrap();
@@ -133,7 +134,7 @@ async fn the_printed_script_makes_what_a_plain_role_needs() {
     admin.batch_execute(&script).await.unwrap();
     let mut store = Store::new(cluster().client("state's user").await, schema.clone()).await.unwrap();
     store.migrate().await.unwrap();
-    store.adopt(&identity(), Lsn(1), None).await.unwrap();
+    store.adopt(&identity(), Lsn(1), None, None).await.unwrap();
     let mut term = store.take_epoch("host:1").await.unwrap();
     store.attach_section(&term, &"logins".into(), &attachment(), &SectionPhase::Streaming).await.unwrap();
     store.apply(&mut term, &[sending(1, 5, 1), quarantined(1), Op::Unquarantine(vec![1])]).await.unwrap();
@@ -272,9 +273,12 @@ async fn positions_and_checkpoint_never_move_back() {
         assert_eq!((section(&store).await.position, instance.checkpoint), (Some(expected.0), Lsn(expected.1)));
         assert_eq!(instance.xmin_floor, Some(expected.1));
     }
-    // Another server's log: what lies beyond its start may come again.
-    store.adopt(&Identity { timeline: 2, ..identity() }, Lsn(0x5000), None).await.unwrap();
-    assert_eq!(section(&store).await.position, None);
+    // Another server's log: what lies beyond the place where it left this one may come again.
+    let adopted = section(&store).await.position;
+    store.adopt(&Identity { timeline: 2, ..identity() }, Lsn(0x5000), None, Some(Lsn(0xF_0000_0001))).await.unwrap();
+    assert_eq!(section(&store).await.position, adopted, "this server has that part of the log");
+    store.adopt(&Identity { timeline: 2, ..identity() }, Lsn(0x5000), None, Some(Lsn(0x5000))).await.unwrap();
+    assert_eq!(section(&store).await.position, Some(Position::before_transaction(Lsn(0x5000))));
     assert_eq!(store.apply(&mut term, &[]).await, Err(StateError::Fenced));
 }
 
@@ -641,7 +645,7 @@ async fn futures_of_the_store_are_send() {
     let schema = schema("send");
     let (mut store, mut term) = leading(&schema).await;
     send(store.migrate()).await.unwrap();
-    send(store.adopt(&identity(), Lsn(1), None)).await.unwrap();
+    send(store.adopt(&identity(), Lsn(1), None, None)).await.unwrap();
     send(store.open()).await.unwrap();
     assert_eq!(send(store.apply(&mut term, &[])).await, Err(StateError::Fenced));
 }

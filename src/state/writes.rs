@@ -64,6 +64,7 @@ pub(crate) enum Write {
     Checkpoint,
     Quarantine,
     Unquarantine,
+    Published,
     Halted,
     Handled,
 }
@@ -119,6 +120,7 @@ impl Write {
                  ORDER BY n"
             }
             Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
+            Write::Published => "UPDATE {schema}.section SET publication_entry = $2 WHERE name = $1",
             Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
             Write::Handled => {
                 "UPDATE {schema}.event SET handled_at = now(), result = $2 WHERE id = $1 AND handled_at IS NULL"
@@ -191,6 +193,7 @@ pub(crate) fn statements<'a>(
                 all.push(quarantine(&rows, text));
             }
             Op::Unquarantine(ids) => all.push(bound!(Write::Unquarantine, ids.as_slice())),
+            Op::Published { section, entry } => all.push(bound!(Write::Published, section.as_str(), entry.as_str())),
             Op::Halted { section, why } => {
                 let (reason, remedy) = why.as_ref().map(|(reason, remedy)| (text(reason), text(remedy))).unzip();
                 all.push(bound!(Write::Halted, section.as_str(), reason, remedy));
@@ -219,7 +222,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::Withdrawn { .. }
             | Op::SectionCheckpoint { .. }
             | Op::Quarantine(_) => {}
-            Op::Unquarantine(_) | Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));

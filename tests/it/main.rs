@@ -43,6 +43,7 @@ mod main_job_values;
 mod memory;
 mod proof;
 mod random;
+mod recovery_publication;
 mod tls_libpq;
 mod tls_scene;
 mod tls_server;

@@ -82,6 +82,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
         backfill_estimated: 0,
         backfill_started_at: None,
         totals: row.totals,
+        publication_entry: None,
         paused: false,
         halted: None,
         last_delivered_at: None,

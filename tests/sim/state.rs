@@ -113,7 +113,7 @@ impl State {
                     assert!(self.quarantine.remove(id).is_some(), "quarantined row {id} leaves twice");
                 }
             }
-            Op::Keys { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }
     }

@@ -97,7 +97,7 @@ impl Repair {
         if needs.is_none() && concerned.is_empty() {
             return Ok(None);
         }
-        let keeps = needs.as_ref().is_none_or(|needs| keeps_slot(needs.reason, &found));
+        let keeps = needs.as_ref().is_none_or(|needs| keeps_slot(needs.reason, &found, &instance));
         let plan = RepairPlan {
             how: how.as_str(),
             reason: needs.as_ref().map_or(Reason::PublicationChanged, |needs| needs.reason).to_string(),
@@ -186,7 +186,7 @@ impl Repair {
             let (table, columns, ..) = described?;
             let phase = self.phase_of(row, &table);
             let same = row.attachment.table_oid == table.oid;
-            let as_it_was = !self.whole && same && self.how == Mend::AcceptLoss;
+            let as_it_was = same && self.how == Mend::AcceptLoss && (!self.whole || self.keeps_positions());
             let mut plan =
                 SectionPlan { section: section.name.to_string(), rows: Some(0), keys: None, xmin_floor: None };
             if let (Mend::Gap | Mend::Backfill, Some(progress)) = (self.how, phase.progress()) {
@@ -234,6 +234,18 @@ impl Repair {
         }
     }
 
+    /// Whether the recorded positions are of this server's log.
+    fn is_same_log(&self) -> bool {
+        let timeline = i64::from(self.found.system.timeline) == i64::from(self.instance.identity.timeline);
+        timeline && self.whole_identity_is_ours()
+    }
+
+    /// Whether the slot goes on from where everything was settled: then each section does, too.
+    fn keeps_positions(&self) -> bool {
+        let confirmed = self.found.slot.as_ref().and_then(Slot::confirmed);
+        !self.plan.new_slot && self.is_same_log() && confirmed.is_some_and(|at| at <= self.instance.checkpoint)
+    }
+
     /// Table OIDs recorded are of this server.
     fn whole_identity_is_ours(&self) -> bool {
         self.instance.identity.system_identifier == self.found.system.system_identifier
@@ -255,7 +267,11 @@ impl Repair {
             .take_epoch(&format!("repair by {} at {host}", crate::operations::actor()))
             .await
             .map_err(crate::operations::fate)?;
-        for way in self.ways.iter().filter(|way| !way.as_it_was) {
+        for way in &self.ways {
+            if way.as_it_was {
+                self.store.release_section(&way.section.name).await.map_err(crate::operations::fate)?;
+                continue;
+            }
             let columns = way.section.columns();
             let column = |name: &String| {
                 let ty = way.table.column(name).map(|column| column.type_name.clone()).unwrap_or_default();
@@ -274,7 +290,11 @@ impl Repair {
         if self.whole {
             // What the ranges have still to read keeps a floor of its own, in the section's row.
             let identity = self.found.identity(&config);
-            self.store.adopt(&identity, attach, Some(xmin)).await.map_err(crate::operations::fate)?;
+            let left = (!self.keeps_positions()).then_some(attach);
+            // A slot that is kept still has rows of older transactions.
+            let kept = self.instance.xmin_floor.filter(|_| self.is_same_log());
+            let floor = if self.plan.new_slot { Some(xmin) } else { kept };
+            self.store.adopt(&identity, attach, floor, left).await.map_err(crate::operations::fate)?;
         }
         self.record(attach).await?;
         Ok(self.plan)
@@ -295,7 +315,7 @@ impl Repair {
         let name = &self.config.source.slot;
         let kept = self.found.slot.as_ref().filter(|_| !self.plan.new_slot).and_then(Slot::confirmed);
         if let Some(confirmed) = kept {
-            return Ok(confirmed);
+            return Ok(if self.is_same_log() { confirmed.max(self.instance.checkpoint) } else { confirmed });
         }
         if let Some(there) = &self.found.slot {
             ours(name, there, &self.found.server)?;

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Section};
 use crate::model::Fault;
+use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::Session;
@@ -91,7 +92,7 @@ pub(crate) fn comparable(reason: Reason) -> bool {
 }
 
 /// Whether what the slot still has can be streamed: then less is given up by going on with it.
-pub(crate) fn keeps_slot(reason: Reason, found: &Found) -> bool {
+pub(crate) fn keeps_slot(reason: Reason, found: &Found, instance: &Instance) -> bool {
     let usable = |slot: &Slot| {
         let ours = ours("", slot, &found.server).is_ok();
         ours && slot.confirmed().is_some() && !slot.is_lost()
@@ -100,12 +101,15 @@ pub(crate) fn keeps_slot(reason: Reason, found: &Found) -> bool {
         Reason::SlotMoved | Reason::SlotRecreated | Reason::OtherServer | Reason::TimelineChanged => {
             found.slot.as_ref().is_some_and(usable) && found.publication.is_some()
         }
-        Reason::SlotMissing
-        | Reason::SlotLost
-        | Reason::Wedged
-        | Reason::PublicationChanged
-        | Reason::RestoredBackup
-        | Reason::StateUnwritable => false,
+        // What was written while the publication was gone cannot be decoded; while it was only altered, it can.
+        Reason::PublicationChanged => {
+            let recorded = instance.identity.publication_oid;
+            let same = |publication: &Publication| publication.insert && publication.oid == recorded;
+            found.slot.as_ref().is_some_and(usable) && found.publication.as_ref().is_some_and(same)
+        }
+        Reason::SlotMissing | Reason::SlotLost | Reason::Wedged | Reason::RestoredBackup | Reason::StateUnwritable => {
+            false
+        }
     }
 }
 

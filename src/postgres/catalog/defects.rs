@@ -19,7 +19,7 @@ pub(crate) struct WatchedTable<'a> {
     /// The OID that the name has now.
     pub now: Option<u32>,
     /// Its entry in the publication when it was first seen there, where that is known.
-    pub entry: Option<u32>,
+    pub entry: Option<&'a str>,
 }
 
 /// One thing that is wrong.
@@ -57,7 +57,7 @@ pub(crate) fn defects(publication: &Publication, table: &WatchedTable<'_>) -> Ve
         return vec![named(DefectKind::Removed)];
     };
     let mut found = narrowed(publication, published);
-    if table.entry.is_some_and(|entry| published.entry.is_some_and(|now| now != entry)) {
+    if table.entry.is_some_and(|entry| published.entry.as_deref().is_some_and(|now| now != entry)) {
         found.push(named(DefectKind::PutBack));
     }
     found
@@ -130,11 +130,18 @@ mod tests {
     use super::*;
 
     fn publication(change: impl FnOnce(&mut PublishedTable)) -> Publication {
-        let mut table = PublishedTable { name: name(), oid: 7, filter: false, column_list: false, entry: Some(70) };
+        let mut table = PublishedTable {
+            name: name(),
+            oid: 7,
+            filter: false,
+            column_list: false,
+            entry: Some("table 70/700".to_owned()),
+        };
         change(&mut table);
         Publication {
             name: "p".to_owned(),
             oid: 1,
+            version: "700".to_owned(),
             insert: true,
             others: false,
             via_root: true,
@@ -147,7 +154,7 @@ mod tests {
         TableName { schema: "public".to_owned(), name: "t".to_owned() }
     }
 
-    fn said(publication: &Publication, now: Option<u32>, entry: Option<u32>) -> Vec<String> {
+    fn said(publication: &Publication, now: Option<u32>, entry: Option<&str>) -> Vec<String> {
         let found = defects(publication, &WatchedTable { name: &name(), oid: 7, now, entry });
         found.iter().map(ToString::to_string).collect()
     }
@@ -155,13 +162,13 @@ mod tests {
     #[test]
     fn each_defect_of_a_table_is_one_sentence() {
         let fine = publication(|_| ());
-        assert_eq!(said(&fine, Some(7), Some(70)), [""; 0]);
+        assert_eq!(said(&fine, Some(7), Some("table 70/700")), [""; 0]);
         assert_eq!(said(&fine, None, None), [""; 0], "renamed, and published all the same");
         assert!(said(&fine, Some(8), None)[0].contains("replaced by a rename"));
-        assert!(said(&fine, Some(7), Some(69))[0].contains("put back"));
+        assert!(said(&fine, Some(7), Some("table 70/699"))[0].contains("put back"));
         assert!(said(&publication(|table| table.oid = 9), Some(7), None)[0].contains("no longer in the publication p"));
         let both = publication(|table| (table.filter, table.column_list) = (true, true));
-        let both = said(&both, Some(7), Some(70));
+        let both = said(&both, Some(7), None);
         assert!(both[0].contains("row filter on \"public\".\"t\"") && both[1].contains("column list"), "{both:?}");
         assert_eq!(of_publication(&fine), None);
         let none = Publication { insert: false, ..fine };

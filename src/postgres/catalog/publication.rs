@@ -14,6 +14,8 @@ pub(crate) struct Publication {
     pub name: String,
     /// Its OID: a publication dropped and remade has another.
     pub oid: u32,
+    /// The `xmin` of its row: every ALTER PUBLICATION of its options or its owner makes another one.
+    pub version: String,
     /// Whether it publishes inserts.
     pub insert: bool,
     /// Whether it publishes anything else: harmful to tables without primary key.
@@ -34,30 +36,42 @@ pub(crate) struct PublishedTable {
     pub filter: bool,
     /// A column list leaves columns out, silently.
     pub column_list: bool,
-    /// The OID of its entry (`pg_publication_rel`): another one after it was taken out and put back. None where the
-    /// publication names no tables (`FOR ALL TABLES`).
-    pub entry: Option<u32>,
+    /// The OID and `xmin` of the entries that publish it, by its name or by its schema: others after it was taken out and
+    /// put back. None where the publication names neither (`FOR ALL TABLES`).
+    pub entry: Option<String>,
 }
 
 /// Reads the publication.
 pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
     let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot,
-            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false)
+            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false), p.xmin::text,
+            current_setting('server_version_num')::int >= 150000
         FROM pg_catalog.pg_publication p WHERE pubname = $1";
     let Some(row) = client.query_opt(sql, &[&name]).await? else { return Ok(None) };
-    // Filters and column lists exist from 15 on; before, the view has neither column.
-    let sql = "SELECT t.schemaname::text, t.tablename::text, c.oid,
+    // Filters, column lists and schemas in publications exist from 15 on.
+    let by_schema = match row.get(6) {
+        true => {
+            "UNION ALL SELECT 'schema ' || s.oid || '/' || s.xmin FROM pg_catalog.pg_publication_namespace s
+                WHERE s.pnpubid = $2 AND s.pnnspid = n.oid"
+        }
+        false => "",
+    };
+    let sql = format!(
+        "SELECT t.schemaname::text, t.tablename::text, c.oid,
             to_jsonb(t) ->> 'rowfilter' IS NOT NULL,
             COALESCE(jsonb_array_length(NULLIF(to_jsonb(t) -> 'attnames', 'null'::jsonb)), 32767) < (
                 SELECT count(*) FROM pg_catalog.pg_attribute a
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-            (SELECT r.oid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = $2 AND r.prrelid = c.oid)
+            (SELECT string_agg(entry, ', ' ORDER BY entry) FROM (
+                SELECT 'table ' || r.oid || '/' || r.xmin AS entry FROM pg_catalog.pg_publication_rel r
+                WHERE r.prpubid = $2 AND r.prrelid = c.oid {by_schema}) AS entries)
         FROM pg_catalog.pg_publication_tables t
         JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-        WHERE t.pubname = $1";
+        WHERE t.pubname = $1"
+    );
     let oid: u32 = row.get(0);
-    let tables = client.query(sql, &[&name, &oid]).await?;
+    let tables = client.query(&sql, &[&name, &oid]).await?;
     let published = |row: &tokio_postgres::Row| PublishedTable {
         name: TableName { schema: row.get(0), name: row.get(1) },
         oid: row.get(2),
@@ -68,6 +82,7 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
     Ok(Some(Publication {
         name: name.to_owned(),
         oid,
+        version: row.get(5),
         insert: row.get(1),
         others: row.get(2),
         via_root: row.get(3),

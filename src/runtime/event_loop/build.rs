@@ -46,9 +46,9 @@ impl EventLoop {
         start: StreamStart,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
-        if promoted.is_some() {
+        if let Some((_, left)) = promoted {
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
-            store.adopt(&identity, checkpoint, None).await?;
+            store.adopt(&identity, checkpoint, None, Some(left)).await?;
         }
         let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();

@@ -35,13 +35,19 @@ impl EventLoop {
             let name = &section.config.table;
             let configured = name.to_string();
             let now = seen.published.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
-            let watched = WatchedTable { name, oid: table.oid, now, entry: table.entry };
+            let watched = WatchedTable { name, oid: table.oid, now, entry: table.entry.as_deref() };
             match defects(publication, &watched).first() {
                 Some(defect) => self.stop_for_drift(id, defect),
                 None => {
                     let published = publication.tables.iter().find(|published| published.oid == table.oid);
                     table.verified = Some((seen.floor_at, seen.xmin));
-                    table.entry = table.entry.or(published.and_then(|published| published.entry));
+                    if table.entry.is_none()
+                        && let Some(entry) = published.and_then(|published| published.entry.clone())
+                    {
+                        table.entry = Some(entry.clone());
+                        let section = section.config.name.clone();
+                        self.engine.record(vec![Op::Published { section, entry }]);
+                    }
                 }
             }
         }

@@ -37,7 +37,7 @@ pub(crate) struct AttachedTable {
     /// The WAL's end and the xmin when the publication was last seen to carry it as it should.
     pub(crate) verified: Option<(Lsn, u64)>,
     /// Its entry in the publication when it was first seen there: a new one was taken out in between.
-    pub(crate) entry: Option<u32>,
+    pub(crate) entry: Option<String>,
     /// Its partitions when they were last seen.
     pub(crate) partitions: Option<Vec<u32>>,
 }

@@ -131,7 +131,7 @@ impl<'a> Building<'a> {
         let verified = instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
         let selection = Selection::new(&section, &table, &columns);
         let reading = TableReading { selection, key_column: mapping.key_column() };
-        self.attach(table.oid, Some(reading), verified);
+        self.attach(&row, table.oid, Some(reading), verified);
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
         self.expect_doubts(key_type);
@@ -146,7 +146,7 @@ impl<'a> Building<'a> {
         let (section, trouble) = (&unfit.section.name, Trouble::new(unfit.fault.what, unfit.fault.remedy));
         let (what, remedy) = (trouble.what.clone(), trouble.remedy.clone());
         if let Some(row) = &unfit.row {
-            self.attach(row.attachment.table_oid, None, None);
+            self.attach(row, row.attachment.table_oid, None, None);
             self.delivery.pause(row.paused, std::time::Duration::ZERO);
         }
         if let (Some(_), Some(key_type)) = (&unfit.row, unfit.streams) {
@@ -163,8 +163,9 @@ impl<'a> Building<'a> {
         }
     }
 
-    fn attach(&mut self, oid: u32, reading: Option<TableReading>, verified: Option<(Lsn, u64)>) {
-        self.runtime.table = Some(AttachedTable { oid, reading, verified, entry: None, partitions: None });
+    fn attach(&mut self, row: &SectionRow, oid: u32, reading: Option<TableReading>, verified: Option<(Lsn, u64)>) {
+        let entry = row.publication_entry.clone();
+        self.runtime.table = Some(AttachedTable { oid, reading, verified, entry, partitions: None });
     }
 
     /// Takes over what an earlier process left in the ledger.
