@@ -161,6 +161,14 @@ mod needs_helm {
         let objects = rendered("jobs", &[]);
         let jobs: Vec<&Value> = of_kind(&objects, "Job").collect();
         assert_eq!(jobs.len(), 2);
+        let script =
+            rendered("jobs", &["--set", "jobs.script.enabled=true,jobs.setup.enabled=false,jobs.check.enabled=false"]);
+        let script = of_kind(&script, "Job").next().unwrap();
+        let container = &script["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(
+            container["args"],
+            serde_json::json!(["--config", "/etc/pg2planhat/pg2planhat.yaml", "setup", "--print-sql"])
+        );
         let job = |name: &str| named(&objects, "Job", &Value::from(format!("rel-pg2planhat-app-{name}-1")));
         let weight = |name: &str| {
             let weight = &job(name)["metadata"]["annotations"]["helm.sh/hook-weight"];
