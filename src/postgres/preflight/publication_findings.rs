@@ -33,7 +33,8 @@ pub(crate) async fn examine(
         None => tables.iter().collect(),
     };
     if there.is_some() && missing.is_empty() {
-        findings.push(Finding::ok("publication", &subject, format!("it carries {} tables", tables.len())));
+        let carried = if tables.len() == 1 { "1 table".to_owned() } else { format!("{} tables", tables.len()) };
+        findings.push(Finding::ok("publication", &subject, format!("it carries {carried}")));
         return Ok(());
     }
     if missing.is_empty() {

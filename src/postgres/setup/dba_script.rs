@@ -64,7 +64,7 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
          -- It may be run again. It needs wal_level = logical: {}.\n\n",
         line(&quote::ident(&database)),
         line(quote::literal(&database).trim_start()),
-        line(provider.logical())
+        line(provider.logical().trim_end_matches(';'))
     );
     role(&mut sql, config, &user, &database, provider);
     reader(&mut sql, config, &database);
