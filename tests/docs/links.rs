@@ -50,7 +50,11 @@ fn broken(page: &Page, read: impl Fn(&Path) -> Option<String>) -> Vec<String> {
 /// A file's text; of a folder, nothing.
 fn read(path: &Path) -> Option<String> {
     let path = root().join(path);
-    if path.is_dir() { Some(String::new()) } else { std::fs::read_to_string(path).ok() }
+    if path.is_dir() {
+        Some(String::new())
+    } else {
+        Some(String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned())
+    }
 }
 
 #[test]

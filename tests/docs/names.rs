@@ -80,7 +80,8 @@ fn docs_name_metrics_that_are_there() {
     let mut offences = Vec::new();
     for page in pages() {
         for (line, text) in page.text.lines().enumerate() {
-            for name in metrics(text) {
+            // `pg2planhat_NAME`: a placeholder.
+            for name in metrics(text).into_iter().filter(|name| !name.contains(char::is_uppercase)) {
                 let bare = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
                 // `pg2planhat_reader`: a role of the examples.
                 if name != "pg2planhat_reader" && !declared.iter().any(|known| known == name || known == bare) {
