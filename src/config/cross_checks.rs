@@ -11,7 +11,7 @@ use crate::config::decoder::Map;
 /// The least memory that is of any use.
 const LEAST_MEMORY: u64 = 4 << 20;
 
-/// Memory must hold two of the largest batches: one is sent while the next is filled.
+/// Memory must hold what a section has under way, and one batch more, which is filled meanwhile.
 pub(crate) fn memory(map: &Map<'_>, memory: Option<(Mark, u64)>, sections: &[Section]) {
     let Some((at, memory)) = memory else { return };
     if memory < LEAST_MEMORY {
@@ -21,14 +21,20 @@ pub(crate) fn memory(map: &Map<'_>, memory: Option<(Mark, u64)>, sections: &[Sec
             "write at least 4MiB; 64MiB is the default",
         );
     }
-    let Some(largest) = sections.iter().max_by_key(|section| section.batch.bytes) else { return };
-    let bytes = largest.batch.bytes;
-    let needed = bytes.saturating_mul(2);
+    let batches = |section: &Section| u64::from(section.batch.in_flight) + 1;
+    let held = |section: &&Section| section.batch.bytes.saturating_mul(batches(section));
+    let Some(largest) = sections.iter().max_by_key(held) else { return };
+    let (bytes, batches, needed) = (largest.batch.bytes, batches(largest), held(&largest));
     if memory < needed {
         map.report(
             at,
             format!(
-                "memory is {memory} bytes, less than two batches of section \"{}\": 2 × {bytes} = {needed} bytes",
+                "memory is {memory} bytes, less than {} of section \"{}\": {batches} × {bytes} = {needed} bytes",
+                if batches == 2 {
+                    "two batches".to_owned()
+                } else {
+                    format!("the {batches} batches (batch.in_flight + 1)")
+                },
                 largest.name
             ),
             format!("write `memory: {}MiB` or more, or a smaller batch.bytes there", needed.div_ceil(1 << 20)),

@@ -71,7 +71,7 @@ fn property(key: &KeySpec) -> Value {
     }
     schema["description"] = json!(key.about);
     if let Some(default) = key.default {
-        let bare = matches!(key.shape, Shape::Bool | Shape::Count | Shape::Port);
+        let bare = matches!(key.shape, Shape::Bool | Shape::Count | Shape::InFlight | Shape::Port);
         let parsed = if bare { serde_json::from_str(default).ok() } else { None };
         schema["default"] = parsed.unwrap_or_else(|| json!(default));
     }
@@ -95,6 +95,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Bool => json!({"type": "boolean"}),
         Shape::Port => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
         Shape::Count => json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}),
+        Shape::InFlight => json!({"type": "integer", "minimum": 1, "maximum": 8}),
         Shape::Duration => json!({"$ref": "#/$defs/duration"}),
         Shape::Size => json!({"$ref": "#/$defs/size"}),
         Shape::Zone => json!({"type": "string", "minLength": 1}),

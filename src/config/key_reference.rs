@@ -113,6 +113,7 @@ fn form(key: &KeySpec, within: &str) -> String {
         Shape::Bool => words(&["true", "false"]),
         Shape::Port => "1 to 65535".to_owned(),
         Shape::Count => "whole number from 1".to_owned(),
+        Shape::InFlight => "whole number from 1 to 8".to_owned(),
         Shape::Duration => "duration".to_owned(),
         Shape::Size => "size".to_owned(),
         Shape::Zone => "time zone, `Europe/Stockholm`".to_owned(),

@@ -35,6 +35,8 @@ pub(crate) enum Shape {
     Bool,
     Port,
     Count,
+    /// A number from 1 to 8.
+    InFlight,
     Duration,
     Size,
     Zone,
@@ -192,6 +194,7 @@ pub(crate) const START: &[KeySpec] =
 pub(crate) const BATCH: &[KeySpec] = &[
     key("rows", Shape::Count, "Items in a batch, at most.").default("10000"),
     key("bytes", Shape::Size, "Bytes of a request's body, at most; never over 30,000,000.").default("8MiB"),
+    key("in_flight", Shape::InFlight, "Requests under way at once, 1 to 8; user_activity only.").default("1"),
 ];
 
 /// A section's `flush`, written as a mapping

@@ -308,6 +308,8 @@ pub struct BatchLimits {
     pub rows: u32,
     /// Bytes of a request's body, at most; never over 30,000,000.
     pub bytes: u64,
+    /// Requests under way at once, at most: 1 to 8.
+    pub in_flight: u8,
 }
 
 /// When a batch that is not full goes.

@@ -14,6 +14,9 @@ use crate::model::SectionName;
 /// Planhat takes 32 MB a body; this is the safe side of it (docs/planhat.md).
 const MOST_BYTES: u64 = 30_000_000;
 
+/// Each of them can be in doubt after a crash.
+const MOST_IN_FLIGHT: u8 = 8;
+
 pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
     let kind = kind(map);
     let name = map.read("name", names::section).unwrap_or_default();
@@ -28,7 +31,7 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
             .unwrap_or_else(|| crate::config::TableName { schema: String::new(), name: String::new() }),
         key: map.read("key", names::identifier).unwrap_or_default(),
         start: start(map),
-        batch: batch(&map.object("batch")),
+        batch: batch(&map.object("batch"), kind),
         flush: flush(map),
         in_doubt: map.choice("in_doubt", in_doubt).unwrap_or_default(),
         fields,
@@ -100,7 +103,7 @@ fn start(map: &Map<'_>) -> Start {
     map.read("start", word).unwrap_or_default()
 }
 
-fn batch(map: &Map<'_>) -> BatchLimits {
+fn batch(map: &Map<'_>, kind: Option<Kind>) -> BatchLimits {
     let bytes = |text: &str| match scalar::size(text)? {
         0 => Err(Complaint::new("a batch of no bytes", "write a size, such as 8MiB")),
         bytes if bytes > MOST_BYTES => Err(Complaint::new(
@@ -112,7 +115,32 @@ fn batch(map: &Map<'_>) -> BatchLimits {
     BatchLimits {
         rows: map.read("rows", scalar::count).unwrap_or_default(),
         bytes: map.read("bytes", bytes).unwrap_or_default(),
+        in_flight: in_flight(map, kind),
     }
+}
+
+/// Values of a metric must arrive in order, or the last one of a day is not the last: only activities may overtake.
+fn in_flight(map: &Map<'_>, kind: Option<Kind>) -> u8 {
+    let read = |text: &str| {
+        let count = text.parse::<u8>().ok().filter(|count| (1..=MOST_IN_FLIGHT).contains(count));
+        count.ok_or_else(|| {
+            Complaint::new(
+                format!("{} is not a number from 1 to {MOST_IN_FLIGHT}", shown(text)),
+                "write a number from 1 to 8",
+            )
+        })
+    };
+    let count = map.read("in_flight", read).unwrap_or(1);
+    if let (Some(Kind::CustomMetric(_)), 2.., Some(at)) = (kind, count, map.key_mark("in_flight")) {
+        let message =
+            format!("{}: the values of a custom metric are sent one request after the other", map.path("in_flight"));
+        map.report(
+            at,
+            message,
+            "remove the key: Planhat shows the last value of a day, and requests side by side overtake each other",
+        );
+    }
+    count
 }
 
 /// Decodes `daily_at` and `timezone`.

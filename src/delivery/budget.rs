@@ -1,5 +1,6 @@
 //! The engine's budget of memory, its drain, its settled positions, and the shedding of sections that cannot send. Pure.
 
+use crate::delivery::section::DeliveryStage;
 use crate::delivery::*;
 
 /// How long a section must have been unable to send before it gives back its memory.
@@ -29,7 +30,7 @@ impl Engine {
     pub fn is_drained(&self) -> bool {
         let quiet = |section: &SectionDelivery| match section.stage() {
             DeliveryStage::Idle => section.is_empty() || section.is_paused() || section.waits_to_probe(),
-            DeliveryStage::Waiting { .. } => true,
+            DeliveryStage::Waiting { .. } => !section.requests_beside(),
             DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_) => false,
         };
         self.pending.is_empty() && self.actions.is_empty() && self.sections.iter().all(quiet)

@@ -4,6 +4,7 @@
 //! * Out: [`Action`]s, in the order in which they must be begun.
 //! * Never: a request before its ledger row is durable; a confirmation before the checkpoint is durable.
 
+pub(crate) mod answers;
 pub(crate) mod batch;
 pub(crate) mod budget;
 pub(crate) mod checkpoint;
@@ -19,10 +20,10 @@ use bytes::Bytes;
 
 use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::checkpoint::Progress;
-use crate::delivery::section::{Chunk, DeliveryStage, DeliveryStep, SectionDelivery, Settled, Trouble};
+use crate::delivery::section::{Chunk, DeliveryStep, SectionDelivery, Settled, Trouble};
 use crate::mapping::Mapping;
 use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName};
-use crate::planhat::{Answer, Verdict};
+use crate::planhat::Verdict;
 use crate::state::Op;
 
 /// An order to the event loop.
@@ -125,9 +126,6 @@ const WORTH_A_WRITE: u64 = 1024;
 /// The least time between two checkpoints that only follow the WAL of others.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3);
 
-/// The time between two sections that try again because the host has answered a third.
-const HURRY_APART: Duration = Duration::from_millis(20);
-
 impl Engine {
     /// An engine that resumes at the durable `checkpoint`; ledger ids begin at `next_delivery`.
     pub fn new(
@@ -182,38 +180,7 @@ impl Engine {
         self.sections.entries().find(|(_, section)| section.name() == name).map(|(id, _)| id)
     }
 
-    // ---- the sink ----
-
-    /// Takes the answer of a request.
-    pub fn verdict(&mut self, section: SectionId, id: i64, answer: &Answer, now: Duration, random: f64) {
-        let under_way =
-            matches!(self.sections[section].stage(), DeliveryStage::Requesting(sending) if sending.id == id);
-        if !under_way {
-            return;
-        }
-        let failed = self.sections[section].has_failed();
-        let step = self.sections[section].verdict(answer, now, self.settings.halt_probe, random);
-        if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
-            self.actions.push_back(Action::Retry(section, answer.verdict.clone()));
-        }
-        if step.in_doubt > 0 {
-            self.sections[section].count_in_doubt(step.in_doubt);
-        }
-        if failed && matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)) {
-            self.hurry_others(section, now);
-        }
-        self.sections[section].note_stuck(step.settled.is_some(), now);
-        self.follow(section, step, now);
-    }
-
-    /// The host answers again, after it did not: the other sections need not wait out their pauses. One after the other, so that not all of
-    /// them come at once.
-    fn hurry_others(&mut self, answered: SectionId, now: Duration) {
-        let mut hurried = 0;
-        for id in self.sections.ids().filter(|id| *id != answered) {
-            hurried += u32::from(self.sections[id].hurry_after_success(now + HURRY_APART * hurried));
-        }
-    }
+    // ---- the state ----
 
     /// Records that a write, and all before it, is durable.
     pub fn durable(&mut self, write: u64) {
@@ -274,6 +241,12 @@ impl Engine {
                 let (op, id) = self.announce(section, batch);
                 self.write(vec![op], vec![Effect::Request(section, id)]);
             }
+        }
+        while let Some(batch) = self.sections[section].next_beside(now, force) {
+            let id = self.next_delivery;
+            self.next_delivery += 1;
+            let op = self.sections[section].announce_beside(batch, id);
+            self.write(vec![op], vec![Effect::Request(section, id)]);
         }
     }
 

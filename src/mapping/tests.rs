@@ -19,7 +19,7 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
         table: TableName { schema: "public".into(), name: "t".into() },
         key: "id".into(),
         start: Start::Backfill,
-        batch: BatchLimits { rows: 10_000, bytes: 8 << 20 },
+        batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(std::time::Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,
         fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),

@@ -22,8 +22,8 @@ pub(crate) struct KnownProgress {
     pub answered: Position,
     /// The last of them that went into quarantine: its row there may be lost with the state's newest writes.
     pub quarantined: Position,
-    /// The request that was under way.
-    pub under_way: Option<Delivery>,
+    /// The requests that were under way.
+    pub under_way: Vec<Delivery>,
 }
 
 /// Brings the state up to what is known, where the server was promoted: from which timeline, and where that was left. What it
@@ -49,9 +49,10 @@ pub(crate) fn catch_up(
             let section = row.name.clone();
             ops.push(Op::SectionCheckpoint { section, position, phase: None, add: Totals::default() });
         }
-        if let Some(delivery) = &carried.under_way
-            && opened.open_deliveries.iter().all(|open| open.delivery.id != delivery.id)
-        {
+        for delivery in &carried.under_way {
+            if opened.open_deliveries.iter().any(|open| open.delivery.id == delivery.id) {
+                continue;
+            }
             ops.push(Op::Sending { delivery: delivery.clone(), attempt: 1 });
             opened.next_delivery = opened.next_delivery.max(delivery.id + 1);
             opened.open_deliveries.push(OpenDelivery {
@@ -101,7 +102,7 @@ mod tests {
         Opened { instance: None, sections: vec![row], open_deliveries: Vec::new(), next_delivery: 5 }
     }
 
-    fn known(answered: u64, quarantined: u64, under_way: Option<Delivery>) -> HashMap<String, KnownProgress> {
+    fn known(answered: u64, quarantined: u64, under_way: Vec<Delivery>) -> HashMap<String, KnownProgress> {
         let carried = KnownProgress { timeline: 1, answered: at(answered), quarantined: at(quarantined), under_way };
         HashMap::from([("s".to_owned(), carried)])
     }
@@ -113,16 +114,16 @@ mod tests {
     #[test]
     fn what_was_delivered_is_not_read_again_up_to_the_promotion_and_no_further() {
         let mut state = opened(100);
-        assert_eq!(catch_up(&mut state, &known(200, 100, None), Some((1, Lsn(300)))).len(), 1);
+        assert_eq!(catch_up(&mut state, &known(200, 100, vec![]), Some((1, Lsn(300)))).len(), 1);
         assert_eq!(position(&state), at(200));
         let mut state = opened(100);
-        catch_up(&mut state, &known(200, 0, None), Some((1, Lsn(150))));
+        catch_up(&mut state, &known(200, 0, vec![]), Some((1, Lsn(150))));
         assert_eq!(position(&state).final_lsn, Lsn(149));
     }
 
     #[test]
     fn nothing_is_carried_over_a_lost_quarantine_or_from_another_timeline_or_backwards() {
-        for (known, timeline) in [(known(200, 150, None), 1), (known(200, 0, None), 2), (known(90, 0, None), 1)] {
+        for (known, timeline) in [(known(200, 150, vec![]), 1), (known(200, 0, vec![]), 2), (known(90, 0, vec![]), 1)] {
             let mut state = opened(100);
             assert_eq!(catch_up(&mut state, &known, Some((timeline, Lsn(300)))), []);
             assert_eq!(position(&state), at(100));
@@ -142,9 +143,9 @@ mod tests {
             span: Some((at(101), at(102))),
         };
         let mut state = opened(100);
-        let ops = catch_up(&mut state, &known(100, 0, Some(delivery.clone())), Some((1, Lsn(300))));
+        let ops = catch_up(&mut state, &known(100, 0, vec![delivery.clone()]), Some((1, Lsn(300))));
         assert_eq!(ops, [Op::Sending { delivery: delivery.clone(), attempt: 1 }]);
         assert_eq!((state.open_deliveries.len(), state.next_delivery), (1, 10));
-        assert_eq!(catch_up(&mut state, &known(100, 0, Some(delivery)), Some((1, Lsn(300)))), []);
+        assert_eq!(catch_up(&mut state, &known(100, 0, vec![delivery]), Some((1, Lsn(300)))), []);
     }
 }

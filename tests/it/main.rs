@@ -34,6 +34,7 @@ mod faults_stream;
 mod faults_stream_scene;
 mod faults_stream_wire;
 mod harness_works;
+mod in_flight;
 mod main_job;
 mod main_job_backfill;
 mod main_job_flush;

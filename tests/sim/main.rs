@@ -28,7 +28,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use world::{Tally, World};
+use world::{SEVERAL_IN_FLIGHT, Tally, World};
 
 /// Schedules without `SIM_SEEDS`: some seconds.
 const SCHEDULES: u64 = 3_000;
@@ -76,8 +76,18 @@ fn every_schedule_keeps_the_invariants() {
         eprintln!("seed {seed}: {tally}");
         return;
     }
-    let first = number("SIM_FIRST").unwrap_or(1);
-    let schedules = number("SIM_SEEDS").unwrap_or(SCHEDULES);
+    schedules_from(number("SIM_FIRST").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SCHEDULES));
+}
+
+#[test]
+fn every_schedule_with_several_requests_under_way_keeps_the_invariants() {
+    if number("SIM_SEED").is_none() {
+        drop(std::thread::spawn(end_hung_schedules));
+        schedules_from(SEVERAL_IN_FLIGHT, number("SIM_SEEDS").unwrap_or(SCHEDULES));
+    }
+}
+
+fn schedules_from(first: u64, schedules: u64) {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let failures = AtomicU64::new(0);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::delivery::batch::Batch;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
 use crate::delivery::section::{BAD_IN_A_ROW, Blocked, SectionDelivery, Trouble};
+use crate::model::Key;
 use crate::model::backoff::delay;
-use crate::model::{Key, Phase};
 use crate::planhat::{Answer, Verdict};
 use crate::state::{Delivery, Op, Outcome};
 
@@ -49,7 +49,7 @@ impl SectionDelivery {
             | DeliveryStage::Requesting(_)
             | DeliveryStage::Waiting { .. }) => {
                 self.stage = other;
-                None
+                self.request_beside(id)
             }
         }
     }
@@ -176,22 +176,14 @@ impl SectionDelivery {
         step.again_id = Some(sending.id);
     }
 
-    /// The first items of a batch, at most `most`; the others go back to where they came from.
+    /// The first items of a batch, at most `most`; the others are the next batch.
     pub(crate) fn first_of(&mut self, batch: Batch, most: usize) -> Batch {
         let key_type = self.key_type;
         let (first, rest) = batch.split_at(most, |text| Key::parse(text, key_type).ok());
         if let Some(rest) = rest {
-            self.queue_of(first.phase).put_first(rest);
+            self.followers.put_back(rest);
         }
         first
-    }
-
-    pub(crate) fn queue_of(&mut self, phase: Phase) -> &mut crate::delivery::section::Queue {
-        match phase {
-            Phase::Stream => &mut self.stream,
-            Phase::Backfill | Phase::Resync => &mut self.backfilled,
-            Phase::Retry => &mut self.retry,
-        }
     }
 
     pub(crate) fn retrying(sending: &Sending, answer: &Answer) -> Op {

@@ -82,6 +82,11 @@ impl DoubtBrake {
         self.most.unwrap_or(usize::MAX).max(1)
     }
 
+    /// Whether requests may have any size.
+    pub(crate) fn is_off(&self) -> bool {
+        self.most.is_none() && self.in_a_row == 0
+    }
+
     /// How long to wait before the next probe: each one can be kept once more by a sink that never answers.
     pub(crate) fn probe_after(&self, first: Duration) -> Duration {
         let doublings = self.in_a_row.saturating_sub(HALVE_AT + 1).min(16);

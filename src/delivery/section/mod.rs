@@ -2,12 +2,13 @@
 //!
 //! * In: rows with their mapping, chunks of the backfill, answers to requests, the clock's reading.
 //! * Out: batches to send, and the [`Op`]s that record what became of them.
-//! * Never: two requests at once, a row left out of both delivery and quarantine, a request that the ledger does not name.
+//! * Never: more requests at once than `batch.in_flight` allows, a row left out of both delivery and quarantine, a request that the ledger does not name.
 
 pub(crate) mod attempt;
 pub(crate) mod backfill;
 pub(crate) mod doubt_brake;
 pub(crate) mod flow;
+pub(crate) mod followers;
 pub(crate) mod quarantine_retry;
 pub(crate) mod queue;
 pub(crate) mod refusals;
@@ -21,6 +22,7 @@ pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
 pub(crate) use crate::delivery::section::doubt_brake::DoubtBrake;
 pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
+pub(crate) use crate::delivery::section::followers::Followers;
 pub(crate) use crate::delivery::section::queue::{IncomingRow, Queue};
 pub(crate) use crate::delivery::section::schedule::Daily;
 pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
@@ -94,6 +96,8 @@ pub struct SectionDelivery {
     retrying: HashSet<i64>,
     backfill_turn: bool,
     stage: DeliveryStage,
+    /// Batches taken after the one whose turn it is.
+    followers: Followers,
     admitted: Position,
     answered: Position,
     quarantined: Position,
@@ -130,6 +134,7 @@ impl SectionDelivery {
             retrying: HashSet::new(),
             backfill_turn: false,
             stage: DeliveryStage::Idle,
+            followers: Followers::default(),
             admitted: position,
             answered: position,
             quarantined: Position::default(),
@@ -254,7 +259,11 @@ impl SectionDelivery {
         if self.probe_at.is_some() || self.flow.is_paused() || !matches!(self.stage, DeliveryStage::Idle) {
             return None;
         }
-        let batch = self.next_due_batch(now, force)?;
+        let batch = match self.followers.take_rest() {
+            Some(rest) => rest,
+            None if self.followers.wait() => return None,
+            None => self.next_due_batch(now, force)?,
+        };
         Some(self.first_of(batch, self.brake.most()))
     }
 
@@ -284,7 +293,9 @@ impl SectionDelivery {
     pub fn next_due(&self) -> Option<Duration> {
         match &self.stage {
             DeliveryStage::Waiting { until, .. } if !self.flow.is_paused() => Some(*until),
-            DeliveryStage::Idle if !self.flow.is_paused() => {
+            DeliveryStage::Idle | DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_)
+                if !self.flow.is_paused() && (matches!(self.stage, DeliveryStage::Idle) || self.has_room_beside()) =>
+            {
                 let due = match &self.flush {
                     Flush::Every(age) => {
                         [&self.stream, &self.backfilled].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
@@ -303,7 +314,7 @@ impl SectionDelivery {
     /// Bytes held, the batch under way included.
     pub fn weight(&self) -> usize {
         let under_way = self.stage.sending().map_or(0, |sending| sending.batch.weight());
-        self.stream.weight() + self.backfilled.weight() + self.retry.weight() + under_way
+        self.stream.weight() + self.backfilled.weight() + self.retry.weight() + self.followers.weight() + under_way
     }
 
     pub fn counts(&self) -> &RowCounts {
@@ -313,12 +324,17 @@ impl SectionDelivery {
     /// When the oldest waiting row was taken in.
     pub fn oldest(&self) -> Option<Duration> {
         let under_way = self.stage.sending().map(|sending| sending.batch.opened());
-        [self.stream.oldest(), self.backfilled.oldest(), self.retry.oldest(), under_way].into_iter().flatten().min()
+        let queued = [self.stream.oldest(), self.backfilled.oldest(), self.retry.oldest()];
+        queued.into_iter().chain([self.followers.oldest(), under_way]).flatten().min()
     }
 
     /// Whether any row or place waits to be settled.
     pub fn is_empty(&self) -> bool {
-        self.stage.sending().is_none() && self.stream.is_empty() && self.backfilled.is_empty() && self.retry.is_empty()
+        self.stage.sending().is_none()
+            && self.followers.is_empty()
+            && self.stream.is_empty()
+            && self.backfilled.is_empty()
+            && self.retry.is_empty()
     }
 
     /// The section's phase as the state keeps it.

@@ -135,12 +135,6 @@ impl Queue {
         self.ready.push_back(batch);
     }
 
-    /// Puts a batch before all others.
-    pub(crate) fn put_first(&mut self, batch: Batch) {
-        self.ready_weight += batch.weight();
-        self.ready.push_front(batch);
-    }
-
     /// The oldest batch, if it is sealed or `due` says so of the open one's age.
     pub(crate) fn take(&mut self, due: impl Fn(Duration) -> bool) -> Option<Batch> {
         if self.ready.is_empty() && self.open.as_ref().is_some_and(|open| due(open.opened())) {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::delivery::section::{BackfillQueue, DeliveryStage};
+use crate::delivery::section::BackfillQueue;
 use crate::model::{Fault, Lsn};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::promotion::KnownProgress;
@@ -42,10 +42,7 @@ impl EventLoop {
         let board = self.status.board();
         for (_, delivery) in self.engine.sections().filter(|(_, delivery)| !delivery.is_off()) {
             let name = delivery.name().as_str();
-            let under_way = match delivery.stage() {
-                DeliveryStage::Requesting(sending) => Some(delivery.delivery(&sending.batch, sending.id)),
-                DeliveryStage::Idle | DeliveryStage::Announcing(_) | DeliveryStage::Waiting { .. } => None,
-            };
+            let under_way = delivery.under_way();
             let (answered, quarantined) = delivery.answered();
             let timeline = i64::from(self.monitor.identity().timeline);
             board.set_known_progress(name, KnownProgress { timeline, answered, quarantined, under_way });
