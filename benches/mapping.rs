@@ -25,7 +25,7 @@ fn mapping(kind: Kind, fields: Vec<(&str, Field)>, columns: &[(&str, Type)]) -> 
         kind,
         sync: Sync::Receive,
         table: TableName { schema: "public".into(), name: "bench".into() },
-        key: "id".into(),
+        key: vec!["id".into()],
         start: Start::Backfill,
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_secs(5)),

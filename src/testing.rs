@@ -33,8 +33,8 @@ pub mod mapping {
 
 pub mod model {
     pub use crate::model::{
-        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, KeyType, Lsn, Phase, Position, Row, RowCounts,
-        Rows, SectionId, SectionName, Type, Value,
+        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, Lsn, Phase, Position, Row, RowCounts, Rows,
+        SectionId, SectionName, Type, Value,
     };
 }
 

@@ -31,7 +31,7 @@ impl AuditKey {
 }
 
 /// An integer as PostgreSQL prints it: no plus sign, no leading zero, so that the text and the value tell each other.
-fn integer(text: &[u8]) -> Option<i64> {
+pub(crate) fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let shortest = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && text != b"-0";
     if !shortest || digits.len() > 19 {

@@ -70,7 +70,7 @@ async fn list(context: &Context, session: &Session, schema: &str) -> Result<(), 
     let tables = listing::tables(session, schema).await.map_err(|error| session.fault(&error))?;
     let name = |table: &TableEntry| format!("{}.{}", table.name.schema, table.name.name);
     if context.json() {
-        let entry = |table: &TableEntry| json!({"name": name(table), "rows_estimated": table.rows, "bytes": table.bytes, "keys": table.keys});
+        let entry = |table: &TableEntry| json!({"name": name(table), "rows_estimated": table.rows, "bytes": table.bytes, "keys": table.keys.iter().map(|key| key.join(", ")).collect::<Vec<_>>()});
         return context.output.document(&json!({ "tables": tables.iter().map(entry).collect::<Vec<_>>() }));
     }
     if tables.is_empty() {
@@ -79,7 +79,7 @@ async fn list(context: &Context, session: &Session, schema: &str) -> Result<(), 
     let unknown = tables.iter().any(|table| table.rows.is_none());
     let rows = tables.iter().map(|table| {
         let rows = table.rows.map_or_else(|| "?".to_owned(), count);
-        let keys = if table.keys.is_empty() { "none".to_owned() } else { printable(&table.keys.join(", ")) };
+        let keys = if table.keys.is_empty() { "none".to_owned() } else { printable(&shown_keys(&table.keys)) };
         [printable(&name(table)), rows, bytes(table.bytes), keys]
     });
     context.output.table(&["table", "rows (estimated)", "size", "candidate keys"], rows)?;
@@ -100,7 +100,7 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
         return Err(Fault::usage(format!("there is no table {}", quote::qualified(&name)), remedy));
     };
     let types = Types::load(session).await.map_err(at)?;
-    let keys = listing::keys(session, &info, &types).await.map_err(at)?;
+    let keys = listing::keys(session, &info).await.map_err(at)?;
     // A generated column is not in the stream of older servers: it is shown, and never guessed.
     let usable: Vec<Column> = info
         .row_columns(&types)
@@ -120,11 +120,20 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
     print(context, &info, &keys, &guess)
 }
 
+/// `id, (account_id, day)`.
+fn shown_keys(keys: &[Vec<String>]) -> String {
+    let key = |key: &Vec<String>| if let [only] = &key[..] { only.clone() } else { format!("({})", key.join(", ")) };
+    keys.iter().map(key).collect::<Vec<_>>().join(", ")
+}
+
 /// Columns as comments, so that the whole of it may be appended to a file.
-fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) -> Result<(), Fault> {
+fn print(context: &Context, info: &TableInfo, keys: &[Vec<String>], guess: &Guess) -> Result<(), Fault> {
     let output = context.output;
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
     dim(format!("# {}", printable(&quote::qualified(&info.name))))?;
+    if keys.iter().any(|key| key.len() > 1) {
+        dim(format!("# unique together: {}", printable(&shown_keys(keys))))?;
+    }
     dim("# guessed from its columns: check each line, then `pg2planhat preview`".into())?;
     let odd = match info.kind {
         'v' => Some("a view: its rows are not in the WAL, so that nothing can be streamed from it; map its tables"),
@@ -141,7 +150,7 @@ fn print(context: &Context, info: &TableInfo, keys: &[String], guess: &Guess) ->
         if column.not_null {
             notes.push("not null".into());
         }
-        if keys.contains(&column.name) {
+        if keys.iter().any(|key| *key == [column.name.as_str()]) {
             notes.push("unique".into());
         }
         if column.generated {

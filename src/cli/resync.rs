@@ -57,7 +57,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         (None, None) => operations::ResyncFrom::All,
     };
     let Some(plan) = operations::plan_resync(&config, section, &from).await? else {
-        let plan = operations::ResyncPlan { section: section.name.to_string(), from: None, rows: 0, counted: true };
+        let plan = operations::ResyncPlan {
+            section: section.name.to_string(),
+            key: String::new(),
+            from: None,
+            rows: 0,
+            counted: true,
+        };
         return say(context, &Said { plan, event: None, result: Some("there are no such rows".to_owned()) });
     };
     if args.yes && !context.json() {
@@ -80,7 +86,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 fn question(section: &Section, plan: &operations::ResyncPlan) -> String {
     let about = if plan.counted { "" } else { "about " };
-    let from = plan.from.as_ref().map_or_else(String::new, |key| format!(" with {} > {key}", section.key));
+    let from = plan.from.as_ref().map_or_else(String::new, |key| format!(" with {} > {key}", plan.key));
     let harm = match section.kind {
         Kind::UserActivity => "Planhat keeps what it has: each of these activities will be counted twice.",
         Kind::CustomMetric(_) => {

@@ -86,6 +86,9 @@ fn shape(shape: Shape) -> Value {
     match shape {
         Shape::Text | Shape::Path | Shape::TableName => json!({"type": "string", "minLength": 1}),
         Shape::Identifier => identifier(),
+        Shape::Identifiers => {
+            json!({"anyOf": [identifier(), {"type": "array", "minItems": 1, "uniqueItems": true, "items": identifier()}]})
+        }
         Shape::SlotName => json!({"type": "string", "pattern": "^[a-z0-9_]{1,63}$"}),
         Shape::SectionName => json!({"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,63}$"}),
         Shape::Url => json!({"type": "string", "pattern": "^https?://[^?#@ ]+$"}),

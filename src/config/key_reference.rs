@@ -102,6 +102,7 @@ fn form(key: &KeySpec, within: &str) -> String {
     match key.shape {
         Shape::Text => "text".to_owned(),
         Shape::Identifier => "name, at most 63 bytes, as the catalog has it".to_owned(),
+        Shape::Identifiers => "a column's name, or a list of them: `[created_at, id]`".to_owned(),
         Shape::SlotName => "1 to 63 of `a-z`, `0-9`, `_`".to_owned(),
         Shape::SectionName => "1 to 63 of `a-z`, `A-Z`, `0-9`, `_`, `-`".to_owned(),
         Shape::TableName => "`name` or `schema.name`".to_owned(),

@@ -23,6 +23,8 @@ pub(crate) enum Shape {
     Text,
     /// A name of at most 63 bytes, as the catalog has it.
     Identifier,
+    /// One such name, or a list of them.
+    Identifiers,
     SlotName,
     SectionName,
     TableName,
@@ -175,7 +177,11 @@ pub(crate) const SECTION: &[KeySpec] = &[
         .default("Company"),
     key("sync", Shape::OneOf(&["receive", "off"]), "The switch of this section.").default("receive"),
     key("table", Shape::TableName, "The table: name or schema.name, as the catalog has it.").required(),
-    key("key", Shape::Identifier, "The unique, incrementing column.").required(),
+    key(
+        "key",
+        Shape::Identifiers,
+        "The column, or the list of columns, that a unique index has; by default the primary key.",
+    ),
     key("start", Shape::Start, "Where to begin: backfill, now, or after a key.").default("backfill"),
     key("batch", Shape::Object(BATCH), "When a batch is full."),
     key("flush", Shape::Flush, "When a batch that is not full goes.").default("5s"),

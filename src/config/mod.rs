@@ -200,8 +200,8 @@ pub struct Section {
     /// The switch of this section.
     pub sync: Sync,
     pub table: TableName,
-    /// The key column.
-    pub key: String,
+    /// The key's columns; empty: the columns of the table's primary key.
+    pub key: Vec<String>,
     pub start: Start,
     /// When a batch is full.
     pub batch: BatchLimits,
@@ -218,7 +218,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// The columns that it reads, each once: the key first, then those of the fields in the order written.
+    /// The columns that it reads, each once: the key's first, then those of the fields in the order written.
     pub fn columns(&self) -> Vec<String> {
         fn visit(fields: &[(String, Field)], columns: &mut Vec<String>) {
             for (_, field) in fields {
@@ -229,7 +229,7 @@ impl Section {
                 }
             }
         }
-        let mut columns = vec![self.key.clone()];
+        let mut columns = self.key.clone();
         visit(&self.fields, &mut columns);
         columns
     }

@@ -29,7 +29,7 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
         table: map
             .read("table", |text| names::table(text, default_schema))
             .unwrap_or_else(|| crate::config::TableName { schema: String::new(), name: String::new() }),
-        key: map.read("key", names::identifier).unwrap_or_default(),
+        key: key(map),
         start: start(map),
         batch: batch(&map.object("batch"), kind),
         flush: flush(map),
@@ -38,6 +38,34 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
         date_receipt,
         timezone: map.given("timezone").and_then(|_| map.read("timezone", scalar::zone)),
     }
+}
+
+/// The key's columns: one name, or a list of names.
+fn key(map: &Map<'_>) -> Vec<String> {
+    const REMEDY: &str = "write one column, or a list of them, such as [id, created_at]";
+    let Some(Node { value: NodeValue::List(items), at }) = map.given("key") else {
+        return map.read("key", names::identifier).into_iter().collect();
+    };
+    let mut columns: Vec<String> = Vec::new();
+    for item in items {
+        let NodeValue::Scalar(text, _) = &item.value else {
+            map.report(item.at, format!("{} must hold names, not {}", map.path("key"), item.describe()), REMEDY);
+            continue;
+        };
+        match names::identifier(text) {
+            Ok(name) if columns.contains(&name) => {
+                map.report(item.at, format!("{} has the column {} twice", map.path("key"), shown(&name)), "keep one");
+            }
+            Ok(name) => columns.push(name),
+            Err(Complaint { message, remedy }) => {
+                map.report(item.at, format!("{}: {message}", map.path("key")), remedy);
+            }
+        }
+    }
+    if items.is_empty() {
+        map.report(*at, format!("{} has no columns", map.path("key")), REMEDY);
+    }
+    columns
 }
 
 /// The kind, or `None` where it is not known.

@@ -287,6 +287,19 @@ fn errors_of_sections() {
 }
 
 #[test]
+fn a_key_is_a_column_a_list_of_columns_or_left_to_the_primary_key() {
+    let section =
+        |key: &str| with_section(&format!("name: a\nkind: user_activity\ntable: t\n{key}fields: {{ email: e }}"));
+    let key = |text: &str| parse(text, "test").unwrap().sections.remove(0).key;
+    assert_eq!(key(&section("key: id\n")), ["id"]);
+    assert_eq!(key(&section("key: [created_at, id]\n")), ["created_at", "id"]);
+    assert!(key(&section("")).is_empty());
+    one_error(&section("key: [id, id]\n"), "7:15: key in section \"a\" has the column \"id\" twice", "keep one");
+    one_error(&section("key: []\n"), "key in section \"a\" has no columns", "[id, created_at]");
+    one_error(&section("key: [{ a: b }]\n"), "key in section \"a\" must hold names", "[id, created_at]");
+}
+
+#[test]
 fn errors_of_what_a_section_is() {
     let section = |lines: &str| with_section(&format!("{lines}\nfields: {{ email: e }}"));
     one_error(
@@ -309,8 +322,7 @@ fn errors_of_what_a_section_is() {
         [
             "4:5: kind in section 1 is missing",
             "4:5: name in section 1 is missing",
-            "4:5: table in section 1 is missing",
-            "4:5: key in section 1 is missing"
+            "4:5: table in section 1 is missing"
         ],
     );
     let twice = "planhat: { tenant: t }\nsections:\n  - &s { name: a, kind: user_activity, table: t, key: k, fields: { email: e } }\n  - { name: a, kind: user_activity, table: t, key: k, fields: { email: e } }\n";

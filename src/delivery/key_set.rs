@@ -1,150 +1,144 @@
 //! A set of keys that stays small: what the stream brought beside a backfill. Pure.
 //!
-//! Integer keys coalesce into ranges (a sequence's keys are dense), others are kept one by one. The text form is part of
-//! the checkpoint: `5-7,9` for integers (`-5--3` for negative ones), a JSON array of texts for the rest.
+//! * In: the texts of keys.
+//! * Out: whether a key is in the set; the set as text, for the checkpoint.
+//! * Never: an order of keys; a key forgotten.
+//!
+//! Integers coalesce into ranges (a sequence's keys are dense), others are kept as digests of 128 bits: 16 bytes a key.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::model::{Key, KeyType};
+use std::collections::{BTreeMap, HashSet};
 
 /// The keys of one section that the stream has brought since it attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeySet {
-    /// First → last of each range, both included.
-    Ranges(BTreeMap<i64, i64>),
-    /// Keys that cannot be counted through.
-    Each(BTreeSet<Key>),
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeySet {
+    /// First → last of each range of integers, both included.
+    ranges: BTreeMap<i64, i64>,
+    /// Digests, ascending.
+    digests: Vec<u128>,
+    /// Digests that are not in `digests` yet.
+    newest: HashSet<u128>,
 }
 
+/// A key as the set holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeptKey {
+    Integer(i64),
+    Digest(u128),
+}
+
+/// As many digests are gathered before they are sorted in.
+const NEWEST: usize = 4096;
+
 impl KeySet {
-    /// An empty set for keys of `ty`.
-    pub(crate) fn new(ty: KeyType) -> KeySet {
-        match ty {
-            KeyType::Int => KeySet::Ranges(BTreeMap::new()),
-            KeyType::Numeric | KeyType::Timestamp | KeyType::TimestampTz | KeyType::Date => {
-                KeySet::Each(BTreeSet::new())
+    /// Adds a key.
+    pub(crate) fn insert(&mut self, key: &[u8]) {
+        match kept(key) {
+            KeptKey::Integer(key) => insert_range(&mut self.ranges, key, key),
+            KeptKey::Digest(digest) => {
+                if self.digests.binary_search(&digest).is_err() {
+                    self.newest.insert(digest);
+                }
+                // An eighth of what is there: each digest is moved a bounded number of times.
+                if self.newest.len() >= NEWEST.max(self.digests.len() / 8) {
+                    self.sort();
+                }
             }
         }
     }
 
-    /// Adds a key. A key of another type than the set's is ignored: sections have one key type.
-    pub(crate) fn insert(&mut self, key: Key) {
-        match (self, key) {
-            (KeySet::Ranges(ranges), Key::Int(key)) => insert_range(ranges, key, key),
-            (KeySet::Each(keys), key) => {
-                keys.insert(key);
-            }
-            (KeySet::Ranges(_), Key::Numeric(_) | Key::Time(..)) => {}
+    fn sort(&mut self) {
+        self.digests.extend(self.newest.drain());
+        self.digests.sort_unstable();
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.digests.is_empty() && self.newest.is_empty()
+    }
+
+    /// Whether the key is in it.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        match kept(key) {
+            KeptKey::Integer(key) => self.ranges.range(..=key).next_back().is_some_and(|(_, last)| *last >= key),
+            KeptKey::Digest(digest) => self.digests.binary_search(&digest).is_ok() || self.newest.contains(&digest),
         }
     }
 
-    /// Whether the key is in the set.
-    pub(crate) fn contains(&self, key: &Key) -> bool {
-        match (self, key) {
-            (KeySet::Ranges(ranges), Key::Int(key)) => {
-                ranges.range(..=key).next_back().is_some_and(|(_, last)| last >= key)
-            }
-            (KeySet::Each(keys), key) => keys.contains(key),
-            (KeySet::Ranges(_), Key::Numeric(_) | Key::Time(..)) => false,
-        }
+    /// Keys in it.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> u64 {
+        let ranges: u64 = self.ranges.iter().map(|(first, last)| last.abs_diff(*first).saturating_add(1)).sum();
+        ranges + (self.digests.len() + self.newest.len()) as u64
     }
 
-    /// Forgets the keys up to and including `cursor`: the backfill is past them.
-    pub(crate) fn forget_through(&mut self, cursor: &Key) {
-        match (self, cursor) {
-            (KeySet::Ranges(ranges), Key::Int(cursor)) => {
-                while let Some(entry) = ranges.first_entry() {
-                    if entry.key() > cursor {
-                        break;
-                    }
-                    let (_, last) = entry.remove_entry();
-                    if last > *cursor {
-                        ranges.insert(cursor + 1, last);
-                        break;
-                    }
-                }
-            }
-            (KeySet::Each(keys), cursor) => {
-                while keys.first().is_some_and(|first| first <= cursor) {
-                    keys.pop_first();
-                }
-            }
-            (KeySet::Ranges(_), Key::Numeric(_) | Key::Time(..)) => {}
-        }
+    /// Bytes that it holds in memory, about.
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
+        // A node of the tree holds 11 entries, and is half full at the least; a hash table is full to seven eighths at most.
+        self.ranges.len() * 32 + self.digests.capacity() * size_of::<u128>() + self.newest.capacity() * 20
     }
 
-    /// Forgets the keys over `ceiling`: the backfill does not reach them.
-    pub(crate) fn forget_over(&mut self, ceiling: &Key) {
-        match (self, ceiling) {
-            (KeySet::Ranges(ranges), Key::Int(ceiling)) => {
-                if *ceiling < i64::MAX {
-                    ranges.split_off(&(ceiling + 1));
-                }
-                if let Some(mut entry) = ranges.last_entry() {
-                    let last = *entry.get();
-                    entry.insert(last.min(*ceiling));
-                }
-            }
-            (KeySet::Each(keys), ceiling) => {
-                while keys.last().is_some_and(|last| last > ceiling) {
-                    keys.pop_last();
-                }
-            }
-            (KeySet::Ranges(_), Key::Numeric(_) | Key::Time(..)) => {}
-        }
-    }
-
-    /// The text form for the checkpoint.
+    /// The text form for the checkpoint: `5-7,9` for integers (`-5--3` for negative ones), and behind a `;` the digests.
     pub(crate) fn to_text(&self) -> String {
-        match self {
-            KeySet::Ranges(ranges) => {
-                let range = |(first, last): (&i64, &i64)| {
-                    if first == last { first.to_string() } else { format!("{first}-{last}") }
-                };
-                ranges.iter().map(range).collect::<Vec<_>>().join(",")
-            }
-            KeySet::Each(keys) if keys.is_empty() => String::new(),
-            KeySet::Each(keys) => {
-                serde_json::Value::from(keys.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string()
-            }
+        let range = |(first, last): (&i64, &i64)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        };
+        let ranges = self.ranges.iter().map(range).collect::<Vec<_>>().join(",");
+        if self.digests.is_empty() && self.newest.is_empty() {
+            return ranges;
         }
+        let digests = self.digests.iter().chain(&self.newest).map(|digest| format!("{digest:032x}"));
+        format!("{ranges};{}", digests.collect::<Vec<_>>().join(","))
     }
 
-    /// Reads the text form.
+    /// Reads the text form, or that of earlier versions, which kept keys that are no integers as a JSON array of texts.
     ///
     /// # Errors
-    /// The text, where this program did not write it: the state was edited by hand.
-    pub(crate) fn from_text(text: &str, ty: KeyType) -> Result<KeySet, String> {
-        let mut set = KeySet::new(ty);
-        if text.is_empty() {
+    /// The text, where it is none of ours: the state was edited by hand.
+    pub(crate) fn from_text(text: &str) -> Result<KeySet, String> {
+        let mut set = KeySet::default();
+        if text.starts_with('[') {
+            let texts: Vec<String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            texts.iter().for_each(|text| set.insert(text.as_bytes()));
             return Ok(set);
         }
-        match &mut set {
-            KeySet::Ranges(ranges) => {
-                for range in text.split(',') {
-                    let (first, last) = parse_range(range).ok_or_else(|| format!("not a key range: {range:?}"))?;
-                    insert_range(ranges, first, last);
-                }
-            }
-            KeySet::Each(keys) => {
-                let texts: Vec<String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-                for text in texts {
-                    keys.insert(Key::parse(text.as_bytes(), ty).map_err(|error| error.to_string())?);
-                }
-            }
+        let (ranges, digests) = text.split_once(';').unwrap_or((text, ""));
+        for range in ranges.split(',').filter(|range| !range.is_empty()) {
+            let (first, last) = parse_range(range).ok_or_else(|| format!("not a key range: {range:?}"))?;
+            insert_range(&mut set.ranges, first, last);
         }
+        for digest in digests.split(',').filter(|digest| !digest.is_empty()) {
+            set.digests.push(u128::from_str_radix(digest, 16).map_err(|error| format!("{digest:?}: {error}"))?);
+        }
+        set.digests.sort_unstable();
         Ok(set)
     }
 }
 
-fn insert_range(ranges: &mut BTreeMap<i64, i64>, mut first: i64, mut last: i64) {
-    if let Some((&before, &end)) = ranges.range(..=first).next_back()
-        && end >= first.saturating_sub(1)
-    {
-        ranges.remove(&before);
-        (first, last) = (before, last.max(end));
+/// An integer in its shortest form is kept by its value: no other text has it.
+fn kept(key: &[u8]) -> KeptKey {
+    match crate::audit::integer(key) {
+        Some(value) => KeptKey::Integer(value),
+        None => KeptKey::Digest(xxhash_rust::xxh3::xxh3_128(key)),
     }
-    while let Some((&after, &end)) = ranges.range(first..=last.saturating_add(1)).next() {
+}
+
+fn insert_range(ranges: &mut BTreeMap<i64, i64>, mut first: i64, mut last: i64) {
+    if let Some((&before, end)) = ranges.range_mut(..=first).next_back()
+        && *end >= first.saturating_sub(1)
+    {
+        if *end >= last {
+            return;
+        }
+        (first, last) = (before, last);
+        *end = last;
+    }
+    while let Some((&after, &end)) =
+        ranges.range((std::ops::Bound::Excluded(first), std::ops::Bound::Included(last.saturating_add(1)))).next()
+    {
         ranges.remove(&after);
         last = last.max(end);
     }
@@ -165,47 +159,54 @@ fn parse_range(text: &str) -> Option<(i64, i64)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     proptest! {
         #[test]
-        fn behaves_as_a_set_of_integers(
-            keys in proptest::collection::vec(-20i64..20, 0..40), cursor in -22i64..22, ceiling in -22i64..22
+        fn behaves_as_a_set_of_texts(
+            keys in proptest::collection::vec(-20i64..20, 0..40), texts in proptest::collection::vec("[a-c0]{0,3}", 0..20),
         ) {
-            let mut set = KeySet::new(KeyType::Int);
+            let mut set = KeySet::default();
             let mut model = BTreeSet::new();
-            for key in keys { set.insert(Key::Int(key)); model.insert(key); }
-            prop_assert_eq!(&KeySet::from_text(&set.to_text(), KeyType::Int).unwrap(), &set);
-            set.forget_through(&Key::Int(cursor));
-            model.retain(|key| *key > cursor);
-            for key in -25..25 { prop_assert_eq!(set.contains(&Key::Int(key)), model.contains(&key), "{} in {:?}", key, set); }
-            if ceiling >= cursor {
-                set.forget_over(&Key::Int(ceiling));
-                model.retain(|key| *key <= ceiling);
-                for key in -25..25 { prop_assert_eq!(set.contains(&Key::Int(key)), model.contains(&key), "{} in {:?}", key, set); }
+            for key in keys.iter().map(ToString::to_string).chain(texts) {
+                set.insert(key.as_bytes());
+                model.insert(key);
             }
+            let read = KeySet::from_text(&set.to_text()).unwrap();
+            for key in (-25..25).map(|key: i64| key.to_string()).chain(["a", "ab", "0a", "", "abc"].map(str::to_owned)) {
+                prop_assert_eq!(set.contains(key.as_bytes()), model.contains(&key), "{} in {:?}", key, set);
+                prop_assert_eq!(read.contains(key.as_bytes()), model.contains(&key));
+            }
+            prop_assert_eq!((set.len(), read.len()), (model.len() as u64, model.len() as u64));
         }
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        let mut set = KeySet::new(KeyType::Int);
+        let mut set = KeySet::default();
         for key in [i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1] {
-            set.insert(Key::Int(key));
+            set.insert(key.to_string().as_bytes());
         }
         assert_eq!(set.to_text(), format!("{}-{},{}-{}", i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX));
-        assert_eq!(KeySet::from_text(&set.to_text(), KeyType::Int).unwrap(), set);
-        set.forget_over(&Key::Int(i64::MAX));
-        set.forget_through(&Key::Int(i64::MAX));
-        assert_eq!(set.to_text(), "");
+        assert_eq!(KeySet::from_text(&set.to_text()).unwrap(), set);
+        assert_eq!(set.len(), 4);
     }
 
     #[test]
-    fn other_types_are_kept_as_texts() {
-        let mut set = KeySet::new(KeyType::Date);
-        for day in ["2024-01-03", "2024-01-01"] {
-            set.insert(Key::parse(day.as_bytes(), KeyType::Date).unwrap());
+    fn what_earlier_versions_wrote_is_read() {
+        let old = KeySet::from_text(r#"["2024-01-01","2024-01-03"]"#).unwrap();
+        assert!(old.contains(b"2024-01-01") && old.contains(b"2024-01-03") && !old.contains(b"2024-01-02"));
+        assert!(KeySet::from_text("5-7,9").unwrap().contains(b"6"));
+        for wrong in ["5-", "9-5", "x", ";xyz", "[1"] {
+            assert!(KeySet::from_text(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(set.to_text(), r#"["2024-01-01","2024-01-03"]"#);
-        assert_eq!(KeySet::from_text(&set.to_text(), KeyType::Date).unwrap(), set);
+    }
+
+    #[test]
+    fn a_key_that_is_no_integer_costs_about_sixteen_bytes() {
+        let mut set = KeySet::default();
+        (0..200_000).for_each(|number| set.insert(format!("2024-01-01 00:00:00.{number}").as_bytes()));
+        assert_eq!(set.len(), 200_000);
+        assert!(set.weight() < 200_000 * 40, "{} bytes", set.weight());
     }
 }

@@ -70,8 +70,25 @@ struct Pending {
 /// What an operation holds in memory until it is durable: a quarantined row goes with its item, and rows that the mapping
 /// refuses wait for no sink, only for the state.
 fn weight(op: &Op) -> usize {
-    let row = if let Op::Quarantine(row) = op { row.key.len() + row.reason.len() + row.item.len() } else { 0 };
-    size_of::<Op>() + row
+    let more = match op {
+        Op::Quarantine(row) => row.key.len() + row.reason.len() + row.item.len(),
+        Op::Keys { keys, tally, .. } => keys.len() + size_of_val(tally.as_slice()),
+        Op::SectionCheckpoint { phase: Some(phase), .. } => {
+            phase.progress().map_or(0, |progress| progress.streamed.len())
+        }
+        Op::Sending { .. }
+        | Op::Retrying { .. }
+        | Op::Ended { .. }
+        | Op::Unresolved { .. }
+        | Op::Withdrawn { .. }
+        | Op::SectionCheckpoint { .. }
+        | Op::Unquarantine(_)
+        | Op::Halted { .. }
+        | Op::Handled { .. }
+        | Op::Published { .. }
+        | Op::Checkpoint { .. } => 0,
+    };
+    size_of::<Op>() + more
 }
 
 /// Settings of the engine.
@@ -218,9 +235,10 @@ impl Engine {
     pub fn pump(&mut self, now: Duration) {
         let received = self.progress.received();
         for id in self.sections.ids() {
-            let section = &mut self.sections[id];
             if !self.draining {
-                section.take_chunks(received, now);
+                // Within the budget: rows that the mapping refuses leave their section at once, for the state.
+                while self.buffered() < self.settings.budget && self.sections[id].take_chunk(received, now) {}
+                let section = &mut self.sections[id];
                 if let Some((op, delivery)) = section.wake(now, &mut self.next_delivery) {
                     self.write(vec![op], vec![Effect::Request(id, delivery)]);
                 }

@@ -6,7 +6,7 @@ use crate::config::{ActivityNames, Constant, Field, Kind, Section};
 use crate::mapping::mapping_fault::{MappingFault, Problem};
 use crate::mapping::value::{Encoder, JsonTarget};
 use crate::mapping::{ColumnStep, FieldStep, Mapping, Presence, json, time, value};
-use crate::model::{Column, KeyType, Type};
+use crate::model::{Column, Type};
 
 type Fields = [(String, Field)];
 
@@ -72,23 +72,15 @@ impl Compiler<'_> {
         Some((index, column.ty))
     }
 
-    fn key(&mut self) -> Option<(usize, KeyType)> {
-        let name = self.section.key.as_str();
-        let (index, ty) = self.column("key", name)?;
-        let key = match ty {
-            Type::Int => KeyType::Int,
-            Type::Numeric => KeyType::Numeric,
-            Type::Timestamp => KeyType::Timestamp,
-            Type::TimestampTz => KeyType::TimestampTz,
-            Type::Date => KeyType::Date,
-            Type::Bool | Type::Float | Type::Json | Type::Text => {
-                let wanted =
-                    "a unique, incrementing column of type smallint, integer, bigint, numeric, timestamp or date";
-                self.fault("key", Problem::ColumnType { column: name.to_owned(), ty: words(ty), wanted });
-                return None;
-            }
-        };
-        Some((index, key))
+    /// The key's columns, of whatever type; where none is written and none is known, that is a fault.
+    fn key(&mut self) -> Option<Vec<usize>> {
+        let names = &self.section.key;
+        if names.is_empty() {
+            self.fault("key", Problem::NoKey);
+            return None;
+        }
+        let columns: Vec<_> = names.iter().map(|name| self.column("key", name)).collect();
+        columns.into_iter().map(|column| column.map(|(index, _)| index)).collect()
     }
 
     fn demand_mandatory(&mut self) {

@@ -17,7 +17,7 @@ use crate::model::{Column, Type};
 pub(crate) struct Guess {
     table: TableName,
     metric: Option<&'static str>,
-    key: (String, String),
+    key: (Vec<String>, String),
     /// `date: receipt`, for want of a column.
     receipt: bool,
     fields: Vec<Guessed>,
@@ -38,8 +38,8 @@ enum GuessedSource {
     Constant(String),
 }
 
-/// Guesses a section. `keys`: the columns that an index holds unique, the best first.
-pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[String]) -> Guess {
+/// Guesses a section. `keys`: the columns of each unique index, the best first.
+pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[Vec<String>]) -> Guess {
     let mut guesser = Guesser { columns, taken: Vec::new(), fields: Vec::new() };
     let key = guesser.key(keys);
     let user = guesser.find(EMAIL, is_text).is_some() || guesser.find(USER, is_id).is_some();
@@ -63,28 +63,26 @@ struct Guesser<'a> {
 }
 
 impl Guesser<'_> {
-    fn key(&mut self, keys: &[String]) -> (String, String) {
+    /// The first unique index; a single column of it is not taken for a field, for it tells rows apart and nothing else.
+    fn key(&mut self, keys: &[Vec<String>]) -> (Vec<String>, String) {
+        if let Some(key) = keys.first() {
+            if let [only] = &key[..] {
+                self.taken.push(only.clone());
+            }
+            return (key.clone(), "unique by an index".to_owned());
+        }
         let fits = |column: &&Column| {
             matches!(column.ty, Type::Int | Type::Numeric | Type::Timestamp | Type::TimestampTz | Type::Date)
         };
-        let (name, why) = match keys.first() {
-            Some(key) => (key.clone(), "unique by an index; it must ascend".to_owned()),
-            None => match self.columns.iter().find(fits) {
-                Some(column) => {
-                    (column.name.clone(), "NOT UNIQUE by any index: choose another, or make one".to_owned())
-                }
-                None => {
-                    let first = self.columns.first().map_or_else(|| "id".to_owned(), |column| column.name.clone());
-                    (
-                        first,
-                        "NO column of this table can be a key: add one (bigint GENERATED ALWAYS AS IDENTITY)"
-                            .to_owned(),
-                    )
-                }
-            },
+        let (name, why) = match self.columns.iter().find(fits) {
+            Some(column) => (column.name.clone(), "NOT UNIQUE by any index: choose another, or make one"),
+            None => (
+                self.columns.first().map_or_else(|| "id".to_owned(), |column| column.name.clone()),
+                "NO unique index: add a key (bigint GENERATED ALWAYS AS IDENTITY)",
+            ),
         };
         self.taken.push(name.clone());
-        (name, why)
+        (vec![name], why.to_owned())
     }
 
     /// The column whose name comes first in `names`, else one that ends so; of a fitting type and not taken.
@@ -258,7 +256,7 @@ impl Guess {
             lines.push((format!("    model: {model}"), "Company, EndUser, Project or Asset"));
         }
         lines.push((format!("    table: {}", scalar(&self.table_text())), ""));
-        lines.push((format!("    key: {}", scalar(&self.key.0)), &self.key.1));
+        lines.push((format!("    key: {}", key_yaml(&self.key.0)), &self.key.1));
         if self.receipt {
             lines.push(("    date: receipt".into(), "no column looks like a date"));
         }
@@ -302,7 +300,7 @@ impl Guess {
             section["model"] = json!(model);
         }
         section["table"] = json!(self.table_text());
-        section["key"] = json!(self.key.0);
+        section["key"] = if let [only] = &self.key.0[..] { json!(only) } else { json!(self.key.0) };
         if self.receipt {
             section["date"] = json!("receipt");
         }
@@ -327,6 +325,14 @@ impl Guess {
             if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
         };
         format!("{}.{}", part(&self.table.schema), part(&self.table.name))
+    }
+}
+
+/// One column, or a list of them.
+fn key_yaml(columns: &[String]) -> String {
+    match columns {
+        [only] => scalar(only),
+        several => format!("[{}]", several.iter().map(|name| scalar(name)).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -373,7 +379,7 @@ mod tests {
             ("created_at", Type::TimestampTz),
             ("client_ip", Type::Text),
         ]);
-        let guess = guess(&table("app_event"), &columns, &["id".into()]);
+        let guess = guess(&table("app_event"), &columns, &[vec!["id".into()]]);
         let expected = json!({"name": "app_event", "kind": "user_activity", "table": "public.app_event", "key": "id", "fields": {
             "email": "user_email", "externalId": "user_id", "action": "event_name", "companyExternalId": "account_id",
             "weight": "amount", "info": "properties", "date": "created_at"}});
@@ -387,7 +393,7 @@ mod tests {
     fn a_table_of_numbers_is_a_metric() {
         let columns =
             columns(&[("id", Type::Int), ("account_id", Type::Int), ("day", Type::Date), ("seats", Type::Int)]);
-        let guess = guess(&table("usage daily"), &columns, &["id".into()]);
+        let guess = guess(&table("usage daily"), &columns, &[vec!["id".into()]]);
         let expected = json!({"name": "usage_daily", "kind": "custom_metric", "model": "Company",
             "table": "public.\"usage daily\"", "key": "id", "fields": {"dimensionId": {"value": "usage_daily"},
             "value": "seats", "externalId": "account_id", "date": "day"}});
@@ -418,12 +424,12 @@ mod tests {
             "birthday",
         ] {
             let columns = columns(&[("id", Type::Int), ("user_id", Type::Int), (name, Type::Timestamp)]);
-            let guess = guess(&table("t"), &columns, &["id".into()]);
+            let guess = guess(&table("t"), &columns, &[vec!["id".into()]]);
             assert_eq!(guess.json()["fields"]["date"], name, "{}", guess.yaml());
             assert!(guess.json().get("date").is_none());
         }
         let columns = columns(&[("id", Type::Int), ("deleted_at", Type::Timestamp), ("seen", Type::Timestamp)]);
-        let guess = guess(&table("t"), &columns, &["id".into()]);
+        let guess = guess(&table("t"), &columns, &[vec!["id".into()]]);
         assert_eq!(guess.json()["fields"]["date"], "seen");
         assert!(guess.yaml().contains("guess; no better column found: when it happened"));
     }
@@ -433,7 +439,7 @@ mod tests {
         for name in ["author_id", "actor_id", "created_by", "owner_id", "user_uuid", "subscriber_id", "distinct_id"] {
             let columns =
                 columns(&[("id", Type::Int), ("size", Type::Int), (name, Type::Text), ("action", Type::Text)]);
-            assert_eq!(guess(&table("t"), &columns, &["id".into()]).json()["fields"]["externalId"], name);
+            assert_eq!(guess(&table("t"), &columns, &[vec!["id".into()]]).json()["fields"]["externalId"], name);
         }
         let columns = columns(&[
             ("id", Type::Int),
@@ -442,7 +448,9 @@ mod tests {
             ("action", Type::Text),
         ]);
         assert!(
-            guess(&table("t"), &columns, &["id".into()]).yaml().contains("is it the same person as customer's email?")
+            guess(&table("t"), &columns, &[vec!["id".into()]])
+                .yaml()
+                .contains("is it the same person as customer's email?")
         );
     }
 

@@ -53,6 +53,8 @@ pub enum Problem {
     },
     /// The kind of item demands this field.
     Missing,
+    /// No key is configured, and the table has no primary key.
+    NoKey,
 }
 
 impl MappingFault {
@@ -65,6 +67,7 @@ impl MappingFault {
             Problem::Nested { .. } => "field_nested",
             Problem::Twice { .. } => "field_twice",
             Problem::Missing => "field_missing",
+            Problem::NoKey => "key_missing",
         }
     }
 
@@ -84,6 +87,9 @@ impl MappingFault {
             }
             Problem::Twice { name } => format!("in section {section}, map `{name}` once"),
             Problem::Missing => format!("in section {section}, under fields, map {field}"),
+            Problem::NoKey => format!(
+                "in section {section}, set key to the columns of a unique index; or, without `key:`, give the table a primary key"
+            ),
         }
     }
 }
@@ -101,6 +107,9 @@ impl fmt::Display for MappingFault {
             Problem::Nested { .. } => f.write_str("a nested map does not fit here"),
             Problem::Twice { name } => write!(f, "the item would have `{name}` twice"),
             Problem::Missing => f.write_str("mandatory, and not mapped"),
+            Problem::NoKey => {
+                write!(f, "table {}.{} has no primary key, and no other key is set", table.schema, table.name)
+            }
         }
     }
 }

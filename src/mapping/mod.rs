@@ -34,20 +34,21 @@ pub(crate) use crate::mapping::guess::{Guess, guess};
 pub(crate) use crate::mapping::mapping_fault::MappingFault;
 pub(crate) use crate::mapping::refusal::{EncodeError, Reason, Refuses};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use crate::mapping::value::Encoder;
-use crate::model::KeyType;
+use crate::model::{Row, key_text};
 
 /// One section's fields, compiled against the columns of one Relation.
 #[derive(Clone, Debug)]
 pub struct Mapping {
     /// What to write, in order.
     steps: Vec<FieldStep>,
-    /// The key column's index and type.
-    key: (usize, KeyType),
+    /// The indexes of the key's columns, in the key's order.
+    key: Vec<usize>,
     /// Every column that is read (the key's too), ascending, with its name.
     columns: Vec<(usize, String)>,
     /// At least one [`Presence::Identity`] column must be written.
@@ -57,14 +58,15 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// The index of the key column.
-    pub fn key_column(&self) -> usize {
-        self.key.0
+    /// The indexes of the key's columns, in the key's order.
+    pub fn key_columns(&self) -> &[usize] {
+        &self.key
     }
 
-    /// How the key column's text is to be read.
-    pub fn key_type(&self) -> KeyType {
-        self.key.1
+    /// The text of a row's key; empty where a column of it is NULL.
+    #[inline]
+    pub fn key_text<'a>(&self, row: &Row<'a>) -> Cow<'a, [u8]> {
+        key_text(row, &self.key)
     }
 
     /// The indexes of all columns that are read, the key's too: ascending, each once.

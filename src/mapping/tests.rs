@@ -17,7 +17,7 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
         kind,
         sync: Sync::Receive,
         table: TableName { schema: "public".into(), name: "t".into() },
-        key: "id".into(),
+        key: vec!["id".into()],
         start: Start::Backfill,
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(std::time::Duration::from_secs(5)),
@@ -114,7 +114,7 @@ fn a_metric_has_its_fields_in_order_then_model_then_commit_time() {
         encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("12.50"), Some("acme")]).unwrap(),
         r#"{"dimensionId":"seats","value":12.50,"externalId":"acme","model":"EndUser"}"#
     );
-    assert_eq!((mapping.key_column(), mapping.key_type()), (0, crate::model::KeyType::Int));
+    assert_eq!(mapping.key_columns(), [0]);
     assert_eq!(mapping.columns_used().collect::<Vec<_>>(), [0, 1, 2]);
     let never = encode(&mapping, CommitTime::Micros(i64::MAX), &[Some("1"), Some("1"), Some("a")]).unwrap_err();
     assert_eq!(never, "date: not within the years 0001 to 9999: \"9223372036854775807 µs since 2000\"");
@@ -362,14 +362,17 @@ fn all_that_does_not_fit_is_said_at_once() {
 }
 
 #[test]
-fn keys_are_of_ordered_types() {
-    for (ty, usable) in
-        [(Type::Int, true), (Type::Numeric, true), (Type::Date, true), (Type::Float, false), (Type::Text, false)]
-    {
+fn keys_are_of_any_type_and_of_several_columns() {
+    for ty in [Type::Int, Type::Numeric, Type::Date, Type::Float, Type::Text, Type::Json, Type::Bool] {
         let fields = vec![("externalId", text("all"))];
-        let columns = columns(&[("id", ty)]);
-        let compiled = Mapping::compile(&section(Kind::UserActivity, fields), ActivityNames::Current, &columns);
-        assert_eq!(compiled.is_ok(), usable, "{ty:?}");
+        let columns = columns(&[("id", ty), ("at", Type::Timestamp)]);
+        let mut section = section(Kind::UserActivity, fields);
+        section.key = vec!["at".into(), "id".into()];
+        let mapping = Mapping::compile(&section, ActivityNames::Current, &columns).unwrap();
+        assert_eq!(mapping.key_columns(), [1, 0]);
+        section.key.clear();
+        let faults = Mapping::compile(&section, ActivityNames::Current, &columns).unwrap_err();
+        assert_eq!(faults[0].code(), "key_missing");
     }
 }
 

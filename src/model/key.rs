@@ -1,190 +1,183 @@
-//! A section's key: its types, its order, and what cannot be one. Pure.
+//! A row's key as text. Pure.
 //!
-//! * In: the text of a key column.
-//! * Out: [`Key`], ordered as the server orders it.
-//! * Never: a key that cannot be compared (NaN, infinities, more than 32 characters).
+//! * In: the texts of the key's columns, as the server prints them under the pinned session.
+//! * Out: [`Key`], one text for all of them: the column's own text, or `a,b` for several.
+//! * Never: an order. Only the server knows which of two keys is the greater; here they are equal or they are not.
+//!
+//! The text of several columns is one line of CSV: a part that holds a comma, a quote or a line break, that is empty or
+//! begins with a bracket, stands in double quotes, and a quote within it is doubled. So two keys have one text only if
+//! they are equal, and no such text is a JSON array, which is the other way to write a key.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 use std::fmt;
 
-/// The types that a section's key may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyType {
-    /// `smallint`, `integer`, `bigint`.
-    Int,
-    /// `numeric`, up to 32 characters.
-    Numeric,
-    /// `timestamp without time zone`.
-    Timestamp,
-    /// `timestamp with time zone`.
-    TimestampTz,
-    /// `date`.
-    Date,
-}
+use crate::model::row::{Row, Value};
 
-/// A key's value: ordered as PostgreSQL orders it, shown as PostgreSQL shows it. Keys of one section are of one type.
-#[derive(Clone, Debug)]
-pub enum Key {
-    /// An integer key.
-    Int(i64),
-    /// A finite numeric, in its own text.
-    Numeric(Box<str>),
-    /// A finite timestamp or date: its signed year, and its whole text.
-    Time(i32, Box<str>),
-}
-
-/// Why a text is no key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The key column is NULL.
-    #[error("the key is NULL")]
-    Null,
-    /// Numerics of over 32 characters, `NaN`, infinities, or text of another type.
-    #[error("not a usable key: {0:?}")]
-    Unusable(String),
-}
-
-/// The most characters that a numeric key may have.
-pub(crate) const KEY_MAX_CHARS: usize = 32;
+/// A key: the text of its columns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(Box<str>);
 
 impl Key {
-    /// Reads a key from a column's text.
-    ///
-    /// # Errors
-    /// [`KeyError::Unusable`] where the text is not a finite value of the type, or a numeric of over 32 characters.
-    pub fn parse(text: &[u8], ty: KeyType) -> Result<Key, KeyError> {
-        let unusable = || KeyError::Unusable(String::from_utf8_lossy(&text[..text.len().min(64)]).into_owned());
-        let text = std::str::from_utf8(text).map_err(|_| unusable())?;
-        match ty {
-            KeyType::Int => text.parse().map(Key::Int).map_err(|_| unusable()),
-            KeyType::Numeric if text.len() <= KEY_MAX_CHARS && is_finite_decimal(text) => Ok(Key::Numeric(text.into())),
-            KeyType::Numeric => Err(unusable()),
-            KeyType::Timestamp | KeyType::TimestampTz | KeyType::Date => {
-                let (year, _) = text.split_once('-').ok_or_else(unusable)?;
-                let year: i32 = year.parse().map_err(|_| unusable())?;
-                let year = if text.ends_with(" BC") { 1 - year } else { year };
-                Ok(Key::Time(year, text.into()))
-            }
-        }
+    /// The key of this text, which the server printed.
+    pub fn new(text: impl Into<Box<str>>) -> Key {
+        Key(text.into())
+    }
+
+    /// The key of these columns' texts.
+    pub fn of_parts<T: AsRef<str>>(parts: &[T]) -> Key {
+        let mut out = Vec::new();
+        join(parts.iter().map(|part| part.as_ref().as_bytes()), &mut out);
+        Key(String::from_utf8_lossy(&out).into())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The texts of its columns, where it has so many.
+    pub fn parts(&self, width: usize) -> Option<Vec<String>> {
+        parts(&self.0, width)
     }
 }
-
-pub(crate) fn is_finite_decimal(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    digits.bytes().any(|b| b.is_ascii_digit())
-        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-        && digits.bytes().filter(|b| *b == b'.').count() <= 1
-}
-
-/// A decimal's sign, integer digits without leading zeros, and fraction without trailing zeros.
-pub(crate) fn decimal_parts(text: &str) -> (bool, &str, &str) {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-    (negative && !(whole.is_empty() && fraction.is_empty()), whole, fraction)
-}
-
-pub(crate) fn cmp_decimal(a: &str, b: &str) -> Ordering {
-    let (a_negative, a_whole, a_fraction) = decimal_parts(a);
-    let (b_negative, b_whole, b_fraction) = decimal_parts(b);
-    let magnitude = (a_whole.len(), a_whole, a_fraction).cmp(&(b_whole.len(), b_whole, b_fraction));
-    match (a_negative, b_negative) {
-        (false, true) => Ordering::Greater,
-        (true, false) => Ordering::Less,
-        (false, false) => magnitude,
-        (true, true) => magnitude.reverse(),
-    }
-}
-
-/// A timestamp's text behind its year, less the zone and era, which are the same for all keys of a column and year.
-pub(crate) fn within_year(text: &str) -> &str {
-    let text = text.strip_suffix(" BC").unwrap_or(text);
-    let text = text.strip_suffix("+00").unwrap_or(text);
-    text.split_once('-').map_or("", |(_, rest)| rest)
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Key::Int(a), Key::Int(b)) => a.cmp(b),
-            (Key::Numeric(a), Key::Numeric(b)) => cmp_decimal(a, b),
-            (Key::Time(a_year, a), Key::Time(b_year, b)) => {
-                a_year.cmp(b_year).then_with(|| within_year(a).cmp(within_year(b)))
-            }
-            // Keys of one section are of one type; the rest is only there to make the order total.
-            (Key::Int(_), _) | (Key::Numeric(_), Key::Time(..)) => Ordering::Less,
-            (Key::Numeric(_), Key::Int(_)) | (Key::Time(..), _) => Ordering::Greater,
-        }
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Key {}
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Key::Int(value) => write!(f, "{value}"),
-            Key::Numeric(text) | Key::Time(_, text) => f.write_str(text),
+        f.write_str(&self.0)
+    }
+}
+
+/// The text of a row's key; empty where a column of it is NULL, or too large to hold.
+#[inline]
+pub(crate) fn key_text<'a>(row: &Row<'a>, columns: &[usize]) -> Cow<'a, [u8]> {
+    match columns {
+        [only] => match row.get(*only) {
+            Value::Text(text) => Cow::Borrowed(text),
+            Value::Null | Value::Oversize => Cow::Borrowed(b""),
+        },
+        several => Cow::Owned(text_of_several(row, several)),
+    }
+}
+
+fn text_of_several(row: &Row<'_>, columns: &[usize]) -> Vec<u8> {
+    let mut texts = Vec::with_capacity(columns.len());
+    for column in columns {
+        match row.get(*column) {
+            Value::Text(text) => texts.push(text),
+            Value::Null | Value::Oversize => return Vec::new(),
         }
+    }
+    let mut out = Vec::with_capacity(texts.iter().map(|text| text.len() + 1).sum());
+    join(texts.into_iter(), &mut out);
+    out
+}
+
+/// Appends the parts as one text.
+fn join<'a>(parts: impl ExactSizeIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    let alone = parts.len() == 1;
+    for (index, part) in parts.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let quoted =
+            part.is_empty() || part[0] == b'[' || part.iter().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r'));
+        if alone || !quoted {
+            out.extend_from_slice(part);
+            continue;
+        }
+        out.push(b'"');
+        for byte in part {
+            if *byte == b'"' {
+                out.push(b'"');
+            }
+            out.push(*byte);
+        }
+        out.push(b'"');
+    }
+}
+
+/// The parts of a key of `width` columns, as the program writes it or as a person does: `a,b`, or a JSON array.
+pub(crate) fn parts(text: &str, width: usize) -> Option<Vec<String>> {
+    if width == 1 {
+        return Some(vec![text.to_owned()]);
+    }
+    if let Ok(serde_json::Value::Array(items)) = serde_json::from_str(text) {
+        let item = |item: serde_json::Value| match item {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            serde_json::Value::Bool(_)
+            | serde_json::Value::Null
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => None,
+        };
+        let items: Option<Vec<String>> = items.into_iter().map(item).collect();
+        return items.filter(|items| items.len() == width);
+    }
+    let (mut parts, mut rest) = (Vec::new(), text);
+    loop {
+        let (part, behind) = match rest.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted)?,
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+        };
+        parts.push(part);
+        match behind.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if behind.is_empty() => break,
+            None => return None,
+        }
+    }
+    (parts.len() == width).then_some(parts)
+}
+
+/// Reads up to the closing quote; a doubled quote is one. Gives what is behind it, too.
+fn unquoted(mut rest: &str) -> Option<(String, &str)> {
+    let mut part = String::new();
+    loop {
+        let (before, behind) = rest.split_once('"')?;
+        part.push_str(before);
+        let Some(next) = behind.strip_prefix('"') else { return Some((part, behind)) };
+        part.push('"');
+        rest = next;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::row::Cell;
     use proptest::prelude::*;
 
     #[test]
-    fn timestamps_order_across_eras_and_fractions() {
-        let ordered = [
-            "0045-03-15 12:00:00+00 BC",
-            "0044-03-15 12:00:00+00 BC",
-            "0001-01-01 00:00:00+00",
-            "2024-01-02 03:04:05+00",
-            "2024-01-02 03:04:05.12+00",
-            "2024-01-02 03:04:05.2+00",
-            "10000-01-01 00:00:00+00",
-        ];
-        let keys: Vec<Key> = ordered.iter().map(|t| Key::parse(t.as_bytes(), KeyType::TimestampTz).unwrap()).collect();
-        assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
+    fn keys_of_several_columns_are_written_and_read() {
+        assert_eq!(Key::of_parts(&["7", "2024-01-01"]).as_str(), "7,2024-01-01");
+        assert_eq!(Key::of_parts(&["a,b", "", "\"c", "[1"]).as_str(), r#""a,b","","""c","[1""#);
+        assert_eq!(Key::of_parts(&["a,b"]).as_str(), "a,b", "one column is its own text");
+        assert_eq!(parts(r#"["a", 7]"#, 2), Some(vec!["a".into(), "7".into()]));
+        for wrong in ["a", "a,b,c", "[\"a\"]", "\"a", "\"a\"b,c", "[1,null]"] {
+            assert_eq!(parts(wrong, 2), None, "{wrong}");
+        }
     }
 
     #[test]
-    fn unusable_keys_are_refused() {
-        for (text, ty) in [
-            ("NaN", KeyType::Numeric),
-            ("Infinity", KeyType::Numeric),
-            ("123456789012345678901234567890123", KeyType::Numeric),
-            ("infinity", KeyType::Timestamp),
-            ("x", KeyType::Int),
-        ] {
-            assert!(Key::parse(text.as_bytes(), ty).is_err(), "{text}");
-        }
+    fn a_key_with_a_null_in_it_is_none() {
+        let row = Row { data: b"7", cells: &[Cell::text(0, 1), Cell::NULL] };
+        assert_eq!(*key_text(&row, &[0]), *b"7");
+        assert_eq!(*key_text(&row, &[0, 0]), *b"7,7");
+        assert!(key_text(&row, &[0, 1]).is_empty() && key_text(&row, &[1]).is_empty());
     }
 
     proptest! {
         #[test]
-        fn decimals_order_as_numbers(a in -1_000_000i64..1_000_000, b in -1_000_000i64..1_000_000, places in 0usize..4) {
-            let text = |n: i64| {
-                let sign = if n < 0 { "-" } else { "" };
-                let unit = 10i64.pow(u32::try_from(places).unwrap());
-                let n = n.abs();
-                if places == 0 { format!("{sign}{n}") } else { format!("{sign}{}.{:0places$}", n / unit, n % unit) }
-            };
-            let key = |n| Key::parse(text(n).as_bytes(), KeyType::Numeric).unwrap();
-            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+        fn the_parts_come_back_and_tell_keys_apart(
+            one in proptest::collection::vec("[ab,\"\\[\n]{0,4}", 2..4),
+            other in proptest::collection::vec("[ab,\"\\[\n]{0,4}", 2..4),
+        ) {
+            let (a, b) = (Key::of_parts(&one), Key::of_parts(&other));
+            prop_assert_eq!(a.parts(one.len()), Some(one.clone()));
+            prop_assert_eq!(one.len() == other.len() && a == b, one == other);
         }
     }
 }

@@ -39,7 +39,11 @@ pub(crate) async fn check(config: &Config) -> Vec<Finding> {
 fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Finding>) {
     for section in config.sections.iter().filter(|section| section.is_on()) {
         let Some(columns) = examination.columns.get(&section.table) else { continue };
-        if let Err(faults) = Mapping::compile(section, config.planhat.bulk_activity_names, columns) {
+        let mut section = section.clone();
+        if section.key.is_empty() {
+            section.key = examination.primary_keys.get(&section.table).cloned().unwrap_or_default();
+        }
+        if let Err(faults) = Mapping::compile(&section, config.planhat.bulk_activity_names, columns) {
             let subject = format!("section {}", section.name);
             // Drop the `ok` finding: the table can be read, but not mapped.
             findings.retain(|finding| finding.severity != Severity::Ok || finding.subject != subject);

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Section};
 use crate::mapping::{Mapping, MappingFault};
-use crate::model::{Column, CommitTime, Fault, Row, Value};
+use crate::model::{Column, CommitTime, Fault, Row};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::table::TableInfo;
@@ -31,6 +31,7 @@ pub(crate) async fn preview(
 ) -> Result<Vec<Previewed>, Fault> {
     let session = connect_sql(&config.source, "preview").await?;
     let info = find(&session, section).await?;
+    let section = &info.with_key(section);
     let types = Types::load(&session).await.map_err(|error| session.fault(&error))?;
     let names = config.planhat.bulk_activity_names;
     // Against all columns first, so that a misspelt one finds the one that was meant.
@@ -42,8 +43,7 @@ pub(crate) async fn preview(
     session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
     // A key without an index is sorted for: a person waits, the server should not work for ever.
     session.batch_execute("SET statement_timeout = '60s'").await.map_err(|error| session.fault(&error))?;
-    let columns: Vec<String> = read.iter().map(|column| column.name.clone()).collect();
-    let selection = Selection::new(section, &info, &columns);
+    let selection = Selection::new(section, &info, &read);
     let rows = selection.read_end(&session, newest, rows).await.map_err(|error| session.fault(&error))?;
     Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
 }
@@ -69,10 +69,7 @@ fn unfit(faults: &[MappingFault]) -> Fault {
 }
 
 fn encode(mapping: &Mapping, row: &Row<'_>) -> Previewed {
-    let key = match row.get(mapping.key_column()) {
-        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        Value::Null | Value::Oversize => String::new(),
-    };
+    let key = String::from_utf8_lossy(&mapping.key_text(row)).into_owned();
     let mut item = Vec::new();
     let encoded = mapping.encode(row, CommitTime::Unknown, &mut item).map_err(|refusal| refusal.to_string());
     Previewed { key, item: encoded.map(|()| item) }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::config::{Config, Field, Section};
-use crate::model::{Fault, Key, KeyType};
+use crate::model::Fault;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
+use crate::postgres::preflight::key_findings;
 use crate::runtime::attach;
 use crate::runtime::event_loop::RESYNC;
 use crate::state::Store;
@@ -27,6 +28,9 @@ pub(crate) enum ResyncFrom {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct ResyncPlan {
     pub section: String,
+    /// The key's columns, as a person reads them: `id`, `(a, b)`.
+    #[serde(skip)]
+    pub key: String,
     /// Rows behind this key; `None`: every row.
     pub from: Option<String>,
     /// How many rows that is now.
@@ -47,39 +51,44 @@ pub(crate) async fn plan_resync(
     let session = crate::operations::reading(config, "resync").await?;
     let fault = |error: tokio_postgres::Error| session.fault(&error);
     let types = Types::load(&session).await.map_err(fault)?;
-    let (table, columns, _, key_type) =
-        attach::describe(config, &session, &types, section, None).await.map_err(fault)??;
-    let selection = Selection::new(section, &table, &columns);
+    let fit = attach::describe(config, &session, &types, section, None).await.map_err(fault)??;
+    let attach::Fit { section, table, columns, .. } = fit;
+    // A range is read by it: what `check` calls an error of the key is refused here.
+    if let Some(refused) = key_findings::refusal(&session, &section, &table, true).await.map_err(fault)? {
+        return Err(refused);
+    }
+    let selection = Selection::new(&section, &table, &columns);
     let from = match from {
         ResyncFrom::All => None,
-        ResyncFrom::Key(key) => {
-            let parsed = Key::parse(key.as_bytes(), key_type).map_err(|error| {
-                Fault::usage(
-                    format!("section {}: {error}", section.name),
-                    "give a key as `pg2planhat preview` shows it",
-                )
-            })?;
-            Some(parsed)
-        }
+        ResyncFrom::Key(key) => Some(attach::typed_key(&session, &section, &table, key).await?),
         ResyncFrom::Time(time) => {
-            let condition = condition(section, &table, key_type, *time)?;
+            let condition = condition(&section, &table, *time)?;
             let Some((_, before)) = selection.first_where(&session, &condition).await.map_err(fault)? else {
                 return Ok(None);
             };
-            before.and_then(|key| Key::parse(key.as_bytes(), key_type).ok())
+            before
         }
     };
     let (rows, counted) = match selection.count(&session, from.as_ref()).await {
         Ok(rows) => (rows, true),
         Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED) => {
             let Some(last) = selection.ceiling(&session, from.as_ref()).await.map_err(fault)? else { return Ok(None) };
-            let last = Key::parse(last.as_bytes(), key_type).map_err(|error| Fault::bug(error.to_string()))?;
             (selection.estimate(&session, from.as_ref(), &last).await.map_err(fault)?, false)
         }
         Err(error) => return Err(fault(error)),
     };
     let from = from.map(|key| key.to_string());
-    Ok((rows > 0).then(|| ResyncPlan { section: section.name.to_string(), from, rows, counted }))
+    Ok((rows > 0).then(|| ResyncPlan {
+        section: section.name.to_string(),
+        key: shown(&section.key),
+        from,
+        rows,
+        counted,
+    }))
+}
+
+fn shown(key: &[String]) -> String {
+    if let [only] = key { only.clone() } else { format!("({})", key.join(", ")) }
 }
 
 /// Asks the running instance for it; the event's id.
@@ -92,23 +101,25 @@ pub(crate) async fn ask_resync(store: &Store, section: &Section, plan: &ResyncPl
 }
 
 /// SQL for "of this time or later": by the column that `date` is mapped to, or by the key where that is a time.
-fn condition(section: &Section, table: &TableInfo, key_type: KeyType, time: jiff::Timestamp) -> Result<String, Fault> {
+fn condition(section: &Section, table: &TableInfo, time: jiff::Timestamp) -> Result<String, Fault> {
     let mapped = section.fields.iter().find_map(|(name, field)| match field {
         Field::Column { column, .. } if name == "date" => Some(column.as_str()),
         Field::Column { .. } | Field::Constant(_) | Field::Object(_) => None,
     });
-    let key_is_time = matches!(key_type, KeyType::Timestamp | KeyType::TimestampTz | KeyType::Date);
+    let is_time = |name: &&String| {
+        table.column(name).is_some_and(|column| column.type_name == "date" || column.type_name.starts_with("timestamp"))
+    };
     let no_time = |what: &str| {
         let what = format!("section {}: {what}", section.name);
         Fault::usage(what, "say where to begin with --from-key, or take --all")
     };
-    let column = mapped.or(key_is_time.then_some(section.key.as_str()));
+    let column = mapped.or(section.key.first().filter(is_time).map(String::as_str));
     let column = column.ok_or_else(|| no_time("no column is mapped to `date`, and the key is no time"))?;
     let ty = table.column(column).map_or("", |column| column.type_name.as_str());
     let at = format!("{}::timestamptz", quote::literal(&time.to_string()));
     let zone = section.timezone.as_ref().and_then(jiff::tz::TimeZone::iana_name).unwrap_or("UTC");
     let naive = format!("({at} AT TIME ZONE {})", quote::literal(zone));
-    let column = quote::ident(column);
+    let column = format!("t.{}", quote::ident(column));
     match ty {
         ty if ty.starts_with("timestamp") && ty.ends_with("with time zone") => Ok(format!("{column} >= {at}")),
         ty if ty.starts_with("timestamp") => Ok(format!("{column} >= {naive}")),

@@ -11,7 +11,7 @@ use crate::model::Fault;
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::catalog::table;
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::auditor;
+use crate::runtime::{attach, auditor};
 use crate::state::{SectionPhase, Store, TracedDelivery};
 
 /// The trace of one row: `trace --json`.
@@ -101,11 +101,13 @@ async fn in_source(
     let Some(table) = table else {
         return Err(Fault::unavailable(format!("the table {} is gone", section.table), "see `pg2planhat check`"));
     };
-    let reader = KeyReader::new(&table, &auditor::key_columns(section), Vec::new());
-    let printed = reader.canonical(&session, key).await.map_err(|error| {
-        let what = format!("section {}: {key:?} is no key: {}", section.name, session.fault(&error).what);
-        Fault::usage(what, "give a key as `pg2planhat logs` shows it")
-    })?;
-    let rows = reader.rows(&session, std::slice::from_ref(&printed)).await.map_err(fault)?;
-    Ok((printed, rows.first().map(|row| row.xmin)))
+    let section = &table.with_key(section);
+    let printed = attach::typed_key(&session, section, &table, key).await?;
+    let reader = KeyReader::new(&table, &section.key, None);
+    let rows = reader.rows(&session, &[printed.to_string()]).await.map_err(fault)?;
+    // The row's own text: of a numeric, 1.0 and 1.00 are one key.
+    Ok(match rows.into_iter().next() {
+        Some(row) => (row.key, Some(row.xmin)),
+        None => (printed.to_string(), None),
+    })
 }

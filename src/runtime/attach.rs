@@ -7,11 +7,13 @@
 use crate::config::{Config, Section, Start, TableName};
 use crate::mapping::Mapping;
 use crate::model::lsn::Position;
-use crate::model::{Fault, KeyType};
+use crate::model::{Column, Fault, Key};
+use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{publication, server, table, xmin_barrier};
-use crate::postgres::connection::session::Session;
+use crate::postgres::connection::session::{Session, is_transient};
+use crate::postgres::preflight::{key_findings, table_findings};
 use crate::postgres::setup;
 use crate::runtime::start_error::StartError;
 use crate::state::instance::Opened;
@@ -21,13 +23,12 @@ use crate::state::store::Epoch;
 use crate::state::store::Store;
 use crate::state::{SectionPhase, SectionRow};
 
-/// The type of its keys, where a section that does not fit its table now can go on with what is in the WAL.
+/// The section with its key, where it does not fit its table now and can go on with what is in the WAL.
 pub(crate) async fn still_streams(
     control: &Session,
-    types: &Types,
     section: &Section,
     row: Option<&SectionRow>,
-) -> Result<Option<KeyType>, tokio_postgres::Error> {
+) -> Result<Option<Section>, tokio_postgres::Error> {
     let Some(row) = row.filter(|row| row.phase == SectionPhase::Streaming) else { return Ok(None) };
     let oid = row.attachment.table_oid;
     let by_name = table::by_name(control, &section.table).await?;
@@ -36,8 +37,11 @@ pub(crate) async fn still_streams(
         Some(table) => Some(table),
         None => table::by_oid(control, oid).await?,
     };
-    let column = table.as_ref().and_then(|table| table.column(&section.key));
-    Ok(column.and_then(|column| table::key_type(types.of(column.type_oid))))
+    Ok(table.and_then(|table| {
+        let section = table.with_key(section);
+        let there = section.key.iter().all(|name| table.column(name).is_some());
+        (there && !section.key.is_empty()).then_some(section)
+    }))
 }
 
 /// The table of a section that was attached before: the same OID, under whatever name.
@@ -78,16 +82,14 @@ pub(crate) async fn follow(
 /// A section, attached.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    /// As configured.
+    /// The section, with its key.
     pub section: Section,
     /// Its table now.
     pub table: TableInfo,
-    /// The columns that its ranges read.
-    pub columns: Vec<String>,
+    /// The columns that its ranges read, as rows bring them.
+    pub columns: Vec<Column>,
     /// How ranges become items.
     pub mapping: Mapping,
-    /// How its keys are read.
-    pub key_type: KeyType,
     /// As the state has it.
     pub row: SectionRow,
 }
@@ -95,7 +97,7 @@ pub(crate) struct Attached {
 /// A section that cannot be attached or resumed, and why.
 #[derive(Debug)]
 pub(crate) struct Unfit {
-    /// As configured.
+    /// As configured; with its key, where that is known.
     pub section: Section,
     /// What, and the remedy.
     pub fault: Fault,
@@ -103,7 +105,7 @@ pub(crate) struct Unfit {
     pub row: Option<SectionRow>,
     /// It only streams, and its table is there: rows written when it still fitted can be delivered, so that the stream
     /// decides at which row it halts. Else no mapping could ever deliver them.
-    pub streams: Option<KeyType>,
+    pub streams: bool,
 }
 
 /// Attaches what is new and resumes what is known. `waiting` is told for whom that waits.
@@ -143,25 +145,97 @@ pub(crate) async fn attach(
         {
             Ok(fit) => fit,
             Err(fault) => {
-                let streams = still_streams(control, types, section, row.as_ref()).await;
+                let streams = still_streams(control, section, row.as_ref()).await;
                 let streams = streams.map_err(|error| control.fault(&error))?;
-                attached.push(Err(Unfit { section: section.clone(), fault, row, streams }));
+                let (streams, section) = (streams.is_some(), streams.unwrap_or_else(|| section.clone()));
+                attached.push(Err(Unfit { section, fault, row, streams }));
                 continue;
             }
         };
-        let (table, columns, mapping, key_type) = fit;
+        if let Some(fault) = refusal(control, &fit, row.as_ref()).await.map_err(|error| control.fault(&error))? {
+            attached.push(Err(Unfit { section: fit.section, fault, row, streams: false }));
+            continue;
+        }
+        let Fit { section, table, columns, mapping } = fit;
         let same =
             row.as_ref().is_some_and(|row| row.attachment.table_oid == table.oid && row.phase != SectionPhase::Waiting);
         let row = match row {
             Some(row) if same => row,
-            Some(_) | None => attach_new(control, store, term, opened, section, &table, !published.is_empty()).await?,
+            Some(_) | None => {
+                let phase = match first_phase(control, &section, &table).await {
+                    Ok(phase) => phase,
+                    Err(fault) => {
+                        attached.push(Err(Unfit { section, fault, row, streams: false }));
+                        continue;
+                    }
+                };
+                attach_new(control, store, term, opened, (&section, &table), &phase, !published.is_empty()).await?
+            }
         };
-        attached.push(Ok(Attached { section: section.clone(), table, columns, mapping, key_type, row }));
+        attached.push(Ok(Attached { section, table, columns, mapping, row }));
     }
     Ok(attached)
 }
 
-type Fit = (TableInfo, Vec<String>, Mapping, KeyType);
+/// A section that fits its table.
+pub(crate) struct Fit {
+    /// The section, with its key.
+    pub section: Section,
+    pub table: TableInfo,
+    /// The columns that it reads, as rows bring them.
+    pub columns: Vec<Column>,
+    /// How rows of the table become items.
+    pub mapping: Mapping,
+}
+
+/// Why a section is refused whose rows are to be read from the table, or that is new: what `check` calls an error of its
+/// table or its key. A section that streams already goes on: the stream needs no index.
+async fn refusal(
+    control: &Session,
+    fit: &Fit,
+    row: Option<&SectionRow>,
+) -> Result<Option<Fault>, tokio_postgres::Error> {
+    let reads = match row.map(|row| &row.phase) {
+        Some(SectionPhase::Streaming) if row.is_some_and(|row| row.attachment.table_oid == fit.table.oid) => {
+            return Ok(None);
+        }
+        Some(SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_)) => true,
+        Some(SectionPhase::Streaming | SectionPhase::Waiting) | None => fit.section.start != Start::Now,
+    };
+    match table_findings::refusal(control, &fit.section, &fit.table).await? {
+        Some(fault) => Ok(Some(fault)),
+        None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
+    }
+}
+
+/// How a new section begins. A key that a person typed is printed once by the server, in the key's type, and refused here
+/// where it is none.
+async fn first_phase(control: &Session, section: &Section, table: &TableInfo) -> Result<SectionPhase, Fault> {
+    let cursor = match &section.start {
+        Start::Now => return Ok(SectionPhase::Streaming),
+        Start::Backfill => None,
+        Start::AfterKey(typed) => Some(typed_key(control, section, table, typed).await?.to_string()),
+    };
+    Ok(SectionPhase::Backfilling(BackfillProgress { cursor, ..BackfillProgress::default() }))
+}
+
+/// A key as a person writes it, as the server prints it.
+pub(crate) async fn typed_key(
+    control: &Session,
+    section: &Section,
+    table: &TableInfo,
+    typed: &str,
+) -> Result<Key, Fault> {
+    let columns = KeyColumns::new(table, &section.key);
+    let remedy = "give a key as `pg2planhat preview` shows it; of several columns: a,b or a JSON array";
+    let refused = |why: String| Fault::usage(format!("section {}: {typed:?} is no key: {why}", section.name), remedy);
+    match columns.canonical(control, typed).await {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(refused(format!("the key is of {} columns: {}", columns.width(), section.key.join(", ")))),
+        Err(error) if is_transient(&error) => Err(control.fault(&error)),
+        Err(error) => Err(refused(control.fault(&error).what)),
+    }
+}
 
 /// Looks at a section's table, by its OID where it was attached before.
 pub(crate) async fn describe(
@@ -181,6 +255,7 @@ pub(crate) async fn describe(
             Err(fault) => return Ok(Err(fault)),
         },
     };
+    let section = table.with_key(section);
     let columns = section.columns();
     if columns.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
         let version = server::server(control).await?.version;
@@ -196,7 +271,8 @@ pub(crate) async fn describe(
         columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
     let names = config.planhat.bulk_activity_names;
     // Compiled against all columns for its faults (a near miss is one of them), against those read for its use.
-    let mapping = match Mapping::compile(section, names, &all).and_then(|_| Mapping::compile(section, names, &chosen)) {
+    let mapping = match Mapping::compile(&section, names, &all).and_then(|_| Mapping::compile(&section, names, &chosen))
+    {
         Ok(mapping) => mapping,
         Err(faults) => {
             let what: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -204,8 +280,7 @@ pub(crate) async fn describe(
             return Ok(Err(Fault::usage(what.join("; "), remedy)));
         }
     };
-    let key_type = mapping.key_type();
-    Ok(Ok((table, columns, mapping, key_type)))
+    Ok(Ok(Fit { section, table, columns: chosen, mapping }))
 }
 
 /// Records a section's attachment: from here on the stream carries its inserts.
@@ -214,17 +289,11 @@ async fn attach_new(
     store: &Store,
     term: &Epoch,
     opened: &Opened,
-    section: &Section,
-    table: &TableInfo,
+    (section, table): (&Section, &TableInfo),
+    phase: &SectionPhase,
     just_published: bool,
 ) -> Result<SectionRow, StartError> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
-    let progress = |cursor: Option<String>| BackfillProgress { cursor, ..BackfillProgress::default() };
-    let phase = match &section.start {
-        Start::Backfill => SectionPhase::Backfilling(progress(None)),
-        Start::AfterKey(key) => SectionPhase::Backfilling(progress(Some(key.clone()))),
-        Start::Now => SectionPhase::Streaming,
-    };
     // Rows written before the table was published, and committed after, are not in the stream. A backfill finds them
     // behind its fence; without one, the attachment itself must wait for their transactions to end.
     if just_published && section.start == Start::Now {
@@ -249,7 +318,7 @@ async fn attach_new(
         attach_lsn: Some(attach_lsn),
         columns: section.columns().iter().map(column).collect(),
     };
-    store.attach_section(term, &section.name, &attachment, &phase).await?;
+    store.attach_section(term, &section.name, &attachment, phase).await?;
     tracing::info!(section = %section.name, table = attachment.table_name, %attach_lsn, phase = phase.as_str(), "attached");
     let row = store.sections().await?.into_iter().find(|row| row.name == section.name);
     row.ok_or_else(|| StartError::Wrong(Fault::bug("an attached section is not in the state")))

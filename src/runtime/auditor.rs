@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{AuditKey, Compared, Comparison, Whereabouts};
 use crate::config::{Config, Section, Start};
-use crate::model::Fault;
+use crate::model::{Fault, Key};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader, RowSeen};
 use crate::postgres::catalog::table::{self, TableInfo};
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::attach;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
 /// Keys that a report names.
@@ -97,23 +98,21 @@ pub(crate) async fn audit(
     let bounds = store.proof_bounds(&section.name).await.map_err(fate)?;
     let evidence = store.evidence(&section.name).await.map_err(fate)?;
     let mut comparison = Comparison::new(evidence);
+    let section = &table.with_key(section);
     let from = from_key(&session, &table, section, request.from_key.as_deref()).await?;
-    let reader = KeyReader::new(&table, &key_columns(section), from.clone().into_iter().collect());
+    let reader = KeyReader::new(&table, &section.key, from.clone());
     let to = read(&session, reader, &mut comparison, request.gently, request.progress).await?;
+    let from = from.map(|key| key.to_string());
     let mut report = AuditReport { section: section.name.to_string(), from, to, ..AuditReport::default() };
     let is_partial = report.from.is_some();
     let compared = comparison.end();
     let nowhere = compared.nowhere.clone();
     take_over(&mut report, &compared, is_partial);
-    let reader = KeyReader::new(&table, &key_columns(section), Vec::new());
+    let reader = KeyReader::new(&table, &section.key, None);
     let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds };
     audited.judge(nowhere, compared.more_nowhere, &mut report).await?;
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
-}
-
-pub(crate) fn key_columns(section: &Section) -> Vec<String> {
-    vec![section.key.clone()]
 }
 
 fn take_over(report: &mut AuditReport, compared: &Compared, is_partial: bool) {
@@ -143,21 +142,13 @@ async fn from_key(
     table: &TableInfo,
     section: &Section,
     asked: Option<&str>,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<Key>, Fault> {
     let configured = match &section.start {
         Start::AfterKey(key) => Some(key.as_str()),
         Start::Backfill | Start::Now => None,
     };
     let Some(key) = asked.or(configured) else { return Ok(None) };
-    let reader = KeyReader::new(table, &key_columns(section), Vec::new());
-    let printed = reader.canonical(session, key).await;
-    printed.map(Some).map_err(|error| {
-        let fault = session.fault(&error);
-        Fault::usage(
-            format!("section {}: {key:?} is no key: {}", section.name, fault.what),
-            "give a key as `pg2planhat preview` shows it",
-        )
-    })
+    attach::typed_key(session, section, table, key).await.map(Some)
 }
 
 async fn read(

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 
-use crate::config::{Section, Source};
-use crate::delivery::section::Chunk;
-use crate::model::{Exit, Fault, Key, KeyType, SectionId};
+use crate::config::{InDoubt, Section, Source};
+use crate::model::{Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::chunk_reader::{Selection, TableChunk};
+use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{table, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql, is_transient};
 use crate::postgres::setup;
@@ -27,7 +27,9 @@ pub(crate) enum BackfillEvent {
     /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
     Fenced(SectionId, Option<(Key, u64)>),
     /// A chunk was read.
-    Chunk(SectionId, Chunk),
+    Chunk(SectionId, TableChunk),
+    /// The table has rows with these keys between the ends of a batch in doubt (its ledger id).
+    Doubted(SectionId, i64, Vec<Key>),
     /// It cannot be read until somebody mends something; it is tried again.
     Failed(SectionId, Fault),
     /// It can be read again.
@@ -45,10 +47,8 @@ pub(crate) struct BackfillTask {
     pub selection: Selection,
     /// The table's OID: it is the same one under whatever name.
     pub oid: u32,
-    /// How its keys are read.
-    pub key_type: KeyType,
-    /// The key's column among those read.
-    pub key_column: usize,
+    /// Batches of it that are in doubt: ledger id, first and last key.
+    pub doubts: Vec<(i64, Key, Key)>,
     /// Everything up to here is settled.
     pub cursor: Option<Key>,
     /// The last key, where the fence has passed already.
@@ -138,27 +138,32 @@ impl BackfillTask {
         }
         let ceiling = match &self.ceiling {
             Some(ceiling) => ceiling.clone(),
-            None => match self.fence(&session).await? {
-                Some((ceiling, estimated)) => {
-                    self.ceiling = Some(ceiling.clone());
-                    let fenced = BackfillEvent::Fenced(self.id, Some((ceiling.clone(), estimated)));
-                    if news.send(fenced).await.is_err() {
-                        return Ok(());
-                    }
-                    ceiling
-                }
-                None => {
-                    let _gone = news.send(BackfillEvent::Fenced(self.id, None)).await;
+            None => {
+                let end = self.end_of_range(&session).await?;
+                self.ceiling = end.as_ref().map(|(ceiling, _)| ceiling.clone());
+                if news.send(BackfillEvent::Fenced(self.id, end)).await.is_err() {
                     return Ok(());
                 }
-            },
+                let Some(ceiling) = self.ceiling.clone() else { return Ok(()) };
+                ceiling
+            }
         };
         session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;
+        let mut types = Types::load(&session).await.map_err(at)?;
+        while let Some((id, first, last)) = self.doubts.last() {
+            let all = self.section.in_doubt == InDoubt::Hold;
+            let keys = self.selection.keys_between(&session, first, last, all).await.map_err(at)?;
+            if news.send(BackfillEvent::Doubted(self.id, *id, keys)).await.is_err() {
+                return Ok(());
+            }
+            self.doubts.pop();
+        }
         loop {
             let Ok(permit) = ahead.acquire().await else { return Ok(()) };
             permit.forget();
-            let piece = match self.selection.read(&session, self.cursor.as_ref(), &ceiling, *limit).await {
-                Ok(piece) => piece,
+            let read = self.selection.read(&session, &mut types, self.cursor.as_ref(), &ceiling, *limit).await;
+            let chunk = match read {
+                Ok(chunk) => chunk,
                 Err(error) => {
                     ahead.add_permits(1);
                     return Err(self_fault(&session, &error));
@@ -167,40 +172,32 @@ impl BackfillTask {
             if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
                 return Ok(());
             }
-            let last_key = piece.rows.iter().last().map(|row| row.get(self.key_column));
-            let last_key = match last_key {
-                Some(crate::model::Value::Text(text)) => Key::parse(text, self.key_type).ok(),
-                Some(crate::model::Value::Null | crate::model::Value::Oversize) | None => None,
-            };
+            let last_key = self.selection.last_key(&chunk.rows);
             // Whatever followed it would be left out in silence.
-            if last_key.is_none() && !piece.rows.is_empty() {
+            if last_key.is_none() && !chunk.rows.is_empty() {
+                ahead.add_permits(1);
                 return Err(self.unusable_key());
             }
-            let short = piece.rows.len() < *limit && !piece.cut;
-            let last = short || last_key.as_ref().is_none_or(|key| *key >= ceiling);
-            *limit = chunk_reader::next_limit(Some(&piece.rows));
+            *limit = chunk_reader::next_limit(Some(&chunk.rows));
             self.cursor = last_key.or(self.cursor.take());
-            let chunk = Chunk { rows: piece.rows, wait_for: piece.wait_for, last };
+            let last = chunk.last;
             if news.send(BackfillEvent::Chunk(self.id, chunk)).await.is_err() || last {
                 return Ok(());
             }
         }
     }
 
-    /// A key that cannot be read stands at a chunk's end.
+    /// A key that is no text stands at a chunk's end.
     fn unusable_key(&self) -> Fault {
         let behind = self.cursor.as_ref().map_or("at the beginning".to_owned(), |key| format!("behind {key}"));
         Fault::usage(
-            format!(
-                "section {}: {behind} there is a key that is NULL, not finite, or over 32 characters",
-                self.section.name
-            ),
+            format!("section {}: {behind} there is a key that is not valid UTF-8, or NULL", self.section.name),
             "mend the key of that row, or choose another key column; the backfill goes on by itself",
         )
     }
 
-    /// Waits for the fence, then finds the range's end.
-    async fn fence(&self, session: &Session) -> Result<Option<(Key, u64)>, Fault> {
+    /// Waits for the xmin barrier, then finds the range's end.
+    async fn end_of_range(&self, session: &Session) -> Result<Option<(Key, u64)>, Fault> {
         let at = |error: tokio_postgres::Error| self_fault(session, &error);
         let name = &self.section.name;
         let waiting = |blockers: &[xmin_barrier::Blocker]| {
@@ -208,18 +205,8 @@ impl BackfillTask {
                 "the backfill begins when transactions that are open now have ended; end them, or wait");
         };
         xmin_barrier::pass(session, waiting).await.map_err(at)?;
-        session.batch_execute("SET row_security = off").await.map_err(at)?;
-        let Some(text) = self.selection.ceiling(session, self.cursor.as_ref()).await.map_err(at)? else {
-            return Ok(None);
-        };
-        let ceiling = Key::parse(text.as_bytes(), self.key_type).map_err(|error| {
-            Fault::usage(
-                format!("section {name}: the greatest key cannot be used: {error}"),
-                "choose a key of an integer, numeric, date or timestamp type, with finite values of at most 32 characters",
-            )
-        })?;
-        let estimated = self.selection.estimate(session, self.cursor.as_ref(), &ceiling).await.map_err(at)?;
-        Ok(Some((ceiling, estimated)))
+        session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;
+        self.selection.end(session, self.cursor.as_ref()).await.map_err(at)
     }
 }
 
@@ -228,5 +215,6 @@ fn self_fault(session: &Session, error: &tokio_postgres::Error) -> Fault {
     let fault = session.fault(error);
     // A table that is not there under its name may have been renamed: the next attempt finds it by its OID.
     let renamed = error.code() == Some(&SqlState::UNDEFINED_TABLE);
-    if renamed || is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
+    let locked = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+    if renamed || locked || is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
 }

@@ -2,7 +2,7 @@
 
 use crate::config::InDoubt;
 use crate::delivery::section::{InDoubtBatch, Span};
-use crate::model::{Key, KeyType, Phase, SectionName};
+use crate::model::{Key, Phase, SectionName};
 use crate::state::{Op, OpenDelivery, Outcome, Totals};
 
 /// One section's batches in doubt.
@@ -18,7 +18,7 @@ pub struct Left {
 
 /// Reads what is left of one section. A request that was under way is in doubt; one that is known not to have been received
 /// is not: its row is withdrawn, its rows come again.
-pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[OpenDelivery]) -> Left {
+pub fn left(section: &SectionName, policy: InDoubt, open: &[OpenDelivery]) -> Left {
     let mut left = Left::default();
     for found in open.iter().filter(|found| found.delivery.section == *section) {
         let delivery = &found.delivery;
@@ -35,7 +35,7 @@ pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[O
                 error: "the process ended while the request was under way".to_owned(),
             });
         }
-        if let Some(span) = span(delivery.phase, delivery, key_type) {
+        if let Some(span) = span(delivery.phase, delivery) {
             left.doubts.push(InDoubtBatch { id: delivery.id, rows: delivery.rows, span });
         }
     }
@@ -51,12 +51,12 @@ pub fn left(section: &SectionName, policy: InDoubt, key_type: KeyType, open: &[O
     left
 }
 
-fn span(phase: Phase, delivery: &crate::state::Delivery, key_type: KeyType) -> Option<Span> {
+fn span(phase: Phase, delivery: &crate::state::Delivery) -> Option<Span> {
     match phase {
         Phase::Stream => delivery.span.map(|(first, last)| Span::Stream(first, last)),
         Phase::Backfill | Phase::Resync => {
-            let key = |text: &str| Key::parse(text.as_bytes(), key_type).ok();
-            Some(Span::Keys(key(&delivery.first_key)?, key(&delivery.last_key)?))
+            // Which rows lie between them is asked of the server, before the backfill goes on.
+            Some(Span::between(Key::new(&*delivery.first_key), Key::new(&*delivery.last_key)))
         }
         // Still in quarantine: a person sees it there, and in the ledger as in doubt.
         Phase::Retry => None,

@@ -35,6 +35,7 @@ mod faults_stream_scene;
 mod faults_stream_wire;
 mod harness_works;
 mod in_flight;
+mod keys;
 mod main_job;
 mod main_job_backfill;
 mod main_job_flush;

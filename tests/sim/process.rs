@@ -10,7 +10,7 @@ use pg2planhat::testing::config::Section as Configured;
 use pg2planhat::testing::delivery::{BackfillQueue, Chunk, SectionDelivery, Trouble};
 use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Cell, Key, KeyType, Lsn, Phase, Row, Rows, SectionId};
+use pg2planhat::testing::model::{Cell, Key, Lsn, Phase, Row, Rows, SectionId};
 use pg2planhat::testing::runtime::{in_doubt, position};
 use pg2planhat::testing::state::{Attachment, Op, SectionPhase, SectionRow};
 
@@ -90,10 +90,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
 }
 
 fn integer(key: Option<&Key>) -> Option<i64> {
-    match key {
-        Some(Key::Int(key)) => Some(*key),
-        Some(Key::Numeric(_) | Key::Time(..)) | None => None,
-    }
+    key.map(|key| key.as_str().parse().unwrap())
 }
 
 impl Process {
@@ -110,7 +107,6 @@ impl Process {
         for (index, setting) in settings.iter().enumerate() {
             let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
             let mut delivery = SectionDelivery::new(&setting.section, position(&row));
-            delivery.set_key_type(KeyType::Int);
             delivery.set_table_mapping(Rc::clone(&setting.mapping));
             delivery.pause(paused[index], Duration::ZERO);
             if unfit == Some(index) {
@@ -121,16 +117,22 @@ impl Process {
             }
             match &row.phase {
                 SectionPhase::Backfilling(progress) => {
-                    delivery.resume_backfill(BackfillQueue::resume(Phase::Backfill, progress, KeyType::Int).unwrap());
+                    delivery.resume_backfill(BackfillQueue::resume(Phase::Backfill, progress).unwrap());
                 }
                 SectionPhase::Resyncing(progress) => {
-                    delivery.resume_backfill(BackfillQueue::resume(Phase::Resync, progress, KeyType::Int).unwrap());
+                    delivery.resume_backfill(BackfillQueue::resume(Phase::Resync, progress).unwrap());
                 }
                 SectionPhase::Streaming | SectionPhase::Waiting => {}
             }
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
-            let left = in_doubt::left(&setting.section.name, policy, KeyType::Int, &open);
+            let left = in_doubt::left(&setting.section.name, policy, &open);
             delivery.expect_doubts(left.doubts, left.rows);
+            for (id, first, last) in delivery.doubted_keys() {
+                let key = |key: &Key| integer(Some(key)).unwrap();
+                let rows = server.select(setting.table, Some(key(&first) - 1), key(&last), usize::MAX);
+                let keys: Vec<Key> = rows.iter().map(|row| Key::new(row.key.to_string())).collect();
+                delivery.set_doubted_rows(id, &keys);
+            }
             ops.extend(left.ops);
             deliveries.push(delivery);
             sections.push(index);
@@ -220,7 +222,7 @@ impl Process {
             let greatest = server.select(table, reader.cursor, i64::MAX, usize::MAX).last().map(|row| row.key);
             reader.ceiling = greatest;
             reader.done = greatest.is_none();
-            let end = greatest.map(|greatest| (Key::Int(greatest), 1));
+            let end = greatest.map(|greatest| (Key::new(greatest.to_string()), 1));
             let op = self.engine.section_mut(SectionId(index)).set_backfill_end(end);
             self.engine.record(vec![op]);
             return Some(format!("section {index}: the barrier has passed, ceiling {greatest:?}"));
@@ -229,7 +231,7 @@ impl Process {
             reader.cursor = rows.last().map(|row| row.key).or(reader.cursor);
             reader.done = last;
             let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
-            let chunk = Chunk { rows: chunk_of(&rows), wait_for: Lsn(server.end), last };
+            let chunk = Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(server.end), last };
             let told =
                 format!("section {index}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
             self.engine.chunk(SectionId(index), chunk);
@@ -265,7 +267,7 @@ pub fn with_row<T>(row: &TableRow, then: impl FnOnce(&Row<'_>) -> T) -> T {
     then(&Row { data: data.as_bytes(), cells: &[Cell::text(0, key), value] })
 }
 
-fn chunk_of(rows: &[TableRow]) -> Rows {
+pub fn chunk_of(rows: &[TableRow]) -> Rows {
     let mut chunk = Rows::new(2);
     for row in rows {
         chunk.push_with(|data, cells| {

@@ -7,12 +7,12 @@ use pg2planhat::testing::config::{
     ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section as Configured, Start, Sync,
     TableName,
 };
-use pg2planhat::testing::delivery::{Action, Engine, Route, SectionDelivery, Settings};
+use pg2planhat::testing::delivery::{Action, Chunk, Engine, Route, SectionDelivery, Settings};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Column, Lsn, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, Verdict};
 
-use super::process::with_row;
+use super::process::{chunk_of, with_row};
 use super::server::{Published, TableRow};
 
 fn section(name: &str) -> Configured {
@@ -22,7 +22,7 @@ fn section(name: &str) -> Configured {
         kind: Kind::CustomMetric(Model::Company),
         sync: Sync::Receive,
         table: TableName { schema: "public".into(), name: name.into() },
-        key: "id".into(),
+        key: vec!["id".into()],
         start: Start::Now,
         batch: BatchLimits { rows: 10, bytes: 1 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_millis(100)),
@@ -125,4 +125,32 @@ fn case_96_a_section_that_is_down_costs_the_other_seconds_and_one_catch_up() {
         scene.turn(|_, _| Verdict::Received);
     }
     assert_eq!((scene.delivered, scene.rewinds), ([1_000, 1_000], 1));
+}
+
+#[test]
+fn case_82_chunks_stay_within_the_budget_while_the_state_is_away() {
+    let budget = 100_000;
+    let columns = [("id", Type::Int), ("v", Type::Float)].map(|(name, ty)| Column { name: name.into(), ty });
+    let section = section("a");
+    let mut delivery = SectionDelivery::new(&section, Position::default());
+    let mapping = Mapping::compile(&section, ActivityNames::Current, &columns).unwrap();
+    delivery.set_table_mapping(Rc::new(mapping));
+    delivery.start_resync(None);
+    let settings = Settings { budget, halt_probe: Duration::from_secs(60) };
+    let mut engine = Engine::new([delivery].into_iter().collect(), Lsn(1), 1, settings);
+    // The mapping refuses every row, so that no sink holds them up: they go to the state, which does not answer.
+    let row = |key| TableRow { table: 0, key, good: false, lsn: Lsn(1), published: Published::Never };
+    let (mut pushed, mut weighed) = (0, 0);
+    for turn in 0..200 {
+        if engine.section(SectionId(0)).backfill().unwrap().chunks() < 2 {
+            let rows: Vec<TableRow> = (turn * 50..turn * 50 + 50).map(row).collect();
+            engine.chunk(SectionId(0), Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(0), last: false });
+            pushed += 1;
+        }
+        engine.pump(Duration::from_millis(100 * u64::try_from(turn).unwrap()));
+        while engine.next_action().is_some() {}
+        weighed = weighed.max(engine.buffered());
+    }
+    assert!(pushed > 3, "only {pushed} chunks were taken");
+    assert!(weighed < budget + 50_000, "{weighed} bytes are held of {budget}");
 }

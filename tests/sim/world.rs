@@ -116,7 +116,7 @@ fn setting(name: &str, table: usize, dice: &mut Rng) -> Setting {
         kind: Kind::CustomMetric(Model::Company),
         sync: Sync::Receive,
         table: TableName { schema: "public".into(), name: format!("t{table}") },
-        key: "id".into(),
+        key: vec!["id".into()],
         start: Start::Backfill,
         batch: BatchLimits {
             rows: dice.u32(1..=6),
@@ -430,7 +430,7 @@ impl World {
         if own.backfill().is_some() || !own.takes_rows() || self.process.draining {
             return;
         }
-        let op = own.start_resync(from.map(Key::Int));
+        let op = own.start_resync(from.map(|from| Key::new(from.to_string())));
         self.process.engine.record(vec![op]);
         self.process.start_reader(index);
         self.tally.resyncs += 1;

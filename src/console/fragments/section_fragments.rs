@@ -22,6 +22,11 @@ pub(crate) struct Batches<'a> {
     pub words: bool,
 }
 
+/// The section's key, for people.
+fn key_of(section: &Section) -> String {
+    if section.key.is_empty() { "the primary key".to_owned() } else { section.key.join(", ") }
+}
+
 /// All pieces of the page.
 pub(crate) fn section(
     view: &PageView,
@@ -36,7 +41,7 @@ pub(crate) fn section(
         "route",
         drawn(&ConsoleRoute {
             table: &status.table,
-            key: &own.key,
+            key: key_of(own),
             arrow: draw::arrow(status.state, 120),
             chip: draw::state_chip(status.state),
             becomes: becomes(view, &status.name),
@@ -71,7 +76,7 @@ pub(crate) fn section(
 #[template(path = "section_route.html")]
 struct ConsoleRoute<'a> {
     table: &'a str,
-    key: &'a str,
+    key: String,
     arrow: Markup,
     chip: Markup,
     becomes: String,

@@ -36,6 +36,8 @@ pub(crate) struct BatchBuilder {
     runs: Vec<Run>,
     refused: Vec<RejectedRow>,
     through: Option<SettledUpTo>,
+    /// The text of the backfill's key that was reached last, where `through` is none.
+    key_reached: Vec<u8>,
     opened: Duration,
     /// Whether the batch is full: it goes as soon as the place of its newest row is known.
     pub seal_at_reach: bool,
@@ -54,6 +56,7 @@ impl BatchBuilder {
             runs: Vec::new(),
             refused: Vec::new(),
             through: None,
+            key_reached: Vec::new(),
             opened: now,
             seal_at_reach: false,
         }
@@ -106,6 +109,13 @@ impl BatchBuilder {
         self.through = Some(through);
     }
 
+    /// The backfill has considered everything up to the key of this text.
+    pub(crate) fn reach_key(&mut self, text: &[u8]) {
+        self.through = None;
+        self.key_reached.clear();
+        self.key_reached.extend_from_slice(text);
+    }
+
     /// Returns the batch's size, for the next one to reserve.
     pub(crate) fn room(&self) -> Capacity {
         Capacity { body: self.body.len(), keys: self.keys.len(), items: self.items.len() }
@@ -123,7 +133,7 @@ impl BatchBuilder {
 
     /// Whether the batch holds no row and no place.
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.refused.is_empty() && self.through.is_none()
+        self.items.is_empty() && self.refused.is_empty() && self.through.is_none() && self.key_reached.is_empty()
     }
 
     /// Rows in it, refused ones included.
@@ -174,6 +184,11 @@ impl BatchBuilder {
     /// Closes the batch.
     pub(crate) fn seal(mut self) -> Batch {
         self.body.push(b']');
+        let reached = || match &self.key_reached[..] {
+            [] => SettledUpTo::Apart,
+            text => SettledUpTo::of_key(text),
+        };
+        let through = self.through.take().unwrap_or_else(reached);
         Batch {
             phase: self.phase,
             body: Bytes::from(self.body),
@@ -181,7 +196,7 @@ impl BatchBuilder {
             items: self.items,
             runs: self.runs,
             refused: self.refused,
-            through: self.through.unwrap_or(SettledUpTo::Apart),
+            through,
             opened: self.opened,
             doubts: Vec::new(),
         }
@@ -195,17 +210,13 @@ pub(crate) fn body_limit(limits: BatchLimits) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Key, KeyType, Lsn};
+    use crate::model::Lsn;
     use proptest::prelude::*;
 
     /// Two rows share a WAL record.
     fn at(transaction: u64, index: usize) -> Position {
         let (change_lsn, ordinal) = (Lsn(index as u64 / 2 + 1), u32::from(index % 2 == 1));
         Position { final_lsn: Lsn(transaction), change_lsn, ordinal }
-    }
-
-    fn key_of(text: &[u8]) -> Option<Key> {
-        Key::parse(text, KeyType::Int).ok()
     }
 
     /// `(transaction, item or refusal)` rows with ascending keys.
@@ -235,7 +246,7 @@ mod tests {
     }
 
     fn parts(batch: Batch, out: &mut Vec<Batch>) {
-        match batch.split(key_of) {
+        match batch.split() {
             (one, None) => out.push(one),
             (first, Some(second)) => {
                 parts(first, out);

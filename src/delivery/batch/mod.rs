@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Key, Lsn, Phase, Position};
+use crate::model::{Lsn, Phase, Position};
 
 /// No body is larger than this, whatever the configuration says (docs/planhat.md: 32 MB a body; stay at or under this).
 pub(crate) const MAX_BODY: usize = 30_000_000;
@@ -115,13 +115,13 @@ impl Batch {
     }
 
     /// Splits the batch in half; the second half is `None` where there is one item or none.
-    pub fn split(self, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
+    pub fn split(self) -> (Batch, Option<Batch>) {
         let half = self.items.len() / 2;
-        self.split_at(half, key_of)
+        self.split_at(half)
     }
 
     /// Cuts it behind the first `half` items; the second part is `None` where one of them would have none.
-    pub fn split_at(self, half: usize, key_of: impl Fn(&[u8]) -> Option<Key>) -> (Batch, Option<Batch>) {
+    pub fn split_at(self, half: usize) -> (Batch, Option<Batch>) {
         if half == 0 || half >= self.items.len() {
             return (self, None);
         }
@@ -136,9 +136,7 @@ impl Batch {
         let half_u32 = offset(half);
         let reached = match &self.through {
             SettledUpTo::Stream(_) => self.position(half - 1).map_or(SettledUpTo::Apart, SettledUpTo::Stream),
-            SettledUpTo::Key(_) | SettledUpTo::BackfillEnd => {
-                key_of(self.key(half - 1)).map_or(SettledUpTo::Apart, SettledUpTo::Key)
-            }
+            SettledUpTo::Key(_) | SettledUpTo::BackfillEnd => SettledUpTo::of_key(self.key(half - 1)),
             SettledUpTo::Apart => SettledUpTo::Apart,
         };
         let (early, late): (Vec<_>, Vec<_>) = self.refused.into_iter().partition(|row| row.before < half_u32);

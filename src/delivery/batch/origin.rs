@@ -15,6 +15,13 @@ pub enum SettledUpTo {
     Apart,
 }
 
+impl SettledUpTo {
+    /// The backfill, up to the key of this text. A key that is no text is none: its batch says nothing about the backfill.
+    pub(crate) fn of_key(text: &[u8]) -> SettledUpTo {
+        std::str::from_utf8(text).map_or(SettledUpTo::Apart, |text| SettledUpTo::Key(Key::new(text)))
+    }
+}
+
 /// A row that could not become an item: it goes into quarantine when its batch is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRow {

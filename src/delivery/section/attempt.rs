@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::delivery::batch::Batch;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending, Settled};
 use crate::delivery::section::{BAD_IN_A_ROW, Blocked, SectionDelivery, Trouble};
-use crate::model::Key;
 use crate::model::backoff::delay;
 use crate::planhat::{Answer, Verdict};
 use crate::state::{Delivery, Op, Outcome};
@@ -178,8 +177,7 @@ impl SectionDelivery {
 
     /// The first items of a batch, at most `most`; the others are the next batch.
     pub(crate) fn first_of(&mut self, batch: Batch, most: usize) -> Batch {
-        let key_type = self.key_type;
-        let (first, rest) = batch.split_at(most, |text| Key::parse(text, key_type).ok());
+        let (first, rest) = batch.split_at(most);
         if let Some(rest) = rest {
             self.followers.put_back(rest);
         }

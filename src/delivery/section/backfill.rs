@@ -1,12 +1,14 @@
 //! A key range that is read beside the stream: a backfill or a re-sync. Pure.
 //!
 //! One rule: the stream delivers every insert that it sees, and the range yields to it. So the range remembers which keys
-//! the stream has brought since the section attached, within what is still to be read.
+//! the stream has brought since the section attached: all of them, for which lie within the range only the server knows.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::delivery::key_set::KeySet;
-use crate::model::{Key, KeyType, Lsn, Phase, Rows};
+use crate::mapping::Mapping;
+use crate::model::{Key, Lsn, Phase, Rows};
 use crate::state::{BackfillProgress, SectionPhase};
 
 /// A piece of the range, as read; its rows may be used when the stream has been read past `wait_for`.
@@ -14,6 +16,8 @@ use crate::state::{BackfillProgress, SectionPhase};
 pub struct Chunk {
     /// Its rows, in key order.
     pub rows: Rows,
+    /// How they become items, where the table's types are not those of the section's mapping any more.
+    pub mapping: Option<Rc<Mapping>>,
     /// `pg_current_wal_insert_lsn()`, taken after the rows were read: what they show was committed before.
     pub wait_for: Lsn,
     /// The range ends here.
@@ -42,8 +46,7 @@ pub struct BackfillQueue {
 
 impl BackfillQueue {
     /// A range that begins behind `cursor`; its ceiling comes with the fence.
-    pub fn new(phase: Phase, cursor: Option<Key>, key_type: KeyType) -> BackfillQueue {
-        let streamed = KeySet::new(key_type);
+    pub fn new(phase: Phase, cursor: Option<Key>) -> BackfillQueue {
         BackfillQueue {
             phase,
             cursor,
@@ -51,7 +54,7 @@ impl BackfillQueue {
             rows: 0,
             estimated: 0,
             xmin_floor: None,
-            streamed,
+            streamed: KeySet::default(),
             chunks: VecDeque::new(),
             dirty: true,
         }
@@ -61,19 +64,16 @@ impl BackfillQueue {
     ///
     /// # Errors
     /// What in the checkpoint cannot be read.
-    pub fn resume(phase: Phase, progress: &BackfillProgress, key_type: KeyType) -> Result<BackfillQueue, String> {
-        let key = |text: &Option<String>| {
-            let parse = |text: &String| Key::parse(text.as_bytes(), key_type).map_err(|error| error.to_string());
-            text.as_ref().map(parse).transpose()
-        };
+    pub fn resume(phase: Phase, progress: &BackfillProgress) -> Result<BackfillQueue, String> {
+        let key = |text: &Option<String>| text.as_deref().map(Key::new);
         Ok(BackfillQueue {
             phase,
-            cursor: key(&progress.cursor)?,
-            ceiling: key(&progress.ceiling)?,
+            cursor: key(&progress.cursor),
+            ceiling: key(&progress.ceiling),
             rows: progress.rows,
             estimated: progress.estimated,
             xmin_floor: progress.xmin_floor,
-            streamed: KeySet::from_text(&progress.streamed, key_type)?,
+            streamed: KeySet::from_text(&progress.streamed)?,
             chunks: VecDeque::new(),
             dirty: false,
         })
@@ -81,7 +81,6 @@ impl BackfillQueue {
 
     /// The fence has passed: the range ends at `ceiling`.
     pub fn fenced(&mut self, ceiling: Key, estimated: u64) {
-        self.streamed.forget_over(&ceiling);
         self.ceiling = Some(ceiling);
         self.estimated = estimated;
         self.dirty = true;
@@ -89,24 +88,20 @@ impl BackfillQueue {
 
     /// The stream has brought a row of this section.
     #[inline]
-    pub fn streamed(&mut self, key: &[u8], key_type: KeyType) {
-        let Ok(key) = Key::parse(key, key_type) else { return };
-        let settled = self.cursor.as_ref().is_some_and(|cursor| key <= *cursor);
-        let beyond = self.ceiling.as_ref().is_some_and(|ceiling| key > *ceiling);
-        if !settled && !beyond {
+    pub fn streamed(&mut self, key: &[u8]) {
+        if !key.is_empty() {
             self.streamed.insert(key);
             self.dirty = true;
         }
     }
 
     /// Whether the stream has brought this key, so that the range must leave it out.
-    pub fn brought_by_stream(&self, key: &Key) -> bool {
+    pub fn brought_by_stream(&self, key: &[u8]) -> bool {
         self.streamed.contains(key)
     }
 
     /// Rows up to and including `cursor` are settled.
     pub fn settle(&mut self, cursor: Key, rows: u64) {
-        self.streamed.forget_through(&cursor);
         self.cursor = Some(cursor);
         self.rows += rows;
         self.dirty = true;

@@ -32,9 +32,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{BatchLimits, Flush, InDoubt, Section};
-use crate::delivery::batch::{Batch, Origin, RejectedRow, SettledUpTo};
+use crate::delivery::batch::{Batch, Origin, SettledUpTo};
+use crate::delivery::key_set::KeySet;
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, Key, KeyType, Lsn, Phase, Position, Row, RowCounts, SectionName, Value};
+use crate::model::{CommitTime, Key, Lsn, Phase, Position, Row, RowCounts, SectionName};
 use crate::state::SectionPhase;
 
 /// How many single items may be refused one after the other before that counts as the mapping's fault.
@@ -45,8 +46,8 @@ pub(crate) const BAD_IN_A_ROW: u32 = 10;
 pub enum Span {
     /// Streamed rows.
     Stream(Position, Position),
-    /// Rows of a backfill.
-    Keys(Key, Key),
+    /// Rows of a backfill: its first and last key, and the keys between them that the table has.
+    Keys(Key, Key, KeySet),
 }
 
 impl Span {
@@ -54,11 +55,23 @@ impl Span {
     fn ends_by(&self, through: &SettledUpTo) -> bool {
         match (self, through) {
             (Span::Stream(_, last), SettledUpTo::Stream(reached)) => last <= reached,
-            (Span::Keys(_, last), SettledUpTo::Key(reached)) => last <= reached,
+            (Span::Keys(_, last, _), SettledUpTo::Key(reached)) => last == reached,
             (Span::Keys(..), SettledUpTo::BackfillEnd) => true,
             (Span::Stream(..), SettledUpTo::Key(_) | SettledUpTo::BackfillEnd | SettledUpTo::Apart)
             | (Span::Keys(..), SettledUpTo::Stream(_) | SettledUpTo::Apart) => false,
         }
+    }
+}
+
+impl Span {
+    /// The rows of a backfill between these keys, both included.
+    pub fn between(first: Key, last: Key) -> Span {
+        Span::Keys(first, last, KeySet::default())
+    }
+
+    /// Whether the row with this key is the last of it.
+    fn ends_with(&self, key: &[u8]) -> bool {
+        matches!(self, Span::Keys(_, last, _) if last.as_str().as_bytes() == key)
     }
 }
 
@@ -81,7 +94,6 @@ pub struct SectionDelivery {
     flush: Flush,
     daily: Daily,
     in_doubt: InDoubt,
-    key_type: KeyType,
     flow: Flow,
     /// Since when the section cannot send.
     stuck: Option<Duration>,
@@ -122,7 +134,6 @@ impl SectionDelivery {
             flush: section.flush.clone(),
             daily: Daily::default(),
             in_doubt: section.in_doubt,
-            key_type: KeyType::Int,
             flow: Flow::default(),
             stuck: None,
             backfill: None,
@@ -176,9 +187,10 @@ impl SectionDelivery {
         }
         self.admitted = position;
         self.counts.read(Phase::Stream);
-        let key = key_text(mapping, row);
+        let key = mapping.key_text(row);
+        let key = key.as_ref();
         if let Some(backfill) = &mut self.backfill {
-            backfill.streamed(key, self.key_type);
+            backfill.streamed(key);
         }
         let held = self.in_doubt == InDoubt::Hold
             && self
@@ -203,23 +215,16 @@ impl SectionDelivery {
         let Some(phase) = self.backfill.as_ref().map(|backfill| backfill.phase) else { return };
         for row in chunk.rows.iter() {
             self.counts.read(phase);
-            let text = key_text(mapping, &row);
-            let key = match Key::parse(text, self.key_type) {
-                Ok(key) => key,
-                Err(error) => {
-                    let key = String::from_utf8_lossy(text).into_owned();
-                    let refused = RejectedRow::new(key, format!("mapping: {error}"), mapping.describe(&row));
-                    self.backfilled.refuse(self.limits, phase, now, refused);
-                    continue;
-                }
-            };
+            let key = mapping.key_text(&row);
             if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
                 self.counts.filtered(phase);
                 self.backfilled.pass(phase, now);
             } else {
-                self.admit_backfilled(mapping, &row, text, &key, phase, now);
+                self.admit_backfilled(mapping, &row, &key, phase, now);
             }
-            self.backfilled.reach(SettledUpTo::Key(key));
+            // A batch ends where a batch in doubt ended, so that what it settles tells that the doubt is over.
+            let ends = !self.doubts.is_empty() && self.doubts.iter().any(|doubt| doubt.span.ends_with(&key));
+            self.backfilled.reach_key(&key, ends);
         }
         if chunk.last {
             self.backfilled.pass(phase, now);
@@ -228,23 +233,12 @@ impl SectionDelivery {
         }
     }
 
-    fn admit_backfilled(
-        &mut self,
-        mapping: &Mapping,
-        row: &Row<'_>,
-        text: &[u8],
-        key: &Key,
-        phase: Phase,
-        now: Duration,
-    ) {
+    fn admit_backfilled(&mut self, mapping: &Mapping, row: &Row<'_>, key: &[u8], phase: Phase, now: Duration) {
         let held = self.in_doubt == InDoubt::Hold
-            && self
-                .doubts
-                .iter()
-                .any(|doubt| matches!(&doubt.span, Span::Keys(first, last) if (first..=last).contains(&key)));
+            && self.doubts.iter().any(|doubt| matches!(&doubt.span, Span::Keys(_, _, rows) if rows.contains(key)));
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
         let describe = || mapping.describe(row);
-        let incoming = IncomingRow { limits: self.limits, phase, now, key: text, origin: Origin::Backfill };
+        let incoming = IncomingRow { limits: self.limits, phase, now, key, origin: Origin::Backfill };
         if held {
             self.backfilled.hold(incoming, encode, describe);
         } else {
@@ -364,14 +358,15 @@ impl SectionDelivery {
         Some(first)
     }
 
-    /// Takes the rows of the next chunk of its backfill, once the stream has been read past it.
-    pub fn take_chunks(&mut self, received: Lsn, now: Duration) {
-        let Some(mapping) = self.table_mapping.clone() else { return };
-        while self.takes_chunks()
-            && let Some(chunk) = self.backfill.as_mut().and_then(|backfill| backfill.pop_chunk(received))
-        {
-            self.admit_chunk(&mapping, &chunk, now);
-        }
+    /// Takes the rows of the next chunk of its backfill, once the stream has been read past it. Returns whether it did.
+    pub fn take_chunk(&mut self, received: Lsn, now: Duration) -> bool {
+        let Some(mapping) = self.table_mapping.clone().filter(|_| self.takes_chunks()) else { return false };
+        let Some(chunk) = self.backfill.as_mut().and_then(|backfill| backfill.pop_chunk(received)) else {
+            return false;
+        };
+        let mapping = chunk.mapping.clone().unwrap_or(mapping);
+        self.admit_chunk(&mapping, &chunk, now);
+        true
     }
 
     /// A chunk of its backfill was read.
@@ -379,12 +374,5 @@ impl SectionDelivery {
         if let Some(backfill) = &mut self.backfill {
             backfill.push_chunk(chunk);
         }
-    }
-}
-
-fn key_text<'a>(mapping: &Mapping, row: &Row<'a>) -> &'a [u8] {
-    match row.get(mapping.key_column()) {
-        Value::Text(text) => text,
-        Value::Null | Value::Oversize => b"",
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::delivery::batch::{Origin, SettledUpTo};
-use crate::delivery::section::{IncomingRow, SectionDelivery, key_text};
+use crate::delivery::section::{IncomingRow, SectionDelivery};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, Phase, Row};
 
@@ -40,7 +40,8 @@ impl SectionDelivery {
         self.counts.read(Phase::Retry);
         let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
         let encode = |out: &mut Vec<u8>| mapping.encode(row, time, out);
-        let incoming = self.retried(key_text(mapping, row), id, now);
+        let key = mapping.key_text(row);
+        let incoming = self.retried(&key, id, now);
         self.retry.push(incoming, encode, || mapping.describe(row));
         self.retry.reach(SettledUpTo::Apart);
     }

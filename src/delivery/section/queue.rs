@@ -120,6 +120,17 @@ impl Queue {
         }
     }
 
+    /// The backfill has considered everything up to the key of this text. `ends`: the batch goes no further.
+    #[inline]
+    pub(crate) fn reach_key(&mut self, text: &[u8], ends: bool) {
+        if let Some(open) = &mut self.open {
+            open.reach_key(text);
+            if open.seal_at_reach || ends {
+                self.seal();
+            }
+        }
+    }
+
     /// Seals the open batch.
     pub(crate) fn seal(&mut self) {
         if let Some(open) = self.open.take()

@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::config::Flush;
 use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
-use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery};
+use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery, Span};
 use crate::mapping::Mapping;
-use crate::model::{Key, KeyType, Phase, RowCounts, SectionName};
+use crate::model::{Key, Phase, RowCounts, SectionName};
 use crate::state::{Op, Totals};
 
 /// How much later than its schedule allows a row may be before its section does not flow.
@@ -24,16 +24,6 @@ impl SectionDelivery {
     }
 
     // ---- as it begins ----
-
-    /// Sets how its keys are read.
-    pub fn set_key_type(&mut self, key_type: KeyType) {
-        self.key_type = key_type;
-    }
-
-    /// How its keys are read.
-    pub fn key_type(&self) -> KeyType {
-        self.key_type
-    }
 
     /// Sets how rows of its table become items, where they do not come by the stream.
     pub fn set_table_mapping(&mut self, mapping: Rc<Mapping>) {
@@ -59,6 +49,25 @@ impl SectionDelivery {
     pub fn expect_doubts(&mut self, doubts: Vec<InDoubtBatch>, rows: u64) {
         self.doubts = doubts;
         self.counts.in_doubt += rows;
+    }
+
+    /// The backfill's batches that are in doubt: ledger id, first and last key.
+    pub fn doubted_keys(&self) -> Vec<(i64, Key, Key)> {
+        let keys = |doubt: &InDoubtBatch| match &doubt.span {
+            Span::Keys(first, last, _) => Some((doubt.id, first.clone(), last.clone())),
+            Span::Stream(..) => None,
+        };
+        self.doubts.iter().filter_map(keys).collect()
+    }
+
+    /// The table has rows with these keys, in its order, between the ends of a batch in doubt. Where it has none the doubt
+    /// ends with the backfill.
+    pub fn set_doubted_rows(&mut self, id: i64, keys: &[Key]) {
+        let Some(doubt) = self.doubts.iter_mut().find(|doubt| doubt.id == id) else { return };
+        if let (Span::Keys(_, last, rows), Some(newest)) = (&mut doubt.span, keys.last()) {
+            *last = newest.clone();
+            keys.iter().for_each(|key| rows.insert(key.as_str().as_bytes()));
+        }
     }
 
     /// Rows of its batch are in doubt.
@@ -215,7 +224,7 @@ impl SectionDelivery {
     /// Begins to deliver the table again behind `cursor`. From here on the keys that the stream brings are remembered, and
     /// left out of what is read: as at an attachment. Returns the write that records it.
     pub fn start_resync(&mut self, cursor: Option<Key>) -> Op {
-        self.backfill = Some(BackfillQueue::new(Phase::Resync, cursor, self.key_type));
+        self.backfill = Some(BackfillQueue::new(Phase::Resync, cursor));
         self.phase_op()
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::audit::{AuditKey, BatchKeys};
 use crate::config::InDoubt;
 use crate::delivery::batch::Batch;
+use crate::delivery::batch::SettledUpTo;
 use crate::delivery::section::doubt_brake::DoubtCourse;
 use crate::delivery::section::queue::IN_DOUBT;
 use crate::delivery::section::step::{BatchEnd, DeliveryStage, DeliveryStep, Sending};
@@ -69,7 +70,7 @@ impl SectionDelivery {
                 step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position: None, phase: None, add });
                 step.in_doubt += rows as u64;
                 let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
-                match self.span(&sending.batch) {
+                match Self::span(&sending.batch) {
                     Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),
                     None => sending.batch.doubts.push((id, rows)),
                 }
@@ -137,11 +138,19 @@ impl SectionDelivery {
     }
 
     /// Where a batch's rows are, as far as settling others tells that they are settled.
-    fn span(&self, batch: &Batch) -> Option<Span> {
-        let key = |index| Key::parse(batch.key(index), self.key_type).ok();
+    fn span(batch: &Batch) -> Option<Span> {
+        let key = |index| std::str::from_utf8(batch.key(index)).ok().map(Key::new);
         match batch.phase {
             Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
-            Phase::Backfill | Phase::Resync => Some(Span::Keys(key(0)?, key(batch.len().checked_sub(1)?)?)),
+            Phase::Backfill | Phase::Resync => {
+                let last = match &batch.through {
+                    SettledUpTo::Key(through) => through.clone(),
+                    SettledUpTo::BackfillEnd | SettledUpTo::Stream(_) | SettledUpTo::Apart => {
+                        key(batch.len().checked_sub(1)?)?
+                    }
+                };
+                Some(Span::between(key(0)?, last))
+            }
             Phase::Retry => None,
         }
     }

@@ -183,7 +183,7 @@ impl Repair {
                 }
                 described => described,
             };
-            let (table, columns, ..) = described?;
+            let attach::Fit { section, table, columns, .. } = described?;
             let phase = self.phase_of(row, &table);
             let same = row.attachment.table_oid == table.oid;
             let as_it_was = same && self.how == Mend::AcceptLoss && (!self.whole || self.keeps_positions());
@@ -191,7 +191,7 @@ impl Repair {
                 SectionPlan { section: section.name.to_string(), rows: Some(0), keys: None, xmin_floor: None };
             if let (Mend::Gap | Mend::Backfill, Some(progress)) = (self.how, phase.progress()) {
                 plan.xmin_floor = progress.xmin_floor;
-                let selection = Selection::new(section, &table, &columns);
+                let selection = Selection::new(&section, &table, &columns);
                 let selection = match progress.xmin_floor {
                     Some(floor) => selection.since(floor),
                     None => selection,
@@ -201,7 +201,7 @@ impl Repair {
                 plan.keys = extent.and_then(|(_, keys)| keys);
             }
             self.plan.sections.push(plan);
-            self.ways.push(Way { section: section.clone(), table, phase, as_it_was });
+            self.ways.push(Way { section, table, phase, as_it_was });
         }
         Ok(())
     }

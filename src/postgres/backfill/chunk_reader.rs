@@ -5,15 +5,18 @@
 //! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
 //!   large to hold, or a chunk much larger than [`PIECE_MAX`].
 
+use std::borrow::Cow;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
 use crate::config::Section;
-use crate::model::{Key, Lsn, Rows};
+use crate::model::{Column, Key, Lsn, Row, Rows, key_text};
 use crate::postgres::backfill::{copy_text, oversize_columns};
+use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{quote, xmin_barrier};
 use crate::postgres::connection::session::first_value;
 
@@ -22,10 +25,14 @@ use crate::postgres::connection::session::first_value;
 pub(crate) struct Selection {
     /// The `SELECT` list, quoted.
     list: String,
-    /// What follows `FROM`, quoted.
+    /// The columns in it, in its order, as they were when the section's mapping was compiled.
+    columns: Vec<Column>,
+    /// What follows `FROM`, quoted: the table as `t`.
     from: String,
-    key: String,
-    width: usize,
+    oid: u32,
+    key: KeyColumns,
+    /// Where the key's columns are among the columns.
+    key_places: Vec<usize>,
     /// `… AND `, or nothing: which rows count at all.
     only: String,
     /// The list has one column more, which marks values that were left out.
@@ -37,10 +44,12 @@ pub(crate) struct Selection {
 pub(crate) struct TableChunk {
     /// Rows in key order.
     pub rows: Rows,
+    /// The columns, where they are not of the types any more that the section's mapping was compiled for.
+    pub changed: Option<Vec<Column>>,
     /// Taken after the rows: what they show was committed before.
     pub wait_for: Lsn,
-    /// There was more within the limit: the rows were larger than expected.
-    pub cut: bool,
+    /// The range ends with them: the last one has the range's last key, or nothing was behind it.
+    pub last: bool,
 }
 
 /// Text bytes that a chunk aims at.
@@ -51,21 +60,31 @@ const FIRST_CHUNK: usize = 16;
 const GROWTH: usize = 8;
 const MAX_CHUNK: usize = 20_000;
 
-/// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error.
+/// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error. The plan is
+/// the key's index whatever the statistics say: on a table that was never analysed the planner would sort all that is left
+/// for each chunk. A lock is waited for so long and no longer: then it is said who holds it.
 pub(crate) const SESSION: &str =
-    "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = 0";
+    "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = 0;
+    SET lock_timeout = '5s'; SET enable_sort = off; SET enable_bitmapscan = off; SET enable_seqscan = off;
+    SET max_parallel_workers_per_gather = 0; SET jit = off";
 
 impl Selection {
-    /// Selects `columns` (of which one is the key) of a table.
-    pub(crate) fn new(section: &Section, table: &TableInfo, columns: &[String]) -> Selection {
+    /// Selects `columns` (the key's among them) of a table, for a section whose key is known.
+    pub(crate) fn new(section: &Section, table: &TableInfo, columns: &[Column]) -> Selection {
         let typed = |name: &String| table.column(name).map_or(0, |column| column.type_oid);
-        let guarded = columns.iter().map(|name| (name.as_str(), (*name != section.key).then(|| typed(name))));
+        let guarded = columns.iter().map(|Column { name, .. }| {
+            let guard = !section.key.contains(name);
+            (name.as_str(), guard.then(|| typed(name)))
+        });
         let (list, marked) = oversize_columns::list(guarded);
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
         Selection {
             list,
-            from: table.as_from_clause(),
-            key: quote::ident(&section.key),
-            width: columns.len(),
+            columns: columns.to_vec(),
+            from: table.as_t(),
+            oid: table.oid,
+            key: KeyColumns::new(table, &section.key),
+            key_places: section.key.iter().filter_map(place).collect(),
             only: String::new(),
             marked,
         }
@@ -78,7 +97,7 @@ impl Selection {
     /// one, a new one never for an old one. Xids below 3 are no transactions.
     pub(crate) fn since(mut self, floor: u64) -> Selection {
         self.only = format!(
-            "xmin::text::bigint >= 3 AND ((xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
+            "t.xmin::text::bigint >= 3 AND ((t.xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
         );
         self
@@ -86,26 +105,28 @@ impl Selection {
 
     /// The same table, which may have been renamed.
     pub(crate) fn follow(&mut self, table: &TableInfo) {
-        self.from = table.as_from_clause();
+        self.from = table.as_t();
     }
 
-    fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
-        let after = self.after(after);
-        format!(
-            "COPY (SELECT {} FROM {} WHERE {after}{} <= {} ORDER BY {} LIMIT {limit}) TO STDOUT",
-            self.list,
-            self.from,
-            self.key,
-            quote::literal(&through.to_string()),
-            self.key
-        )
+    /// The text of the key of a row as read.
+    pub(crate) fn key_text<'a>(&self, row: &Row<'a>) -> Cow<'a, [u8]> {
+        key_text(row, &self.key_places)
     }
 
-    /// `key > … AND `, or nothing; and which rows count at all.
-    fn after(&self, key: Option<&Key>) -> String {
-        let after =
-            key.map_or(String::new(), |key| format!("{} > {} AND ", self.key, quote::literal(&key.to_string())));
+    /// Which rows count at all, behind `after`.
+    fn behind(&self, after: Option<&Key>) -> String {
+        let after = after.map_or(String::new(), |key| format!("{} AND ", self.key.compared(">", key)));
         format!("{after}{}", self.only)
+    }
+
+    /// The rows in (`after`, `through`].
+    fn range(&self, after: Option<&Key>, through: &Key) -> String {
+        format!("{}{}", self.behind(after), self.key.compared("<=", through))
+    }
+
+    pub(crate) fn sql(&self, after: Option<&Key>, through: &Key, limit: usize) -> String {
+        let (list, from, range) = (&self.list, &self.from, self.range(after, through));
+        format!("SELECT {list} FROM {from} WHERE {range} ORDER BY {} LIMIT {limit}", self.key.ordered("ASC"))
     }
 
     /// Counts the rows behind `after`.
@@ -113,10 +134,8 @@ impl Selection {
     /// # Errors
     /// Where the statement fails, or takes longer than the session allows.
     pub(crate) async fn count(&self, client: &Client, after: Option<&Key>) -> Result<u64, Error> {
-        let (key, from, after) = (&self.key, &self.from, self.after(after));
-        let sql = format!("SELECT count(*) FROM {from} WHERE {after}{key} IS NOT NULL");
-        let rows: i64 = client.query_one(&sql, &[]).await?.get(0);
-        Ok(u64::try_from(rows).unwrap_or_default())
+        let sql = format!("SELECT count(*) FROM {} WHERE {}{}", self.from, self.behind(after), self.key.not_null());
+        counted(client, &sql).await
     }
 
     /// Counts the rows, and gives the first and the last key as texts.
@@ -124,15 +143,16 @@ impl Selection {
     /// # Errors
     /// As [`Selection::count`].
     pub(crate) async fn extent(&self, client: &Client) -> Result<(u64, Option<(String, String)>), Error> {
-        let (key, from, only) = (&self.key, &self.from, &self.only);
-        let sql =
-            format!("SELECT count(*), min({key})::text, max({key})::text FROM {from} WHERE {only}{key} IS NOT NULL");
-        let row = client.query_one(&sql, &[]).await?;
-        let keys = row.get::<_, Option<String>>(1).zip(row.get::<_, Option<String>>(2));
-        Ok((u64::try_from(row.get::<_, i64>(0)).unwrap_or_default(), keys))
+        let rows = self.count(client, None).await?;
+        let condition = format!("{}{}", self.only, self.key.not_null());
+        let mut ends = Vec::new();
+        for word in ["ASC", "DESC"] {
+            ends.extend(self.key_of_first(client, &condition, word).await?.map(|key| key.to_string()));
+        }
+        Ok((rows, ends.pop().and_then(|last| Some((ends.pop()?, last)))))
     }
 
-    /// The smallest key of a row that `condition` (SQL) holds for, and the key before it, as texts.
+    /// The smallest key of a row that `condition` (SQL over `t`) holds for, and the key before it.
     ///
     /// # Errors
     /// Where the statement fails, or takes longer than the session allows.
@@ -140,29 +160,104 @@ impl Selection {
         &self,
         client: &Client,
         condition: &str,
-    ) -> Result<Option<(String, Option<String>)>, Error> {
-        let (key, from) = (&self.key, &self.from);
-        let sql = format!(
-            "SELECT first::text, (SELECT {key}::text FROM {from} WHERE {key} < first ORDER BY {key} DESC LIMIT 1)
-             FROM (SELECT min({key}) AS first FROM {from} WHERE {condition}) AS found WHERE first IS NOT NULL"
-        );
-        Ok(client.query_opt(&sql, &[]).await?.map(|row| (row.get(0), row.get(1))))
+    ) -> Result<Option<(Key, Option<Key>)>, Error> {
+        let condition = format!("({condition}) AND {}", self.key.not_null());
+        let Some(first) = self.key_of_first(client, &condition, "ASC").await? else { return Ok(None) };
+        let before = self.key_of_first(client, &self.key.compared("<", &first), "DESC").await?;
+        Ok(Some((first, before)))
     }
 
-    /// Reads the next chunk.
+    /// The key of the row that is the first of those for which `condition` holds.
+    async fn key_of_first(&self, client: &Client, condition: &str, word: &str) -> Result<Option<Key>, Error> {
+        let sql = self.key.printed_of_first(&self.from, condition, word);
+        Ok(client.query_opt(&sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
+    }
+
+    /// Reads the next chunk, in a transaction of its own: first a statement that takes the locks of the table and of its
+    /// partitions, then the rows. A COPY alone takes its snapshot before it waits for a lock: behind a rewrite of the table
+    /// it would see nothing (`ALTER TABLE … ALTER COLUMN … TYPE`).
     ///
     /// # Errors
-    /// Where a statement fails.
+    /// Where a statement fails. The session is of no use then: its transaction is open.
     pub(crate) async fn read(
         &self,
         client: &Client,
+        types: &mut Types,
         after: Option<&Key>,
         through: &Key,
         limit: usize,
     ) -> Result<TableChunk, Error> {
+        let oids = self.lock(client).await?;
+        if !oids.iter().all(|oid| types.knows(*oid)) {
+            types.learn(client, &oids).await?;
+        }
+        let columns: Vec<Column> = self
+            .columns
+            .iter()
+            .zip(&oids)
+            .map(|(column, oid)| Column { ty: types.of(*oid), ..column.clone() })
+            .collect();
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
-        let (rows, cut) = self.copy(client, &self.sql(after, through, limit), 2 * CHUNK_BYTES).await?;
-        Ok(TableChunk { rows, wait_for: xmin_barrier::insert_lsn(client).await?, cut })
+        let sql = format!("COPY ({}) TO STDOUT", self.sql(after, through, limit));
+        let (rows, cut) = self.copy(client, &sql, 2 * CHUNK_BYTES).await?;
+        let last = match self.last_key(&rows) {
+            Some(key) if key == *through => true,
+            Some(_) if cut || rows.len() >= limit => false,
+            key => self.is_empty(client, key.as_ref().or(after), through).await?,
+        };
+        let wait_for = xmin_barrier::insert_lsn(client).await?;
+        client.batch_execute("COMMIT").await?;
+        Ok(TableChunk { rows, changed: (columns != self.columns).then_some(columns), wait_for, last })
+    }
+
+    /// Begins a transaction that holds the locks of the table and of its partitions; the types of the columns from here on.
+    async fn lock(&self, client: &Client) -> Result<Vec<u32>, Error> {
+        let names: Vec<String> = self.columns.iter().map(|column| quote::literal(&column.name)).collect();
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT {} FROM {} LIMIT 0;
+             SELECT pg_catalog.string_agg(coalesce(a.atttypid, 0)::text, ',' ORDER BY n.place)
+             FROM unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS n (name, place)
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {} AND a.attname = n.name",
+            self.key.list(),
+            self.from,
+            names.join(", "),
+            self.oid
+        );
+        let types = first_value(&client.simple_query(&sql).await?).unwrap_or_default();
+        Ok(types.split(',').map(|oid| oid.parse().unwrap_or_default()).collect())
+    }
+
+    /// Whether the range has no rows.
+    async fn is_empty(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<bool, Error> {
+        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", self.from, self.range(after, through));
+        Ok(client.query_opt(&sql, &[]).await?.is_none())
+    }
+
+    /// The key of the last of these rows; `None` too where it is no text.
+    pub(crate) fn last_key(&self, rows: &Rows) -> Option<Key> {
+        let row = rows.iter().last()?;
+        let text = self.key_text(&row).into_owned();
+        String::from_utf8(text).ok().filter(|text| !text.is_empty()).map(Key::new)
+    }
+
+    /// The keys of rows between two keys, both included, in order; `all`, or the last alone.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub(crate) async fn keys_between(
+        &self,
+        client: &Client,
+        first: &Key,
+        last: &Key,
+        all: bool,
+    ) -> Result<Vec<Key>, Error> {
+        let condition = format!("{} AND {}", self.key.compared(">=", first), self.key.compared("<=", last));
+        if !all {
+            return Ok(self.key_of_first(client, &condition, "DESC").await?.into_iter().collect());
+        }
+        let (printed, order) = (self.key.printed(), self.key.ordered("ASC"));
+        let sql = format!("SELECT {printed} FROM {} WHERE {condition} ORDER BY {order}", self.from);
+        Ok(client.query(&sql, &[]).await?.iter().map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))).collect())
     }
 
     /// Reads rows by their keys (for quarantine's retry).
@@ -170,14 +265,8 @@ impl Selection {
     /// # Errors
     /// Where the statement fails.
     pub(crate) async fn read_keys(&self, client: &Client, keys: &[String]) -> Result<Rows, Error> {
-        let list: Vec<String> = keys.iter().map(|key| quote::literal(key)).collect();
-        let sql = format!(
-            "COPY (SELECT {} FROM {} WHERE {} IN ({})) TO STDOUT",
-            self.list,
-            self.from,
-            self.key,
-            list.join(", ")
-        );
+        let wanted = self.key.one_of(keys.iter().map(String::as_str));
+        let sql = format!("COPY (SELECT {} FROM {} WHERE {wanted}) TO STDOUT", self.list, self.from);
         Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
@@ -186,20 +275,24 @@ impl Selection {
     /// # Errors
     /// Where the statement fails.
     pub(crate) async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
-        let (list, from, key, order) = (&self.list, &self.from, &self.key, if newest { "DESC" } else { "ASC" });
         let sql = format!(
-            "COPY (SELECT {list} FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT {limit}) TO STDOUT"
+            "COPY (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {limit}) TO STDOUT",
+            self.list,
+            self.from,
+            self.key.not_null(),
+            self.key.ordered(if newest { "DESC" } else { "ASC" })
         );
         Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
     /// The rows, up to about `most` bytes of them; whether there were more.
     async fn copy(&self, client: &Client, sql: &str, most: usize) -> Result<(Rows, bool), Error> {
-        let mut rows = Rows::new(self.width);
+        let (mut rows, mut cut) = (Rows::new(self.columns.len()), false);
         let mut lines = pin!(client.copy_out(sql).await?);
         while let Some(line) = lines.try_next().await? {
             if rows.weight() >= most {
-                return Ok((rows, true));
+                cut = true;
+                continue;
             }
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             rows.push_with(|data, cells| {
@@ -210,21 +303,31 @@ impl Selection {
                 }
             });
         }
-        Ok((rows, false))
+        Ok((rows, cut))
     }
 
-    /// The greatest key behind `after`, as text.
+    /// The greatest key behind `after`.
+    pub(crate) async fn ceiling(&self, client: &Client, after: Option<&Key>) -> Result<Option<Key>, Error> {
+        let condition = format!("{}{}", self.behind(after), self.key.not_null());
+        self.key_of_first(client, &condition, "DESC").await
+    }
+
+    /// The greatest key behind `after`, and how many rows the planner expects up to it; read behind the table's lock, so that
+    /// no rewrite of the table hides its rows.
     ///
     /// # Errors
-    /// Where the statement fails.
-    pub(crate) async fn ceiling(&self, client: &Client, after: Option<&Key>) -> Result<Option<String>, Error> {
-        let (key, from, after) = (&self.key, &self.from, self.after(after));
-        // Ordered in a query of its own: beside `key::text`, ORDER BY would take the output column, and order as text.
-        let sql = format!(
-            "SELECT greatest.key::text FROM (
-                SELECT {key} AS key FROM {from} WHERE {after}{key} IS NOT NULL ORDER BY {key} DESC LIMIT 1) greatest"
-        );
-        Ok(client.query_opt(&sql, &[]).await?.map(|row| row.get(0)))
+    /// Where a statement fails. The session is of no use then: its transaction is open.
+    pub(crate) async fn end(&self, client: &Client, after: Option<&Key>) -> Result<Option<(Key, u64)>, Error> {
+        self.lock(client).await?;
+        let end = match self.ceiling(client, after).await? {
+            Some(ceiling) => {
+                let rows = self.estimate(client, after, &ceiling).await?;
+                Some((ceiling, rows))
+            }
+            None => None,
+        };
+        client.batch_execute("COMMIT").await?;
+        Ok(end)
     }
 
     /// How many rows the planner expects in the range.
@@ -232,13 +335,16 @@ impl Selection {
     /// # Errors
     /// Where the statement fails.
     pub(crate) async fn estimate(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<u64, Error> {
-        let (key, from, after) = (&self.key, &self.from, self.after(after));
-        let through = quote::literal(&through.to_string());
-        let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {from} WHERE {after}{key} <= {through}");
+        let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}", self.from, self.range(after, through));
         let text = first_value(&client.simple_query(&sql).await?);
         let plan: serde_json::Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_u64).unwrap_or_default())
     }
+}
+
+async fn counted(client: &Client, sql: &str) -> Result<u64, Error> {
+    let rows: i64 = client.query_one(sql, &[]).await?.get(0);
+    Ok(u64::try_from(rows).unwrap_or_default())
 }
 
 /// Rows for the next chunk, from what the last one weighed.

@@ -9,8 +9,9 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
+use crate::model::{Key, Row, key_text};
 use crate::postgres::backfill::copy_text;
-use crate::postgres::catalog::quote;
+use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
 
 /// Settings of a session that reads keys: an index scan whatever the statistics say, short waits, nothing hidden by policies.
@@ -26,10 +27,11 @@ const LOOKED_UP: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct KeyReader {
     from: String,
-    columns: Vec<String>,
-    types: Vec<String>,
-    /// The last key that was read; empty at the start.
-    after: Vec<String>,
+    key: KeyColumns,
+    /// Where the key's columns are in a row as read.
+    places: Vec<usize>,
+    /// The last key that was read; `None` at the start.
+    after: Option<Key>,
     done: bool,
 }
 
@@ -43,13 +45,12 @@ pub(crate) struct RowSeen {
 }
 
 impl KeyReader {
-    /// Of this table's key columns, from behind `after` (one text for each column), or from the start.
-    pub(crate) fn new(table: &TableInfo, key: &[String], after: Vec<String>) -> KeyReader {
-        let types = key.iter().map(|name| table.column(name).map_or("text", |column| &column.type_name).to_owned());
+    /// Of this table's key columns, from behind `after`, or from the start.
+    pub(crate) fn new(table: &TableInfo, key: &[String], after: Option<Key>) -> KeyReader {
         KeyReader {
-            from: table.as_from_clause(),
-            columns: key.iter().map(|name| format!("t.{}", quote::ident(name))).collect(),
-            types: types.collect(),
+            from: table.as_t(),
+            key: KeyColumns::new(table, key),
+            places: (0..key.len()).collect(),
             after,
             done: false,
         }
@@ -65,117 +66,52 @@ impl KeyReader {
         }
         let sql = self.sql();
         let mut lines = pin!(client.copy_out(&sql).await?);
-        let (mut count, mut data, mut cells) = (0, Vec::new(), Vec::new());
+        let (mut count, mut data, mut cells, mut last) = (0, Vec::new(), Vec::new(), Vec::new());
         while let Some(line) = lines.try_next().await? {
             data.clear();
             cells.clear();
             copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
-            let row = crate::model::Row { data: &data, cells: &cells };
-            let texts = (0..cells.len()).map(|index| match row.get(index) {
-                crate::model::Value::Text(text) => text,
-                crate::model::Value::Null | crate::model::Value::Oversize => &[],
-            });
+            let text = key_text(&Row { data: &data, cells: &cells }, &self.places);
             count += 1;
-            match &texts.collect::<Vec<&[u8]>>()[..] {
-                [only] => {
-                    each(only);
-                    if count == CHUNK {
-                        self.after = vec![String::from_utf8_lossy(only).into_owned()];
-                    }
-                }
-                several => {
-                    let several: Vec<_> = several.iter().map(|text| String::from_utf8_lossy(text)).collect();
-                    each(serde_json::json!(several).to_string().as_bytes());
-                    if count == CHUNK {
-                        self.after = several.into_iter().map(std::borrow::Cow::into_owned).collect();
-                    }
-                }
+            each(&text);
+            if count == CHUNK {
+                last = text.into_owned();
             }
         }
         self.done = count < CHUNK;
+        self.after = Some(Key::new(String::from_utf8_lossy(&last)));
         Ok(count)
     }
 
     fn sql(&self) -> String {
-        let texts: Vec<String> = self.columns.iter().map(|column| format!("{column}::text")).collect();
-        let row = self.columns.join(", ");
-        let not_null =
-            self.columns.iter().map(|column| format!("{column} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-        let after = if self.after.is_empty() {
-            String::new()
-        } else {
-            let texts = self.after.iter().zip(&self.types);
-            let after: Vec<String> = texts.map(|(text, ty)| format!("{}::{ty}", quote::literal(text))).collect();
-            format!(" AND ({row}) > ({})", after.join(", "))
-        };
+        let after = self.after.as_ref().map_or(String::new(), |key| format!(" AND {}", self.key.compared(">", key)));
         format!(
-            "COPY (SELECT {} FROM {} t WHERE {not_null}{after} ORDER BY {row} LIMIT {CHUNK}) TO STDOUT",
-            texts.join(", "),
-            self.from
+            "COPY (SELECT {} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
+            self.key.list(),
+            self.from,
+            self.key.not_null(),
+            self.key.ordered("ASC")
         )
     }
 
-    /// Which of these keys are there now (each one text, for a key of one column), with their transactions.
+    /// Which of these keys are there now, as the table has them, with their transactions.
     ///
     /// # Errors
     /// As [`KeyReader::chunk`].
     pub(crate) async fn rows(&self, client: &Client, keys: &[String]) -> Result<Vec<RowSeen>, Error> {
         let mut seen = Vec::new();
         for keys in keys.chunks(LOOKED_UP) {
-            let wanted: Vec<String> = keys.iter().filter_map(|key| self.literal(key)).collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            let row = self.columns.join(", ");
-            let texts: Vec<String> = self.columns.iter().map(|column| format!("{column}::text")).collect();
             let sql = format!(
-                "SELECT ARRAY[{}], t.xmin::text::bigint FROM {} t WHERE ({row}) IN ({})",
-                texts.join(", "),
+                "SELECT {}, t.xmin::text::bigint FROM {} WHERE {}",
+                self.key.printed(),
                 self.from,
-                wanted.join(", ")
+                self.key.one_of(keys.iter().map(String::as_str))
             );
             for row in client.query(&sql, &[]).await? {
-                let texts: Vec<String> = row.get(0);
-                let key = match &texts[..] {
-                    [only] => only.clone(),
-                    several => serde_json::json!(several).to_string(),
-                };
+                let key = Key::of_parts(&row.get::<_, Vec<String>>(0)).to_string();
                 seen.push(RowSeen { key, xmin: u32::try_from(row.get::<_, i64>(1)).unwrap_or_default() });
             }
         }
         Ok(seen)
-    }
-
-    /// A key's text as a row of typed literals; `None` where a list of several columns cannot be read.
-    fn literal(&self, key: &str) -> Option<String> {
-        let texts = self.texts(key)?;
-        let typed = texts.iter().zip(&self.types).map(|(text, ty)| format!("{}::{ty}", quote::literal(text)));
-        Some(format!("({})", typed.collect::<Vec<_>>().join(", ")))
-    }
-
-    /// A key's text by column: itself, or a JSON array of texts; `a,b` is taken for an array of two.
-    fn texts(&self, key: &str) -> Option<Vec<String>> {
-        let width = self.columns.len();
-        if width == 1 {
-            return Some(vec![key.to_owned()]);
-        }
-        let listed =
-            serde_json::from_str(key).unwrap_or_else(|_| key.split(',').map(str::to_owned).collect::<Vec<_>>());
-        (listed.len() == width).then_some(listed)
-    }
-
-    /// The key as the server prints it in its type.
-    ///
-    /// # Errors
-    /// Where it is no value of the type.
-    pub(crate) async fn canonical(&self, client: &Client, key: &str) -> Result<String, Error> {
-        let Some(texts) = self.texts(key) else { return Ok(key.to_owned()) };
-        let printed = texts.iter().zip(&self.types).map(|(text, ty)| format!("{}::{ty}::text", quote::literal(text)));
-        let sql = format!("SELECT {}", printed.collect::<Vec<_>>().join(", "));
-        match client.query_one(&sql, &[]).await {
-            Ok(row) if row.len() == 1 => Ok(row.get(0)),
-            Ok(row) => Ok(serde_json::json!((0..row.len()).map(|at| row.get(at)).collect::<Vec<String>>()).to_string()),
-            Err(error) => Err(error),
-        }
     }
 }

@@ -14,17 +14,17 @@ use crate::postgres::replication::pgoutput::VALUE_MAX;
 /// A value that is stored in no more than this is no larger than [`VALUE_MAX`], compressed or not.
 const STORED: usize = 16 << 10;
 
-/// The `SELECT` list of these columns: name and type OID, `None` for one that is to be read as it is (the key: a guarded
-/// one would be ordered by the guard, without its index). Returns whether there is a column of marks.
+/// The `SELECT` list of these columns of `t`: name and type OID, `None` for one that is to be read as it is (the key:
+/// without it a row cannot be told). Returns whether there is a column of marks.
 pub(crate) fn list<'a>(columns: impl Iterator<Item = (&'a str, Option<u32>)>) -> (String, bool) {
     let (mut list, mut marks, mut any) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (name, ty)) in columns.enumerate() {
-        let name = quote::ident(name);
+        let name = format!("t.{}", quote::ident(name));
         match ty.and_then(|ty| is_large(&name, ty)) {
             None => list.push(name),
             Some(large) => {
                 marks.push(format!("CASE WHEN {large} THEN '{index}' END"));
-                list.push(format!("CASE WHEN {large} THEN NULL ELSE {name} END AS {name}"));
+                list.push(format!("CASE WHEN {large} THEN NULL ELSE {name} END"));
                 any.push(format!("({large})"));
             }
         }
@@ -77,13 +77,15 @@ mod tests {
 
     #[test]
     fn only_what_can_be_large_is_guarded() {
-        assert_eq!(list([("id", None), ("at", Some(1184))].into_iter()), ("\"id\", \"at\"".to_owned(), false));
+        assert_eq!(list([("id", None), ("at", Some(1184))].into_iter()), ("t.\"id\", t.\"at\"".to_owned(), false));
         let (sql, marked) = list([("id", Some(20)), ("t", Some(25)), ("b", Some(17)), ("j", Some(3802))].into_iter());
         assert!(
-            marked && sql.starts_with("\"id\", CASE WHEN pg_catalog.octet_length(\"t\") > 8388608 THEN NULL"),
+            marked && sql.starts_with("t.\"id\", CASE WHEN pg_catalog.octet_length(t.\"t\") > 8388608 THEN NULL"),
             "{sql}"
         );
-        assert!(sql.contains("octet_length(\"b\") > 4194304") && sql.contains("octet_length(\"j\"::pg_catalog.text)"));
+        assert!(
+            sql.contains("octet_length(t.\"b\") > 4194304") && sql.contains("octet_length(t.\"j\"::pg_catalog.text)")
+        );
         assert!(sql.ends_with("THEN '3' END) ELSE '' END"), "{sql}");
     }
 

@@ -1,4 +1,4 @@
-//! What there is to map: schemas, tables, and which columns could be keys.
+//! What there is to map: schemas, tables, and what could be their keys.
 //!
 //! * In: a session; a schema.
 //! * Out: lists, in the order of names.
@@ -7,8 +7,8 @@
 use tokio_postgres::{Client, Error};
 
 use crate::config::TableName;
-use crate::postgres::catalog::table::{TableInfo, key_type};
-use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::unique_indexes;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaInfo {
@@ -25,8 +25,8 @@ pub(crate) struct TableEntry {
     pub rows: Option<u64>,
     /// Bytes with indexes and TOAST.
     pub bytes: u64,
-    /// Columns that could be a section's key: of a good type, and unique by an index.
-    pub keys: Vec<String>,
+    /// What could be a section's key: the columns of each unique index.
+    pub keys: Vec<Vec<String>>,
 }
 
 const OWN: &str = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
@@ -44,7 +44,6 @@ pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
 
 /// Lists the tables of a schema; partitions stand behind their table.
 pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEntry>, Error> {
-    let types = Types::load(client).await?;
     let sql = "WITH RECURSIVE part AS (
             SELECT c.oid AS root, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
@@ -57,37 +56,29 @@ pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEnt
         GROUP BY 1, 2 ORDER BY 2";
     let rows = client.query(sql, &[&schema]).await?;
     let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
-    let unique = unique_columns(client, &oids).await?;
+    let unique = unique_indexes::of_tables(client, &oids).await?;
     let entry = |row: &tokio_postgres::Row| {
         let (oid, name): (u32, String) = (row.get(0), row.get(1));
-        let keys = unique.iter().filter(|(table, _, ty)| *table == oid && key_type(types.of(*ty)).is_some());
+        let keys = unique.iter().filter(|index| index.table == oid && index.valid && index.not_null);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and not negative")]
         let estimate = row.get::<_, f64>(2).max(0.0) as u64;
         TableEntry {
             name: TableName { schema: schema.to_owned(), name },
             rows: (!row.get::<_, bool>(3)).then_some(estimate),
             bytes: unsigned(row.get(4)),
-            keys: keys.map(|(_, column, _)| column.clone()).collect(),
+            keys: keys.map(|index| index.columns.clone()).collect(),
         }
     };
     Ok(rows.iter().map(entry).collect())
 }
 
-/// The columns of a table that could be a section's key.
-pub(crate) async fn keys(client: &Client, table: &TableInfo, types: &Types) -> Result<Vec<String>, Error> {
-    let unique = unique_columns(client, &[table.oid]).await?;
-    Ok(unique.into_iter().filter(|(_, _, ty)| key_type(types.of(*ty)).is_some()).map(|(_, name, _)| name).collect())
-}
-
-/// (table, column, type) of each column that an index of its own holds unique; the primary key's first.
-async fn unique_columns(client: &Client, tables: &[u32]) -> Result<Vec<(u32, String, u32)>, Error> {
-    let sql = "SELECT i.indrelid, a.attname::text, a.atttypid FROM pg_catalog.pg_index i
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = ANY($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
-          AND i.indexprs IS NULL AND i.indnkeyatts = 1
-        GROUP BY 1, 2, 3 ORDER BY 1, bool_or(i.indisprimary) DESC, 2";
-    let rows = client.query(sql, &[&tables]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+/// What could be a section's key: the columns of each unique index of the table, the best first.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn keys(client: &Client, table: &TableInfo) -> Result<Vec<Vec<String>>, Error> {
+    let unique = unique_indexes::of_tables(client, &[table.oid]).await?;
+    Ok(unique.into_iter().filter(|index| index.valid && index.not_null).map(|index| index.columns).collect())
 }
 
 fn unsigned(value: i64) -> u64 {

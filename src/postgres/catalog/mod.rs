@@ -5,6 +5,7 @@
 //! * Never: a change on the server.
 
 pub(crate) mod defects;
+pub(crate) mod key_columns;
 pub(crate) mod listing;
 pub(crate) mod provider;
 pub(crate) mod publication;
@@ -13,4 +14,5 @@ pub(crate) mod server;
 pub(crate) mod slot;
 pub(crate) mod table;
 pub(crate) mod types;
+pub(crate) mod unique_indexes;
 pub(crate) mod xmin_barrier;

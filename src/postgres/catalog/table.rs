@@ -1,9 +1,9 @@
-//! What the catalog says of a table: its identity, its columns, and whether a column can be a section's key.
+//! What the catalog says of a table: its identity, its columns, and its primary key.
 
 use tokio_postgres::Client;
 
-use crate::config::TableName;
-use crate::model::{Column, KeyType, Type};
+use crate::config::{Section, TableName};
+use crate::model::Column;
 use crate::postgres::catalog::types::Types;
 
 /// A column, as the catalog has it.
@@ -13,6 +13,8 @@ pub(crate) struct TableColumn {
     pub type_oid: u32,
     /// Its type, as SQL has it.
     pub type_name: String,
+    /// The same without a length, as a cast wants it: a length would cut a value.
+    pub base_type: String,
     /// Declared NOT NULL.
     pub not_null: bool,
     /// `GENERATED ALWAYS AS …`: absent from the stream, unless it is stored and PostgreSQL 18 publishes it.
@@ -37,11 +39,22 @@ pub(crate) struct TableInfo {
     pub rows: f64,
     /// Its columns, dropped ones left out.
     pub columns: Vec<TableColumn>,
+    /// The columns of its primary key; empty where it has none.
+    pub primary_key: Vec<String>,
 }
 
 impl TableInfo {
     pub(crate) fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The section with its key: the one written, or the table's primary key.
+    pub(crate) fn with_key(&self, section: &Section) -> Section {
+        let mut section = section.clone();
+        if section.key.is_empty() {
+            section.key.clone_from(&self.primary_key);
+        }
+        section
     }
 
     /// Why the stream does not bring this column, and what to do; `published`: the publication has
@@ -80,17 +93,10 @@ impl TableInfo {
         let only = if self.kind == 'p' { "" } else { "ONLY " };
         format!("{only}{}", crate::postgres::catalog::quote::qualified(&self.name))
     }
-}
 
-/// The key type that a column's type gives, if it may be a key.
-pub(crate) fn key_type(ty: Type) -> Option<KeyType> {
-    match ty {
-        Type::Int => Some(KeyType::Int),
-        Type::Numeric => Some(KeyType::Numeric),
-        Type::Timestamp => Some(KeyType::Timestamp),
-        Type::TimestampTz => Some(KeyType::TimestampTz),
-        Type::Date => Some(KeyType::Date),
-        Type::Bool | Type::Float | Type::Json | Type::Text => None,
+    /// The same, called `t`, so that every column can be named without doubt.
+    pub(crate) fn as_t(&self) -> String {
+        format!("{} AS t", self.as_from_clause())
     }
 }
 
@@ -99,8 +105,13 @@ const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
 const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
-    attgenerated <> '', attgenerated <> 'v'
+    attgenerated <> '', attgenerated <> 'v', pg_catalog.format_type(atttypid, -1)
  FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+
+const PRIMARY_KEY: &str = "SELECT a.attname::text FROM pg_catalog.pg_index i
+        CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    WHERE i.indrelid = $1 AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place";
 
 /// Looks a table up by name.
 pub(crate) async fn by_name(client: &Client, name: &TableName) -> Result<Option<TableInfo>, tokio_postgres::Error> {
@@ -144,6 +155,7 @@ async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Optio
         not_null: row.get(3),
         generated: row.get(4),
         stored: row.get(5),
+        base_type: row.get(6),
     };
     Ok(Some(TableInfo {
         oid,
@@ -153,5 +165,28 @@ async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Optio
         row_security: row.get(5),
         rows: row.get(6),
         columns: columns.iter().map(column).collect(),
+        primary_key: client.query(PRIMARY_KEY, &[&oid]).await?.iter().map(|row| row.get(0)).collect(),
     }))
+}
+
+/// A partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub name: TableName,
+    /// `pg_class.relkind`.
+    pub kind: char,
+}
+
+/// The partitions of a table, however deep, whose rows are not in this server's WAL: unlogged ones and foreign ones.
+pub(crate) async fn leaves_without_wal(client: &Client, root: u32) -> Result<Vec<Leaf>, tokio_postgres::Error> {
+    let sql = "SELECT n.nspname::text, c.relname::text, c.relkind::text
+        FROM pg_catalog.pg_partition_tree($1::oid::regclass) p
+            JOIN pg_catalog.pg_class c ON c.oid = p.relid
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE p.isleaf AND (c.relkind = 'f' OR c.relpersistence = 'u') ORDER BY 1, 2";
+    let leaf = |row: &tokio_postgres::Row| Leaf {
+        name: TableName { schema: row.get(0), name: row.get(1) },
+        kind: row.get::<_, String>(2).chars().next().unwrap_or(' '),
+    };
+    Ok(client.query(sql, &[&root]).await?.iter().map(leaf).collect())
 }

@@ -14,6 +14,8 @@ pub(crate) struct Examination {
     pub findings: Vec<Finding>,
     /// The columns of each table that is there, as rows bring them.
     pub columns: BTreeMap<TableName, Vec<Column>>,
+    /// The primary key of each table that is there: a section's key where none is written.
+    pub primary_keys: BTreeMap<TableName, Vec<String>>,
     /// The role that is connected, where it could.
     pub role: Option<String>,
 }

@@ -1,30 +1,61 @@
-//! A section's key: unique, never NULL, short enough, and with an index that a range can be read by.
+//! A section's key: unique, never NULL, and with an index that a range can be read by.
+//!
+//! * In: a section whose key is known, and its table.
+//! * Out: findings; `run` refuses a section for the errors among them, so that the two never judge apart.
+//! * Never: a judgement of the columns' being there, which is the mapping's.
 
-use tokio_postgres::{Error, SimpleQueryMessage};
+use tokio_postgres::Error;
 
-use crate::config::{Section, Start};
-use crate::model::{Finding, KEY_MAX_CHARS, KeyType};
-use crate::postgres::catalog::quote;
-use crate::postgres::catalog::table::{TableInfo, key_type};
-use crate::postgres::catalog::types::Types;
-use crate::postgres::connection::session::Session;
+use crate::config::Section;
+use crate::model::{Fault, Finding, Severity};
+use crate::postgres::backfill::chunk_reader;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::{key_columns, quote, unique_indexes};
+use crate::postgres::connection::session::{Session, first_value};
 
-/// Looks at it. Whether the column is there and of a good type is the mapping's to say.
+/// Looks at it. `reads`: ranges of the table are read by it.
 pub(crate) async fn examine(
     session: &Session,
     section: &Section,
     info: &TableInfo,
-    types: &Types,
+    reads: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let Some(column) = info.column(&section.key) else { return Ok(()) };
-    let Some(ty) = key_type(types.of(column.type_oid)) else { return Ok(()) };
-    if !matches!(info.kind, 'r' | 'p') {
+    let there = section.key.iter().all(|name| info.column(name).is_some());
+    if section.key.is_empty() || !there || !matches!(info.kind, 'r' | 'p') {
         return Ok(());
     }
-    let (table, key) = (quote::qualified(&info.name), quote::ident(&section.key));
-    unique(session, section, info, findings).await?;
-    if !column.not_null {
+    nullable(section, info, findings);
+    unique(session, section, info, reads, findings).await?;
+    if reads {
+        ordered(session, section, info, findings).await?;
+    }
+    Ok(())
+}
+
+/// Why `run` refuses a section for its key: the first error that `check` finds.
+///
+/// # Errors
+/// Where a query fails.
+pub(crate) async fn refusal(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    reads: bool,
+) -> Result<Option<Fault>, Error> {
+    let mut findings = Vec::new();
+    examine(session, section, info, reads, &mut findings).await?;
+    let error = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    Ok(error.map(|error| Fault::usage(format!("section {}: {}", section.name, error.message), error.remedy)))
+}
+
+fn nullable(section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) {
+    let table = quote::qualified(&info.name);
+    for name in &section.key {
+        if info.column(name).is_none_or(|column| column.not_null) {
+            continue;
+        }
+        let key = quote::ident(name);
         findings.push(Finding::error(
             "key_nullable",
             subject(section),
@@ -34,64 +65,94 @@ pub(crate) async fn examine(
             format!("ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL;"),
         ));
     }
-    if section.start != Start::Now {
-        range(session, section, info, findings).await?;
-    }
-    if ty == KeyType::Numeric {
-        length(session, section, info, findings).await?;
-    }
-    Ok(())
 }
 
 async fn unique(
     session: &Session,
     section: &Section,
     info: &TableInfo,
+    reads: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let sql = "SELECT count(*) FILTER (WHERE indisvalid), count(*) FROM pg_catalog.pg_index i
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-          AND i.indnkeyatts = 1 AND a.attname = $2";
-    let row = session.query_one(sql, &[&info.oid, &section.key]).await?;
-    let (valid, all): (i64, i64) = (row.get(0), row.get(1));
-    if valid > 0 {
+    let indexes = unique_indexes::of_tables(session, &[info.oid]).await?;
+    let mut fitting = indexes.iter().filter(|index| index.tells_apart(&section.key)).peekable();
+    let any = fitting.peek().is_some();
+    if fitting.any(|index| index.valid) {
         return Ok(());
     }
-    let (table, key) = (quote::qualified(&info.name), quote::ident(&section.key));
-    if info.kind == 'p' {
+    let (table, key) = (quote::qualified(&info.name), listed(&section.key));
+    let subject = subject(section);
+    if !reads {
+        let message = format!(
+            "no index holds {key} of {table} unique: `trace`, `audit` and `quarantine retry` take rows with the same key for one"
+        );
+        findings.push(Finding::info("key_not_unique", subject, message, "choose a key that an index holds unique"));
+        return Ok(());
+    }
+    if any {
+        let message = format!("the unique index on {key} of {table} is invalid: it was built CONCURRENTLY, and failed");
+        findings.push(Finding::error(
+            "key_not_unique",
+            subject,
+            message,
+            format!("REINDEX TABLE CONCURRENTLY {table};"),
+        ));
+        return Ok(());
+    }
+    // What people have: the best key that there is, which may hold this one and more.
+    let better = indexes.iter().find(|index| index.valid && index.not_null);
+    let instead = better.map(|index| format!("set `key: {}`", key_yaml(&section.key, &index.columns)));
+    if info.kind == 'p' && section.key.len() == 1 {
         let message = format!(
             "no index holds {key} unique over all partitions of {table}: rows with the same key would be taken for one"
         );
-        let remedy = "take the key from one sequence or identity column, and never set it by hand";
-        findings.push(Finding::warning("key_not_unique", subject(section), message, remedy));
+        let sequence = "take the key from one sequence or identity column, and never set it by hand";
+        let remedy = instead.map_or_else(|| sequence.to_owned(), |instead| format!("{instead}; or {sequence}"));
+        findings.push(Finding::warning("key_not_unique", subject, message, remedy));
         return Ok(());
     }
-    let message = match all {
-        0 => format!("no index holds {key} of {table} unique: rows with the same key would be taken for one"),
-        _ => format!("the unique index on {key} of {table} is invalid: it was built CONCURRENTLY, and failed"),
+    let message = format!("no index holds {key} of {table} unique: rows with the same key would be taken for one");
+    let make = match info.kind {
+        // A partitioned table's index cannot be built concurrently, and must hold the columns that it is partitioned by.
+        'p' => format!("CREATE UNIQUE INDEX ON {table} ({key});"),
+        _ => format!("CREATE UNIQUE INDEX CONCURRENTLY ON {table} ({key});"),
     };
-    let remedy = match all {
-        0 => format!("CREATE UNIQUE INDEX CONCURRENTLY ON {table} ({key}); or choose another key"),
-        _ => format!("REINDEX TABLE CONCURRENTLY {table};"),
+    let remedy = match instead {
+        Some(instead) => format!("{instead}; or, where no two rows have the same: {make}"),
+        None => format!("{make} or choose another key"),
     };
-    findings.push(Finding::error("key_not_unique", subject(section), message, remedy));
+    findings.push(Finding::error("key_not_unique", subject, message, remedy));
     Ok(())
 }
 
-/// Asks the planner for the backfill's own query, with all that it could do instead made dear.
-async fn range(
+/// `id`, or `[created_at, id]`: the columns configured, made unique by those of the index behind them.
+fn key_yaml(configured: &[String], index: &[String]) -> String {
+    let first: Vec<&String> = configured.iter().filter(|name| !index.contains(name)).collect();
+    let all: Vec<&str> = first.into_iter().chain(index).map(String::as_str).collect();
+    if let [only] = all[..] { only.to_owned() } else { format!("[{}]", all.join(", ")) }
+}
+
+/// Quoted, separated by commas.
+fn listed(columns: &[String]) -> String {
+    columns.iter().map(|name| quote::ident(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks the planner for the rows in the key's order, as a backfill's session asks.
+async fn ordered(
     session: &Session,
     section: &Section,
     info: &TableInfo,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let (table, key) = (quote::qualified(&info.name), quote::ident(&section.key));
-    let sql = format!(
-        "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off; \
-         EXPLAIN (FORMAT TEXT) SELECT {key} FROM {} WHERE {key} > (SELECT min({key}) FROM {0}) ORDER BY {key} LIMIT 1000; ROLLBACK",
-        info.as_from_clause()
+    let columns = key_columns::KeyColumns::new(info, &section.key);
+    let explain = format!(
+        "EXPLAIN (FORMAT JSON) SELECT {} FROM {} ORDER BY {} LIMIT 1000",
+        columns.list(),
+        info.as_t(),
+        columns.ordered("ASC")
     );
+    let settings = chunk_reader::SESSION.replace("SET ", "SET LOCAL ");
+    let sql = format!("BEGIN READ ONLY; {settings}; {explain}; ROLLBACK");
     let messages = match session.simple_query(&sql).await {
         Ok(messages) => messages,
         Err(error) => {
@@ -100,55 +161,33 @@ async fn range(
             return Ok(());
         }
     };
-    let sorts = messages.iter().any(|message| {
-        matches!(message, SimpleQueryMessage::Row(row) if row.get(0).is_some_and(|line| line.contains("Sort Key:")))
-    });
-    if sorts {
+    let plan = first_value(&messages).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    if sorts(&plan) {
+        let (table, key) = (quote::qualified(&info.name), listed(&section.key));
+        let how = if info.kind == 'p' { "" } else { " CONCURRENTLY" };
         findings.push(Finding::warning(
             "key_index",
             subject(section),
             format!("no index gives the rows of {table} in the order of {key}: every chunk of a backfill would read the whole table"),
-            format!("CREATE UNIQUE INDEX CONCURRENTLY ON {table} ({key});"),
+            format!("CREATE INDEX{how} ON {table} ({key});"),
         ));
     }
     Ok(())
 }
 
-/// Looks at both ends of the key only: the whole table would take too long.
-async fn length(
-    session: &Session,
-    section: &Section,
-    info: &TableInfo,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
-    let (key, from) = (quote::ident(&section.key), info.as_from_clause());
-    let end = |order: &str| {
-        format!("(SELECT {key}::text FROM {from} WHERE {key} IS NOT NULL ORDER BY {key} {order} LIMIT 1)")
-    };
-    let sql = format!(
-        "BEGIN READ ONLY; SET LOCAL row_security = off; SET LOCAL statement_timeout = '5s'; SELECT {}, {}; ROLLBACK",
-        end("ASC"),
-        end("DESC")
-    );
-    let messages = match session.simple_query(&sql).await {
-        Ok(messages) => messages,
-        // Without an index this takes long; that there is none is said elsewhere.
-        Err(_) => return session.batch_execute("ROLLBACK").await,
-    };
-    for message in messages {
-        let SimpleQueryMessage::Row(row) = message else { continue };
-        for value in (0..row.len()).filter_map(|index| row.get(index)) {
-            if value.len() > KEY_MAX_CHARS || value == "NaN" || value.ends_with("Infinity") {
-                findings.push(Finding::error(
-                    "key_value",
-                    subject(section),
-                    format!("the key {value} cannot be used: a numeric key is finite and has at most {KEY_MAX_CHARS} characters"),
-                    "choose another key; a bigint identity column is best",
-                ));
-            }
+/// Whether a plan sorts all rows. An incremental sort, within rows that an index brings in order, and a merge of ordered
+/// partitions do not.
+pub(crate) fn sorts(plan: &serde_json::Value) -> bool {
+    match plan {
+        serde_json::Value::Object(members) => {
+            members.get("Node Type").is_some_and(|kind| kind == "Sort") || members.values().any(sorts)
         }
+        serde_json::Value::Array(items) => items.iter().any(sorts),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => false,
     }
-    Ok(())
 }
 
 /// How findings name a section.

@@ -2,8 +2,8 @@
 
 use tokio_postgres::Error;
 
-use crate::config::{Config, Section};
-use crate::model::Finding;
+use crate::config::{Config, Section, Start};
+use crate::model::{Fault, Finding, Severity};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{publication, quote, table};
@@ -31,6 +31,7 @@ pub(crate) async fn examine(
             None => match table::by_name(session, &section.table).await? {
                 Some(info) => {
                     kind(session, &info, &mut found.findings).await?;
+                    leaves(session, &info, &mut found.findings).await?;
                     found.columns.insert(info.name.clone(), info.row_columns(&types));
                     tables.push(info.clone());
                     info
@@ -41,6 +42,8 @@ pub(crate) async fn examine(
                 }
             },
         };
+        let section = &info.with_key(section);
+        found.primary_keys.insert(info.name.clone(), info.primary_key.clone());
         let before = found.findings.len();
         let publication = (&*config.source.publication, published);
         for name in section.columns() {
@@ -49,7 +52,7 @@ pub(crate) async fn examine(
             }
         }
         if readable(session, section, &info, &mut found.findings).await? {
-            key_findings::examine(session, section, &info, &types, &mut found.findings).await?;
+            key_findings::examine(session, section, &info, section.start != Start::Now, &mut found.findings).await?;
         }
         if found.findings.len() == before {
             let message = format!("{} can be read and streamed", quote::qualified(&info.name));
@@ -127,6 +130,52 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
         let message = "it is partitioned: an UPDATE that moves a row to another partition arrives as an insert, and rows of a \
                        partition that is attached later never arrive";
         findings.push(Finding::info("table_partitioned", &subject, message, "INSERT into the table itself"));
+    }
+    Ok(())
+}
+
+/// Why `run` refuses a section for its table: the first error that `check` finds in its kind and in its partitions.
+///
+/// # Errors
+/// Where a query fails.
+pub(crate) async fn refusal(session: &Session, section: &Section, info: &TableInfo) -> Result<Option<Fault>, Error> {
+    let mut findings = Vec::new();
+    kind(session, info, &mut findings).await?;
+    leaves(session, info, &mut findings).await?;
+    let error = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    let table = quote::qualified(&info.name);
+    let fault =
+        |error: Finding| Fault::usage(format!("section {}: {table}: {}", section.name, error.message), error.remedy);
+    Ok(error.map(fault))
+}
+
+/// Partitions whose rows are not in this server's WAL: what holds of the root need not hold of them.
+async fn leaves(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) -> Result<(), Error> {
+    if info.kind != 'p' {
+        return Ok(());
+    }
+    let subject = format!("table {}.{}", info.name.schema, info.name.name);
+    for leaf in table::leaves_without_wal(session, info.oid).await? {
+        let name = quote::qualified(&leaf.name);
+        let (code, message, remedy) = if leaf.kind == 'f' {
+            (
+                "partition_foreign",
+                format!(
+                    "its partition {name} is a foreign table: its inserts are in another server's WAL, so they are never streamed"
+                ),
+                format!(
+                    "ALTER TABLE {} DETACH PARTITION {name}; or map the other partitions one by one",
+                    quote::qualified(&info.name)
+                ),
+            )
+        } else {
+            (
+                "partition_unlogged",
+                format!("its partition {name} is UNLOGGED: its inserts are not in the WAL, so they are never streamed"),
+                format!("ALTER TABLE {name} SET LOGGED; (it is rewritten under a lock)"),
+            )
+        };
+        findings.push(Finding::error(code, &subject, message, remedy));
     }
     Ok(())
 }

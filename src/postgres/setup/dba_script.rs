@@ -36,19 +36,30 @@ pub(crate) async fn dba(config: &Config, state: &StateScript<'_>) -> String {
         Ok(session) => see(&session, config).await.ok(),
         Err(_) => None,
     };
-    write(config, state, seen.as_ref())
+    match seen {
+        Some((seen, config)) => write(&config, state, Some(&seen)),
+        None => write(config, state, None),
+    }
 }
 
-async fn see(session: &Session, config: &Config) -> Result<ObservedState, tokio_postgres::Error> {
+/// What the server says, and the configuration with each section's key.
+async fn see(session: &Session, config: &Config) -> Result<(ObservedState, Config), tokio_postgres::Error> {
     let server = crate::postgres::catalog::server::server(session).await?;
     let mut tables = Vec::new();
     for name in setup::tables(config) {
         tables.extend(table::by_name(session, &name).await?);
     }
-    let generated = server.version >= 180_000 && setup::generated(config, &tables);
+    let mut config = config.clone();
+    for section in &mut config.sections {
+        if let Some(table) = tables.iter().find(|table| table.name == section.table) {
+            *section = table.with_key(section);
+        }
+    }
+    let generated = server.version >= 180_000 && setup::generated(&config, &tables);
     let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();
     let provider = Provider::detect(session).await?;
-    Ok(ObservedState { provider, version: server.version, partitioned, generated, database: server.database.1 })
+    let database = server.database.1;
+    Ok((ObservedState { provider, version: server.version, partitioned, generated, database }, config))
 }
 
 fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>) -> String {
@@ -104,9 +115,13 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
         writeln!(sql, "{}", provider.replication(user)).ok();
     }
     grants(sql, config, database, &role, |table| {
-        let sections = config.sections.iter().filter(|section| section.is_on() && section.table == *table);
+        let sections = || config.sections.iter().filter(|section| section.is_on() && section.table == *table);
+        if sections().any(|section| section.key.is_empty()) {
+            // Its key is the primary key, whose columns are not known here.
+            return String::new();
+        }
         let mut columns: Vec<String> = Vec::new();
-        for column in sections.flat_map(|section| section.columns()).map(|column| quote::ident(&column)) {
+        for column in sections().flat_map(|section| section.columns()).map(|column| quote::ident(&column)) {
             if !columns.contains(&column) {
                 columns.push(column);
             }

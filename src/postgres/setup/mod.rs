@@ -34,7 +34,8 @@ pub(crate) fn generated(config: &Config, tables: &[TableInfo]) -> bool {
     config.sections.iter().filter(|section| section.is_on()).any(|section| {
         let table = tables.iter().find(|table| table.name == section.table);
         let stored = |name: &String| table?.column(name).map(|column| column.generated && column.stored);
-        section.columns().iter().any(|name| stored(name) == Some(true))
+        let columns = table.map_or_else(|| section.columns(), |table| table.with_key(section).columns());
+        columns.iter().any(|name| stored(name) == Some(true))
     })
 }
 

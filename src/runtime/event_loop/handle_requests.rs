@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use crate::model::{Exit, Fault, Key, SectionId};
+use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY, RowsToRead, key_of};
-use crate::runtime::event_loop::section_runtime::TableReading;
+use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY, RowsToRead};
 use crate::runtime::monitor_event::ReadAgain;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op};
@@ -36,7 +36,7 @@ impl EventLoop {
     }
 
     /// The attached section that an event names, and how its table is read; `None` for the latter where it does not fit.
-    fn section_of(&self, event: &Event) -> Option<(SectionId, Option<TableReading>)> {
+    fn section_of(&self, event: &Event) -> Option<(SectionId, Option<Selection>)> {
         let name = event.section.as_deref()?;
         let (id, section) = self.sections.entries().find(|(_, section)| section.config.name.as_str() == name)?;
         let table = section.table.as_ref()?;
@@ -49,18 +49,17 @@ impl EventLoop {
         };
         let section = self.engine.section_mut(id);
         let from = event.args.get("from").and_then(serde_json::Value::as_str);
-        let cursor = from.map(|key| Key::parse(key.as_bytes(), section.key_type())).transpose();
         let refused = if !section.takes_rows() || reading.is_none() {
             Some("the section is halted; mend it first".to_owned())
         } else if section.backfill().is_some() {
             Some("a backfill is under way".to_owned())
         } else {
-            cursor.as_ref().err().map(ToString::to_string)
+            None
         };
         if let Some(refused) = refused {
             return self.record_result(event.id, &format!("refused: {refused}"), Vec::new());
         }
-        let op = section.start_resync(cursor.ok().flatten());
+        let op = section.start_resync(from.map(Key::new));
         self.record_result(event.id, "begun", vec![op]);
         self.start_reader(id);
     }
@@ -103,8 +102,8 @@ impl EventLoop {
         };
         let mut began = sent;
         for row in read.rows.iter() {
-            let key = key_of(&row, mapping.key_column());
-            let Some((quarantined, date)) = key.and_then(|key| read.by_key.get(&key)) else { continue };
+            let key = String::from_utf8_lossy(&mapping.key_text(&row)).into_owned();
+            let Some((quarantined, date)) = read.by_key.get(&key) else { continue };
             section.admit_retry_of(&mapping, &row, *quarantined, *date, now);
             began += 1;
         }

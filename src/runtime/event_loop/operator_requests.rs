@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Source;
-use crate::model::{Fault, Row, Rows, SectionId, SectionName, Value};
+use crate::model::{Fault, Rows, SectionId, SectionName};
 use crate::postgres::backfill::chunk_reader;
+use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::event_loop::section_runtime::TableReading;
 use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::QuarantineItem;
@@ -42,7 +42,7 @@ pub(crate) struct RowsToRead {
     pub(crate) ids: Vec<i64>,
     /// Rows of the same retry that were sent before these.
     pub(crate) sent: usize,
-    pub(crate) reading: TableReading,
+    pub(crate) reading: Selection,
 }
 
 impl OperatorRequests {
@@ -92,19 +92,12 @@ impl OperatorRequests {
     }
 }
 
-pub(crate) fn key_of(row: &Row<'_>, key_column: usize) -> Option<String> {
-    match row.get(key_column) {
-        Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        Value::Null | Value::Oversize => None,
-    }
-}
-
 /// Reads quarantined rows again: from the table; where they are gone, the item as it was made.
 async fn read_again(
     source: &Source,
     connector: &StateConnector,
     section: &SectionName,
-    reading: &TableReading,
+    reading: &Selection,
     ids: &[i64],
 ) -> Result<RowsRead, Fault> {
     let store = connector.store().await?;
@@ -129,9 +122,10 @@ async fn read_again(
     if !keys.is_empty() {
         let session = connect_sql(source, "retry").await?;
         session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
-        rows = reading.selection.read_keys(&session, &keys).await.map_err(|error| session.fault(&error))?;
+        rows = reading.read_keys(&session, &keys).await.map_err(|error| session.fault(&error))?;
     }
-    let there: HashSet<String> = rows.iter().filter_map(|row| key_of(&row, reading.key_column)).collect();
+    let there: HashSet<String> =
+        rows.iter().map(|row| String::from_utf8_lossy(&reading.key_text(&row)).into_owned()).collect();
     let absent: HashSet<i64> = by_key.iter().filter(|(key, _)| !there.contains(*key)).map(|(_, (id, _))| *id).collect();
     let unread = ids.iter().filter(|id| !held.iter().any(|item| item.row.id == **id)).copied();
     let gone = unread.chain(keyless).collect();

@@ -4,10 +4,16 @@
 //! * Out: chunks for the core; readers started.
 //! * Never: a reader for a section whose table does not fit.
 
-use crate::delivery::section::{BackfillQueue, Trouble};
+use std::rc::Rc;
+
+use crate::delivery::section::{BackfillQueue, Chunk, Trouble};
+use crate::mapping::Mapping;
 use crate::model::SectionId;
+use crate::postgres::backfill::chunk_reader::TableChunk;
 use crate::runtime::backfill_reader::{BackfillEvent, BackfillTask};
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::read_stream::misfit;
+use crate::state::Op;
 
 impl EventLoop {
     pub(crate) fn on_backfill_event(&mut self, event: BackfillEvent) {
@@ -24,18 +30,39 @@ impl EventLoop {
                 let op = section.set_backfill_end(end);
                 self.engine.record(vec![op]);
             }
-            BackfillEvent::Chunk(id, chunk) => {
-                self.sections[id].permits.chunk_read();
-                self.engine.chunk(id, chunk);
-                if self.engine.waits_for().is_some() {
-                    self.stream.ping();
-                }
+            BackfillEvent::Chunk(id, chunk) => self.on_chunk(id, chunk),
+            BackfillEvent::Doubted(id, delivery, keys) => {
+                self.engine.section_mut(id).set_doubted_rows(delivery, &keys);
             }
             BackfillEvent::Failed(id, fault) => {
                 let trouble = Trouble::new(fault.what, fault.remedy);
                 self.engine.section_mut(id).set_backfill_trouble(Some(trouble));
             }
             BackfillEvent::Recovered(id) => self.engine.section_mut(id).set_backfill_trouble(None),
+        }
+    }
+
+    /// A chunk is encoded by the types of the transaction that read it: `ALTER TABLE … TYPE` may have changed them since the
+    /// section's mapping was compiled.
+    fn on_chunk(&mut self, id: SectionId, chunk: TableChunk) {
+        let TableChunk { rows, changed, wait_for, last } = chunk;
+        let names = self.context.config.planhat.bulk_activity_names;
+        let mapping = match changed.map(|columns| Mapping::compile(&self.sections[id].config, names, &columns)) {
+            None => None,
+            Some(Ok(mapping)) => Some(Rc::new(mapping)),
+            Some(Err(faults)) => {
+                let trouble = misfit(&faults);
+                tracing::error!(section = %self.sections[id].config.name, what = trouble.what, remedy = trouble.remedy, "halted");
+                let why = Some((trouble.what.clone(), trouble.remedy.clone()));
+                let section = self.sections[id].config.name.clone();
+                self.engine.section_mut(id).stop(trouble);
+                return self.engine.record(vec![Op::Halted { section, why }]);
+            }
+        };
+        self.sections[id].permits.chunk_read();
+        self.engine.chunk(id, Chunk { rows, mapping, wait_for, last });
+        if self.engine.waits_for().is_some() {
+            self.stream.ping();
         }
     }
 
@@ -53,8 +80,8 @@ impl EventLoop {
         let Some(table) = &section.table else { return };
         let Some(reading) = table.reading.clone() else { return };
         let selection = match backfill.xmin_floor {
-            Some(floor) => reading.selection.since(floor),
-            None => reading.selection,
+            Some(floor) => reading.since(floor),
+            None => reading,
         };
         section.report.backfill_begins(backfill.rows);
         let task = BackfillTask {
@@ -62,8 +89,7 @@ impl EventLoop {
             section: section.config.clone(),
             selection,
             oid: table.oid,
-            key_type: delivery.key_type(),
-            key_column: reading.key_column,
+            doubts: delivery.doubted_keys(),
             cursor: backfill.cursor.clone(),
             ceiling: backfill.ceiling.clone(),
         };

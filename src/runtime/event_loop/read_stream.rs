@@ -102,7 +102,7 @@ impl EventLoop {
 }
 
 /// What does not fit, and the first thing to do about it.
-fn misfit(faults: &[MappingFault]) -> Trouble {
+pub(crate) fn misfit(faults: &[MappingFault]) -> Trouble {
     let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     Trouble::new(what, faults.first().map(MappingFault::remedy).unwrap_or_default())
 }

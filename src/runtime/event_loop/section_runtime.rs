@@ -33,20 +33,13 @@ pub(crate) struct SectionRuntime {
 pub(crate) struct AttachedTable {
     pub(crate) oid: u32,
     /// How its rows are read; `None` where it does not fit the mapping.
-    pub(crate) reading: Option<TableReading>,
+    pub(crate) reading: Option<Selection>,
     /// The WAL's end and the xmin when the publication was last seen to carry it as it should.
     pub(crate) verified: Option<(Lsn, u64)>,
     /// Its entry in the publication when it was first seen there: a new one was taken out in between.
     pub(crate) entry: Option<String>,
     /// Its partitions when they were last seen.
     pub(crate) partitions: Option<Vec<u32>>,
-}
-
-/// How a section's table is read by SQL.
-#[derive(Clone)]
-pub(crate) struct TableReading {
-    pub(crate) selection: Selection,
-    pub(crate) key_column: usize,
 }
 
 /// How far a backfill may read ahead.

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use crate::config::{Config, Section};
 use crate::delivery::section::{BackfillQueue, SectionDelivery, Trouble};
 use crate::delivery::{Engine, Settings};
-use crate::model::{BySection, Fault, KeyType, Lsn, Phase, SectionName};
+use crate::model::{BySection, Fault, Lsn, Phase, SectionName};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach::{Attached, Unfit};
-use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime, TableReading};
+use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime};
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
 use crate::runtime::status_board::Board;
@@ -120,21 +120,21 @@ impl<'a> Building<'a> {
 
     /// The section is attached, and goes on where the state left it.
     fn resume(&mut self, one: Attached) -> Result<(), StartError> {
-        let Attached { section, table, columns, mapping, key_type, row } = one;
+        let Attached { section, table, columns, mapping, row } = one;
+        self.runtime.config = section.clone();
         self.delivery.resume_behind(attach::position(&row));
         self.delivery.pause(row.paused, std::time::Duration::ZERO);
-        if let Some(backfill) = backfill(&section, &row, key_type)? {
+        if let Some(backfill) = backfill(&section, &row)? {
             self.delivery.resume_backfill(backfill);
         }
         // Until the monitor has looked: what was skipped while nobody watched lies behind the checkpoint.
         let instance = self.opened.instance.as_ref();
         let verified = instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
         let selection = Selection::new(&section, &table, &columns);
-        let reading = TableReading { selection, key_column: mapping.key_column() };
-        self.attach(&row, table.oid, Some(reading), verified);
+        self.attach(&row, table.oid, Some(selection), verified);
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
-        self.expect_doubts(key_type);
+        self.expect_doubts();
         if row.halted.is_some() {
             self.ops.push(Op::Halted { section: section.name, why: None });
         }
@@ -149,11 +149,12 @@ impl<'a> Building<'a> {
             self.attach(row, row.attachment.table_oid, None, None);
             self.delivery.pause(row.paused, std::time::Duration::ZERO);
         }
-        if let (Some(_), Some(key_type)) = (&unfit.row, unfit.streams) {
+        self.runtime.config = unfit.section.clone();
+        if unfit.row.is_some() && unfit.streams {
             tracing::warn!(%section, what, remedy, "the table does not fit now; rows written before are delivered, and the \
                 first that does not fit halts it");
             self.delivery.note_misfit(trouble);
-            return self.expect_doubts(key_type);
+            return self.expect_doubts();
         }
         tracing::error!(%section, what, remedy, "halted");
         // Where it was attached, nothing may be confirmed past a row of it, though none can be mapped.
@@ -163,31 +164,30 @@ impl<'a> Building<'a> {
         }
     }
 
-    fn attach(&mut self, row: &SectionRow, oid: u32, reading: Option<TableReading>, verified: Option<(Lsn, u64)>) {
+    fn attach(&mut self, row: &SectionRow, oid: u32, reading: Option<Selection>, verified: Option<(Lsn, u64)>) {
         let entry = row.publication_entry.clone();
         self.runtime.table = Some(AttachedTable { oid, reading, verified, entry, partitions: None });
     }
 
     /// Takes over what an earlier process left in the ledger.
-    fn expect_doubts(&mut self, key_type: KeyType) {
+    fn expect_doubts(&mut self) {
         let section = &self.runtime.config;
-        let left = in_doubt::left(&section.name, section.in_doubt, key_type, &self.opened.open_deliveries);
-        self.delivery.set_key_type(key_type);
+        let left = in_doubt::left(&section.name, section.in_doubt, &self.opened.open_deliveries);
         self.delivery.expect_doubts(left.doubts, left.rows);
         self.ops.extend(left.ops);
     }
 }
 
-fn backfill(section: &Section, row: &SectionRow, key_type: KeyType) -> Result<Option<BackfillQueue>, StartError> {
+fn backfill(section: &Section, row: &SectionRow) -> Result<Option<BackfillQueue>, StartError> {
     let (phase, progress) = match &row.phase {
         SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
         SectionPhase::Resyncing(progress) => (Phase::Resync, progress),
         SectionPhase::Streaming | SectionPhase::Waiting => return Ok(None),
     };
-    let backfill = BackfillQueue::resume(phase, progress, key_type).map_err(|error| {
+    let backfill = BackfillQueue::resume(phase, progress).map_err(|error| {
         StartError::Wrong(Fault::usage(
             format!("section {}: where its backfill is cannot be read: {error}", section.name),
-            "mend `start: { after_key: … }`; or, where the key's type was changed, `pg2planhat resync`",
+            "put the state's row of this section back, or `pg2planhat resync`",
         ))
     })?;
     Ok(Some(backfill))

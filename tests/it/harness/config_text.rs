@@ -137,6 +137,12 @@ impl SectionText {
         self
     }
 
+    /// Leaves one key out.
+    pub fn unset(mut self, key: &str) -> SectionText {
+        self.keys.retain(|(known, _)| known != key);
+        self
+    }
+
     /// Maps one Planhat field; the value is YAML.
     pub fn field(mut self, field: &str, value: &str) -> SectionText {
         self = self.without(field);
