@@ -43,6 +43,7 @@ const SPAWNERS: &[&str] = &[
     "src/sim/",                           // a server of its own
     "src/demo/",
     "src/console/web_server.rs", // a task for each connection
+    "src/console/finish.rs",     // what must not end with a connection
 ];
 
 /// What sets something going.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::config::decoder::Map;
 use crate::config::endpoints::hosts;
 use crate::config::yaml::{Node, NodeValue};
-use crate::config::{Secret, names, scalar};
+use crate::config::{ConsoleProxy, Secret, console_proxy, names, scalar};
 
 #[derive(Clone, Debug, Default)]
 pub struct ConsoleConfig {
@@ -23,6 +23,8 @@ pub struct ConsoleConfig {
     pub key: Option<PathBuf>,
     /// Who may use it.
     pub tokens: Vec<ConsoleToken>,
+    /// A proxy that says who asks.
+    pub proxy: Option<ConsoleProxy>,
     /// Who sees what stands in rows.
     pub rows: RowsFor,
     /// Whether the file may be written from the page.
@@ -88,12 +90,14 @@ pub(crate) fn console(map: &Map<'_>) -> ConsoleConfig {
         cert: map.read("cert", |text| names::text(text).map(PathBuf::from)),
         key: map.read("key", |text| names::text(text).map(PathBuf::from)),
         tokens: tokens(map),
+        proxy: console_proxy::proxy(map),
         rows: map.choice("rows", rows).unwrap_or_default(),
         edit: map.read("edit", scalar::boolean).unwrap_or(true),
     };
     if let (Some(listen), Some(node)) = (&console.listen, map.given("listen"))
         && !is_loopback(listen)
         && console.tokens.is_empty()
+        && console.proxy.is_none()
     {
         map.report(
             node.at,

@@ -93,6 +93,7 @@ fn shape(shape: Shape) -> Value {
         Shape::SectionName => json!({"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,63}$"}),
         Shape::Url => json!({"type": "string", "pattern": "^https?://[^?#@ ]+$"}),
         Shape::Listen => json!({"type": "string", "pattern": ":[0-9]{1,5}$"}),
+        Shape::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Shape::Hosts => json!({"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$"}}),
         Shape::Secret => json!({"$ref": "#/$defs/secret"}),
         Shape::Bool => json!({"type": "boolean"}),

@@ -110,6 +110,7 @@ fn form(key: &KeySpec, within: &str) -> String {
         Shape::Url => "http or https URL".to_owned(),
         Shape::Listen => "`address:port`".to_owned(),
         Shape::Hosts => "list of host names".to_owned(),
+        Shape::Texts => "list of texts".to_owned(),
         Shape::Secret => "[secret](#secrets)".to_owned(),
         Shape::Bool => words(&["true", "false"]),
         Shape::Port => "1 to 65535".to_owned(),

@@ -33,6 +33,8 @@ pub(crate) enum Shape {
     Listen,
     /// A list of host names.
     Hosts,
+    /// A list of texts.
+    Texts,
     Secret,
     Bool,
     Port,
@@ -158,8 +160,18 @@ pub(crate) const CONSOLE: &[KeySpec] = &[
     key("cert", Shape::Path, "PEM file of the certificate: the page is served by TLS."),
     key("key", Shape::Path, "PEM file of the certificate's key."),
     key("tokens", Shape::List(TOKEN), "Who may use it; beyond loopback there must be one."),
+    key("proxy", Shape::Object(CONSOLE_PROXY), "A proxy that has asked who somebody is, and says so in headers."),
     key("rows", Shape::OneOf(&["operator", "viewer", "nobody"]), "Who sees what stands in rows.").default("operator"),
     key("edit", Shape::Bool, "Whether this file may be written from the page.").default("true"),
+];
+
+/// `proxy` of the console
+pub(crate) const CONSOLE_PROXY: &[KeySpec] = &[
+    key("from", Shape::Texts, "Where the proxy comes from: address ranges; headers of everybody else count nothing.")
+        .required(),
+    key("user", Shape::Text, "The header that has the user's name, such as X-Forwarded-User.").required(),
+    key("groups", Shape::Text, "The header that has the user's groups, separated by commas."),
+    key("operators", Shape::Texts, "Groups, and users, that are operators; everybody else is a viewer."),
 ];
 
 /// One entry of the console's `tokens`
@@ -281,6 +293,7 @@ pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("admin", ADMIN),
     ("console", CONSOLE),
     ("token", TOKEN),
+    ("console proxy", CONSOLE_PROXY),
     ("section", SECTION),
     ("start", START),
     ("batch", BATCH),

@@ -7,6 +7,7 @@
 pub(crate) mod bounded;
 pub(crate) mod config_error;
 pub(crate) mod console_keys;
+pub(crate) mod console_proxy;
 pub(crate) mod cross_checks;
 pub(crate) mod decoder;
 pub(crate) mod endpoints;
@@ -26,6 +27,7 @@ pub(crate) mod tests;
 pub(crate) mod yaml;
 
 pub(crate) use crate::config::console_keys::{ConsoleConfig, ConsoleToken, Role, is_loopback};
+pub(crate) use crate::config::console_proxy::ConsoleProxy;
 pub(crate) use crate::config::fields::is_dimension;
 pub(crate) use crate::config::json_schema::json_schema;
 pub(crate) use crate::config::key_reference::key_reference;

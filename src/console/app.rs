@@ -16,8 +16,10 @@ use crate::console::drafts::Checked;
 use crate::console::history::History;
 use crate::console::lock::held;
 use crate::console::people::{Person, Sessions, Token, unhex};
+use crate::console::plans::Plans;
 use crate::console::problem::Refusal;
 use crate::console::program::Program;
+use crate::console::tls_port::TlsPort;
 use crate::model::Fault;
 use crate::operations;
 use crate::shutdown::Stop;
@@ -44,16 +46,19 @@ pub(crate) struct Console {
     pub(crate) streams: Arc<Semaphore>,
     /// What `check` said last.
     pub(crate) checks: Mutex<Option<Checked>>,
+    /// What waits for a person's word.
+    pub(crate) plans: Mutex<Plans>,
     pub(crate) stop: Stop,
     pub(crate) listen: String,
-    pub(crate) secure: bool,
+    /// TLS of the port; none: it is plain.
+    pub(crate) tls: Option<TlsPort>,
 }
 
 impl Console {
     /// For this configuration, at the address `listen`.
     ///
     /// # Errors
-    /// Where a token's digest cannot be read.
+    /// Where a token's digest, or the certificate, cannot be read.
     pub(crate) fn new(
         config: &Arc<Config>,
         path: PathBuf,
@@ -70,6 +75,10 @@ impl Console {
             Ok::<_, Fault>(Token { person: Person { name: token.name.clone(), role: token.role }, sha256 })
         };
         let tokens = config.console.tokens.iter().map(token).collect::<Result<Vec<_>, _>>()?;
+        let tls = match (&config.console.cert, &config.console.key) {
+            (Some(cert), Some(key)) => Some(TlsPort::new(cert, key)?),
+            (Some(_), None) | (None, Some(_)) | (None, None) => None,
+        };
         Ok(Console {
             path,
             config: Mutex::new(Arc::clone(config)),
@@ -81,17 +90,23 @@ impl Console {
             questions: Semaphore::new(QUESTIONS),
             streams: Arc::new(Semaphore::new(STREAMS)),
             checks: Mutex::default(),
+            plans: Mutex::default(),
             stop,
             listen: listen.to_owned(),
-            secure: config.console.cert.is_some(),
+            tls,
         })
     }
 
     /// A link that opens the console once, for whoever sees this process's output.
     pub(crate) fn link(&self) -> Option<String> {
         let key = held(&self.sessions).link(Instant::now())?;
-        let scheme = if self.secure { "https" } else { "http" };
+        let scheme = if self.is_secure() { "https" } else { "http" };
         Some(format!("{scheme}://{}/login#k={key}", self.listen))
+    }
+
+    /// Whether the port speaks TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The configuration that runs.
@@ -102,7 +117,7 @@ impl Console {
     /// The name of the session's cookie. Cookies ignore ports, and two instances may share a host.
     pub(crate) fn cookie(&self) -> String {
         let port = self.listen.rsplit(':').next().unwrap_or_default();
-        if self.secure { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
+        if self.is_secure() { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
     }
 
     /// The state, by a connection that is kept while somebody asks.

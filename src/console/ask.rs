@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::extract::Query;
-use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 
 use crate::config::Role;
 use crate::console::app::Console;
@@ -57,5 +59,15 @@ impl Ask {
     /// Whether who asks sees what stands in rows.
     pub(crate) fn sees_rows(&self) -> bool {
         self.console.config().console.rows.sees(self.person.role)
+    }
+
+    /// The page that shows what came of a change; a script gets the document.
+    pub(crate) fn leads_to(&self, path: &str, document: serde_json::Value) -> Result<Response, Refusal> {
+        if self.json {
+            return Ok(axum::Json(document).into_response());
+        }
+        let bad = |_| Refusal::new(StatusCode::BAD_REQUEST, "that is no address of this console", "begin at /");
+        let path = HeaderValue::from_str(path).map_err(bad)?;
+        Ok((StatusCode::SEE_OTHER, [(LOCATION, path)]).into_response())
     }
 }

@@ -4,11 +4,12 @@
 //! * Out: the request with its [`Person`], or a [`Refusal`].
 //! * Never: a check that a page would have to remember; a header that lets another site read or frame an answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -18,15 +19,19 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 
+use crate::config::Role;
 use crate::console::app::Console;
+use crate::console::finish::finished;
 use crate::console::handlers::handler;
 use crate::console::lock::held;
 use crate::console::people::Person;
 use crate::console::problem::{Refusal, cookie, theme, wants_json};
 use crate::console::routes::{Access, ConsoleRoute};
+use crate::operations::in_the_name_of;
 
 /// A body is at most so large.
 const BODY: usize = 1 << 20;
+
 /// An answer takes at most so long; a statement of a person may take 30 s of its own.
 const ANSWER: Duration = Duration::from_secs(45);
 
@@ -58,14 +63,19 @@ async fn guard(
     let mut answer = match check(&console, route, &request) {
         Err(refusal) => refused(&console, route, &request, &refusal),
         Ok(person) => {
+            let actor = person.as_ref().map(|person| format!("console:{}", person.name));
             if let Some(person) = person {
                 request.extensions_mut().insert(person);
             }
+            // Whatever a page does is recorded in this name: none has to remember it.
+            let answer = in_the_name_of(actor.unwrap_or_else(|| "console".to_owned()), next.run(request));
             if route.is_some_and(ConsoleRoute::is_stream) {
-                next.run(request).await
+                answer.await
+            } else if route == Some(ConsoleRoute::CarryOut) {
+                finished(answer).await
             } else {
                 let late = Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long", "try again");
-                tokio::time::timeout(ANSWER, next.run(request)).await.unwrap_or_else(|_| late.into_response())
+                tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| late.into_response())
             }
         }
     };
@@ -113,7 +123,9 @@ fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> R
     let Access::Of(role) = route.access() else { return Ok(None) };
     let person = match bearer {
         Some(token) => held(&console.sessions).bearer(token),
-        None => cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now())),
+        None => by_proxy(console, request).or_else(|| {
+            cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now()))
+        }),
     };
     let nobody = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody is logged in here", "log in with your token");
     let person = person.ok_or_else(nobody)?;
@@ -122,6 +134,28 @@ fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> R
         return Err(Refusal::new(StatusCode::FORBIDDEN, what, "ask for a token of that role"));
     }
     Ok(Some(person))
+}
+
+/// Whom the proxy names, where the request comes from it. Anybody else may send what they like in these headers.
+fn by_proxy(console: &Console, request: &Request) -> Option<Person> {
+    let config = console.config();
+    let proxy = config.console.proxy.as_ref()?;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0.ip();
+    if !proxy.from.iter().any(|range| range.contains(peer)) {
+        return None;
+    }
+    let header = |name: &str| {
+        let mut given = request.headers().get_all(name).iter();
+        // Twice is a client that adds its own.
+        match (given.next(), given.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
+    };
+    let name: String = header(&proxy.user)?.chars().filter(|c| !c.is_control()).take(100).collect();
+    let groups = proxy.groups.as_deref().and_then(header).unwrap_or_default();
+    let role = if proxy.is_operator(&name, groups) { Role::Operator } else { Role::Viewer };
+    (!name.trim().is_empty()).then_some(Person { name, role })
 }
 
 /// One Host, and ours.

@@ -9,7 +9,10 @@ use axum::routing::{MethodFilter, MethodRouter};
 
 use crate::console::app::Console;
 use crate::console::live_stream;
-use crate::console::pages::{checks_page, login_page, logs_page, overview_page, section_page};
+use crate::console::pages::{
+    action_pages, checks_page, login_page, logs_page, overview_page, plan_page, quarantine_page, repair_page,
+    resync_page, section_page,
+};
 use crate::console::problem::Refusal;
 use crate::console::routes::ConsoleRoute;
 use crate::console::static_files;
@@ -33,6 +36,17 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::Logs => on!(logs_page::page),
         ConsoleRoute::Checks => on!(checks_page::page),
         ConsoleRoute::LookAgain => on!(checks_page::look),
+        ConsoleRoute::Pause => on!(action_pages::pause),
+        ConsoleRoute::Resume => on!(action_pages::resume),
+        ConsoleRoute::Probe => on!(action_pages::probe),
+        ConsoleRoute::Resync => on!(resync_page::page),
+        ConsoleRoute::PlanResync => on!(resync_page::plan),
+        ConsoleRoute::Quarantine => on!(quarantine_page::page),
+        ConsoleRoute::PlanRetry => on!(quarantine_page::retry),
+        ConsoleRoute::PlanDrop => on!(quarantine_page::forget),
+        ConsoleRoute::Repair => on!(repair_page::page),
+        ConsoleRoute::Plan => on!(plan_page::page),
+        ConsoleRoute::CarryOut => on!(plan_page::carry_out),
         ConsoleRoute::Live => on!(live_stream::live),
     }
 }

@@ -20,7 +20,7 @@ use crate::console::draw::Markup;
 use crate::console::fragments::pieces::Fragments;
 use crate::console::fragments::section_fragments::batch_row;
 use crate::console::page_view::{PageView, nav};
-use crate::console::pages::{overview_page, section_page};
+use crate::console::pages::{overview_page, quarantine_page, section_page};
 use crate::console::problem::Refusal;
 use crate::state::{DeliveryFilter, DeliveryRow};
 
@@ -112,6 +112,7 @@ impl Follower {
         let mut pieces = match self.ask.given("page") {
             "overview" => overview_page::fragments(&self.ask, &view).await,
             "section" => section_page::fragments(&self.ask, &view, self.ask.given("name")).await?,
+            "quarantine" => quarantine_page::fragments(&self.ask).await,
             _ => Fragments::default(),
         };
         pieces.add("nav", self.menu(&view));

@@ -146,7 +146,7 @@ impl Shell {
     pub(crate) fn new(ask: &Ask, view: &PageView, title: &str, at: &str, name: &str, live: &str) -> Shell {
         let config = &view.config;
         let listen = &ask.console.listen;
-        let plain = !ask.console.secure && !config::is_loopback(listen);
+        let plain = !ask.console.is_secure() && !config::is_loopback(listen);
         let state = view.status.instance.timeline.map_or_else(String::new, |timeline| format!("timeline {timeline}"));
         Shell {
             title: title.to_owned(),

@@ -57,6 +57,17 @@ routes! {
     Logs = GET "/logs" VIEWER,
     Checks = GET "/checks" VIEWER,
     LookAgain = POST "/checks" OPERATOR,
+    Pause = POST "/sections/{name}/pause" OPERATOR,
+    Resume = POST "/sections/{name}/resume" OPERATOR,
+    Probe = POST "/sections/{name}/probe" OPERATOR,
+    Resync = GET "/sections/{name}/resync" OPERATOR,
+    PlanResync = POST "/sections/{name}/resync" OPERATOR,
+    Quarantine = GET "/quarantine" VIEWER,
+    PlanRetry = POST "/quarantine/retry" OPERATOR,
+    PlanDrop = POST "/quarantine/drop" OPERATOR,
+    Repair = GET "/repair" VIEWER,
+    Plan = GET "/plans/{id}" OPERATOR,
+    CarryOut = POST "/plans" OPERATOR,
     Live = GET "/live" VIEWER,
 }
 

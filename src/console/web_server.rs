@@ -20,6 +20,7 @@ use crate::console::app::Console;
 use crate::console::guard;
 use crate::console::history::EVERY;
 use crate::console::lock::held;
+use crate::console::tls_port::TlsPort;
 use crate::model::{Exit, Fault};
 
 /// Connections at once.
@@ -56,12 +57,23 @@ pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
             accepted = accept(&listener, &places) => {
                 let Some((stream, peer, place)) = accepted else { continue };
                 let service = router.clone().layer(axum::Extension(ConnectInfo(peer)));
+                let acceptor = console.tls.as_ref().map(TlsPort::acceptor);
                 connections.spawn(async move {
                     let mut http = http1::Builder::new();
                     http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
                     let service = TowerToHyperService::new(service);
                     // A client that breaks off is no news.
-                    http.serve_connection(TokioIo::new(stream), service).await.ok();
+                    match acceptor {
+                        Some(acceptor) => {
+                            let shaken = tokio::time::timeout(HEADERS, acceptor.accept(stream)).await;
+                            if let Ok(Ok(stream)) = shaken {
+                                http.serve_connection(TokioIo::new(stream), service).await.ok();
+                            }
+                        }
+                        None => {
+                            http.serve_connection(TokioIo::new(stream), service).await.ok();
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -92,6 +104,9 @@ async fn sample(console: &Console) {
     if let Some(counters) = console.program.counters().await {
         let now = Timestamp::now().as_microsecond() as f64 / 1e6;
         held(&console.history).sample(now, counters);
+    }
+    if let Some(tls) = &console.tls {
+        tls.renew();
     }
     console.rest().await;
 }

@@ -24,6 +24,7 @@ pub(crate) use crate::operations::preview::{Previewed, preview};
 pub(crate) use crate::operations::quarantine::{RetryAsked, chosen, drop_rows, retry};
 pub(crate) use crate::operations::repair::Repair;
 pub(crate) use crate::operations::repair::plan::{Mend, RepairPlan, SectionPlan};
+pub(crate) use crate::operations::repair::repair_ways::{RepairWay, repair_ways};
 pub(crate) use crate::operations::resync::{ResyncFrom, ResyncPlan, ask_resync, plan_resync};
 pub(crate) use crate::operations::status::status;
 pub(crate) use crate::operations::teardown::{Teardown, TeardownPlan};
@@ -37,6 +38,7 @@ use crate::model::{Fault, SectionName};
 use crate::postgres::catalog::slot;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::event_loop::PROBE;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewEvent, StateError, Store};
 
@@ -57,8 +59,21 @@ fn fate(error: StateError) -> Fault {
     error.fault()
 }
 
+tokio::task_local! {
+    /// In whose name this task gives orders, where that is not who started the process.
+    static IN_THE_NAME_OF: String;
+}
+
+/// Does something in somebody's name, by which it is recorded.
+pub(crate) async fn in_the_name_of<T>(actor: String, doing: impl Future<Output = T>) -> T {
+    IN_THE_NAME_OF.scope(actor, doing).await
+}
+
 /// The name of the person who gives the order, as far as it is known.
 fn actor() -> String {
+    if let Ok(name) = IN_THE_NAME_OF.try_with(Clone::clone) {
+        return name;
+    }
     let name =
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
     name.unwrap_or_else(|| "unknown".to_owned())
@@ -77,6 +92,14 @@ pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) ->
         store.record_event(&done, "done").await.map_err(fate)?;
     }
     Ok(known)
+}
+
+/// Asks the running instance to try a section now that it would try later; the event's id.
+///
+/// # Errors
+/// As every write of the state.
+pub(crate) async fn probe(store: &Store, section: &SectionName) -> Result<i64, Fault> {
+    store.append_event(&event(PROBE, Some(section), serde_json::json!({}))).await.map_err(fate)
 }
 
 /// The walsender that holds the slot: whether an instance runs, anywhere. `None` too where the server cannot be asked.

@@ -136,7 +136,7 @@ impl Store {
     }
 }
 
-fn row_of(row: &Row) -> QuarantineRow {
+pub(crate) fn row_of(row: &Row) -> QuarantineRow {
     QuarantineRow {
         id: row.get("id"),
         section: row.get("section"),

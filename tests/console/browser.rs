@@ -57,6 +57,16 @@ async fn pages_read_and_follow_the_program_needs_chromium() {
     run("pages").await;
 }
 
+#[tokio::test]
+async fn actions_are_planned_and_done_once_needs_chromium() {
+    run("actions").await;
+}
+
+#[tokio::test]
+async fn each_way_of_repair_ends_as_its_text_said_needs_chromium() {
+    run("repair").await;
+}
+
 /// A world to look at by hand: `cargo test --test console -- --ignored --nocapture a_world_to_look_at`.
 #[tokio::test]
 #[ignore = "it stays until it is interrupted"]

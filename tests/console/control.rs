@@ -69,9 +69,13 @@ async fn kill(State(world): Shared) {
     world.lock().await.app.kill9().await;
 }
 
-async fn start(State(world): Shared) {
+/// Starts the program again; `unready`: it is not waited for, as where it needs a person.
+async fn start(State(world): Shared, how: String) {
     let mut world = world.lock().await;
     world.app = App::launch(&world.config).arguments(&["run", "--stay"]).start();
+    if how.trim() == "unready" {
+        return;
+    }
     tokio::time::timeout(Duration::from_secs(30), world.app.wait_ready()).await.unwrap();
 }
 

@@ -11,7 +11,7 @@ use crate::world::{OPERATOR, VIEWER, World, bearer};
 
 /// A path of a route, with its parameters filled in.
 fn filled(path: &str) -> String {
-    path.replace("{name}", "logins").replace("{build}", "none")
+    path.replace("{name}", "logins").replace("{build}", "none").replace("{id}", "none")
 }
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n";
@@ -141,6 +141,86 @@ async fn streams_and_slow_clients_are_bounded() {
     slow.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ").await.unwrap();
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(15), slow.read_to_end(&mut rest)).await.expect("it is cut off").ok();
+}
+
+#[tokio::test]
+async fn a_proxy_is_believed_from_where_it_comes_from_alone() {
+    let proxied = |from: &'static str| {
+        let proxy = format!("{{ from: [{from}], user: X-Forwarded-User, groups: X-Groups, operators: [platform] }}");
+        move |config: ConfigText| config.set("console.proxy", proxy)
+    };
+    let world = World::with(proxied("127.0.0.1/32")).await;
+    let form = "Sec-Fetch-Site: same-origin\r\n";
+    let (ana, operator) = ("X-Forwarded-User: ana\r\n", "X-Forwarded-User: ana\r\nX-Groups: sales, platform\r\n");
+    let page = world.ask("GET", "/", ana, "").await;
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("ana · viewer"));
+    assert_eq!(world.ask("POST", "/sections/logins/pause", &format!("{ana}{form}{FORM}"), "").await.status, 403);
+    assert_eq!(world.ask("POST", "/sections/logins/pause", &format!("{operator}{form}{FORM}"), "").await.status, 200);
+    let actor = world.cluster.text("SELECT actor FROM pg2planhat.event WHERE action = 'pause'").await;
+    assert_eq!(actor, "console:ana");
+    // Another site cannot make the proxy's user do anything.
+    let cross = format!("{operator}Sec-Fetch-Site: cross-site\r\n{FORM}");
+    assert_eq!(world.ask("POST", "/sections/logins/resume", &cross, "").await.status, 403);
+    assert_eq!(world.ask("GET", "/live", "", "").await.status, 401, "no name, no session");
+    let twice = format!("{ana}X-Forwarded-User: root\r\n");
+    assert_eq!(world.ask("GET", "/live", &twice, "").await.status, 401, "a client that adds its own");
+    drop(world);
+    let world = World::with(proxied("10.99.0.0/16")).await;
+    assert_eq!(world.ask("GET", "/live", operator, "").await.status, 401, "not the proxy");
+}
+
+#[tokio::test]
+async fn the_port_speaks_tls_and_takes_a_renewed_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    let renew = || {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&pair).unwrap();
+        std::fs::write(&cert, made.pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let later = std::time::SystemTime::now() + Duration::from_secs(5);
+        std::fs::File::options().write(true).open(&key).unwrap().set_modified(later).unwrap();
+        made.der().clone()
+    };
+    let first = renew();
+    let paths = (cert.display().to_string(), key.display().to_string());
+    let world = World::with(move |config| config.set("console.cert", paths.0).set("console.key", paths.1)).await;
+    let answer = over_tls(&world, first.clone()).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    assert!(answer.contains("Secure") && answer.contains("__Host-pg2planhat"), "{answer}");
+    let plain = world.ask("GET", "/", "", "").await;
+    assert_eq!(plain.status, 0, "nothing is said in the clear: {}", plain.head);
+    let second = renew();
+    let taken = || async { over_tls(&world, second.clone()).await };
+    crate::harness::eventually(Duration::from_secs(20), "the renewed certificate", taken).await;
+    assert!(over_tls(&world, first).await.is_none(), "the old one is gone");
+}
+
+/// Logs in over TLS, trusting this certificate alone.
+async fn over_tls(world: &World, trusted: rustls::pki_types::CertificateDer<'static>) -> Option<String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.ok()?;
+    let body = format!("token={OPERATOR}&next=/");
+    let request = format!(
+        "POST /session HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\nSec-Fetch-Site: same-origin\r\n{FORM}\
+         Content-Length: {}\r\n\r\n{body}",
+        world.port,
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.ok();
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[tokio::test]

@@ -17,6 +17,22 @@ export async function control(path, body) {
   return answer.text();
 }
 
+/** Asks the console as a script does: a token, forms, documents. */
+export function ask(method, path, form, who = "operator") {
+  const headers = { authorization: `Bearer ${who === "operator" ? OPERATOR : VIEWER}`, accept: "application/json" };
+  const body = form === undefined ? undefined : new URLSearchParams(form);
+  return fetch(URL + path, { method, headers, body, redirect: "manual" });
+}
+
+/** Waits until something is so, at most 20 s. */
+export async function until(what, holds) {
+  const end = Date.now() + 20000;
+  while (!(await holds())) {
+    if (Date.now() > end) throw new Error(`not within 20 s: ${what}`);
+    await new Promise((wake) => setTimeout(wake, 50));
+  }
+}
+
 let browser;
 export async function open() {
   // Chromium's own sandbox does not run as root, which CI's throwaway machine is.

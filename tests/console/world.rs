@@ -38,6 +38,11 @@ impl Answered {
 
 impl World {
     pub async fn new() -> World {
+        World::with(|config| config).await
+    }
+
+    /// A world whose configuration is another.
+    pub async fn with(change: impl FnOnce(ConfigText) -> ConfigText) -> World {
         let cluster = Cluster::start().await;
         cluster.sql(&SectionText::activity_table("app_event")).await;
         cluster.sql(&SectionText::metric_table("usage_daily")).await;
@@ -54,6 +59,7 @@ impl World {
             .set("console.tokens", tokens)
             .section(SectionText::activity("logins", "app_event"))
             .section(SectionText::metric("seats", "usage_daily"));
+        let config = change(config);
         let app = App::launch(&config).arguments(&["run", "--stay"]).start();
         let world = World { cluster, sim, app, config, port: port.number(), _port: port };
         world.app.wait_ready().await;

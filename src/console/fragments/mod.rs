@@ -4,6 +4,7 @@
 //! * Out: pieces of markup, by name.
 //! * Never: a form, a selection or a dialog inside: a piece replaces itself.
 
+pub(crate) mod asked_fragment;
 pub(crate) mod overview_fragments;
 pub(crate) mod pieces;
 pub(crate) mod section_fragments;

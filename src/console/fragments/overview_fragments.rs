@@ -329,7 +329,7 @@ pub(crate) fn events_of(events: &[Event]) -> Markup {
 }
 
 /// An event in words.
-fn sentence(event: &Event) -> String {
+pub(crate) fn sentence(event: &Event) -> String {
     let of = event.section.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
     let section = event.section.as_deref().unwrap_or("a section");
     let rows = event.args.get("rows").and_then(serde_json::Value::as_u64);

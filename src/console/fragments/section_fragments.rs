@@ -84,6 +84,32 @@ struct ConsoleRoute<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "section_acts.html")]
+struct SectionActs<'a> {
+    name: &'a str,
+    on: bool,
+    paused: bool,
+    waits: bool,
+    keeps: String,
+}
+
+/// The buttons of an operator. They follow the program: what cannot be done now is not offered.
+pub(crate) fn acts(view: &PageView, status: &SectionStatus) -> Markup {
+    let rate = view.counters.as_ref().map_or(f64::NAN, |counters| counters.wal_bytes_per_second);
+    let a_day = match rate.is_finite() && rate > 0.0 {
+        true => format!(": about {} a day", bytes(words::whole(rate * 86_400.0))),
+        false => String::new(),
+    };
+    drawn(&SectionActs {
+        name: &status.name,
+        on: status.state != SectionState::Off,
+        paused: status.state == SectionState::Paused,
+        waits: status.state == SectionState::Halted || status.reason.is_some() && status.state != SectionState::Paused,
+        keeps: format!("Nothing of it is sent; the slot keeps WAL meanwhile{a_day}."),
+    })
+}
+
+#[derive(Template)]
 #[template(path = "section_trouble.html")]
 struct SectionTrouble<'a> {
     reason: &'a str,

@@ -46,7 +46,7 @@ pub(crate) async fn login(
     match outcome {
         Login::In(id, person) => {
             tracing::info!(name = person.name, role = person.role.as_str(), "somebody has logged in at the console");
-            let secure = if console.secure { "; Secure" } else { "" };
+            let secure = if console.is_secure() { "; Secure" } else { "" };
             let set = format!("{}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=86400", console.cookie());
             leads(next, &set)
         }
@@ -69,7 +69,8 @@ pub(crate) async fn logout(State(console): State<Arc<Console>>, headers: HeaderM
     if let Some(id) = cookie(&headers, &name) {
         held(&console.sessions).logout(id);
     }
-    leads("/login", &format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
+    let secure = if console.is_secure() { "; Secure" } else { "" };
+    leads("/login", &format!("{name}=; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=0"))
 }
 
 fn leads(to: &str, cookie: &str) -> Result<Response, Refusal> {

@@ -7,8 +7,9 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::config::{Constant, Field, Flush, InDoubt, Section, Start, Sync};
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup};
+use crate::console::fragments::asked_fragment::asked;
 use crate::console::fragments::pieces::Fragments;
-use crate::console::fragments::section_fragments::{Batches, section};
+use crate::console::fragments::section_fragments::{Batches, acts, section};
 use crate::console::lock::held;
 use crate::console::page_view::{PageView, Shell};
 use crate::console::problem::Refusal;
@@ -26,7 +27,6 @@ struct SectionPage<'a> {
     shell: Shell,
     f: Fragments,
     name: &'a str,
-    acts: Markup,
     tabs: Markup,
     mapping_act: Markup,
     fields: Vec<(String, String, String)>,
@@ -46,7 +46,6 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         shell: Shell::new(&ask, &view, &name, "section", &name, &live),
         f: fragments(&ask, &view, &name).await?,
         name: &name,
-        acts: Markup::default(),
         tabs: Markup::default(),
         mapping_act: Markup::default(),
         fields: fields(&own.fields, ""),
@@ -73,7 +72,10 @@ pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<
         Err(_) => Vec::new(),
     };
     let batches = Batches { rows: &rows, with_section: false, words: ask.sees_rows() };
-    Ok(section(view, &held(&ask.console.history), own, status, ask.span(), &batches))
+    let mut pieces = section(view, &held(&ask.console.history), own, status, ask.span(), &batches);
+    pieces.add("acts", if ask.is_operator() { acts(view, status) } else { Markup::default() });
+    pieces.add("asked", asked(ask, Some(name), &["pause", "resume", "probe", "resync"]).await);
+    Ok(pieces)
 }
 
 /// Which rows of the ledger the parameters mean. What cannot be read is left out.

@@ -227,7 +227,7 @@ one("#follow")?.addEventListener("click", (event) => {
 // ── Copies, choices, dialogs ─────────────────────────────────────────────────────────────────────────────────────
 /** What needs this script is hidden without it. @param {ParentNode} [root] */
 function unhide(root = document) {
-  for (const button of all("button[data-copy], #follow, #theme, #keys", root)) button.hidden = false;
+  for (const button of all("button[data-copy], #follow, #theme, #keys, #all-rows", root)) button.hidden = false;
 }
 
 document.addEventListener("click", async (event) => {
@@ -241,6 +241,84 @@ document.addEventListener("click", async (event) => {
   word.textContent = "Copied";
   say("Copied");
   setTimeout(() => (word.textContent = was), 1500);
+});
+
+/** The sheet of a page as a dialog; whatever has none is gone to. @param {string} address @param {RequestInit} [init] */
+async function sheet(address, init) {
+  const answer = await fetch(address, { headers: { accept: "text/html" }, ...init });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const found = one("[data-sheet]", page) ?? (answer.ok ? null : one("main .note", page));
+  if (!found || answer.status === 401) return answer.url === location.href ? location.reload() : location.assign(answer.url);
+  const opener = /** @type {HTMLElement | null} */ (document.activeElement);
+  const dialog = one("dialog.sheet") ?? document.createElement("dialog");
+  if (!(dialog instanceof HTMLDialogElement)) return;
+  dialog.className = "sheet";
+  dialog.setAttribute("aria-labelledby", "sheet-h");
+  dialog.replaceChildren(...[...found.childNodes].map((node) => document.importNode(node, true)));
+  if (!found.hasAttribute("data-sheet")) dialog.append(...parsed(`<div class="dlg__foot"><a class="btn" href="" data-close>Close</a></div>`));
+  const title = one("h1", dialog);
+  if (title) title.id = "sheet-h";
+  if (!dialog.open) {
+    document.body.append(dialog);
+    dialog.addEventListener("close", () => (dialog.remove(), opener?.focus()));
+    dialog.showModal();
+  } else say(one("[role=alert], h1", dialog)?.textContent ?? "");
+  weigh(dialog);
+  /** @type {HTMLElement | null} */ (one("[data-typed], [role=alert] ~ form input, input:checked", dialog))?.focus();
+}
+
+/** What must be typed keeps its button shut until it is. @param {ParentNode} [root] */
+function weigh(root = document) {
+  for (const way of all("[data-word]:checked", root)) {
+    const [typed, word, act] = ["[data-typed]", "[data-word-of]", "[data-act-of]"].map((part) => one(part, way.closest("form") ?? root));
+    if (typed instanceof HTMLElement) typed.dataset.typed = way.dataset.word;
+    if (word) word.textContent = way.dataset.word ?? "";
+    if (act) act.textContent = way.dataset.act ?? "";
+  }
+  for (const input of /** @type {HTMLInputElement[]} */ (all("input[data-typed]", root))) {
+    const plain = (/** @type {string} */ text) => text.replace(/[\s,._'’]/g, "");
+    const button = /** @type {HTMLButtonElement | null} */ (input.form?.querySelector("[type=submit]") ?? null);
+    if (button) button.disabled = plain(input.value) !== plain(input.dataset.typed ?? "") || !input.value;
+  }
+  const boxes = /** @type {HTMLInputElement[]} */ (all("[data-choose] [name=id]"));
+  const [number, count] = [boxes.filter((box) => box.checked).length, one("#chosen-n")];
+  if (count) count.textContent = number ? `${number} chosen` : "";
+  for (const button of /** @type {HTMLButtonElement[]} */ (all("[data-chosen]"))) button.disabled = !number;
+}
+
+document.addEventListener("click", (event) => {
+  const place = event.target instanceof Element ? event.target.closest("a[data-dialog], dialog [data-close]") : null;
+  if (!(place instanceof HTMLAnchorElement) || event.metaKey || event.ctrlKey) return;
+  event.preventDefault();
+  if (place.hasAttribute("data-close")) place.closest("dialog")?.close();
+  else sheet(place.href);
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!(form instanceof HTMLFormElement) || !form.matches("[data-dialog], dialog.sheet form")) return;
+  event.preventDefault();
+  const by = /** @type {SubmitEvent} */ (event).submitter;
+  const fields = /** @type {any} */ (new FormData(form, by));
+  sheet(by?.getAttribute("formaction") ?? form.action, { method: "POST", body: new URLSearchParams(fields) });
+});
+
+/** @type {HTMLInputElement | null} */
+let lastBox = null;
+document.addEventListener("input", (event) => {
+  const input = event.target;
+  if (!(input instanceof HTMLInputElement)) return;
+  if (input.id === "all-rows") for (const box of /** @type {any[]} */ (all("[data-choose] [name=id]"))) box.checked = input.checked;
+  weigh();
+});
+document.addEventListener("click", (event) => {
+  const box = event.target;
+  if (!(box instanceof HTMLInputElement) || !box.matches("[data-choose] [name=id]")) return;
+  const boxes = /** @type {HTMLInputElement[]} */ (all("[data-choose] [name=id]"));
+  const [from, to] = [boxes.indexOf(lastBox ?? box), boxes.indexOf(box)].sort((a, b) => a - b);
+  if (event.shiftKey && from >= 0) for (const other of boxes.slice(from, to + 1)) other.checked = box.checked;
+  lastBox = box;
+  weigh();
 });
 
 // ── Theme and keys ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,6 +388,7 @@ if (login instanceof HTMLFormElement && key) {
 const retry = one("#retry");
 if (retry instanceof HTMLAnchorElement) retry.href = location.href;
 unhide();
+weigh();
 localTimes();
 tick();
 setInterval(tick, 1000);

@@ -6,6 +6,7 @@
 //!   (a repair that was interrupted is found as broken as before, and done again).
 
 pub(crate) mod plan;
+pub(crate) mod repair_ways;
 
 use std::sync::Arc;
 

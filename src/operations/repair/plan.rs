@@ -68,6 +68,9 @@ pub(crate) fn of<'a>(gaps: &'a [Gap], section: &'a Section) -> impl Iterator<Ite
     gaps.iter().filter(|gap| gap.section.as_deref() == Some(section.name.as_str()))
 }
 
+/// Why a repair does not begin just now.
+pub(crate) const UNDER_WAY: &str = "an instance is starting, or another repair is under way";
+
 /// Keeps an instance from starting, and another repair from beginning, while this session lives.
 pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(hashtext($1))";
@@ -76,7 +79,7 @@ pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault
     if row.get(0) {
         return Ok(());
     }
-    Err(Fault::unavailable("an instance is starting, or another repair is under way", "try again in a moment"))
+    Err(Fault::unavailable(UNDER_WAY, "try again in a moment"))
 }
 
 /// A trouble that only shows when the stream is read.

@@ -1,4 +1,4 @@
-//! Operators' requests, obeyed: a section delivered again, quarantined rows sent again.
+//! Operators' requests, obeyed: a section delivered again or tried now, quarantined rows sent again.
 //!
 //! * In: events that nobody has handled.
 //! * Out: a re-sync begun, quarantined rows on their way again; the event's result, in one transaction with what was done.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::model::{Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY, RowsToRead};
+use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY, RowsToRead};
 use crate::runtime::monitor_event::ReadAgain;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op};
@@ -23,6 +23,7 @@ impl EventLoop {
         match event.action.as_str() {
             RESYNC => self.resync(event),
             RETRY => self.retry(event),
+            PROBE => self.probe(event),
             _ => self.record_result(event.id, "nothing to do for a running instance", Vec::new()),
         }
     }
@@ -62,6 +63,24 @@ impl EventLoop {
         let op = section.start_resync(from.map(Key::new));
         self.record_result(event.id, "begun", vec![op]);
         self.start_reader(id);
+    }
+
+    /// What waits for its next try is tried now.
+    fn probe(&mut self, event: &Event) {
+        let Some((id, _)) = self.section_of(event) else {
+            return self.record_result(event.id, "refused: the section is off, or was never attached", Vec::new());
+        };
+        let now = self.context.now();
+        let section = self.engine.section_mut(id);
+        let result = if section.is_paused() {
+            "refused: the section is paused; resume it"
+        } else if section.halted().is_some() || section.waits_to_probe() || section.has_failed() {
+            section.hurry(now);
+            "it is tried now"
+        } else {
+            "nothing waits to be tried"
+        };
+        self.record_result(event.id, result, Vec::new());
     }
 
     fn retry(&mut self, event: &Event) {

@@ -27,7 +27,7 @@ pub(crate) mod type_catalog;
 pub(crate) mod watch_source;
 
 pub(crate) use crate::runtime::event_loop::loop_exit::LoopExit;
-pub(crate) use crate::runtime::event_loop::operator_requests::{RESYNC, RETRY};
+pub(crate) use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY};
 
 use std::time::{Duration, Instant};
 

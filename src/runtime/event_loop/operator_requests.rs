@@ -22,6 +22,8 @@ use crate::state::QuarantineItem;
 pub(crate) const RESYNC: &str = "resync";
 /// Send rows of the quarantine again: `{"ids": […]}`, of one section.
 pub(crate) const RETRY: &str = "quarantine_retry";
+/// Try a section now that would be tried later: `{}`.
+pub(crate) const PROBE: &str = "probe";
 
 /// Operators' requests that were taken up.
 #[derive(Debug)]

@@ -1,0 +1,49 @@
+//! The fields of a form that was sent.
+
+use axum::extract::{Form, FromRequest, Request};
+
+use crate::console::problem::Refusal;
+
+/// The fields, in their order; a name may come several times.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FormFields(pub(crate) Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequest<S> for FormFields {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<FormFields, Refusal> {
+        match Form::<Vec<(String, String)>>::from_request(request, state).await {
+            Ok(Form(fields)) => Ok(FormFields(fields)),
+            Err(error) => Err(Refusal::new(
+                error.status(),
+                "the form cannot be read",
+                "send fields as a browser does, 1 MiB at most",
+            )),
+        }
+    }
+}
+
+impl FormFields {
+    /// A field; empty where it is not there.
+    pub(crate) fn one(&self, name: &str) -> &str {
+        self.0.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// All fields of this name.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_name() {
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let form = FormFields(vec![field("id", "1"), field("id", "2"), field("x", " y ")]);
+        assert_eq!(form.all("id").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!((form.one("x"), form.one("none")), ("y", ""));
+    }
+}

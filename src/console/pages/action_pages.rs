@@ -1,0 +1,46 @@
+//! What is done to a section at once: pause, resume, probe.
+
+use axum::extract::Path;
+use axum::response::Response;
+
+use crate::console::ask::Ask;
+use crate::console::problem::Refusal;
+use crate::model::{Fault, SectionName};
+use crate::operations;
+
+/// A section of the configuration.
+fn known(ask: &Ask, name: &str) -> Result<SectionName, Refusal> {
+    let config = ask.console.config();
+    let found = config.sections.iter().find(|section| section.name.as_str() == name);
+    found.map(|section| section.name.clone()).ok_or_else(|| Refusal::not_found(format!("there is no section {name}")))
+}
+
+/// `POST /sections/NAME/pause`
+pub(crate) async fn pause(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    switch(&ask, &name, true).await
+}
+
+/// `POST /sections/NAME/resume`
+pub(crate) async fn resume(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    switch(&ask, &name, false).await
+}
+
+async fn switch(ask: &Ask, name: &str, paused: bool) -> Result<Response, Refusal> {
+    let name = known(ask, name)?;
+    let store = ask.console.store().await?;
+    if !operations::pause(&store, &name, paused).await? {
+        let what = format!("section {name} was never attached: there is nothing to pause");
+        return Err(Fault::usage(what, "start the program, or set `sync: off` in its configuration").into());
+    }
+    let document = serde_json::json!({ "section": name.as_str(), "paused": paused });
+    ask.leads_to(&format!("/sections/{name}"), document)
+}
+
+/// `POST /sections/NAME/probe`
+pub(crate) async fn probe(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let name = known(&ask, &name)?;
+    let store = ask.console.store().await?;
+    let event = operations::probe(&store, &name).await?;
+    let document = serde_json::json!({ "section": name.as_str(), "event": event });
+    ask.leads_to(&format!("/sections/{name}"), document)
+}
