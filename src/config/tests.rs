@@ -295,8 +295,8 @@ fn a_key_is_a_column_a_list_of_columns_or_left_to_the_primary_key() {
     assert_eq!(key(&section("key: [created_at, id]\n")), ["created_at", "id"]);
     assert!(key(&section("")).is_empty());
     one_error(&section("key: [id, id]\n"), "7:15: key in section \"a\" has the column \"id\" twice", "keep one");
-    one_error(&section("key: []\n"), "key in section \"a\" has no columns", "[id, created_at]");
-    one_error(&section("key: [{ a: b }]\n"), "key in section \"a\" must hold names", "[id, created_at]");
+    one_error(&section("key: []\n"), "7:10: key in section \"a\" has no columns", "[id, created_at]");
+    one_error(&section("key: [{ a: b }]\n"), "7:11: key in section \"a\" must hold names", "[id, created_at]");
 }
 
 #[test]

@@ -26,9 +26,9 @@ pub(crate) async fn examine(
         return Ok(());
     }
     nullable(section, info, findings);
-    unique(session, section, info, reads, findings).await?;
+    let is_unique = unique(session, section, info, reads, findings).await?;
     if reads {
-        ordered(session, section, info, findings).await?;
+        ordered(session, section, info, is_unique, findings).await?;
     }
     Ok(())
 }
@@ -67,18 +67,19 @@ fn nullable(section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Whether an index holds it unique.
 async fn unique(
     session: &Session,
     section: &Section,
     info: &TableInfo,
     reads: bool,
     findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let indexes = unique_indexes::of_tables(session, &[info.oid]).await?;
     let mut fitting = indexes.iter().filter(|index| index.tells_apart(&section.key)).peekable();
     let any = fitting.peek().is_some();
     if fitting.any(|index| index.valid) {
-        return Ok(());
+        return Ok(true);
     }
     let (table, key) = (quote::qualified(&info.name), listed(&section.key));
     let subject = subject(section);
@@ -87,7 +88,7 @@ async fn unique(
             "no index holds {key} of {table} unique: `trace`, `audit` and `quarantine retry` take rows with the same key for one"
         );
         findings.push(Finding::info("key_not_unique", subject, message, "choose a key that an index holds unique"));
-        return Ok(());
+        return Ok(false);
     }
     if any {
         let message = format!("the unique index on {key} of {table} is invalid: it was built CONCURRENTLY, and failed");
@@ -97,7 +98,7 @@ async fn unique(
             message,
             format!("REINDEX TABLE CONCURRENTLY {table};"),
         ));
-        return Ok(());
+        return Ok(false);
     }
     // What people have: the best key that there is, which may hold this one and more.
     let better = indexes.iter().find(|index| index.valid && index.not_null);
@@ -109,7 +110,7 @@ async fn unique(
         let sequence = "take the key from one sequence or identity column, and never set it by hand";
         let remedy = instead.map_or_else(|| sequence.to_owned(), |instead| format!("{instead}; or {sequence}"));
         findings.push(Finding::warning("key_not_unique", subject, message, remedy));
-        return Ok(());
+        return Ok(false);
     }
     let message = format!("no index holds {key} of {table} unique: rows with the same key would be taken for one");
     let make = match info.kind {
@@ -122,7 +123,7 @@ async fn unique(
         None => format!("{make} or choose another key"),
     };
     findings.push(Finding::error("key_not_unique", subject, message, remedy));
-    Ok(())
+    Ok(false)
 }
 
 /// `id`, or `[created_at, id]`: the columns configured, made unique by those of the index behind them.
@@ -142,6 +143,7 @@ async fn ordered(
     session: &Session,
     section: &Section,
     info: &TableInfo,
+    is_unique: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
     let columns = key_columns::KeyColumns::new(info, &section.key);
@@ -165,11 +167,12 @@ async fn ordered(
     if sorts(&plan) {
         let (table, key) = (quote::qualified(&info.name), listed(&section.key));
         let how = if info.kind == 'p' { "" } else { " CONCURRENTLY" };
+        let index = if is_unique { "INDEX" } else { "UNIQUE INDEX" };
         findings.push(Finding::warning(
             "key_index",
             subject(section),
             format!("no index gives the rows of {table} in the order of {key}: every chunk of a backfill would read the whole table"),
-            format!("CREATE INDEX{how} ON {table} ({key});"),
+            format!("CREATE {index}{how} ON {table} ({key});"),
         ));
     }
     Ok(())
