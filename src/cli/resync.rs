@@ -93,7 +93,12 @@ fn question(section: &Section, plan: &operations::ResyncPlan) -> String {
             "Planhat keeps what it has: a metric shown as SUM will count these rows twice; one shown as LAST stays right."
         }
     };
-    let harm = wrapped(harm, "", "", 80);
+    let mut harm = wrapped(harm, "", "", 80);
+    if section.fields.iter().all(|(name, _)| name != "date") {
+        let undated = "No column is mapped to `date`, and the time of a row's commit is known only while it is streamed: \
+                       Planhat will date these rows by their receipt.";
+        harm = format!("{harm}\n{}", wrapped(undated, "", "", 80));
+    }
     format!("{about}{} of {}{from} will be delivered again.\n{harm}", plural(plan.rows, "row", "rows"), section.name)
 }
 
@@ -119,4 +124,24 @@ fn say(context: &Context, said: &Said) -> Result<Exit, Fault> {
         None => "Asked. No running instance has obeyed yet; one that runs, or starts, will.",
     })?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_75_a_resync_that_cannot_know_the_date_says_so_before_it_is_begun() {
+        let asked = |date: &str| {
+            let text = format!(
+                "source: {{host: h, database: d, user: u}}\nplanhat: {{tenant: t}}\nsections:\n  - {{name: m, kind: custom_metric, \
+                 model: Company, table: t, key: id, fields: {{dimensionId: n, value: v, externalId: e{date}}}}}\n"
+            );
+            let config = crate::config::parse(&text, "test").unwrap();
+            let plan = operations::ResyncPlan { section: "m".to_owned(), from: None, rows: 3, counted: true };
+            question(&config.sections[0], &plan)
+        };
+        assert!(asked("").contains("by their receipt"), "{}", asked(""));
+        assert!(!asked(", date: d").contains("receipt"), "{}", asked(", date: d"));
+    }
 }

@@ -1,4 +1,4 @@
-//! `setup`: publication, slot and state schema, in this order.
+//! `setup`: state schema, publication and slot, in this order.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::cli::context::Context;
 use crate::config::Config;
 use crate::model::{Exit, Fault};
-use crate::postgres::connection::session::{connect_sql, connect_url};
+use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 use crate::postgres::setup::dba_script;
-use crate::state::{Schema, Store};
+use crate::runtime::StateConnector;
+use crate::state::Schema;
 use crate::terminal::Colour;
 use crate::{operations, state};
 
@@ -69,37 +70,20 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
+/// Makes what is missing: what can fail first, and the slot last, for from there on the server keeps WAL. Where a step
+/// fails, what this run made is undone.
 async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
     if let Some(fault) = operations::standing(config).await?.hindrance() {
         return Err(fault);
     }
     let session = connect_sql(&config.source, "setup").await?;
-    // The log says it, on stderr.
-    let told = |_: Option<&Fault>| ();
-    let altered = setup::ensure_publication(&session, config, &[], &told).await?;
-    let publication = SetupStep {
-        what: "publication",
-        name: config.source.publication.clone(),
-        made: !altered.is_empty(),
-        detail: String::new(),
-        sql: altered,
-    };
-    let lsn = setup::ensure_slot(&session, config, &told).await?;
-    let slot = SetupStep {
-        what: "slot",
-        name: config.source.slot.clone(),
-        made: lsn.is_some(),
-        detail: lsn.map(|lsn| format!("from {lsn} on")).unwrap_or_default(),
-        sql: Vec::new(),
-    };
-    let client = match &config.state.url {
-        Some(url) => connect_url(url, "setup").await?.into_client(),
-        None => session.into_client(),
-    };
+    let mut store = StateConnector::new(Arc::clone(config)).store().await?;
     let at = |error: state::StateError| error.fault();
-    let mut store = Store::new(client, Schema::new(&config.state.schema)?).await.map_err(at)?;
+    let before = store.schema_version().await.map_err(at)?;
     let there = store.is_there().await.map_err(at)?;
     if !there && !config.source.manage {
+        // It makes nothing, and says what else is missing.
+        make_on_the_source(&session, config, &mut Vec::new()).await?;
         return Err(Fault::needs_person(
             format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
             "let a DBA run the script of `pg2planhat setup --print-sql`",
@@ -108,12 +92,51 @@ async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
     if !there {
         store.migrate().await.map_err(at)?;
     }
-    let state = SetupStep {
+    let mut steps = vec![SetupStep {
         what: "state schema",
         name: config.state.schema.clone(),
         made: !there,
         detail: format!("version {}", state::version()),
         sql: Vec::new(),
-    };
-    Ok(vec![publication, slot, state])
+    }];
+    let Err(fault) = make_on_the_source(&session, config, &mut steps).await else { return Ok(steps) };
+    let mut left = Vec::new();
+    for sql in steps.iter().flat_map(|step| &step.sql).map(|sql| setup::undo_publication(config, sql)) {
+        if session.batch_execute(&sql).await.is_err() {
+            left.push(format!("{sql};"));
+        }
+    }
+    if before.is_none() && store.drop_schema().await.is_err() {
+        left.push(state::drop_script(&Schema::new(&config.state.schema)?));
+    }
+    if before.is_some() && steps.iter().all(|step| step.sql.is_empty()) {
+        return Err(fault);
+    }
+    if left.is_empty() {
+        return Err(Fault::new(fault.exit, format!("{}; what this run made is undone", fault.what), fault.remedy));
+    }
+    let remedy = format!("{}; and undo what this run made: {}", fault.remedy, left.join(" "));
+    Err(Fault::new(fault.exit, fault.what, remedy))
+}
+
+async fn make_on_the_source(session: &Session, config: &Config, steps: &mut Vec<SetupStep>) -> Result<(), Fault> {
+    // The log says it, on stderr.
+    let told = |_: Option<&Fault>| ();
+    let altered = setup::ensure_publication(session, config, &[], &told).await?;
+    steps.push(SetupStep {
+        what: "publication",
+        name: config.source.publication.clone(),
+        made: !altered.is_empty(),
+        detail: String::new(),
+        sql: altered,
+    });
+    let lsn = setup::ensure_slot(session, config, &told).await?;
+    steps.push(SetupStep {
+        what: "slot",
+        name: config.source.slot.clone(),
+        made: lsn.is_some(),
+        detail: lsn.map(|lsn| format!("from {lsn} on")).unwrap_or_default(),
+        sql: Vec::new(),
+    });
+    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::model::Fault;
 use crate::postgres::catalog::{publication, quote, server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::state_connector::StateConnector;
-use crate::state::Store;
+use crate::state::{Schema, Store, drop_script};
 
 /// The objects to drop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -33,6 +33,8 @@ impl TeardownPlan {
 pub(crate) struct Teardown {
     control: Session,
     store: Store,
+    /// The state is in another database.
+    apart: bool,
     /// The objects to drop.
     pub plan: TeardownPlan,
 }
@@ -67,29 +69,61 @@ impl Teardown {
             state_schema: there.then(|| config.state.schema.clone()),
             quarantined,
         };
-        Ok(Teardown { control, store, plan })
+        Ok(Teardown { control, store, apart: config.state.url.is_some(), plan })
     }
 
-    /// Drops it all: the slot first, which holds WAL; the state last, which knows of the others.
-    ///
-    /// # Errors
-    /// What could not be dropped; what came before it is gone, and the next try goes on from there.
+    /// Drops it all: the slot last, for without it nothing goes on, and only where nothing else is left.
     pub(crate) async fn run(mut self) -> Result<TeardownPlan, Fault> {
-        let control = &self.control;
-        if let Some(name) = &self.plan.slot {
-            drop_slot(control, name).await?;
+        if let Some(why) = self.not_ours().await? {
+            let what = format!("nothing was dropped: the role {} {why}", self.control.user());
+            return Err(Fault::needs_person(what, format!("let a DBA run this script:\n{}", self.script()?)));
         }
+        let control = &self.control;
         if let Some(name) = &self.plan.publication {
             let sql = format!("DROP PUBLICATION IF EXISTS {}", quote::ident(name));
-            control.batch_execute(&sql).await.map_err(|error| {
-                let fault = control.fault(&error);
-                Fault::new(fault.exit, fault.what, format!("let the publication's owner run: {sql};"))
-            })?;
+            control.batch_execute(&sql).await.map_err(|error| control.fault(&error))?;
         }
         if self.plan.state_schema.is_some() {
             self.store.drop_schema().await.map_err(crate::operations::fate)?;
         }
+        if let Some(name) = &self.plan.slot {
+            drop_slot(control, name).await?;
+        }
         Ok(self.plan)
+    }
+
+    /// What this role may not drop, said of it; `None` where it may drop everything.
+    async fn not_ours(&self) -> Result<Option<&'static str>, Fault> {
+        let sql =
+            "SELECT coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $1),
+            true)";
+        let name = self.plan.publication.as_deref().unwrap_or_default();
+        let publication = self.control.query_one(sql, &[&name]).await.map_err(|error| self.control.fault(&error))?;
+        if !publication.get::<_, bool>(0) {
+            return Ok(Some("does not own the publication"));
+        }
+        let schema =
+            self.plan.state_schema.is_none() || self.store.may_drop_schema().await.map_err(crate::operations::fate)?;
+        Ok((!schema).then_some("does not own the state schema"))
+    }
+
+    /// Everything that is to be dropped, as SQL.
+    fn script(&self) -> Result<String, Fault> {
+        let mut script = String::from("BEGIN;\n");
+        if let Some(name) = &self.plan.publication {
+            script.push_str(&format!("DROP PUBLICATION IF EXISTS {};\n", quote::ident(name)));
+        }
+        if let Some(name) = &self.plan.state_schema {
+            if self.apart {
+                script.push_str("-- in the database of state.url:\n");
+            }
+            script.push_str(&drop_script(&Schema::new(name)?));
+        }
+        script.push_str("COMMIT;\n");
+        if let Some(name) = &self.plan.slot {
+            script.push_str(&format!("SELECT pg_drop_replication_slot({});\n", quote::literal(name)));
+        }
+        Ok(script)
     }
 }
 

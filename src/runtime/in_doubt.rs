@@ -36,7 +36,8 @@ pub fn left(section: &SectionName, policy: InDoubt, open: &[OpenDelivery]) -> Le
             });
         }
         if let Some(span) = span(delivery.phase, delivery) {
-            left.doubts.push(InDoubtBatch { id: delivery.id, rows: delivery.rows, span });
+            let open = delivery.rows == 0;
+            left.doubts.push(InDoubtBatch { id: delivery.id, rows: delivery.rows, open, span });
         }
     }
     if left.rows > 0 {

@@ -34,6 +34,8 @@ pub(crate) struct RowsRead {
     pub(crate) items: Vec<QuarantineItem>,
     /// Rows that are gone, and of which there is none.
     pub(crate) gone: Vec<i64>,
+    /// Ids of rows whose key was delivered since they went into quarantine: there is another row, or a re-sync brought it.
+    pub(crate) delivered: Vec<i64>,
     /// Rows that were not read yet: together with these they would hold too much.
     pub(crate) left: Vec<i64>,
 }

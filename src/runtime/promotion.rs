@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Lsn, Position};
-use crate::state::{Delivery, Op, OpenDelivery, Opened, Outcome, Totals};
+use crate::model::{Lsn, Phase, Position, SectionName};
+use crate::state::{Delivery, Op, OpenDelivery, Opened, Outcome, SectionPhase, SectionRow, Totals};
 
 /// The known progress of one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,22 +26,54 @@ pub(crate) struct KnownProgress {
     pub under_way: Vec<Delivery>,
 }
 
-/// Brings the state up to what is known, where the server was promoted: from which timeline, and where that was left. What it
-/// gives is to be written before anything else.
+/// A promotion of the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promotion {
+    /// The timeline before.
+    pub before: i64,
+    /// Where that was left.
+    pub left: Lsn,
+    /// The last leader recorded everything before it ended, and this server has it.
+    pub drained: bool,
+}
+
+/// Brings the state up to what is known, where the server was promoted. What it gives is to be written before anything else.
+///
+/// What is not known is in doubt by name: streamed rows that may have been delivered before the promotion, by a process that
+/// is gone or into a quarantine that is lost. They come again.
 pub(crate) fn catch_up(
     opened: &mut Opened,
     known: &HashMap<String, KnownProgress>,
-    promoted: Option<(i64, Lsn)>,
+    promoted: Option<Promotion>,
+    is_on: impl Fn(&SectionName) -> bool,
 ) -> Vec<Op> {
     let mut ops = Vec::new();
-    let Some((before, left)) = promoted else { return ops };
-    for row in &mut opened.sections {
-        let Some(carried) = known.get(row.name.as_str()).filter(|carried| carried.timeline == before) else { continue };
-        // A transaction whose commit lies before that point is the same on both.
-        let most = Position::before_transaction(left);
-        let (answered, recorded) = (carried.answered.min(most), row.position.unwrap_or_default());
-        // Rows whose place in quarantine is lost must come again, and those after them with them.
-        if answered > recorded && carried.quarantined <= recorded {
+    let Some(Promotion { before, left, drained }) = promoted else { return ops };
+    // A transaction whose commit lies before that point is the same on both.
+    let most = Position::before_transaction(left);
+    let Opened { sections, open_deliveries, next_delivery, .. } = opened;
+    for row in sections.iter_mut().filter(|row| row.phase != SectionPhase::Waiting && is_on(&row.name)) {
+        let attached = row.attachment.attach_lsn.map(Position::before_transaction);
+        let recorded = row.position.or(attached).unwrap_or_default();
+        let carried = known.get(row.name.as_str()).filter(|carried| carried.timeline == before);
+        let answered = carried.map_or(most, |carried| carried.answered.min(most));
+        let is_doubtful = match carried {
+            // Rows whose place in quarantine is lost must come again, and those after them with them.
+            Some(carried) => carried.quarantined > recorded,
+            None => !drained,
+        };
+        if answered > recorded && is_doubtful {
+            let doubt = unknown_rows(*next_delivery, row, (recorded, answered));
+            *next_delivery += 1;
+            ops.push(Op::Sending { delivery: doubt.delivery.clone(), attempt: 1 });
+            let error = format!(
+                "the server was promoted, and its state does not know which rows of transactions that commit from {} to {} were \
+                 delivered before: they are sent again",
+                recorded.final_lsn, answered.final_lsn
+            );
+            ops.push(Op::Ended { id: doubt.delivery.id, outcome: Outcome::InDoubt, http_status: None, error });
+            open_deliveries.push(doubt);
+        } else if answered > recorded && carried.is_some() {
             tracing::warn!(section = %row.name, recorded = %recorded.final_lsn, delivered = %answered.final_lsn,
                 "the promoted server does not know yet what was delivered: this process does, and goes on behind it");
             row.position = Some(answered);
@@ -49,13 +81,13 @@ pub(crate) fn catch_up(
             let section = row.name.clone();
             ops.push(Op::SectionCheckpoint { section, position, phase: None, add: Totals::default() });
         }
-        for delivery in &carried.under_way {
-            if opened.open_deliveries.iter().any(|open| open.delivery.id == delivery.id) {
+        for delivery in carried.iter().flat_map(|carried| &carried.under_way) {
+            if open_deliveries.iter().any(|open| open.delivery.id == delivery.id) {
                 continue;
             }
             ops.push(Op::Sending { delivery: delivery.clone(), attempt: 1 });
-            opened.next_delivery = opened.next_delivery.max(delivery.id + 1);
-            opened.open_deliveries.push(OpenDelivery {
+            *next_delivery = (*next_delivery).max(delivery.id + 1);
+            open_deliveries.push(OpenDelivery {
                 delivery: delivery.clone(),
                 outcome: Outcome::Sending,
                 under_way: true,
@@ -67,11 +99,25 @@ pub(crate) fn catch_up(
     ops
 }
 
+/// A batch in doubt of which nobody knows which rows it had.
+fn unknown_rows(id: i64, row: &SectionRow, span: (Position, Position)) -> OpenDelivery {
+    let delivery = Delivery {
+        id,
+        section: row.name.clone(),
+        phase: Phase::Stream,
+        rows: 0,
+        bytes: 0,
+        first_key: String::new(),
+        last_key: String::new(),
+        span: Some(span),
+    };
+    OpenDelivery { delivery, outcome: Outcome::InDoubt, under_way: false, attempts: 1, epoch: 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Phase;
-    use crate::state::{Attachment, SectionPhase, SectionRow};
+    use crate::state::Attachment;
 
     fn at(final_lsn: u64) -> Position {
         Position { final_lsn: Lsn(final_lsn), change_lsn: Lsn(final_lsn.saturating_sub(9)), ordinal: 3 }
@@ -107,6 +153,17 @@ mod tests {
         HashMap::from([("s".to_owned(), carried)])
     }
 
+    /// What the state must be brought up to after a promotion from timeline `before` at `left`.
+    fn caught(
+        state: &mut Opened,
+        known: &HashMap<String, KnownProgress>,
+        before: i64,
+        left: u64,
+        drained: bool,
+    ) -> Vec<Op> {
+        catch_up(state, known, Some(Promotion { before, left: Lsn(left), drained }), |_| true)
+    }
+
     fn position(opened: &Opened) -> Position {
         opened.sections[0].position.unwrap()
     }
@@ -114,18 +171,37 @@ mod tests {
     #[test]
     fn what_was_delivered_is_not_read_again_up_to_the_promotion_and_no_further() {
         let mut state = opened(100);
-        assert_eq!(catch_up(&mut state, &known(200, 100, vec![]), Some((1, Lsn(300)))).len(), 1);
+        assert_eq!(caught(&mut state, &known(200, 100, vec![]), 1, 300, true).len(), 1);
         assert_eq!(position(&state), at(200));
         let mut state = opened(100);
-        catch_up(&mut state, &known(200, 0, vec![]), Some((1, Lsn(150))));
+        caught(&mut state, &known(200, 0, vec![]), 1, 150, true);
         assert_eq!(position(&state).final_lsn, Lsn(149));
     }
 
     #[test]
-    fn nothing_is_carried_over_a_lost_quarantine_or_from_another_timeline_or_backwards() {
-        for (known, timeline) in [(known(200, 150, vec![]), 1), (known(200, 0, vec![]), 2), (known(90, 0, vec![]), 1)] {
+    fn case_72_what_nobody_knows_is_in_doubt_by_name() {
+        // Rows went into a quarantine that is lost; and the process that delivered is gone, or of another timeline.
+        let rows = [
+            (known(200, 150, vec![]), 1, true, 200),
+            (known(200, 0, vec![]), 2, false, 299),
+            (HashMap::new(), 1, false, 299),
+        ];
+        for (known, timeline, drained, last) in rows {
             let mut state = opened(100);
-            assert_eq!(catch_up(&mut state, &known, Some((timeline, Lsn(300)))), []);
+            let ops = caught(&mut state, &known, timeline, 300, drained);
+            let Op::Sending { delivery, .. } = &ops[0] else { panic!("{ops:?}") };
+            assert!(matches!(&ops[1], Op::Ended { id: 5, outcome: Outcome::InDoubt, .. }), "{ops:?}");
+            let span = delivery.span.unwrap();
+            assert_eq!((delivery.id, span.0, span.1.final_lsn), (5, at(100), Lsn(last)));
+            assert_eq!((position(&state), state.next_delivery, state.open_deliveries.len()), (at(100), 6, 1));
+        }
+    }
+
+    #[test]
+    fn nothing_is_carried_from_another_timeline_or_backwards() {
+        for (known, timeline) in [(known(200, 0, None), 2), (known(90, 0, None), 1)] {
+            let mut state = opened(100);
+            assert_eq!(caught(&mut state, &known, timeline, 300, true), []);
             assert_eq!(position(&state), at(100));
         }
     }
@@ -143,9 +219,9 @@ mod tests {
             span: Some((at(101), at(102))),
         };
         let mut state = opened(100);
-        let ops = catch_up(&mut state, &known(100, 0, vec![delivery.clone()]), Some((1, Lsn(300))));
+        let ops = caught(&mut state, &known(100, 0, vec![delivery.clone()]), 1, 300, true);
         assert_eq!(ops, [Op::Sending { delivery: delivery.clone(), attempt: 1 }]);
         assert_eq!((state.open_deliveries.len(), state.next_delivery), (1, 10));
-        assert_eq!(catch_up(&mut state, &known(100, 0, vec![delivery]), Some((1, Lsn(300)))), []);
+        assert_eq!(caught(&mut state, &known(100, 0, vec![delivery]), 1, 300, true), []);
     }
 }

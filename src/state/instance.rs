@@ -34,6 +34,9 @@ pub(crate) struct Identity {
     pub publication_version: Option<String>,
 }
 
+/// The state of an instance whose last leader ended with nothing under way.
+const DRAINED: &str = "drained";
+
 /// The row of `instance`, once an identity was adopted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
@@ -69,6 +72,13 @@ pub(crate) struct Opened {
     pub open_deliveries: Vec<OpenDelivery>,
     /// The id of the next batch: larger than any that was ever given.
     pub next_delivery: i64,
+}
+
+impl Instance {
+    /// Whether the last leader recorded everything before it ended.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state.as_deref() == Some(DRAINED)
+    }
 }
 
 impl Store {
@@ -167,6 +177,13 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Notes that the leader of this epoch has ended with nothing under way and everything recorded.
+    pub(crate) async fn note_drained(&self, epoch: i64) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.instance SET state = $2 WHERE id = 1 AND epoch = $1";
+        self.execute("writing the state", write, &[&epoch, &DRAINED]).await?;
+        Ok(())
     }
 
     /// Records the version of the publication where an earlier version of the program recorded none.

@@ -102,6 +102,25 @@ pub(crate) fn grants(schema: &Schema, role: &str) -> String {
     )
 }
 
+/// The tables, in an order in which they can be dropped.
+const TABLES: [&str; 10] =
+    ["audit", "dropped", "tally", "delivery_keys", "event", "gap", "quarantine", "delivery", "section", "instance"];
+
+/// What drops the tables and the schema. Whatever else somebody put into the schema stays, and is an error.
+pub(crate) fn drop_script(schema: &Schema) -> String {
+    schema.sql(&drop_template())
+}
+
+/// The same, before the schema's name is put in.
+pub(crate) fn drop_template() -> String {
+    let mut script = String::new();
+    for table in TABLES {
+        script.push_str(&format!("DROP TABLE IF EXISTS {{schema}}.{table};\n"));
+    }
+    script.push_str("DROP SCHEMA IF EXISTS {schema};\n");
+    script
+}
+
 /// The whole script for `setup --print-sql`: may be run again, after an upgrade too. With a role, the grants that it
 /// needs where somebody else owns the schema.
 pub(crate) fn ddl(schema: &Schema, role: Option<&str>) -> String {

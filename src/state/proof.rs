@@ -144,6 +144,38 @@ impl Store {
         }
     }
 
+    /// Rows of the quarantine whose key was delivered after they went there: by a re-sync, or because another row has the key
+    /// now.
+    pub(crate) async fn delivered_since(&self, section: &SectionName, ids: &[i64]) -> Result<Vec<i64>, StateError> {
+        let doing = "looking for what was delivered since";
+        let sql = "SELECT id, key, extract(epoch FROM created_at)::float8 FROM {schema}.quarantine
+             WHERE section = $1 AND id = ANY ($2) AND key <> ''";
+        let held = self.query(doing, sql, &[&section.as_str(), &ids]).await?;
+        let held: Vec<(i64, AuditKey, f64)> =
+            held.iter().map(|row| (row.get(0), AuditKey::of(row.get::<_, &str>(1).as_bytes()), row.get(2))).collect();
+        let sql = "SELECT d.id, k.keys, extract(epoch FROM d.started_at)::float8 FROM {schema}.delivery d
+             JOIN {schema}.delivery_keys k ON k.delivery = d.id
+             WHERE d.section = $1 AND d.outcome IN ('delivered', 'partial') AND d.id > $2
+                AND d.started_at > (SELECT min(created_at) FROM {schema}.quarantine WHERE section = $1 AND id = ANY ($4))
+             ORDER BY d.id LIMIT $3";
+        let (mut found, mut after) = (Vec::new(), i64::MIN);
+        loop {
+            let page = self.query(doing, sql, &[&section.as_str(), &after, &PAGE, &ids]).await?;
+            for row in &page {
+                after = row.get(0);
+                let keys = BatchKeys::decode(row.get(1)).ok_or_else(|| unreadable(after))?;
+                let began: f64 = row.get(2);
+                let since = held.iter().filter(|(_, key, at)| began > *at && keys.contains(*key));
+                found.extend(since.map(|(id, ..)| *id));
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                found.sort_unstable();
+                found.dedup();
+                return Ok(found);
+            }
+        }
+    }
+
     /// Why a row is in quarantine, or was dropped from it: the id there and the reason.
     pub(crate) async fn quarantine_of(&self, section: &SectionName, key: &str) -> Result<Option<String>, StateError> {
         let sql = format!(

@@ -133,6 +133,14 @@ impl Store {
         .await
     }
 
+    /// Whether this role may drop the schema and everything in it.
+    pub(crate) async fn may_drop_schema(&self) -> Result<bool, StateError> {
+        let sql = "SELECT coalesce(bool_and(pg_has_role(n.nspowner, 'USAGE')
+                AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND NOT pg_has_role(c.relowner, 'USAGE'))),
+            true) FROM pg_namespace n WHERE n.nspname::text = $1";
+        Ok(self.one("looking at the schema's owner", sql, &[&self.place.schema.name()]).await?.get(0))
+    }
+
     /// Drops the tables and the schema. Whatever else somebody put into the schema stays, and is an error.
     ///
     /// # Errors
@@ -140,23 +148,7 @@ impl Store {
     pub(crate) async fn drop_schema(&mut self) -> Result<(), StateError> {
         self.prepared.clear();
         self.transaction("dropping the schema", "BEGIN", async |store| {
-            let tables = [
-                "audit",
-                "dropped",
-                "tally",
-                "delivery_keys",
-                "event",
-                "gap",
-                "quarantine",
-                "delivery",
-                "section",
-                "instance",
-            ];
-            for table in tables {
-                let drop = format!("DROP TABLE IF EXISTS {{schema}}.{table}");
-                store.script("dropping the schema", &drop).await?;
-            }
-            store.script("dropping the schema", "DROP SCHEMA IF EXISTS {schema}").await
+            store.script("dropping the schema", &migrations::drop_template()).await
         })
         .await
     }

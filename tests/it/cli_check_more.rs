@@ -10,7 +10,7 @@ use crate::cli_check::{check, expect};
 use crate::cli_ops_look::{insert, json, stage, stop, wait_items};
 use crate::harness::port::Port;
 use crate::harness::scratch::{Scratch, server_user};
-use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
+use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
 
 #[tokio::test]
 async fn case_17_a_standby_is_named() {
@@ -232,4 +232,38 @@ async fn what_was_recorded_and_is_not_so_any_more_is_named_and_not_made_in_silen
     let refused = App::command(&both, &["setup"]).await;
     assert!(refused.code == 75 && refused.stderr.contains("is gone"), "{refused:?}");
     assert_eq!(cluster.number("SELECT count(*) FROM pg_replication_slots").await, 0, "made in silence");
+}
+
+#[tokio::test]
+async fn case_77_a_table_that_is_emptied_and_filled_anew_is_named() {
+    for version in Version::asked() {
+        let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { continue };
+        for table in ["nightly", "purged"] {
+            cluster.sql(&SectionText::metric_table(table)).await;
+            let delete = if table == "nightly" { "TRUNCATE nightly RESTART IDENTITY" } else { "DELETE FROM purged" };
+            for _ in 0..4 {
+                cluster.sql(delete).await;
+                let fill =
+                    format!("INSERT INTO {table} (external_id, value) SELECT 'c', g FROM generate_series(1, 100) g");
+                cluster.sql(&fill).await;
+            }
+        }
+        let config = ConfigText::new(&cluster, "http://127.0.0.1:9")
+            .section(SectionText::metric("nightly", "nightly"))
+            .section(SectionText::metric("purged", "purged"));
+        let counted = || async {
+            let sql = "SELECT count(*) FROM pg_stat_user_tables WHERE n_tup_ins >= 400";
+            (cluster.number(sql).await == 2).then_some(())
+        };
+        eventually(Duration::from_secs(30), "the statistics", counted).await;
+        let checked = App::command(&config, &["--json", "check"]).await.json();
+        let named: Vec<&str> = checked["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|finding| finding["code"] == "table_replaced")
+            .map(|finding| finding["subject"].as_str().unwrap())
+            .collect();
+        assert_eq!(named, ["table public.nightly"], "{version}: {checked}");
+    }
 }

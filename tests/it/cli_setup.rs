@@ -23,7 +23,7 @@ async fn it_makes_what_is_missing_and_may_run_again() {
     assert_eq!(denied.code, 75);
     assert!(denied.stderr.contains("CREATE PUBLICATION"), "{}", denied.stderr);
     assert_eq!(cluster.number("SELECT count(*) FROM pg_publication").await, 0);
-    let steps = |made: bool| ["publication", "slot", "state schema"].map(|what| (what.to_owned(), made)).to_vec();
+    let steps = |made: bool| ["state schema", "publication", "slot"].map(|what| (what.to_owned(), made)).to_vec();
     assert_eq!(made(&App::command(&config, &["--json", "setup"]).await).await, steps(true));
     assert_eq!(made(&App::command(&config, &["--json", "setup"]).await).await, steps(false));
     assert_eq!(cluster.text("SELECT pubinsert AND NOT pubupdate AND NOT pubdelete FROM pg_publication").await, "t");

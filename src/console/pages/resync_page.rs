@@ -75,7 +75,7 @@ pub(crate) async fn show(
         Some(plan) if !plan.counted => "Estimated by the server: there are too many to be counted in time.",
         _ => "Counted just now, not estimated.",
     };
-    let key = own.key.to_string();
+    let key = if own.key.is_empty() { "the primary key".to_owned() } else { own.key.join(", ") };
     let sheet = ResyncSheet {
         name,
         note: if note == NOTHING { "" } else { note },

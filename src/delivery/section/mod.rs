@@ -84,6 +84,8 @@ pub struct InDoubtBatch {
     pub rows: u32,
     /// Where its rows were.
     pub span: Span,
+    /// Nobody knows which rows it had: those that come again within its span are counted.
+    pub open: bool,
 }
 
 /// One section: its rows on their way to the sink.
@@ -192,11 +194,7 @@ impl SectionDelivery {
         if let Some(backfill) = &mut self.backfill {
             backfill.streamed(key);
         }
-        let held = self.in_doubt == InDoubt::Hold
-            && self
-                .doubts
-                .iter()
-                .any(|doubt| matches!(&doubt.span, Span::Stream(first, last) if (*first..=*last).contains(&position)));
+        let held = self.is_doubted(position) && self.in_doubt == InDoubt::Hold;
         let origin = Origin::Stream(position, micros);
         let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Micros(micros), out);
         let queue = &mut self.stream;
@@ -208,6 +206,18 @@ impl SectionDelivery {
         }
         queue.reach(SettledUpTo::Stream(position));
         true
+    }
+
+    /// Whether a streamed row is of a batch in doubt. Where nobody knows which rows that had, this one counts.
+    fn is_doubted(&mut self, position: Position) -> bool {
+        let mut doubted = false;
+        for doubt in &mut self.doubts {
+            if matches!(&doubt.span, Span::Stream(first, last) if (*first..=*last).contains(&position)) {
+                doubt.rows += u32::from(doubt.open);
+                doubted = true;
+            }
+        }
+        doubted
     }
 
     /// Takes the rows of a chunk whose time has come (the stream has been read past it).

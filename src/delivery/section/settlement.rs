@@ -31,7 +31,7 @@ impl SectionDelivery {
         if let Some(end) = &end {
             step.ops.extend(self.keys_of(&batch, end));
         }
-        let resent = self.end_doubts(&batch, step);
+        let (resent, named) = self.end_doubts(&batch, step);
         let retried = batch.retried();
         if !retried.is_empty() {
             step.ops.push(Op::Unquarantine(retried.clone()));
@@ -43,7 +43,7 @@ impl SectionDelivery {
             Some(_) if unresolved => items - lost,
             Some(_) | None => 0,
         };
-        step.in_doubt += in_doubt;
+        step.in_doubt += in_doubt + named;
         let mut words: Vec<(String, u64)> = Vec::new();
         for row in &quarantined {
             let word = row.reason.split(':').next().unwrap_or_default();
@@ -59,7 +59,8 @@ impl SectionDelivery {
             }
         }
         let delivered = if unresolved { 0 } else { items - lost };
-        let add = Totals { delivered, quarantined: quarantined.len() as u64, in_doubt, resent };
+        let quarantined_rows = quarantined.len() as u64;
+        let add = Totals { delivered, quarantined: quarantined_rows, in_doubt: in_doubt + named, resent };
         step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
         let rows = add.delivered + add.quarantined + if unresolved { in_doubt } else { 0 };
         self.checkpoint(&batch.through, add, rows, step);
@@ -77,12 +78,14 @@ impl SectionDelivery {
         });
     }
 
-    /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again.
-    fn end_doubts(&mut self, batch: &Batch, step: &mut DeliveryStep) -> u64 {
+    /// The batches in doubt of which nothing is left now have ended; returns how many rows were sent again, and how many of
+    /// them are in doubt by name only now.
+    fn end_doubts(&mut self, batch: &Batch, step: &mut DeliveryStep) -> (u64, u64) {
         let all = std::mem::take(&mut self.doubts);
         let (ended, left): (Vec<InDoubtBatch>, Vec<InDoubtBatch>) =
             all.into_iter().partition(|one| one.span.ends_by(&batch.through));
         self.doubts = left;
+        let named: u64 = ended.iter().filter(|doubt| doubt.open).map(|doubt| u64::from(doubt.rows)).sum();
         let ended = ended.iter().map(|doubt| (doubt.id, doubt.rows)).chain(batch.doubts.iter().copied());
         let outcome = if self.in_doubt == InDoubt::Hold { Outcome::Held } else { Outcome::Resent };
         let mut rows = 0;
@@ -90,7 +93,8 @@ impl SectionDelivery {
             rows += u64::from(doubted);
             step.ops.push(Op::Ended { id, outcome, http_status: None, error: String::new() });
         }
-        if self.in_doubt == InDoubt::Hold { 0 } else { rows }
+        // What is held counts as in doubt with its batch.
+        if self.in_doubt == InDoubt::Hold { (0, 0) } else { (rows, named) }
     }
 
     fn checkpoint(&mut self, through: &SettledUpTo, add: Totals, rows: u64, step: &mut DeliveryStep) {

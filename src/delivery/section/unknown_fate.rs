@@ -71,7 +71,7 @@ impl SectionDelivery {
                 step.in_doubt += rows as u64;
                 let (id, rows) = (sending.id, u32::try_from(rows).unwrap_or(u32::MAX));
                 match Self::span(&sending.batch) {
-                    Some(span) => self.doubts.push(InDoubtBatch { id, rows, span }),
+                    Some(span) => self.doubts.push(InDoubtBatch { id, rows, open: false, span }),
                     None => sending.batch.doubts.push((id, rows)),
                 }
                 self.stage = DeliveryStage::Waiting { sending, until, new_id: true };

@@ -5,16 +5,19 @@
 //! * Never: anything done while an instance holds the slot; an identity adopted before all that it stands for is written
 //!   (a repair that was interrupted is found as broken as before, and done again).
 
+pub(crate) mod open_batches;
 pub(crate) mod plan;
 pub(crate) mod repair_ways;
 
 use std::sync::Arc;
 
+use tokio_postgres::error::SqlState;
+
 use crate::config::{Config, Section};
 use crate::model::{Fault, Lsn, SectionName};
 use crate::operations::consistency::drifted;
 use crate::operations::repair::plan::{
-    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, ours, wedged,
+    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, ours, unreadable, wedged,
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::chunk_reader::Selection;
@@ -197,7 +200,12 @@ impl Repair {
                     Some(floor) => selection.since(floor),
                     None => selection,
                 };
-                let extent = selection.extent(&session).await.ok();
+                let extent = match selection.extent(&session).await {
+                    Ok(extent) => Some(extent),
+                    // It takes longer than a person waits.
+                    Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => None,
+                    Err(error) => return Err(unreadable(&session, &section, &error)),
+                };
                 plan.rows = extent.as_ref().map(|(rows, _)| *rows);
                 plan.keys = extent.and_then(|(_, keys)| keys);
             }
@@ -268,11 +276,14 @@ impl Repair {
             .take_epoch(&format!("repair by {} at {host}", crate::operations::actor()))
             .await
             .map_err(crate::operations::fate)?;
+        let open = self.store.open_deliveries().await.map_err(crate::operations::fate)?;
+        let mend = (self.how, self.plan.new_slot);
         for way in &self.ways {
             if way.as_it_was {
                 self.store.release_section(&way.section.name).await.map_err(crate::operations::fate)?;
                 continue;
             }
+            open_batches::resolve((&self.store, &self.control), &open, (&way.section, &way.table), mend).await?;
             let columns = way.section.columns();
             let column = |name: &String| {
                 let ty = way.table.column(name).map(|column| column.type_name.clone()).unwrap_or_default();

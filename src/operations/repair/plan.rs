@@ -1,8 +1,11 @@
 //! What a repair is about: the decision, the plan, and the judgements that it rests on.
 
+use tokio_postgres::error::SqlState;
+
 use crate::config::{Config, Section};
 use crate::model::Fault;
 use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::Session;
@@ -80,6 +83,17 @@ pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault
         return Ok(());
     }
     Err(Fault::unavailable(UNDER_WAY, "try again in a moment"))
+}
+
+/// A section's rows cannot be looked at: then they could not be read again either, and nothing is done.
+pub(crate) fn unreadable(session: &Session, section: &Section, error: &tokio_postgres::Error) -> Fault {
+    let fault = session.fault(error);
+    if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+        return fault;
+    }
+    let (table, role) = (quote::qualified(&section.table), quote::ident(session.user()));
+    let what = format!("section {}: nothing was done: {}", section.name, fault.what);
+    Fault::needs_person(what, format!("GRANT SELECT (xmin) ON {table} TO {role}; then repair again"))
 }
 
 /// A trouble that only shows when the stream is read.

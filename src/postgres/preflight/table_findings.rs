@@ -126,6 +126,7 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
             findings.push(Finding::info("table_no_primary_key", &subject, message, "never publish its updates"));
         }
     }
+    replaced(session, info, &subject, findings).await?;
     if info.kind == 'p' {
         let message = "it is partitioned: an UPDATE that moves a row to another partition arrives as an insert, and rows of a \
                        partition that is attached later never arrive";
@@ -180,6 +181,55 @@ async fn leaves(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>
     Ok(())
 }
 
+/// Whether the table is emptied and filled anew: then every row comes again by the stream each time.
+async fn replaced(
+    session: &Session,
+    info: &TableInfo,
+    subject: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    // TRUNCATE gives the table another file, and counts as no deletion. A rewrite does the same, once.
+    let sql = "SELECT s.n_tup_ins, s.n_live_tup FROM pg_catalog.pg_stat_all_tables s
+        JOIN pg_catalog.pg_class c ON c.oid = s.relid
+        WHERE s.relid = $1 AND c.relfilenode <> c.oid AND s.n_live_tup >= 10
+          AND s.n_tup_ins - s.n_tup_del - s.n_live_tup - s.n_dead_tup >= 2 * s.n_live_tup";
+    let Some(row) = session.query_opt(sql, &[&info.oid]).await? else { return Ok(()) };
+    let (inserted, live): (i64, i64) = (row.get(0), row.get(1));
+    let message = format!(
+        "the server counts {inserted} inserted rows and only {live} that are there, and the others were not deleted: it seems to be \
+         emptied by TRUNCATE and filled anew, and then every row is delivered again each time"
+    );
+    findings.push(Finding::warning(
+        "table_replaced",
+        subject,
+        message,
+        "read it by comparison instead of the stream (`read: diff`), or insert only what is new",
+    ));
+    Ok(())
+}
+
+/// Whether the transaction that wrote a row can be read: a repair and an audit tell rows apart by it.
+async fn xmin(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    if !matches!(info.kind, 'r' | 'p') {
+        return Ok(());
+    }
+    let sql = "SELECT has_column_privilege($1::oid, 'xmin', 'SELECT')";
+    if session.query_one(sql, &[&info.oid]).await?.get(0) {
+        return Ok(());
+    }
+    let (qualified, user) = (quote::qualified(&info.name), session.user());
+    let message =
+        format!("the role {user} may not read xmin of {qualified}: `repair --gap`, `audit` and `trace` need it");
+    let remedy = format!("GRANT SELECT (xmin) ON {qualified} TO {};", quote::ident(user));
+    findings.push(Finding::warning("select_xmin", subject(section), message, remedy));
+    Ok(())
+}
+
 /// Tries to read the mapped columns, as a backfill would.
 async fn readable(
     session: &Session,
@@ -218,6 +268,7 @@ async fn readable(
     if !usage || !denied.is_empty() || policies || columns.is_empty() {
         return Ok(false);
     }
+    xmin(session, section, info, findings).await?;
     // Said so far by the catalog; now in earnest. Errors of partitions, of functions in views and of policies show here.
     let list: Vec<String> = columns.iter().map(|name| quote::ident(name)).collect();
     let sql = format!(

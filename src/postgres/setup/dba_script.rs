@@ -79,14 +79,15 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
     );
     role(&mut sql, config, &user, &database, provider);
     reader(&mut sql, config, &database);
-    publication(&mut sql, config, seen);
-    slot(&mut sql, config, seen);
+    // What can fail comes first, and the slot last: from there on the server keeps WAL.
     let heading = if state.apart {
-        "-- 4. The state: ledger, checkpoints, quarantine. `state.url` puts it into ANOTHER database: run this part there."
+        "-- 2. The state: ledger, checkpoints, quarantine. `state.url` puts it into ANOTHER database: run this part there."
     } else {
-        "-- 4. The state: ledger, checkpoints, quarantine."
+        "-- 2. The state: ledger, checkpoints, quarantine."
     };
     writeln!(sql, "{heading}\n{}", (state.ddl)(Some(&user))).ok();
+    publication(&mut sql, config, seen);
+    slot(&mut sql, config, seen);
     writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
     sql
 }
@@ -120,7 +121,8 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
             // Its key is the primary key, whose columns are not known here.
             return String::new();
         }
-        let mut columns: Vec<String> = Vec::new();
+        // By `xmin` a repair and an audit tell which transaction wrote a row.
+        let mut columns: Vec<String> = vec!["xmin".to_owned()];
         for column in sections().flat_map(|section| section.columns()).map(|column| quote::ident(&column)) {
             if !columns.contains(&column) {
                 columns.push(column);
@@ -166,7 +168,7 @@ fn publication(sql: &mut String, config: &Config, seen: Option<&ObservedState>) 
         Some(seen) if !seen.partitioned.contains(table) => format!("ONLY {}", quote::qualified(table)),
         Some(_) | None => quote::qualified(table),
     };
-    writeln!(sql, "-- 2. The publication: before the slot, inserts only, no filter and no column list.").ok();
+    writeln!(sql, "-- 3. The publication: before the slot, inserts only, no filter and no column list.").ok();
     writeln!(sql, "SET lock_timeout = '5s';").ok();
     // By the plain names: an array of them says which are missing.
     let generated = if seen.is_some_and(|seen| seen.generated) { ", publish_generated_columns = stored" } else { "" };
@@ -196,7 +198,7 @@ fn slot(sql: &mut String, config: &Config, seen: Option<&ObservedState>) {
     let failover = config.source.failover_slot && seen.is_none_or(|seen| seen.version >= 170_000);
     writeln!(
         sql,
-        "-- 3. The slot. From here on the server keeps WAL until the program has delivered its rows: start it soon.\n\
+        "-- 4. The slot. From here on the server keeps WAL until the program has delivered its rows: start it soon.\n\
          --    It waits for open transactions; where it gives up, run the script again.\n\
          {}\n  WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {});\n",
         setup::create_slot(name, failover),

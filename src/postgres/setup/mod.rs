@@ -141,6 +141,15 @@ pub(crate) async fn ensure_publication(
     Ok(vec![sql])
 }
 
+/// What takes back a statement that [`ensure_publication`] ran.
+pub(crate) fn undo_publication(config: &Config, sql: &str) -> String {
+    let name = &config.source.publication;
+    match sql.strip_prefix(&add_tables(name, &[])) {
+        Some(tables) => format!("ALTER PUBLICATION {} DROP TABLE {tables}", quote::ident(name)),
+        None => format!("DROP PUBLICATION {}", quote::ident(name)),
+    }
+}
+
 /// The remedy of a table that is not there.
 pub(crate) fn no_table(name: &TableName) -> Fault {
     Fault::usage(

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::model::SectionName;
 use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::event::StreamStart;
@@ -27,7 +28,7 @@ use crate::runtime::event_loop::status_reporter::StatusReporter;
 use crate::runtime::event_loop::stream_supervisor::StreamSupervisor;
 use crate::runtime::event_loop::type_catalog::TypeCatalog;
 use crate::runtime::monitor_event::MonitorEvent;
-use crate::runtime::promotion::catch_up;
+use crate::runtime::promotion::{Promotion, catch_up};
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
@@ -46,7 +47,10 @@ impl EventLoop {
         start: StreamStart,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
-        if let Some((_, left)) = promoted {
+        let mut promotion = None;
+        if let Some((before, left)) = promoted {
+            let drained = store.instance().await?.is_some_and(|instance| instance.is_drained());
+            promotion = Some(Promotion { before, left, drained });
             tracing::warn!(timeline = identity.timeline, "the server was promoted, and the slot came along: going on");
             store.adopt(&identity, checkpoint, None, Some(left)).await?;
         }
@@ -55,7 +59,8 @@ impl EventLoop {
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
         let mut opened = store.open().await?;
-        let caught_up = catch_up(&mut opened, &board.known_progress(), promoted);
+        let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
+        let caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
         let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached =
             attach::attach(&config, &control, &store, &term, &opened, &types, &board.wait_reporter()).await?;

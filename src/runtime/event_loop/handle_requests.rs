@@ -130,13 +130,26 @@ impl EventLoop {
             section.admit_item(&item.row.key, item.item.get().as_bytes(), item.row.id, now);
             began += 1;
         }
-        read.twice.iter().chain(&read.gone).chain(&read.left).for_each(|id| section.give_up_retry(*id));
+        read.twice
+            .iter()
+            .chain(&read.gone)
+            .chain(&read.delivered)
+            .chain(&read.left)
+            .for_each(|id| section.give_up_retry(*id));
         let mut result = format!("{began} rows are sent again");
         if !read.gone.is_empty() {
             result.push_str(&format!(
                 "; {} are no longer in the table, and were never items: drop them ({})",
                 read.gone.len(),
                 shortened(&read.gone)
+            ));
+        }
+        if !read.delivered.is_empty() {
+            result.push_str(&format!(
+                "; {} are not sent: their keys were delivered since, so another row has the key now, or a re-sync brought it; \
+                 compare `quarantine show`, then drop them ({})",
+                read.delivered.len(),
+                shortened(&read.delivered)
             ));
         }
         let mut ops = Vec::new();

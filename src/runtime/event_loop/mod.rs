@@ -29,6 +29,7 @@ pub(crate) mod watch_source;
 pub(crate) use crate::runtime::event_loop::loop_exit::LoopExit;
 pub(crate) use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY};
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
@@ -45,6 +46,7 @@ use crate::runtime::event_loop::state_link::StateLink;
 use crate::runtime::event_loop::status_reporter::StatusReporter;
 use crate::runtime::event_loop::stream_supervisor::{PING, StreamSupervisor};
 use crate::runtime::start_error::StartError;
+use crate::runtime::state_connector::StateConnector;
 use crate::shutdown::Stop;
 
 /// The running event loop: the delivery core, and the parts that each own one of its ends.
@@ -171,10 +173,22 @@ impl EventLoop {
         let under_way = self.requests.under_way();
         if under_way > 0 {
             tracing::warn!(requests = under_way, "the grace is over with requests under way: they will be in doubt");
+        } else if self.engine.is_drained() {
+            self.note_drained().await;
         }
         self.let_go().await;
         tracing::info!(confirmed = %self.engine.confirmed(), "drained");
         LoopExit::Drained
+    }
+
+    /// Records that nothing is under way. A server that is promoted later, and has this, misses nothing of the ledger.
+    async fn note_drained(&self) {
+        let (connector, epoch) = (StateConnector::new(Arc::clone(&self.context.config)), self.status.epoch());
+        let noted = async { connector.store().await?.note_drained(epoch).await.map_err(|error| error.fault()) };
+        let noted: Result<Result<(), Fault>, _> = tokio::time::timeout(LET_GO, noted).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::debug!("the end could not be noted in the state");
+        }
     }
 
     async fn let_go(&mut self) {

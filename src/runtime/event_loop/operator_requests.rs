@@ -129,9 +129,13 @@ async fn read_again(
     let there: HashSet<String> =
         rows.iter().map(|row| String::from_utf8_lossy(&reading.key_text(&row)).into_owned()).collect();
     let absent: HashSet<i64> = by_key.iter().filter(|(key, _)| !there.contains(*key)).map(|(_, (id, _))| *id).collect();
+    // Whoever has the key now was delivered already: sent again, it would count twice.
+    let known: Vec<i64> = by_key.iter().filter(|(key, _)| there.contains(*key)).map(|(_, (id, _))| *id).collect();
+    let delivered = store.delivered_since(section, &known).await.map_err(|error| error.fault())?;
+    by_key.retain(|_, (id, _)| !delivered.contains(id));
     let unread = ids.iter().filter(|id| !held.iter().any(|item| item.row.id == **id)).copied();
     let gone = unread.chain(keyless).collect();
-    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone, left };
+    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone, delivered, left };
     for item in held.into_iter().filter(|item| absent.contains(&item.row.id)) {
         if is_item(&item) { read.items.push(item) } else { read.gone.push(item.row.id) }
     }

@@ -32,6 +32,11 @@ pub(crate) struct StatusReporter {
 }
 
 impl StatusReporter {
+    /// The epoch that this process leads under.
+    pub(crate) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     pub(crate) fn new(board: Board, epoch: i64) -> StatusReporter {
         StatusReporter {
             refresh: board.refresh.attend(),
