@@ -14,7 +14,7 @@ demo: ## a throwaway PostgreSQL, a Planhat stand-in and the streamer, live; SECO
 test: ## format, lints and every test; the same as in CI
 	@sh .ci/test
 
-bench: ## the figures of benches/README.md, on this machine: one table of ratios; ROWS=200000 RUNS=1 ONLY=stream for a quick look
+bench: ## the figures of benches/README.md, on this machine: one table of ratios; ROWS=200000 RUNS=1 ONLY=stream,far-stream for a quick look
 	cargo bench --bench core --bench mapping
 	cargo bench --bench end_to_end
 

@@ -7,27 +7,32 @@ use pg2planhat::testing::postgres::Stream;
 use pg2planhat::testing::postgres::{StreamEvent, StreamStart};
 
 use crate::harness::{Cluster, ConfigText};
+use crate::network::Route;
 
 /// How long `pg_recvlogical` takes, by TCP, to throw away everything up to `end`.
-pub fn recvlogical(cluster: &Cluster, slot: &str, publication: &str, end: &str) -> Duration {
+pub fn recvlogical(cluster: &Cluster, route: &Route, slot: &str, publication: &str, end: &str) -> Duration {
     let mut command = client(cluster, "pg_recvlogical");
     command.args(["-S", slot, "-o", "proto_version=1", "-o"]).arg(format!("publication_names={publication}"));
     command.args(["--start", "--no-loop", "-f", "/dev/null", "--endpos", end]);
-    timed(command.arg("-d").arg("postgres"))
+    timed(command.args(["-d", &conninfo(route)]))
 }
 
 /// How long a COPY of the query takes, by TCP, to nowhere.
-pub fn copy(cluster: &Cluster, query: &str) -> Duration {
+pub fn copy(cluster: &Cluster, route: &Route, query: &str) -> Duration {
     let mut command = client(cluster, "psql");
-    timed(command.args(["-d", "postgres", "-qAtX", "-c"]).arg(format!("COPY ({query}) TO STDOUT")))
+    timed(command.args(["-d", &conninfo(route), "-qAtX", "-c"]).arg(format!("COPY ({query}) TO STDOUT")))
 }
 
 fn client(cluster: &Cluster, program: &str) -> Command {
     let path = cluster.program(program);
     assert!(path.exists(), "{} is not here: install the PostgreSQL client programs", path.display());
     let mut command = Command::new(path);
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]).arg(cluster.port().to_string()).stdout(Stdio::null());
+    command.stdout(Stdio::null());
     command
+}
+
+fn conninfo(route: &Route) -> String {
+    format!("host={} port={} user=postgres dbname=postgres sslmode={}", route.host, route.port, route.tls_mode())
 }
 
 fn timed(command: &mut Command) -> Duration {

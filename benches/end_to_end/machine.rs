@@ -10,12 +10,21 @@ pub async fn server() -> Cluster {
         ("max_wal_size", "16GB"),
         ("checkpoint_timeout", "1h"),
         ("autovacuum", "off"),
-        ("max_replication_slots", "40"),
+        ("max_replication_slots", "120"),
         ("max_wal_senders", "40"),
+        ("listen_addresses", "*"),
+        ("ssl", "on"),
+        ("ssl_cert_file", "server.crt"),
+        ("ssl_key_file", "server.key"),
         ("log_replication_commands", "off"),
     ];
     let builder = settings.iter().fold(Cluster::builder(), |builder, (name, value)| builder.setting(name, value));
-    builder.start().await
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the bench");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let builder = builder.file("server.crt", certificate).file("server.key", key.serialize_pem());
+    builder.hba("local all all trust\nhost all all all trust\nhost replication all all trust").start().await
 }
 
 /// Says what was measured on what.

@@ -1,8 +1,12 @@
 //! One run of the program: how long it took, and what it cost.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::harness::app::Launch;
 use crate::harness::{App, Cluster, ConfigText, SectionText};
+use crate::network::Route;
+use crate::relay::Relay;
 use crate::sink::{Sink, Taken};
 
 /// What a run cost.
@@ -27,8 +31,11 @@ impl std::fmt::Display for Cost {
 }
 
 /// A configuration whose instance has a slot and a state of its own, so that several can read the same WAL.
-pub fn instance(cluster: &Cluster, name: &str, url: &str) -> ConfigText {
-    ConfigText::new(cluster, url)
+pub fn instance(cluster: &Cluster, route: &Route, name: &str) -> ConfigText {
+    ConfigText::new(cluster, "http://127.0.0.1:1")
+        .set("source.host", &route.host)
+        .set("source.port", route.port)
+        .set("source.tls", route.tls_mode())
         .set("source.slot", name)
         .set("source.publication", name)
         .set("state.schema", name)
@@ -42,15 +49,32 @@ pub fn section(name: &str, table: &str) -> SectionText {
 
 /// Makes the instance's slot, so that the WAL from here on is its.
 pub async fn set_up(config: &ConfigText) {
-    let output = App::launch(config).arguments(&["setup"]).output().await;
+    set_up_by(config, None).await;
+}
+
+/// The same, by another build of the program where one is given.
+pub async fn set_up_by(config: &ConfigText, program: Option<&Path>) {
+    let output = launch(config, program).arguments(&["setup"]).output().await;
     assert_eq!(output.code, 0, "{}", output.stderr);
+}
+
+fn launch(config: &ConfigText, program: Option<&Path>) -> Launch {
+    let launch = App::launch(config);
+    program.map_or(launch.clone(), |program| launch.program(program))
 }
 
 /// Runs it until the sink has taken so many objects.
 pub async fn carry(config: &ConfigText, objects: u64) -> Cost {
+    carry_by(config, objects, Duration::ZERO, None).await
+}
+
+/// The same with a sink that is so far away, by another build of the program where one is given.
+pub async fn carry_by(config: &ConfigText, objects: u64, distance: Duration, program: Option<&Path>) -> Cost {
     let sink = Sink::start().await;
+    let relay = (!distance.is_zero()).then(|| Relay::start(sink.port(), distance));
+    let url = relay.as_ref().map_or(sink.url(), |relay| format!("http://127.0.0.1:{}", relay.port()));
     let begun = Instant::now();
-    let app = App::run(&config.clone().set("planhat.url", sink.url()));
+    let app = launch(&config.clone().set("planhat.url", url), program).start();
     let taken = sink.wait(objects).await;
     let cost = Cost { wall: begun.elapsed(), cpu: cpu(app.id()), peak: app.rss(), taken };
     assert_eq!(taken.objects, objects, "each exactly once");

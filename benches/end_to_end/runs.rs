@@ -1,21 +1,25 @@
 //! The measurements, one function for each line of the goals.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::harness::{App, Cluster, ConfigText};
-use crate::ours::{Cost, carry, instance, section, set_up};
+use crate::network::Route;
+use crate::ours::{Cost, carry, carry_by, instance, section, set_up, set_up_by};
 use crate::shape::{self, Shape};
 use crate::sink::Sink;
 use crate::table::Table;
 use crate::{baseline, harness};
 
-const MIB: f64 = 1024.0 * 1024.0;
+pub const MIB: f64 = 1024.0 * 1024.0;
 
 /// What one shape took: the limit's walls, the bare wire's, and ours.
 struct Measured {
     limit: Duration,
     wire: Duration,
     ours: Vec<Cost>,
+    /// Of the other build, where one was given.
+    before: Vec<Cost>,
 }
 
 impl Measured {
@@ -23,52 +27,76 @@ impl Measured {
         median(self.ours.iter().map(|cost| cost.wall))
     }
 
+    /// A line for the other build's time as the limit.
+    fn compare(&self, table: &mut Table, what: &str) {
+        if !self.before.is_empty() {
+            let before = median(self.before.iter().map(|cost| cost.wall));
+            table.ratio(&format!("· {what}, against the build of BESIDE"), before, self.wall(), Some((1.03, 1.1)));
+        }
+    }
+
     fn peak(&self) -> f64 {
         self.ours.iter().map(|cost| cost.peak as f64).fold(0.0, f64::max) / MIB
     }
 }
 
-fn median(times: impl Iterator<Item = Duration>) -> Duration {
+pub fn median(times: impl Iterator<Item = Duration>) -> Duration {
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();
     times[times.len() / 2]
 }
 
+/// Another build of the program that is measured beside this one, in turn.
+fn beside() -> Option<PathBuf> {
+    std::env::var_os("BESIDE")
+        .map(|path| std::fs::canonicalize(&path).unwrap_or_else(|error| panic!("BESIDE: {error}")))
+}
+
 /// Streams one shape `times` times, in turn with `pg_recvlogical` and with our wire alone, each from a slot of its own.
 async fn streamed(cluster: &Cluster, shape: &Shape, times: u64) -> Measured {
     cluster.sql(&shape.tables).await;
+    let (route, other) = (Route::loopback(cluster), beside());
     let slot = |kind: &str, at: u64| format!("{}_{kind}_{at}", shape.name);
+    let config_of = |kind: &str, at: u64| {
+        let sections = shape.sections.iter();
+        sections.fold(instance(cluster, &route, &slot(kind, at)), |config, section| config.section(section.clone()))
+    };
     let mut configs: Vec<ConfigText> = Vec::new();
     for at in 0..times {
-        let mut config = instance(cluster, &slot("ours", at), "http://127.0.0.1:1");
-        for section in &shape.sections {
-            config = config.section(section.clone());
+        let config = |kind| config_of(kind, at);
+        set_up(&config("ours")).await;
+        if other.is_some() {
+            set_up_by(&config("before"), other.as_deref()).await;
         }
-        set_up(&config).await;
         for kind in ["limit", "wire"] {
             let name = slot(kind, at);
             cluster.rows(&format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")).await;
         }
-        configs.push(config);
+        configs.push(config("ours"));
     }
     cluster.sql(&shape.load).await;
     let end = cluster.text("SELECT pg_current_wal_flush_lsn()").await;
-    let (mut limits, mut wires, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut wires, mut ours, mut before) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (at, config) in (0..).zip(&configs) {
         // The publication of our own instance: what is sent is the same to all.
         let publication = slot("ours", at);
-        limits.push(baseline::recvlogical(cluster, &slot("limit", at), &publication, &end));
+        limits.push(baseline::recvlogical(cluster, &route, &slot("limit", at), &publication, &end));
         ours.push(carry(config, shape.rows * shape.objects).await);
+        if other.is_some() {
+            let (theirs, objects) = (config_of("before", at), shape.rows * shape.objects);
+            before.push(carry_by(&theirs, objects, Duration::ZERO, other.as_deref()).await);
+            println!("  {} run {at}: the other build {}", shape.name, before[before.len() - 1]);
+        }
         wires.push(baseline::wire(cluster, config, &slot("wire", at), &publication, shape.rows).await);
         let (limit, wire, cost) = (limits[limits.len() - 1], wires[wires.len() - 1], ours[ours.len() - 1]);
         println!("  {} run {at}: limit {:.2?}, wire alone {:.2?}, ours {cost}", shape.name, limit, wire);
     }
     release(cluster).await;
-    Measured { limit: median(limits.into_iter()), wire: median(wires.into_iter()), ours }
+    Measured { limit: median(limits.into_iter()), wire: median(wires.into_iter()), ours, before }
 }
 
 /// Lets go of every slot, and of the WAL that they keep.
-async fn release(cluster: &Cluster) {
+pub async fn release(cluster: &Cluster) {
     let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
     let none_left = || async {
         cluster.rows(drop).await;
@@ -82,6 +110,7 @@ async fn release(cluster: &Cluster) {
 pub async fn stream(cluster: &Cluster, table: &mut Table, rows: u64, times: u64) {
     let measured = streamed(cluster, &shape::many("many", rows), times).await;
     table.ratio("stream, 100-row transactions", measured.limit, measured.wall(), Some((0.55, 0.90)));
+    measured.compare(table, "stream");
     table.ratio("· our wire alone", measured.limit, measured.wire, None);
     let cpu = median(measured.ours.iter().map(|cost| cost.cpu)).as_secs_f64();
     table.figure("CPU per million rows", cpu * 1e6 / rows as f64, "s", 0.8, 1.5);
@@ -96,27 +125,53 @@ pub async fn one_transaction(cluster: &Cluster, table: &mut Table, rows: u64, ti
     table.figure("peak memory, one transaction", measured.peak(), "MiB", 64.0, 128.0);
 }
 
-/// The backfill, from attach to the last row, against a COPY of the same columns in the same order.
+/// The backfill, from attach to the last row, against a COPY of the same columns in the same order; of a table that was analysed,
+/// and of one that never was.
 pub async fn backfill(cluster: &Cluster, table: &mut Table, rows: u64, times: u64) {
-    let shape = shape::many("old", rows);
-    cluster.sql(&shape.tables).await;
-    cluster.sql(&shape.load).await;
+    let analysed = shape::many("old", rows);
+    cluster.sql(&analysed.tables).await;
+    cluster.sql(&analysed.load).await;
     cluster.sql("VACUUM ANALYZE old").await;
-    let (mut limits, mut ours) = (Vec::new(), Vec::new());
+    let measured = backfilled(cluster, "old", rows, times).await;
+    table.ratio("backfill against COPY", measured.limit, measured.wall(), Some((1.2, 2.0)));
+    measured.compare(table, "backfill");
+    table.figure("peak memory, backfill", measured.peak(), "MiB", 64.0, 128.0);
+    // A plan that looks at all that is left for each chunk shows in the ratio of the two.
+    for (name, rows) in [("fresh", rows / 4), ("fresher", rows / 2)] {
+        let fresh = shape::many(name, rows);
+        cluster.sql(&fresh.tables).await;
+        cluster.sql(&fresh.load).await;
+        let measured = backfilled(cluster, name, rows, times).await;
+        let what = format!("backfill, never analysed ({rows})");
+        table.ratio(&what, measured.limit, measured.wall(), Some((1.2, 2.0)));
+    }
+}
+
+async fn backfilled(cluster: &Cluster, name: &str, rows: u64, times: u64) -> Measured {
+    let (route, other) = (Route::loopback(cluster), beside());
+    let (mut limits, mut ours, mut before) = (Vec::new(), Vec::new(), Vec::new());
+    let config = |instance_name: String| {
+        let section = section(name, name).field("dimensionId", "dimension_id").set("start", "backfill");
+        instance(cluster, &route, &instance_name).section(section)
+    };
     for at in 0..times {
-        let query = "SELECT external_id, dimension_id, value, at FROM old ORDER BY id";
-        limits.push(baseline::copy(cluster, query));
-        let section = section("old", "old").field("dimensionId", "dimension_id").set("start", "backfill");
-        let config = instance(cluster, &format!("old_{at}"), "http://127.0.0.1:1").section(section);
-        set_up(&config).await;
-        let cost = carry(&config, rows).await;
-        println!("  backfill run {at}: COPY {:.2?}, ours {cost}", limits[limits.len() - 1]);
+        let query = format!("SELECT external_id, dimension_id, value, at FROM {name} ORDER BY id");
+        limits.push(baseline::copy(cluster, &route, &query));
+        let ours_now = config(format!("{name}_{at}"));
+        set_up(&ours_now).await;
+        let cost = carry(&ours_now, rows).await;
+        println!("  backfill of {name} run {at}: COPY {:.2?}, ours {cost}", limits[limits.len() - 1]);
         ours.push(cost);
+        if other.is_some() {
+            let theirs = config(format!("{name}_before_{at}"));
+            set_up_by(&theirs, other.as_deref()).await;
+            let cost = carry_by(&theirs, rows, Duration::ZERO, other.as_deref()).await;
+            println!("  backfill of {name} run {at}: the other build {cost}");
+            before.push(cost);
+        }
     }
     release(cluster).await;
-    let measured = Measured { limit: median(limits.into_iter()), wire: Duration::ZERO, ours };
-    table.ratio("backfill against COPY", measured.limit, measured.wall(), Some((1.2, 2.0)));
-    table.figure("peak memory, backfill", measured.peak(), "MiB", 64.0, 128.0);
+    Measured { limit: median(limits.into_iter()), wire: Duration::ZERO, ours, before }
 }
 
 /// From before a row's INSERT is sent to the end of the request that brought it: 200 commits a second, flush 100 ms.
@@ -124,7 +179,7 @@ pub async fn latency(cluster: &Cluster, table: &mut Table, seconds: u64) {
     cluster.sql("CREATE TABLE late (id bigserial PRIMARY KEY, external_id text, value bigint, at timestamptz DEFAULT now())").await;
     let sink = Sink::start().await;
     let section = section("late", "late").set("flush", "100ms");
-    let config = instance(cluster, "late", &sink.url()).section(section);
+    let config = instance(cluster, &Route::loopback(cluster), "late").set("planhat.url", sink.url()).section(section);
     set_up(&config).await;
     let app = App::run(&config);
     app.wait_ready().await;
@@ -163,7 +218,7 @@ pub async fn latency(cluster: &Cluster, table: &mut Table, seconds: u64) {
 pub async fn start(cluster: &Cluster, table: &mut Table, times: u64) {
     cluster.sql(&crate::harness::SectionText::metric_table("first")).await;
     let section = section("first", "first").set("flush", "10ms");
-    let config = instance(cluster, "first", "http://127.0.0.1:1").section(section);
+    let config = instance(cluster, &Route::loopback(cluster), "first").section(section);
     set_up(&config).await;
     // Once attached, what is inserted meanwhile waits in the slot.
     let app = App::run(&config);

@@ -108,6 +108,10 @@ impl Sink {
         Sink { port, _child: child }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

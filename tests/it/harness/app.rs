@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     beside: Option<u16>,
+    program: PathBuf,
 }
 
 impl Launch {
@@ -38,6 +40,13 @@ impl Launch {
     /// An environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another build of the program, to be measured beside this one.
+    #[allow(dead_code, reason = "the measurements use it, the tests do not")]
+    pub fn program(mut self, program: &Path) -> Launch {
+        self.program = program.to_owned();
         self
     }
 
@@ -54,7 +63,7 @@ impl Launch {
         let config = self.config.set("admin.listen", format!("127.0.0.1:{listen}")).render();
         let file = scratch.path().join("pg2planhat.yaml");
         fs::write(&file, &config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg2planhat"));
+        let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -119,7 +128,9 @@ impl App {
 
     /// `run`, with more to say before it starts.
     pub fn launch(config: &ConfigText) -> Launch {
-        Launch { config: config.clone(), arguments: vec!["run".to_owned()], environment: Vec::new(), beside: None }
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_pg2planhat"));
+        let arguments = vec!["run".to_owned()];
+        Launch { config: config.clone(), arguments, environment: Vec::new(), beside: None, program }
     }
 
     /// Another command, to its end: `App::command(&config, &["--json", "check"])`.
