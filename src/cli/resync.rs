@@ -138,7 +138,13 @@ mod tests {
                  model: Company, table: t, key: id, fields: {{dimensionId: n, value: v, externalId: e{date}}}}}\n"
             );
             let config = crate::config::parse(&text, "test").unwrap();
-            let plan = operations::ResyncPlan { section: "m".to_owned(), from: None, rows: 3, counted: true };
+            let plan = operations::ResyncPlan {
+                section: "m".to_owned(),
+                key: "id".to_owned(),
+                from: None,
+                rows: 3,
+                counted: true,
+            };
             question(&config.sections[0], &plan)
         };
         assert!(asked("").contains("by their receipt"), "{}", asked(""));

@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn nothing_is_carried_from_another_timeline_or_backwards() {
-        for (known, timeline) in [(known(200, 0, None), 2), (known(90, 0, None), 1)] {
+        for (known, timeline) in [(known(200, 0, vec![]), 2), (known(90, 0, vec![]), 1)] {
             let mut state = opened(100);
             assert_eq!(caught(&mut state, &known, timeline, 300, true), []);
             assert_eq!(position(&state), at(100));

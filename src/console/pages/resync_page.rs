@@ -75,13 +75,12 @@ pub(crate) async fn show(
         Some(plan) if !plan.counted => "Estimated by the server: there are too many to be counted in time.",
         _ => "Counted just now, not estimated.",
     };
-    let key = if own.key.is_empty() { "the primary key".to_owned() } else { own.key.join(", ") };
     let sheet = ResyncSheet {
         name,
         note: if note == NOTHING { "" } else { note },
         given,
         from: shown.map_or_else(String::new, |plan| match &plan.from {
-            Some(from) => format!("{key} > {from}"),
+            Some(from) => format!("{} > {from}", plan.key),
             None => "every row".to_owned(),
         }),
         plan: plan.map_or("", |(id, _)| id),
