@@ -129,7 +129,8 @@ pub(crate) async fn result_of(store: &Store, event: i64, limit: Duration) -> Res
 /// A session that reads for a person: within bounds, and changes nothing.
 async fn reading(config: &Config, purpose: &str) -> Result<Session, Fault> {
     let session = connect_sql(&config.source, purpose).await?;
-    let bounds = "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = '30s'";
+    let bounds = "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = '30s'; \
+                  SET lock_timeout = '5s'";
     session.batch_execute(bounds).await.map_err(|error| session.fault(&error))?;
     Ok(session)
 }

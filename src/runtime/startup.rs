@@ -5,10 +5,11 @@
 //! * Never: a slot or publication made where an instance is recorded already; a section attached without its xmin barrier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::{Fault, Lsn};
-use crate::postgres::catalog::{publication, server, slot, xmin_barrier};
+use crate::postgres::catalog::{locks, publication, server, slot, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::connection::ReplicationConnection;
 use crate::postgres::setup;
@@ -36,15 +37,40 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, StartError> {
     let control = connect_sql(&config.source, "control").await?;
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
-    let lock = format!(
-        "SELECT pg_catalog.pg_advisory_lock(hashtext({}))",
-        crate::postgres::catalog::quote::literal(&format!("pg2planhat {}", config.source.slot))
-    );
-    control.batch_execute(&lock).await.map_err(|error| control.fault(&error))?;
+    lock(config, &control, waiting).await?;
     let prepared = prepare_locked(config, &control, &mut store, waiting).await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
     let (checkpoint, identity, server, promoted) = prepared?;
     Ok(Prepared { control, store, checkpoint, identity, server, promoted })
+}
+
+/// How often a lock is tried again that another process holds.
+const TRY_LOCK: Duration = Duration::from_millis(500);
+
+/// Keeps others from starting meanwhile. While another process does, or a repair, that is shown by its name.
+async fn lock(config: &Config, control: &Session, waiting: setup::Waiting<'_>) -> Result<(), Fault> {
+    let name = format!("pg2planhat {}", config.source.slot);
+    let mut told = false;
+    loop {
+        let tried = locks::try_advisory(control, &name).await.map_err(|error| control.fault(&error))?;
+        let Some(held) = tried else {
+            if told {
+                waiting(None);
+            }
+            return Ok(());
+        };
+        let holders = setup::names(&held);
+        if !told {
+            tracing::warn!(holders, "another process starts, or repairs: waiting for it");
+        }
+        told = true;
+        let what = format!("another process starts, or repairs, and is waited for: {holders}");
+        waiting(Some(&Fault::unavailable(
+            what,
+            "wait; where that process is frozen: SELECT pg_terminate_backend(PID)",
+        )));
+        tokio::time::sleep(TRY_LOCK).await;
+    }
 }
 
 async fn prepare_locked(

@@ -7,6 +7,7 @@
 pub(crate) mod defects;
 pub(crate) mod key_columns;
 pub(crate) mod listing;
+pub(crate) mod locks;
 pub(crate) mod provider;
 pub(crate) mod publication;
 pub(crate) mod quote;

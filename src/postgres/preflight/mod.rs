@@ -14,6 +14,7 @@ pub(crate) mod server_findings;
 pub(crate) mod slot_findings;
 pub(crate) mod table_findings;
 
+use crate::postgres::catalog::locks;
 pub(crate) use crate::postgres::catalog::provider::Provider;
 use crate::postgres::preflight::examination::Examination;
 
@@ -47,6 +48,7 @@ pub(crate) async fn examine(config: &Config) -> Examination {
 }
 
 async fn look(config: &Config, session: &Session, found: &mut Examination) -> Result<(), tokio_postgres::Error> {
+    session.batch_execute(&format!("{}; SET statement_timeout = '60s'", locks::LOCK_TIMEOUT)).await?;
     let facts = Facts::read(session).await?;
     found.findings.extend(server_findings::judge(&facts, session.is_sql_ascii()));
     let slot = slot_findings::examine(session, config, &facts, &mut found.findings).await?;

@@ -1,17 +1,19 @@
 //! The tables of the sections: of a kind that can be streamed, readable, with the columns that are mapped.
 
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, Section, Start};
 use crate::model::{Fault, Finding, Severity};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{publication, quote, table};
+use crate::postgres::catalog::{locks, publication, quote, table};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::examination::Examination;
 use crate::postgres::preflight::key_findings;
 use crate::postgres::preflight::key_findings::subject;
 use crate::postgres::preflight::server_findings::Facts;
+use crate::postgres::setup;
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
 pub(crate) async fn examine(
@@ -278,6 +280,13 @@ async fn readable(
     );
     if let Err(error) = session.batch_execute(&sql).await {
         session.batch_execute("ROLLBACK").await?;
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            let held = locks::holders(session, info.oid).await?;
+            let message = format!("{qualified} is locked, so it cannot be read: {}", setup::names(&held));
+            let remedy = "let that end, or: SELECT pg_terminate_backend(PID); then check again";
+            findings.push(Finding::error("table_locked", subject(section), message, remedy));
+            return Ok(false);
+        }
         findings.push(Finding::of(session.fault(&error), "select_failed", subject(section)));
         return Ok(false);
     }
