@@ -26,6 +26,11 @@ pub(crate) fn pair() -> (Stopper, Stop) {
 }
 
 impl Stop {
+    /// Whether the end was asked for.
+    pub(crate) fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Resolves once the end was asked for; never where the asking side is gone.
     pub(crate) async fn asked(&self) {
         if self.0.clone().wait_for(|stop| *stop).await.is_err() {

@@ -90,7 +90,7 @@ pub(crate) async fn open(
 }
 
 /// An aside to the person at the terminal: no line of the log, which others collect.
-fn eprint(text: &str) {
+pub(crate) fn eprint(text: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "{text}").ok();
 }

@@ -27,6 +27,7 @@ pub(crate) mod sim;
 pub(crate) mod status;
 pub(crate) mod teardown;
 pub(crate) mod trace;
+pub(crate) mod ui;
 pub mod usage;
 
 pub(crate) use crate::cli::context::Context;
@@ -113,6 +114,8 @@ pub enum Command {
     Repair(repair::Args),
     /// Drop slot, publication and state schema
     Teardown(teardown::Args),
+    /// The web page in front of an instance that runs elsewhere, or of none; delivers nothing by itself
+    Ui(ui::Args),
     /// Make tokens for the web page
     Console(console::Args),
     /// The Planhat stand-in alone, with faults on request
@@ -143,7 +146,7 @@ impl Command {
 
     /// Whether its log is its output, so that it speaks of the ordinary, too.
     fn is_long_running(&self) -> bool {
-        matches!(self, Command::Run(_) | Command::Sim(_))
+        matches!(self, Command::Run(_) | Command::Sim(_) | Command::Ui(_))
     }
 }
 
@@ -192,6 +195,7 @@ async fn obey(context: &Context, command: Command) -> Result<Exit, Fault> {
         Command::Query(args) => query::run(context, args).await,
         Command::Repair(args) => repair::run(context, args).await,
         Command::Teardown(args) => teardown::run(context, args).await,
+        Command::Ui(args) => ui::run(context, args).await,
         Command::Console(args) => console::run(context, args).await,
         Command::Sim(args) => sim::run(context, args).await,
         Command::Completions(args) => completions::run(context, args, Cli::command()).await,

@@ -1,13 +1,22 @@
 //! `run`: backfill and stream until SIGTERM, SIGINT or SIGQUIT; SIGHUP reads the file again.
+//!
+//! Somebody at the console may have the file applied: then the event loop drains, and begins anew with it in this process.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::cli::console;
 use crate::cli::context::Context;
 use crate::cli::reload::reload;
-use crate::console::Program;
+use crate::config::Config;
+use crate::console::{Program, web_server};
 use crate::model::{Exit, Fault};
 use crate::runtime::Board;
+use crate::shutdown::Stop;
 use crate::{runtime, shutdown};
 
 /// Arguments of `run`.
@@ -19,22 +28,78 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// As [`runtime::run`]; a console that cannot listen.
 pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let stop = shutdown::on_signals()?;
-    let (file, path) = (config.as_ref().clone(), context.path().to_owned());
-    shutdown::on_hangup(move || reload(&file, &path))?;
     let program = Program::elsewhere();
-    let board = Board::new(&config)?;
-    program.runs_here(runtime::shown(&config, &board));
-    let console = console::open(&config, context.path(), &program, config.console.listen.as_deref(), &stop).await?;
-    let running = runtime::run(config, board, stop, args.stay);
-    match console {
+    let opened = console::open(&config, context.path(), &program, config.console.listen.as_deref(), &stop).await?;
+    let wanted = opened.as_ref().map(|(console, _)| console.wanted());
+    let running = again_and_again(config, context.path(), &program, &stop, args.stay, wanted);
+    match opened {
         // The console ends with the program: a drain does not wait for it.
         Some((console, listener)) => tokio::select! {
             ended = running => ended,
-            () = crate::console::web_server::serve(listener, console) => Ok(Exit::Done),
+            () = web_server::serve(listener, console) => Ok(Exit::Done),
         },
         None => running.await,
     }
+}
+
+/// Runs with one configuration after the other, for as long as somebody applies a new one.
+pub(crate) async fn again_and_again(
+    mut config: Arc<Config>,
+    path: &Path,
+    program: &Program,
+    stop: &Stop,
+    stays: bool,
+    mut wanted: Option<watch::Receiver<Option<Arc<Config>>>>,
+) -> Result<Exit, Fault> {
+    let current = Arc::new(Mutex::new(Arc::clone(&config)));
+    let (of_reload, file) = (Arc::clone(&current), path.to_owned());
+    shutdown::on_hangup(move || {
+        let running = Arc::clone(&of_reload.lock().unwrap_or_else(PoisonError::into_inner));
+        reload(&running, &file);
+    })?;
+    loop {
+        let board = Board::new(&config)?;
+        program.runs_here(runtime::shown(&config, &board));
+        let (stopper, own) = shutdown::pair();
+        let mut running = pin!(runtime::run(Arc::clone(&config), board, own, stays));
+        let next = tokio::select! {
+            biased;
+            ended = &mut running => return ended,
+            () = stop.asked() => None,
+            config = applied(&mut wanted) => Some(config),
+        };
+        if next.is_some() {
+            tracing::info!("the configuration is applied: draining, to begin anew with it");
+        }
+        stopper.stop();
+        let ended = running.await;
+        // The tasks of what has ended let its admin port go when they are polled next.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // The end may have been asked for meanwhile: then nothing begins anew.
+        let stopped = stop.is_asked();
+        match (ended, next) {
+            (Ok(_), Some(applied)) if !stopped => config = applied,
+            (Err(fault), Some(applied)) if !stopped && fault.exit == Exit::NeedsPerson && stays => config = applied,
+            (ended, _) => return ended,
+        }
+        *current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
+    }
+}
+
+/// The next configuration that somebody applies.
+async fn applied(wanted: &mut Option<watch::Receiver<Option<Arc<Config>>>>) -> Arc<Config> {
+    if let Some(wanted) = wanted {
+        while wanted.changed().await.is_ok() {
+            if let Some(config) = wanted.borrow_and_update().clone() {
+                return config;
+            }
+        }
+    }
+    std::future::pending().await
 }

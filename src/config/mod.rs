@@ -21,10 +21,12 @@ pub(crate) mod names;
 pub(crate) mod scalar;
 pub(crate) mod secret;
 pub(crate) mod section;
+pub(crate) mod splice;
 pub(crate) mod table_name;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod yaml;
+pub(crate) mod yaml_spans;
 
 pub(crate) use crate::config::console_keys::{ConsoleConfig, ConsoleToken, Role, is_loopback};
 pub(crate) use crate::config::console_proxy::ConsoleProxy;
@@ -217,6 +219,12 @@ pub struct Section {
     pub date_receipt: bool,
     /// How naive timestamps are read; UTC by default.
     pub timezone: Option<jiff::tz::TimeZone>,
+}
+
+/// The names of the fields that Planhat knows for a kind.
+pub(crate) fn known_fields(kind: &str) -> Vec<&'static str> {
+    let all = if kind == Kind::UserActivity.as_str() { keys::ACTIVITY } else { keys::METRIC };
+    all.iter().map(|field| field.name).collect()
 }
 
 impl Section {

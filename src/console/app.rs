@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::admin::Hosts;
-use crate::config::{self, Config};
+use crate::config::{Config, ConsoleToken};
+use crate::console::config_file;
 use crate::console::drafts::Checked;
 use crate::console::history::History;
 use crate::console::lock::held;
@@ -48,6 +49,10 @@ pub(crate) struct Console {
     pub(crate) checks: Mutex<Option<Checked>>,
     /// What waits for a person's word.
     pub(crate) plans: Mutex<Plans>,
+    /// The digest of the file that runs.
+    pub(crate) loaded: Mutex<String>,
+    /// Who begins anew with another configuration; nobody where nothing runs here.
+    wanted: watch::Sender<Option<Arc<Config>>>,
     pub(crate) stop: Stop,
     pub(crate) listen: String,
     /// TLS of the port; none: it is plain.
@@ -66,20 +71,14 @@ impl Console {
         listen: &str,
         stop: Stop,
     ) -> Result<Console, Fault> {
-        let token = |token: &config::ConsoleToken| {
-            let text = token.sha256.reveal()?;
-            let sha256 = unhex(&text).ok_or_else(|| {
-                let what = format!("the console's token {}: its sha256 has not 64 hexadecimal digits", token.name);
-                Fault::usage(what, "`pg2planhat console token` prints it")
-            })?;
-            Ok::<_, Fault>(Token { person: Person { name: token.name.clone(), role: token.role }, sha256 })
-        };
-        let tokens = config.console.tokens.iter().map(token).collect::<Result<Vec<_>, _>>()?;
+        let tokens = tokens(config)?;
         let tls = match (&config.console.cert, &config.console.key) {
             (Some(cert), Some(key)) => Some(TlsPort::new(cert, key)?),
             (Some(_), None) | (None, Some(_)) | (None, None) => None,
         };
         Ok(Console {
+            loaded: Mutex::new(config_file::read(&path).map(|file| file.sha256).unwrap_or_default()),
+            wanted: watch::Sender::default(),
             path,
             config: Mutex::new(Arc::clone(config)),
             program,
@@ -102,6 +101,24 @@ impl Console {
         let key = held(&self.sessions).link(Instant::now())?;
         let scheme = if self.is_secure() { "https" } else { "http" };
         Some(format!("{scheme}://{}/login#k={key}", self.listen))
+    }
+
+    /// Hears of each configuration that the instance is to begin anew with.
+    pub(crate) fn wanted(&self) -> watch::Receiver<Option<Arc<Config>>> {
+        self.wanted.subscribe()
+    }
+
+    /// The instance begins anew with this configuration, of the file with this digest.
+    ///
+    /// # Errors
+    /// Where a token's digest cannot be read: then what runs goes on.
+    pub(crate) fn apply(&self, next: Config, sha256: String) -> Result<(), Fault> {
+        held(&self.sessions).renew(tokens(&next)?);
+        let next = Arc::new(next);
+        *held(&self.config) = Arc::clone(&next);
+        *held(&self.loaded) = sha256;
+        self.wanted.send_replace(Some(next));
+        Ok(())
     }
 
     /// Whether the port speaks TLS.
@@ -144,4 +161,17 @@ impl Console {
     pub(crate) fn question(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.questions.try_acquire().map_err(|_| Refusal::busy("two questions are put to the database already"))
     }
+}
+
+/// Who may use the console.
+fn tokens(config: &Config) -> Result<Vec<Token>, Fault> {
+    let token = |token: &ConsoleToken| {
+        let text = token.sha256.reveal()?;
+        let sha256 = unhex(&text).ok_or_else(|| {
+            let what = format!("the console's token {}: its sha256 has not 64 hexadecimal digits", token.name);
+            Fault::usage(what, "`pg2planhat console token` prints it")
+        })?;
+        Ok::<_, Fault>(Token { person: Person { name: token.name.clone(), role: token.role }, sha256 })
+    };
+    config.console.tokens.iter().map(token).collect()
 }

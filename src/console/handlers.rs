@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter};
 use crate::console::app::Console;
 use crate::console::live_stream;
 use crate::console::pages::{
-    action_pages, checks_page, login_page, logs_page, overview_page, plan_page, quarantine_page, repair_page,
-    resync_page, section_page,
+    action_pages, checks_page, config_page, login_page, logs_page, mapping_page, overview_page, plan_page,
+    quarantine_page, repair_page, resync_page, section_page, sql_page, trace_page,
 };
 use crate::console::problem::Refusal;
 use crate::console::routes::ConsoleRoute;
@@ -45,6 +45,14 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::PlanRetry => on!(quarantine_page::retry),
         ConsoleRoute::PlanDrop => on!(quarantine_page::forget),
         ConsoleRoute::Repair => on!(repair_page::page),
+        ConsoleRoute::Mapping => on!(mapping_page::page),
+        ConsoleRoute::NewSection => on!(mapping_page::new_page),
+        ConsoleRoute::Draft => on!(mapping_page::draft),
+        ConsoleRoute::Config => on!(config_page::page),
+        ConsoleRoute::Review => on!(config_page::review),
+        ConsoleRoute::Trace => on!(trace_page::page),
+        ConsoleRoute::Sql => on!(sql_page::page),
+        ConsoleRoute::Query => on!(sql_page::query),
         ConsoleRoute::Plan => on!(plan_page::page),
         ConsoleRoute::CarryOut => on!(plan_page::carry_out),
         ConsoleRoute::Live => on!(live_stream::live),

@@ -121,18 +121,15 @@ struct Nav<'a> {
     name: &'a str,
     sections: &'a [SectionStatus],
     quarantined: String,
-}
-
-impl Nav<'_> {
-    /// Whether the page is there.
-    fn has(&self, page: &str) -> bool {
-        crate::console::routes::ConsoleRoute::ALL.iter().any(|route| route.path().trim_start_matches('/') == page)
-    }
+    /// SQL can be asked here.
+    reader: bool,
 }
 
 /// The menu.
 pub(crate) fn nav(view: &PageView, at: &str, name: &str) -> Markup {
-    let nav = Nav { at, name, sections: &view.status.sections, quarantined: words::count(view.figures.quarantined) };
+    let quarantined = words::count(view.figures.quarantined);
+    let nav =
+        Nav { at, name, sections: &view.status.sections, quarantined, reader: view.config.source.reader.is_some() };
     drawn(&nav)
 }
 

@@ -70,6 +70,16 @@ impl Sessions {
         Sessions { tokens, ..Sessions::default() }
     }
 
+    /// Other tokens from now on. Sessions of those that are gone end.
+    pub(crate) fn renew(&mut self, tokens: Vec<Token>) {
+        let before: Vec<Person> = self.tokens.drain(..).map(|token| token.person).collect();
+        self.open.retain(|_, session| {
+            let by_token = before.contains(&session.person);
+            !by_token || tokens.iter().any(|token| token.person == session.person)
+        });
+        self.tokens = tokens;
+    }
+
     /// Makes a link's key: good once, for ten minutes.
     pub(crate) fn link(&mut self, now: Instant) -> Option<String> {
         let key = secret()?;
@@ -236,6 +246,20 @@ mod tests {
         assert_eq!(sessions.login(&key, now), Login::Wrong);
         let late = sessions.link(now).unwrap();
         assert_eq!(sessions.login(&late, now + LINK), Login::Wrong);
+    }
+
+    #[test]
+    fn sessions_of_tokens_that_are_gone_end() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let (maria, support) = (opened(&mut sessions, "one", now), opened(&mut sessions, "two", now));
+        let key = sessions.link(now).unwrap();
+        let local = opened(&mut sessions, &key, now);
+        let person = Person { name: "maria".into(), role: Role::Operator };
+        sessions.renew(vec![Token { person, sha256: digest("three") }]);
+        assert!(sessions.of_cookie(&maria, now).is_some());
+        assert_eq!(sessions.of_cookie(&support, now), None);
+        assert!(sessions.of_cookie(&local, now).is_some());
+        assert_eq!(sessions.bearer("one"), None, "the token itself was changed");
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub(crate) enum Deed {
     Drop {
         ids: Vec<i64>,
     },
+    /// The file gets this text, where it is still the one with the digest `base`.
+    Save {
+        text: String,
+        base: String,
+        section: String,
+    },
+    /// The instance begins anew with the file of this digest.
+    Apply {
+        sha256: String,
+    },
     /// `sure`: somebody must say, too, that the newer server is gone for good.
     Repair {
         how: Mend,

@@ -64,9 +64,9 @@ async fn set(args: &Args, voice: ProgressPrinter) -> Result<Environment, Fault> 
     let server = install::find_or_install(voice).await?;
     let mut place = Workdir::make(args.keep)?;
     voice.say(&format!("{}, throwaway, in {}", server.version, place.path().display()));
-    let admin = cluster::free_port()?;
+    let (admin, console) = (cluster::free_port()?, cluster::free_port()?);
     let sink = Sim::start(SimOptions::default()).await?;
-    let configured = |port, password: &str| tables::configuration(port, password, &sink.url(), admin);
+    let configured = |port, password: &str| tables::configuration(port, password, &sink.url(), admin, console);
     let reach = |port, password: &str| configured(port, password).map(|(_, Config { source, .. })| source);
     let cluster = Cluster::start(&server, &mut place, reach).await?;
     let (text, Config { source, .. }) = configured(cluster.port, &cluster.password)?;
@@ -76,6 +76,9 @@ async fn set(args: &Args, voice: ProgressPrinter) -> Result<Environment, Fault> 
     let file = place.secret_file("pg2planhat.yaml", &text)?;
     let streamer = Streamer::start(&mut place, &file, admin)?;
     voice.say(&format!("The stand-in at {}, the streamer's pages at http://127.0.0.1:{admin}/status", sink.url()));
+    if let Some(link) = streamer::console_link(&place).await {
+        voice.say(&format!("The console, for one use within ten minutes: {link}"));
+    }
     if args.seconds.is_none() {
         voice.say("Ctrl-C once ends the writing and shows the proof; twice ends at once.");
     }

@@ -90,6 +90,19 @@ impl Streamer {
     }
 }
 
+/// The link to the console, which the streamer writes at its start; none where it does not come soon.
+pub(crate) async fn console_link(place: &Workdir) -> Option<String> {
+    for _ in 0..50 {
+        let log = place.log_tail(LOG);
+        let link = log.split_whitespace().find(|word| word.starts_with("http://") && word.contains("/login#k="));
+        if let Some(link) = link {
+            return Some(link.to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    None
+}
+
 fn fell(how: &str, place: &Workdir) -> Fault {
     Fault::new(
         Exit::Bug,

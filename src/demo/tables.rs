@@ -147,7 +147,13 @@ pub(crate) async fn keys(session: &Session, table: DemoTable) -> Result<Vec<i64>
 }
 
 /// The streamer's configuration, as text for its file and as read.
-pub(crate) fn configuration(port: u16, password: &str, sink: &str, admin: u16) -> Result<(String, Config), Fault> {
+pub(crate) fn configuration(
+    port: u16,
+    password: &str,
+    sink: &str,
+    admin: u16,
+    console: u16,
+) -> Result<(String, Config), Fault> {
     let text = format!(
         r#"# Written by `pg2planhat demo`.
 source:
@@ -161,6 +167,7 @@ planhat:
   tenant: 00000000-0000-4000-8000-000000000000
   url: {sink}
 admin: {{ listen: "127.0.0.1:{admin}" }}
+console: {{ listen: "127.0.0.1:{console}" }}
 sections:
   - name: events
     kind: user_activity
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid_and_maps_both_tables() {
-        let (_, config) = configuration(5432, "secret", "http://127.0.0.1:1", 9187).unwrap();
+        let (_, config) = configuration(5432, "secret", "http://127.0.0.1:1", 9187, 9188).unwrap();
         let sections: Vec<&str> = config.sections.iter().map(|section| section.name.as_str()).collect();
         assert_eq!(sections, DemoTable::ALL.map(DemoTable::section));
         assert!(

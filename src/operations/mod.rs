@@ -7,7 +7,9 @@
 
 pub(crate) mod audit;
 pub(crate) mod check;
+pub(crate) mod config_changes;
 pub(crate) mod consistency;
+pub(crate) mod draft_preview;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod repair;
@@ -92,6 +94,19 @@ pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) ->
         store.record_event(&done, "done").await.map_err(fate)?;
     }
     Ok(known)
+}
+
+/// Records something that was done beside the running instance.
+pub(crate) async fn record(
+    store: &Store,
+    action: &str,
+    section: &str,
+    args: serde_json::Value,
+    result: &str,
+) -> Result<(), Fault> {
+    let section = Some(SectionName::from(section)).filter(|name| !name.as_str().is_empty());
+    let done = event(action, section.as_ref(), args);
+    store.record_event(&done, result).await.map_err(fate).map(drop)
 }
 
 /// Asks the running instance to try a section now that it would try later; the event's id.

@@ -42,7 +42,7 @@ async fn run(file: &str) {
     node.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     node.env("CONSOLE_URL", &url).env("CONTROL", format!("http://127.0.0.1:{control}")).env("CHROMIUM", chromium);
     node.env("OPERATOR", OPERATOR).env("VIEWER", VIEWER).env("PICTURES", pictures).kill_on_drop(true);
-    let ended = tokio::time::timeout(Duration::from_secs(210), node.output()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(600), node.output()).await;
     let output = ended.expect("the browser tests took too long").expect("node starts");
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
@@ -65,6 +65,11 @@ async fn actions_are_planned_and_done_once_needs_chromium() {
 #[tokio::test]
 async fn each_way_of_repair_ends_as_its_text_said_needs_chromium() {
     run("repair").await;
+}
+
+#[tokio::test]
+async fn the_mapping_is_tried_saved_and_applied_needs_chromium() {
+    run("mapping").await;
 }
 
 /// A world to look at by hand: `cargo test --test console -- --ignored --nocapture a_world_to_look_at`.

@@ -27,6 +27,7 @@ pub async fn serve(world: World) -> (u16, Arc<Mutex<World>>) {
         .route("/start", post(start))
         .route("/received", get(received))
         .route("/metrics", get(metrics))
+        .route("/config", get(config).post(write_config))
         .with_state(Arc::clone(&world));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -83,6 +84,21 @@ async fn received(State(world): Shared) -> String {
     let world = world.lock().await;
     let items = world.sim.items_after(0, usize::MAX).len();
     items.to_string()
+}
+
+/// The configuration's file.
+async fn config(State(world): Shared) -> String {
+    std::fs::read_to_string(world.lock().await.app.config_path()).unwrap()
+}
+
+/// Somebody else changes the file: `{"from": TEXT, "to": TEXT}`.
+async fn write_config(State(world): Shared, change: String) {
+    let change: serde_json::Value = serde_json::from_str(&change).unwrap();
+    let path = world.lock().await.app.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (from, to) = (change["from"].as_str().unwrap(), change["to"].as_str().unwrap());
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
 }
 
 async fn metrics(State(world): Shared) -> String {

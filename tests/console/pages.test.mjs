@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { OPERATOR, URL, VIEWER, close, control, findings, person, picture } from "./world.mjs";
 
-const PAGES = ["/", "/sections/logins", "/sections/seats", "/logs", "/logs?tab=events", "/logs?tab=program", "/checks?all=1", "/quarantine", "/repair", "/sections/logins/resync"];
+const PAGES = ["/", "/sections/logins", "/sections/seats", "/logs", "/logs?tab=events", "/logs?tab=program", "/checks?all=1", "/quarantine", "/repair", "/sections/logins/resync", "/sections/logins/mapping", "/mapping", "/config", "/trace?key=5"];
 
 before(async () => {
   await control("insert", "500");

@@ -171,6 +171,33 @@ async fn a_proxy_is_believed_from_where_it_comes_from_alone() {
 }
 
 #[tokio::test]
+async fn sql_is_asked_as_the_reader_and_recorded_without_its_answer() {
+    let world = World::with(|config| config.set("source.reader", "{ user: reader, password: secret-of-reader }")).await;
+    let roles = "CREATE ROLE reader LOGIN PASSWORD 'secret-of-reader'; GRANT SELECT ON app_event TO reader";
+    world.cluster.sql(roles).await;
+    world.insert(3).await;
+    let operator = bearer(OPERATOR);
+    let sql = |text: &str| format!("sql={}", text.replace(' ', "+").replace('\'', "%27"));
+    let json = format!("{operator}{FORM}");
+    let answer = world.ask("POST", "/sql", &json, &sql("SELECT count(*) FROM app_event")).await;
+    assert_eq!((answer.status, answer.body.contains(r#""rows":[["3"]]"#)), (200, true), "{}", answer.body);
+    for refused in ["DELETE FROM app_event", "SELECT pg_terminate_backend(1) FROM pg_authid", "no SQL"] {
+        let answer = world.ask("POST", "/sql", &json, &sql(refused)).await;
+        assert!([422, 503].contains(&answer.status), "{refused}: {} {}", answer.status, answer.body);
+    }
+    assert_eq!(world.cluster.text("SELECT count(*) FROM app_event").await, "3");
+    let page = format!("{operator}Content-Type: application/x-www-form-urlencoded\r\n");
+    let answer = world.ask("POST", "/sql", &page, &sql("SELECT NULL, 'NULL', '<img src=x>'")).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(r#"<i class="null">NULL</i>"#) && answer.body.contains("<td>NULL</td>"));
+    assert!(!answer.body.contains("<img src=x>"), "what a row says is text");
+    let recorded =
+        "SELECT string_agg(actor || ' ' || (args->>'sql') || ' ' || result, '; ' ORDER BY id) FROM pg2planhat.event";
+    let recorded = world.cluster.text(recorded).await;
+    assert!(recorded.starts_with("console:maria SELECT count(*) FROM app_event 1 row;"), "{recorded}");
+}
+
+#[tokio::test]
 async fn the_port_speaks_tls_and_takes_a_renewed_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));

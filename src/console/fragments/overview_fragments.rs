@@ -347,6 +347,9 @@ pub(crate) fn sentence(event: &Event) -> String {
         }
         "quarantine_drop" => "rows dropped from quarantine".to_owned(),
         "repair" => "repaired".to_owned(),
+        "config_save" => format!("the configuration{of} was saved"),
+        "query" => "a question was put to the database".to_owned(),
+        "config_apply" => "the configuration was applied".to_owned(),
         other => format!("{other}{of}"),
     }
 }

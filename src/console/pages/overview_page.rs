@@ -32,7 +32,15 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let live = format!("page=overview&span={}", ask.span().as_str());
     let shell = Shell::new(&ask, &view, "Overview", "overview", "", &live);
     let f = fragments(&ask, &view).await;
-    Ok(Html(OverviewPage { shell, f, acts: Markup::default() }.render().unwrap_or_default()).into_response())
+    Ok(Html(OverviewPage { shell, f, acts: add(&ask) }.render().unwrap_or_default()).into_response())
+}
+
+/// An operator may add a section.
+fn add(ask: &Ask) -> Markup {
+    if !ask.is_operator() {
+        return Markup::default();
+    }
+    Markup(format!("<a class='btn btn--s' href='/mapping'>{}Add section</a>", draw::icon("plus", 13)))
 }
 
 /// The page's pieces now.

@@ -12,7 +12,7 @@ use crate::console::draw;
 use crate::console::form_fields::FormFields;
 use crate::console::lock::held;
 use crate::console::page_view::drawn;
-use crate::console::pages::resync_page;
+use crate::console::pages::{config_page, resync_page};
 use crate::console::plans::{ActionPlan, Confirmation, Deed, differs};
 use crate::console::problem::Refusal;
 use crate::console::sheets::{gone, sheet_page, used};
@@ -96,6 +96,21 @@ async fn show(ask: &Ask, status: StatusCode, id: &str, plan: &ActionPlan, note: 
             button: "btn--stop-main",
             act: format!("Drop {}", rows(ids.len())),
         },
+        Deed::Save { .. } | Deed::Apply { .. } | Deed::Repair { .. } => of_the_program(id, plan, note),
+    };
+    let (title, back) = (sheet.title.clone(), sheet.back);
+    let word = match back {
+        "/repair" => "Repair",
+        "/config" => "Configuration",
+        _ => "Quarantine",
+    };
+    sheet_page(ask, status, &title, (back, word), drawn(&sheet)).await
+}
+
+/// What concerns the program as a whole: the page that it comes from says more.
+fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmSheet<'a> {
+    let word = plan.confirmation.word();
+    match &plan.deed {
         Deed::Repair { how, .. } => ConfirmSheet {
             title: "Repair".to_owned(),
             note,
@@ -110,10 +125,24 @@ async fn show(ask: &Ask, status: StatusCode, id: &str, plan: &ActionPlan, note: 
             button: "btn--main",
             act: "Repair".to_owned(),
         },
-    };
-    let (title, back) = (sheet.title.clone(), sheet.back);
-    let word = if back == "/repair" { "Repair" } else { "Quarantine" };
-    sheet_page(ask, status, &title, (back, word), drawn(&sheet)).await
+        Deed::Save { .. } | Deed::Apply { .. } | Deed::Resync { .. } | Deed::Retry { .. } | Deed::Drop { .. } => {
+            ConfirmSheet {
+                title: "Configuration".to_owned(),
+                note,
+                class: "is-warn",
+                icon: "warn",
+                harm: "The Configuration page says what this does".to_owned(),
+                detail: "",
+                plan: id,
+                word,
+                meaning: "the slot's name",
+                back: "/config",
+                button: "btn--main",
+                act: if matches!(plan.deed, Deed::Save { .. }) { "Save to the file" } else { "Apply the file" }
+                    .to_owned(),
+            }
+        }
+    }
 }
 
 /// `POST /plans`: does it, once, if what was typed fits and what was counted still holds.
@@ -156,6 +185,8 @@ pub(crate) async fn carry_out(ask: Ask, form: FormFields) -> Result<Response, Re
             let dropped = operations::drop_rows(&store, &rows).await?;
             ask.leads_to("/quarantine", serde_json::json!({ "dropped": dropped }))
         }
+        Deed::Save { text, base, section } => config_page::save(&ask, id, &text, &base, &section).await,
+        Deed::Apply { sha256 } => config_page::apply(&ask, id, &sha256).await,
         Deed::Repair { how, .. } => repair(&ask, id, how, &plan.confirmation).await,
     }
 }

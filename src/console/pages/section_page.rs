@@ -32,6 +32,9 @@ struct SectionPage<'a> {
     fields: Vec<(String, String, String)>,
     settings: Vec<(&'static str, String)>,
     line: String,
+    /// What its last audit found.
+    audit: String,
+    audit_bad: bool,
 }
 
 /// `GET /sections/NAME`
@@ -42,17 +45,48 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         return Ok(axum::Json(status).into_response());
     }
     let live = format!("page=section&name={name}&span={}", ask.span().as_str());
+    let (audit, audit_bad) = last_audit(&ask, &name).await;
     let page = SectionPage {
+        audit,
+        audit_bad,
         shell: Shell::new(&ask, &view, &name, "section", &name, &live),
         f: fragments(&ask, &view, &name).await?,
         name: &name,
         tabs: Markup::default(),
-        mapping_act: Markup::default(),
+        mapping_act: if ask.is_operator() {
+            let text = "Edit, with live preview";
+            Markup(format!("<a class='btn btn--s' href='/sections/{}/mapping'>{text}</a>", draw::escaped(&name)))
+        } else {
+            Markup::default()
+        },
         fields: fields(&own.fields, ""),
         settings: settings(own),
         line: ask.console.path.file_name().map(|name| format!("in {}", name.to_string_lossy())).unwrap_or_default(),
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// What the last audit of a section found, in words; and whether rows are missing.
+async fn last_audit(ask: &Ask, name: &str) -> (String, bool) {
+    let audits = match ask.console.store().await {
+        Ok(store) => store.last_audits().await.unwrap_or_default(),
+        Err(_) => return ("The state cannot be reached now.".to_owned(), false),
+    };
+    let Some(last) = audits.iter().find(|audit| audit.section == name) else {
+        return (
+            "It was not audited yet: an audit holds the table against everything that was settled.".to_owned(),
+            false,
+        );
+    };
+    let at = jiff::Timestamp::from_second(last.at_seconds).unwrap_or_default();
+    let at = at.strftime("%Y-%m-%d %H:%M UTC");
+    match last.missing {
+        0 => (format!("No row is missing: every row of the table was accounted for at {at}."), false),
+        missing => {
+            let rows = words::plural(missing, "row is", "rows are");
+            (format!("{rows} missing, as of {at}: neither delivered, nor in quarantine, nor left out."), true)
+        }
+    }
 }
 
 /// A section of the configuration, with its part of the status.

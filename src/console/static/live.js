@@ -157,21 +157,18 @@ function follow() {
   const names = new Set(all("[data-live]").map((place) => place.dataset.live ?? ""));
   for (const name of names) own.addEventListener(name, (event) => piece(name, event.data));
 }
-
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     stream?.close();
     stream = null;
   } else follow();
 });
-
 // ── Logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 /** @type {string[]} */
 let held = [];
 let following = true;
 /** Rows in the page at most. */
 const MOST = 500;
-
 /** @param {string} html */
 function batch(html) {
   if (!one("[data-follow='1']")) return;
@@ -185,7 +182,6 @@ function batch(html) {
   }
   row(html);
 }
-
 /** @param {string} html */
 function row(html) {
   let body = one("[data-batches] tbody");
@@ -202,7 +198,6 @@ function row(html) {
   localTimes(fresh);
   while (body.childElementCount > MOST) body.lastElementChild?.remove();
 }
-
 function catchUp() {
   const rows = held;
   held = [];
@@ -210,11 +205,9 @@ function catchUp() {
   const news = one("#news");
   if (news) news.textContent = "";
 }
-
 addEventListener("scroll", () => {
   if (following && scrollY <= 120 && held.length) catchUp();
 }, { passive: true });
-
 one("#follow")?.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
   following = !following;
@@ -223,13 +216,11 @@ one("#follow")?.addEventListener("click", (event) => {
   if (word) word.textContent = following ? "Pause following" : "Follow again";
   if (following) catchUp();
 });
-
 // ── Copies, choices, dialogs ─────────────────────────────────────────────────────────────────────────────────────
 /** What needs this script is hidden without it. @param {ParentNode} [root] */
 function unhide(root = document) {
   for (const button of all("button[data-copy], #follow, #theme, #keys, #all-rows", root)) button.hidden = false;
 }
-
 document.addEventListener("click", async (event) => {
   const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
   if (!button) return;
@@ -242,7 +233,6 @@ document.addEventListener("click", async (event) => {
   say("Copied");
   setTimeout(() => (word.textContent = was), 1500);
 });
-
 /** The sheet of a page as a dialog; whatever has none is gone to. @param {string} address @param {RequestInit} [init] */
 async function sheet(address, init) {
   const answer = await fetch(address, { headers: { accept: "text/html" }, ...init });
@@ -266,7 +256,6 @@ async function sheet(address, init) {
   weigh(dialog);
   /** @type {HTMLElement | null} */ (one("[data-typed], [role=alert] ~ form input, input:checked", dialog))?.focus();
 }
-
 /** What must be typed keeps its button shut until it is. @param {ParentNode} [root] */
 function weigh(root = document) {
   for (const way of all("[data-word]:checked", root)) {
@@ -285,7 +274,6 @@ function weigh(root = document) {
   if (count) count.textContent = number ? `${number} chosen` : "";
   for (const button of /** @type {HTMLButtonElement[]} */ (all("[data-chosen]"))) button.disabled = !number;
 }
-
 document.addEventListener("click", (event) => {
   const place = event.target instanceof Element ? event.target.closest("a[data-dialog], dialog [data-close]") : null;
   if (!(place instanceof HTMLAnchorElement) || event.metaKey || event.ctrlKey) return;
@@ -293,7 +281,6 @@ document.addEventListener("click", (event) => {
   if (place.hasAttribute("data-close")) place.closest("dialog")?.close();
   else sheet(place.href);
 });
-
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!(form instanceof HTMLFormElement) || !form.matches("[data-dialog], dialog.sheet form")) return;
@@ -302,7 +289,6 @@ document.addEventListener("submit", (event) => {
   const fields = /** @type {any} */ (new FormData(form, by));
   sheet(by?.getAttribute("formaction") ?? form.action, { method: "POST", body: new URLSearchParams(fields) });
 });
-
 /** @type {HTMLInputElement | null} */
 let lastBox = null;
 document.addEventListener("input", (event) => {
@@ -320,7 +306,25 @@ document.addEventListener("click", (event) => {
   lastBox = box;
   weigh();
 });
-
+// ── The draft ────────────────────────────────────────────────────────────────────────────────────────────────────
+const form = one("#draft");
+const draft = { timer: 0, run: new AbortController() };
+if (form instanceof HTMLFormElement) form.addEventListener("input", () => {
+  clearTimeout(draft.timer);
+  draft.run.abort(); // An older answer never replaces a newer one.
+  draft.timer = setTimeout(async () => {
+    draft.run = new AbortController();
+    const body = new URLSearchParams(/** @type {any} */ (new FormData(form)));
+    const asked = fetch(form.action, { method: "POST", body, signal: draft.run.signal });
+    const text = await asked.then((answer) => (answer.ok ? answer.text() : null)).catch(() => null);
+    const page = new DOMParser().parseFromString(text ?? "", "text/html");
+    for (const place of all("[data-piece]")) {
+      const fresh = all("[data-piece]", page).find((other) => other.dataset.piece === place.dataset.piece);
+      if (fresh) place.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
+      if (fresh) place.className = fresh.className;
+    }
+  }, 300);
+});
 // ── Theme and keys ───────────────────────────────────────────────────────────────────────────────────────────────
 const THEMES = ["", "light", "dark"];
 one("#theme")?.addEventListener("click", () => {
@@ -331,11 +335,9 @@ one("#theme")?.addEventListener("click", () => {
   document.cookie = `pg2planhat_theme=${next}; path=/; SameSite=Strict; max-age=${next ? 31536000 : 0}`;
   say(next ? `Theme: ${next}` : "Theme: the system's");
 });
-
 const GO = { o: "/", l: "/logs", q: "/quarantine", c: "/checks" };
 let keysAreOn = localStorage.getItem("pg2planhat_keys") !== "off";
 let wentG = 0;
-
 /** @type {HTMLDialogElement | null} */
 let help = null;
 function showKeys() {
@@ -359,7 +361,6 @@ function showKeys() {
   own.showModal();
 }
 one("#keys")?.addEventListener("click", showKeys);
-
 addEventListener("keydown", (event) => {
   const typing = event.target instanceof Element && event.target.closest("input, select, textarea, dialog");
   if (!keysAreOn || typing || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -374,7 +375,6 @@ addEventListener("keydown", (event) => {
     /** @type {HTMLElement | null} */ (one(".filters input:not([type=hidden]), .filters select"))?.focus();
   }
 });
-
 // ── The start ────────────────────────────────────────────────────────────────────────────────────────────────────
 const login = one("#login");
 const key = location.hash.match(/^#k=([0-9a-f]{64})$/)?.[1];

@@ -148,6 +148,11 @@ impl App {
         self.admin.number()
     }
 
+    /// Where its configuration is.
+    pub fn config_path(&self) -> std::path::PathBuf {
+        self._scratch.path().join("pg2planhat.yaml")
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.stderr.text()

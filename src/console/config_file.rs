@@ -1,0 +1,189 @@
+//! The configuration's file: what stands in it, whether it may be written from here, and the writing.
+//!
+//! * In: a path.
+//! * Out: its text and digest; the text without literal secrets; a new text in its place.
+//! * Never: a secret shown; a file half written; a file replaced that somebody else has changed.
+
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use crate::config::{Config, Secret};
+use crate::console::people::{digest, hex};
+use crate::model::Fault;
+
+/// The file at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileText {
+    pub text: String,
+    pub sha256: String,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// Where it cannot be read, or is no text.
+pub(crate) fn read(path: &Path) -> Result<FileText, Fault> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Fault::unavailable(format!("{} cannot be read: {error}", path.display()), "look at the file and its rights")
+    })?;
+    let sha256 = hex(&digest(&text));
+    Ok(FileText { text, sha256 })
+}
+
+/// Secrets that are written in the file itself.
+pub(crate) fn literals(config: &Config) -> Vec<String> {
+    let source = &config.source;
+    let reader = source.reader.as_ref().and_then(|reader| reader.password.as_ref());
+    let all = [
+        source.url.as_ref(),
+        source.password.as_ref(),
+        reader,
+        Some(&config.planhat.tenant),
+        config.state.url.as_ref(),
+    ];
+    all.into_iter().flatten().filter_map(inline).collect()
+}
+
+/// The digests of tokens: they belong in the file, and nobody needs to see them.
+pub(crate) fn digests(config: &Config) -> Vec<String> {
+    config.console.tokens.iter().filter_map(|token| inline(&token.sha256)).collect()
+}
+
+fn inline(secret: &Secret) -> Option<String> {
+    match secret {
+        Secret::Inline(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+        Secret::Inline(_) | Secret::Env(_) | Secret::File(_) => None,
+    }
+}
+
+/// The text with each literal secret hidden; and how many lines had one.
+pub(crate) fn masked(text: &str, literals: &[String]) -> (String, usize) {
+    let mut lines = 0;
+    let mut shown = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        if literals.iter().any(|secret| line.contains(secret.as_str())) {
+            lines += 1;
+            let mut hidden = line.to_owned();
+            for secret in literals {
+                hidden = hidden.replace(secret.as_str(), "••••••");
+            }
+            shown.push_str(&hidden);
+        } else {
+            shown.push_str(line);
+        }
+    }
+    (shown, lines)
+}
+
+/// Why the file cannot be written from here; none where it can.
+pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
+    let name = path.display();
+    if !config.console.edit {
+        return Some("console.edit is false: the file is changed where it is kept".to_owned());
+    }
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Some(format!("{name} is not there")) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = std::fs::read_link(path).unwrap_or_default();
+    if target.components().any(|part| part.as_os_str() == "..data") || folder.join("..data").exists() {
+        return Some(format!("{name} comes from a ConfigMap: apply the patch where that is kept"));
+    }
+    if !meta.is_file() {
+        return Some(format!("{name} is a link or no regular file"));
+    }
+    let free = |path: &Path, how| rustix::fs::access(path, how).is_ok();
+    let writable = free(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+        && free(path, rustix::fs::Access::WRITE_OK);
+    (!writable).then(|| format!("{name} is read-only for this process"))
+}
+
+/// Puts a new text in the place of the one with this digest; the old one stays as `NAME.bak`.
+///
+/// # Errors
+/// Where the file is another by now (needs a person), or cannot be written.
+pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
+    let now = read(path)?;
+    if now.sha256 != base {
+        let what = format!("{} was changed by somebody else meanwhile; nothing was written", path.display());
+        return Err(Fault::needs_person(
+            what,
+            "look at the Configuration, and make the change again on what it says now",
+        ));
+    }
+    let failed = |what: &str, error: std::io::Error| {
+        Fault::unavailable(
+            format!("{what} of {} failed: {error}", path.display()),
+            "nothing was changed; mend it, and save again",
+        )
+    };
+    let beside = |ending: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        path.with_file_name(name)
+    };
+    let (new, old) = (beside(".new"), beside(".bak"));
+    let meta = std::fs::metadata(path).map_err(|error| failed("a look", error))?;
+    let write = || {
+        let mut file = std::fs::File::create(&new)?;
+        file.set_permissions(std::fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::copy(path, &old)?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|error| {
+        // Where even this fails, a file of our own stays behind, which nobody reads.
+        std::fs::remove_file(&new).ok();
+        failed("the writing", error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(extra: &str) -> Config {
+        let text = format!(
+            "source: {{ host: h, database: d, user: u, password: pass-word }}\nplanhat: {{ tenant: tenant-uuid }}\n{extra}sections:\n  - \
+             {{ name: a, kind: custom_metric, table: t, key: id, fields: {{ dimensionId: {{ value: x }}, value: v, externalId: e, date: d }} }}\n"
+        );
+        crate::config::parse(&text, "test").unwrap()
+    }
+
+    #[test]
+    fn literal_secrets_are_hidden_and_counted() {
+        let literals = literals(&config(""));
+        let (shown, lines) = masked("a: tenant-uuid # tenant-uuid\nb: { password: pass-word }\nc: 1", &literals);
+        assert_eq!((shown.as_str(), lines), ("a: •••••• # ••••••\nb: { password: •••••• }\nc: 1", 2));
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_only_as_it_was_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.yaml");
+        std::fs::write(&path, "one").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let seen = read(&path).unwrap();
+        save(&path, &seen.sha256, "two").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(std::fs::read_to_string(folder.path().join("x.yaml.bak")).unwrap(), "one");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert!(save(&path, &seen.sha256, "three").is_err_and(|fault| fault.what.contains("somebody else")));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+    }
+
+    #[test]
+    fn what_kubernetes_mounts_and_what_is_forbidden_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.yaml");
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(shut(&path, &config("")), None);
+        assert!(shut(&path, &config("console: { edit: false }\n")).unwrap().contains("console.edit"));
+        let data = folder.path().join("map").join("..2026");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("x.yaml"), "one").unwrap();
+        std::os::unix::fs::symlink("..2026", folder.path().join("map/..data")).unwrap();
+        std::os::unix::fs::symlink("..data/x.yaml", folder.path().join("map/x.yaml")).unwrap();
+        assert!(shut(&folder.path().join("map/x.yaml"), &config("")).unwrap().contains("ConfigMap"));
+    }
+}

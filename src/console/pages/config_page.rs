@@ -1,0 +1,274 @@
+//! Configuration: the file without its secrets, whether it has changed, what that would do; and the review of a draft.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::config::{self, Config};
+use crate::console::ask::Ask;
+use crate::console::config_file;
+use crate::console::draft::SectionDraft;
+use crate::console::draft_state::tried;
+use crate::console::draw;
+use crate::console::form_fields::FormFields;
+use crate::console::line_diff::patch;
+use crate::console::lock::held;
+use crate::console::page_view::Shell;
+use crate::console::pages::mapping_page::shut;
+use crate::console::plans::{Confirmation, Deed};
+use crate::console::problem::Refusal;
+use crate::console::sheets::{stored, used};
+use crate::model::Fault;
+use crate::operations;
+use crate::operations::config_changes::{ConfigChange, config_changes};
+
+#[derive(Template)]
+#[template(path = "config.html")]
+struct ConfigPage {
+    shell: Shell,
+    file: String,
+    name: String,
+    operator: bool,
+    shut: String,
+    drift: bool,
+    trouble: Vec<String>,
+    changes: Vec<ChangeLine>,
+    plan: String,
+    word: String,
+    closed: String,
+    hidden: usize,
+    text: String,
+}
+
+#[derive(Template)]
+#[template(path = "review.html")]
+struct ReviewPage {
+    shell: Shell,
+    file: String,
+    changes: Vec<ChangeLine>,
+    anew: bool,
+    diff: Vec<(&'static str, String)>,
+    patch: String,
+    section: String,
+    shut: String,
+    plan: String,
+}
+
+struct ChangeLine {
+    class: &'static str,
+    icon: &'static str,
+    head: String,
+    what: String,
+}
+
+fn line(change: &ConfigChange) -> ChangeLine {
+    let (class, icon) = match (change.refused, change.danger) {
+        (true, _) => ("is-stop", "stop"),
+        (false, true) => ("is-warn", "warn"),
+        (false, false) => ("is-fill", "info"),
+    };
+    let word = match change.change {
+        "new" => "new",
+        "fields" => "fields change",
+        "renamed" => "a new name for a table that is delivered already?",
+        "removed" => "removed",
+        "off" => "off",
+        "on" => "on again",
+        "table" => "table or key change",
+        "settings" => "settings change",
+        _ => "beside the sections",
+    };
+    let head = if change.section.is_empty() { word.to_owned() } else { format!("{} · {word}", change.section) };
+    let refused = if change.refused { " This is refused." } else { "" };
+    ChangeLine { class, icon, head, what: format!("{}{refused}", change.what) }
+}
+
+/// What a configuration would do to what runs.
+async fn changes(ask: &Ask, next: &Config) -> Vec<ConfigChange> {
+    let rows = match ask.console.store().await {
+        Ok(store) => store.sections().await.unwrap_or_default(),
+        // Where the state is away, nothing is known to be delivered; nothing is applied then either.
+        Err(_) => Vec::new(),
+    };
+    config_changes(&ask.console.config(), next, &rows)
+}
+
+/// `GET /config`
+pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
+    let path = ask.console.path.clone();
+    let file = config_file::read(&path)?;
+    let running = ask.console.config();
+    let parsed = config::parse(&file.text, &path.display().to_string());
+    let mut literals = config_file::literals(&running);
+    if let Ok(config) = &parsed {
+        literals.extend(config_file::literals(config));
+    }
+    let (text, hidden) = config_file::masked(&file.text, &literals);
+    let mut digests = config_file::digests(&running);
+    digests.extend(parsed.as_ref().map(config_file::digests).unwrap_or_default());
+    let (mut text, _) = config_file::masked(&text, &digests);
+    if parsed.is_err() {
+        // What cannot be read may have a secret anywhere.
+        text = "The file is not shown while it cannot be read: it may have a secret in it.".to_owned();
+    }
+    let drift = file.sha256 != *held(&ask.console.loaded);
+    let found = match &parsed {
+        Ok(config) if drift => changes(&ask, config).await,
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    if ask.json {
+        let error = parsed.as_ref().err().map(ToString::to_string);
+        let document = serde_json::json!({
+            "file": path.display().to_string(), "sha256": file.sha256, "drift": drift, "changes": found, "error": error,
+            "writable": shut(&ask).is_none(),
+        });
+        return Ok(axum::Json(document).into_response());
+    }
+    let view = ask.console.view().await?;
+    let closed = closed(&ask, &found);
+    let (plan, word) = match drift && parsed.is_ok() && closed.is_empty() {
+        true => {
+            let danger = found.iter().any(|change| change.danger);
+            let slot = running.source.slot.clone();
+            let confirmation = if danger { Confirmation::Name(slot) } else { Confirmation::Press };
+            let word = confirmation.word();
+            (stored(&ask, Deed::Apply { sha256: file.sha256.clone() }, confirmation)?, word)
+        }
+        false => (String::new(), String::new()),
+    };
+    let page = ConfigPage {
+        shell: Shell::new(&ask, &view, "Configuration", "config", "", "page=config"),
+        file: path.display().to_string(),
+        name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        operator: ask.is_operator(),
+        shut: shut(&ask).unwrap_or_default(),
+        drift,
+        trouble: match parsed {
+            Err(errors) if drift => errors.0.iter().map(|error| format!("{error}")).collect(),
+            Ok(_) | Err(_) => Vec::new(),
+        },
+        changes: found.iter().map(line).collect(),
+        plan,
+        word,
+        closed,
+        hidden,
+        text,
+    };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// Why the file cannot be applied from here; empty where it can.
+fn closed(ask: &Ask, changes: &[ConfigChange]) -> String {
+    let refused = changes.iter().any(|change| change.refused);
+    match (ask.is_operator(), ask.console.config().console.edit, ask.console.program.is_here(), refused) {
+        (false, ..) => "Applying it needs the role operator.".to_owned(),
+        (_, false, ..) => "console.edit is false: restart the process to apply it.".to_owned(),
+        (_, _, false, _) => {
+            "No instance runs in this process: the one that runs takes the file at its next start.".to_owned()
+        }
+        (_, _, _, true) => "A change above is refused; mend it in the file.".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// `POST /config/plan`: what a draft would do, and the ways to have it.
+pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+    let draft = SectionDraft::from_form(&form);
+    let state = tried(&ask, &draft, None).await?;
+    if let Some(fault) = state.faults.first() {
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.what.clone(), fault.remedy.clone()));
+    }
+    if form.one("base") != state.file.sha256 {
+        let what = "the file was changed by somebody else since this form was opened";
+        return Err(Refusal::new(
+            StatusCode::PRECONDITION_FAILED,
+            what,
+            "open the mapping again: it shows what the file says now",
+        ));
+    }
+    let (Some(text), Some(next)) = (state.spliced, state.config) else {
+        return Err(Fault::bug("a draft without a file").into());
+    };
+    let mut literals = config_file::literals(&ask.console.config());
+    literals.extend(config_file::literals(&next));
+    literals.extend(config_file::digests(&ask.console.config()));
+    let name = ask.console.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let hidden = |line: &str| literals.iter().any(|secret| line.contains(secret.as_str()));
+    let patch = patch(&name, &state.file.text, &text, hidden);
+    let found = changes(&ask, &next).await;
+    let shut = shut(&ask).unwrap_or_default();
+    let deed = Deed::Save { text, base: state.file.sha256, section: draft.name.clone() };
+    let plan = stored(&ask, deed, Confirmation::Press)?;
+    if ask.json {
+        let document =
+            serde_json::json!({ "plan": plan, "changes": found, "patch": patch, "writable": shut.is_empty() });
+        return Ok(axum::Json(document).into_response());
+    }
+    let view = ask.console.view().await?;
+    let class = |line: &str| match line.as_bytes().first() {
+        Some(b'+') => "add",
+        Some(b'-') => "del",
+        Some(b'@') => "c",
+        _ => "",
+    };
+    let page = ReviewPage {
+        shell: Shell::new(&ask, &view, "Review and save", "config", "", "page=none"),
+        file: ask.console.path.display().to_string(),
+        changes: found.iter().map(line).collect(),
+        anew: state.anew,
+        diff: patch.lines().skip(2).map(|line| (class(line), line.to_owned())).collect(),
+        section: format!("  - {}\n", draft.lines().join("\n    ")),
+        patch,
+        shut,
+        plan,
+    };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// Writes the file as it was reviewed.
+pub(crate) async fn save(ask: &Ask, id: &str, text: &str, base: &str, section: &str) -> Result<Response, Refusal> {
+    if let Some(why) = shut(ask) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, why, "copy the patch, and apply it where the file is kept"));
+    }
+    used(ask, id)?;
+    config_file::save(&ask.console.path, base, text).map_err(|fault| {
+        let mut refusal = Refusal::from(fault);
+        if refusal.status == StatusCode::CONFLICT {
+            refusal.status = StatusCode::PRECONDITION_FAILED;
+        }
+        refusal
+    })?;
+    record(ask, "config_save", section, "the file was written").await;
+    ask.leads_to("/config", serde_json::json!({ "saved": section }))
+}
+
+/// The running instance drains, and begins anew with the file.
+pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response, Refusal> {
+    let file = config_file::read(&ask.console.path)?;
+    if file.sha256 != sha256 {
+        used(ask, id)?;
+        let what = "the file has changed again since it was looked at; nothing was applied";
+        return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, what, "look at the Configuration again"));
+    }
+    let next = config::parse(&file.text, &ask.console.path.display().to_string()).map_err(Fault::from)?;
+    let found = changes(ask, &next).await;
+    let closed = closed(ask, &found);
+    if !closed.is_empty() {
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, closed, "nothing was applied"));
+    }
+    used(ask, id)?;
+    record(ask, "config_apply", "", "the instance begins anew with the file").await;
+    ask.console.apply(next, file.sha256)?;
+    ask.leads_to("/config", serde_json::json!({ "applied": found }))
+}
+
+/// What is recorded in the state, where that can be reached: the file is the truth, and it is done.
+async fn record(ask: &Ask, action: &str, section: &str, result: &str) {
+    let recorded = async {
+        let store = ask.console.store().await?;
+        operations::record(&store, action, section, serde_json::json!({}), result).await
+    };
+    if let Err(fault) = recorded.await {
+        tracing::warn!(what = fault.what, action, by = ask.person.name, "the state could not be told");
+    }
+}

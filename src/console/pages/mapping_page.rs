@@ -1,0 +1,347 @@
+//! Mapping: a section as a form, and what it makes of real rows while somebody changes it.
+
+use askama::Template;
+use axum::extract::Path;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::config;
+use crate::console::ask::Ask;
+use crate::console::config_file;
+use crate::console::draft::{DraftField, SectionDraft, table_text};
+use crate::console::draft_state::{DraftState, form_of, in_file, tried};
+use crate::console::draw::{self, Markup};
+use crate::console::form_fields::FormFields;
+use crate::console::json_markup::json_markup;
+use crate::console::page_view::Shell;
+use crate::console::problem::Refusal;
+use crate::console::words::{bytes, count, plural};
+use crate::model::Fault;
+use crate::operations::draft_preview::{self, ColumnFacts, DraftFault, DraftShown, PreviewRows, TableFacts};
+use crate::terminal;
+
+/// Items that are shown whole.
+const ITEMS: usize = 5;
+const MODELS: [&str; 4] = ["Company", "EndUser", "Project", "Asset"];
+const FLUSHES: [&str; 7] = ["5s", "1m", "5m", "10m", "30m", "1h", "daily"];
+
+#[derive(Template)]
+#[template(path = "mapping.html")]
+struct MappingPage {
+    shell: Shell,
+    action: String,
+    is_new: bool,
+    d: SectionDraft,
+    base: String,
+    changed: usize,
+    faults: Vec<DraftFault>,
+    about: String,
+    key_about: String,
+    keys: Vec<String>,
+    columns: Vec<ColumnFacts>,
+    flushes: Vec<String>,
+    fields: Vec<FieldRow>,
+    known: Vec<&'static str>,
+    unused: Vec<String>,
+    which: String,
+    at_key: String,
+    p: PreviewView,
+}
+
+struct FieldRow {
+    name: String,
+    /// For labels; unique on the page.
+    label: String,
+    fixed: bool,
+    tag: &'static str,
+    column: String,
+    absent: bool,
+    constant: String,
+    bad: bool,
+    class: &'static str,
+    why: String,
+}
+
+#[derive(Default)]
+struct PreviewView {
+    withheld: bool,
+    rows: usize,
+    good: usize,
+    bad: usize,
+    about: String,
+    items: Vec<ItemView>,
+}
+
+struct ItemView {
+    bad: bool,
+    key: String,
+    why: String,
+    size: String,
+    json: Markup,
+}
+
+#[derive(Template)]
+#[template(path = "tables.html")]
+struct TablesPage {
+    shell: Shell,
+    schema: String,
+    tables: Vec<TableLine>,
+}
+
+struct TableLine {
+    name: String,
+    rows: String,
+    size: String,
+    keys: String,
+    good: bool,
+    href: String,
+}
+
+fn which(kind: &str, key: &str) -> PreviewRows {
+    match kind {
+        "oldest" => PreviewRows::Oldest,
+        "key" if !key.is_empty() => PreviewRows::Key(key.to_owned()),
+        _ => PreviewRows::Newest,
+    }
+}
+
+/// `GET /sections/NAME/mapping`
+pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let (_, before) = in_file(&ask, &name)?;
+    let draft = before.ok_or_else(|| Refusal::not_found(format!("the file has no section {name}")))?;
+    let _leave = ask.console.question()?;
+    let state = tried(&ask, &draft, Some(&PreviewRows::Newest)).await?;
+    show(&ask, draft, state, "newest", "").await
+}
+
+/// `GET /mapping`: the tables; with one chosen, a first section for it.
+pub(crate) async fn new_page(ask: Ask) -> Result<Response, Refusal> {
+    let config = ask.console.config();
+    let _leave = ask.console.question()?;
+    let table = ask.given("table");
+    if table.is_empty() {
+        return choose_table(&ask).await;
+    }
+    let name = config::table_name(table, &config.source.schema)?;
+    let facts = draft_preview::table_facts(&config, &name).await?;
+    let text = format!(
+        "source: {{ host: h, database: d, user: u }}\nplanhat: {{ tenant: t }}\nsections:\n{}",
+        facts.guess.yaml()
+    );
+    let guessed = config::parse(&text, "the guess").map_err(Fault::from)?;
+    let mut draft = guessed.sections.first().map(form_of).transpose()?.unwrap_or_default();
+    let taken: Vec<String> = config.sections.iter().map(|section| section.name.to_string()).collect();
+    if taken.contains(&draft.name) {
+        let name = draft.name.clone();
+        draft.name = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken.contains(name)).unwrap_or(name);
+    }
+    let state = tried(&ask, &draft, Some(&PreviewRows::Newest)).await?;
+    show(&ask, draft, state, "newest", "").await
+}
+
+async fn choose_table(ask: &Ask) -> Result<Response, Refusal> {
+    let config = ask.console.config();
+    let schema =
+        if ask.given("schema").is_empty() { config.source.schema.clone() } else { ask.given("schema").to_owned() };
+    let tables = draft_preview::tables(&config, &schema).await?;
+    let view = ask.console.view().await?;
+    let encoded = |text: &str| askama::filters::urlencode(text).map(|text| text.to_string()).unwrap_or_default();
+    let line = |table: &crate::postgres::catalog::listing::TableEntry| {
+        let name = table_text(&table.name);
+        TableLine {
+            rows: table.rows.map_or_else(|| "?".to_owned(), count),
+            size: bytes(table.bytes),
+            keys: table.keys.iter().map(|key| key.join(" + ")).collect::<Vec<_>>().join(", "),
+            good: !table.keys.is_empty(),
+            href: format!("/mapping?table={}", encoded(&name)),
+            name,
+        }
+    };
+    let shell = Shell::new(ask, &view, "New section", "config", "", "page=none");
+    let page = TablesPage { shell, schema, tables: tables.iter().map(line).collect() };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// `POST /mapping`: the form and its preview. Changes nothing.
+pub(crate) async fn draft(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+    let draft = SectionDraft::from_form(&form);
+    let _leave = ask.console.question()?;
+    let (kind, key) = (form.one("which").to_owned(), form.one("at_key").to_owned());
+    let state = tried(&ask, &draft, Some(&which(&kind, &key))).await?;
+    if ask.json {
+        let rows = state.shown.as_ref().map_or(0, |shown| shown.rows.len());
+        let faults: Vec<&String> = state.faults.iter().map(|fault| &fault.what).collect();
+        return Ok(axum::Json(serde_json::json!({ "rows": rows, "faults": faults })).into_response());
+    }
+    show(&ask, draft, state, &kind, &key).await
+}
+
+async fn show(
+    ask: &Ask,
+    draft: SectionDraft,
+    state: DraftState,
+    which: &str,
+    at_key: &str,
+) -> Result<Response, Refusal> {
+    let view = ask.console.view().await?;
+    let is_new = state.before.is_none();
+    let facts = match &state.shown {
+        Some(shown) => Some(shown.table.clone()),
+        // A draft that cannot be tried shows its table still.
+        None => facts_of(ask, &draft).await,
+    };
+    let columns = facts.as_ref().map(|facts| facts.columns.clone()).unwrap_or_default();
+    let used: Vec<&str> = draft.fields.iter().map(|field| field.column.as_str()).collect();
+    let unused = columns.iter().filter(|column| !used.contains(&column.name.as_str()) && column.name != draft.key);
+    let mut flushes: Vec<String> = FLUSHES.iter().map(|word| (*word).to_owned()).collect();
+    if !flushes.contains(&draft.flush) {
+        flushes.insert(0, draft.flush.clone());
+    }
+    let title = if is_new { "New section".to_owned() } else { format!("Mapping of {}", draft.name) };
+    let at = if is_new { "config" } else { "section" };
+    let page = MappingPage {
+        shell: Shell::new(ask, &view, &title, at, &draft.name, "page=none"),
+        action: "/mapping".to_owned(),
+        is_new,
+        base: state.file.sha256.clone(),
+        changed: state.before.as_ref().map_or(0, |before| draft.edits(before).len()),
+        about: facts.as_ref().map(about).unwrap_or_default(),
+        keys: facts.as_ref().map(|facts| facts.keys.clone()).unwrap_or_default(),
+        key_about: facts.as_ref().map(|facts| key_about(facts, &draft.key)).unwrap_or_default(),
+        fields: rows(&draft, &state, &columns),
+        known: config::known_fields(&draft.kind),
+        unused: unused.map(|column| column.name.clone()).collect(),
+        which: which.to_owned(),
+        at_key: at_key.to_owned(),
+        p: state.shown.as_ref().map(|shown| preview(shown, ask.sees_rows())).unwrap_or_default(),
+        faults: state.faults,
+        columns,
+        flushes,
+        d: draft,
+    };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+async fn facts_of(ask: &Ask, draft: &SectionDraft) -> Option<TableFacts> {
+    let config = ask.console.config();
+    let name = config::table_name(&draft.table, &config.source.schema).ok()?;
+    draft_preview::table_facts(&config, &name).await.ok()
+}
+
+fn about(facts: &TableFacts) -> String {
+    let rows = facts.rows.map_or_else(|| "never analyzed".to_owned(), |rows| format!("about {} rows", count(rows)));
+    format!("{rows}, {}", bytes(facts.bytes))
+}
+
+fn key_about(facts: &TableFacts, key: &str) -> String {
+    match key.is_empty() || facts.keys.iter().any(|known| known == key) {
+        true if key.is_empty() => "the primary key".to_owned(),
+        true => "unique by an index".to_owned(),
+        false => "no index holds it unique".to_owned(),
+    }
+}
+
+fn tag(kind: &str, name: &str) -> &'static str {
+    match (kind, name) {
+        ("user_activity", "email" | "externalId") => "one of two",
+        ("user_activity", "action" | "date") => "recommended",
+        ("custom_metric", "dimensionId" | "value" | "externalId") => "mandatory",
+        ("custom_metric", "date") => "recommended",
+        _ => "",
+    }
+}
+
+/// The rows of the form: fields, and an empty one for the next.
+fn rows(draft: &SectionDraft, state: &DraftState, columns: &[ColumnFacts]) -> Vec<FieldRow> {
+    let one = |field: &DraftField| {
+        let (class, why) = why(field, state, columns);
+        FieldRow {
+            label: field.name.clone(),
+            name: field.name.clone(),
+            fixed: true,
+            tag: tag(&draft.kind, &field.name),
+            absent: !field.column.is_empty() && columns.iter().all(|column| column.name != field.column),
+            column: field.column.clone(),
+            constant: field.constant.clone(),
+            bad: class == "is-stop",
+            class,
+            why,
+        }
+    };
+    let next = FieldRow {
+        label: "the next field".to_owned(),
+        name: String::new(),
+        fixed: false,
+        tag: "",
+        column: String::new(),
+        absent: false,
+        constant: String::new(),
+        bad: false,
+        class: "",
+        why: String::new(),
+    };
+    draft.fields.iter().map(one).chain([next]).collect()
+}
+
+/// What is to be said of a field: its fault, rows that are refused for it, or what the sample holds.
+fn why(field: &DraftField, state: &DraftState, columns: &[ColumnFacts]) -> (&'static str, String) {
+    if let Some(fault) = state.faults.iter().find(|fault| fault.field == field.name) {
+        return ("is-stop", format!("{}: {}", fault.what, fault.remedy));
+    }
+    let Some(shown) = &state.shown else { return ("", String::new()) };
+    let of_field = |why: &&String| {
+        let rest = why.strip_prefix(field.name.as_str());
+        rest.is_some_and(|rest| rest.starts_with([':', ' ']))
+    };
+    let refused = shown.rows.iter().filter_map(|row| row.item.as_ref().err()).filter(of_field).count();
+    if refused > 0 {
+        let rows = format!("{refused} of {}", plural(shown.rows.len() as u64, "row", "rows"));
+        return ("is-stop", format!("{rows} would go into quarantine for it"));
+    }
+    let Some(facts) = columns.iter().find(|column| column.name == field.column) else { return ("", String::new()) };
+    let rows = shown.rows.len();
+    match (facts.nulls, facts.different) {
+        (Some(0), Some(different)) => {
+            let values = plural(different as u64, "value", "different values");
+            ("", format!("{values} in {rows} rows; never NULL"))
+        }
+        (Some(nulls), Some(different)) => {
+            let class = if field.constant.is_empty() { "is-warn" } else { "" };
+            (
+                class,
+                format!("NULL in {nulls} of {rows} rows; {}", plural(different as u64, "value", "different values")),
+            )
+        }
+        _ => ("", String::new()),
+    }
+}
+
+/// Refusals first, then the first items.
+fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
+    if !sees {
+        return PreviewView { withheld: true, ..PreviewView::default() };
+    }
+    let bad = shown.rows.iter().filter(|row| row.item.is_err()).count();
+    let sizes: usize = shown.rows.iter().filter_map(|row| row.item.as_ref().ok()).map(Vec::len).sum();
+    let good = shown.rows.len() - bad;
+    let about = match sizes.checked_div(good) {
+        Some(size) => format!("read just now · {size} bytes an item"),
+        None => "read just now".to_owned(),
+    };
+    let refused = shown.rows.iter().filter(|row| row.item.is_err()).take(ITEMS);
+    let items = refused.chain(shown.rows.iter().filter(|row| row.item.is_ok()).take(ITEMS)).map(|row| ItemView {
+        bad: row.item.is_err(),
+        key: row.key.clone(),
+        why: row.item.as_ref().err().cloned().unwrap_or_default(),
+        size: row.item.as_ref().map(|item| bytes(item.len() as u64)).unwrap_or_default(),
+        json: json_markup(&row.item.as_ref().map(|item| terminal::pretty(item)).unwrap_or_default()),
+    });
+    PreviewView { withheld: false, rows: shown.rows.len(), good, bad, about, items: items.collect() }
+}
+
+/// Whether the file could be written, for who asks.
+pub(crate) fn shut(ask: &Ask) -> Option<String> {
+    if !ask.is_operator() {
+        return Some("this needs the role operator".to_owned());
+    }
+    config_file::shut(&ask.console.path, &ask.console.config())
+}

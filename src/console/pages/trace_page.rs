@@ -1,0 +1,108 @@
+//! Where is a row? What `trace` says, for one section or for all.
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Response};
+
+use crate::console::ask::Ask;
+use crate::console::draw::{self, Markup, outcome_look};
+use crate::console::page_view::Shell;
+use crate::console::problem::Refusal;
+use crate::console::words::moment;
+use crate::operations;
+use crate::operations::trace::Traced;
+
+/// Sections that are asked at once.
+const SECTIONS: usize = 20;
+
+#[derive(Template)]
+#[template(path = "trace.html")]
+struct TracePage {
+    shell: Shell,
+    key: String,
+    section: String,
+    sections: Vec<String>,
+    found: Vec<TracedView>,
+}
+
+struct TracedView {
+    section: String,
+    key: String,
+    chip: Markup,
+    why: String,
+    source: &'static str,
+    batches: Vec<TracedBatch>,
+}
+
+struct TracedBatch {
+    id: i64,
+    phase: String,
+    chip: Markup,
+    status: String,
+    ended: String,
+}
+
+/// `GET /trace`
+pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
+    let config = ask.console.config();
+    let (key, wanted) = (ask.given("key").to_owned(), ask.given("section").to_owned());
+    let mut found = Vec::new();
+    if !key.is_empty() {
+        let _leave = ask.console.question()?;
+        let store = ask.console.store().await?;
+        let chosen = config.sections.iter().filter(|own| wanted.is_empty() || own.name.as_str() == wanted);
+        for section in chosen.take(SECTIONS) {
+            match operations::trace(&config, &store, section, &key).await {
+                Ok(traced) => found.push(traced),
+                // Of all sections those whose keys are of another type have nothing to say.
+                Err(_) if wanted.is_empty() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+    if !ask.sees_rows() {
+        for traced in found.iter_mut().filter(|traced| traced.outcome == "quarantined") {
+            // The reason may quote the row.
+            "it is in quarantine; why is withheld from your role".clone_into(&mut traced.why);
+        }
+    }
+    if ask.json {
+        return Ok(axum::Json(found).into_response());
+    }
+    let view = ask.console.view().await?;
+    let page = TracePage {
+        shell: Shell::new(&ask, &view, "Where is a row?", "trace", "", "page=none"),
+        found: found.into_iter().map(drawn).collect(),
+        sections: config.sections.iter().map(|section| section.name.to_string()).collect(),
+        key,
+        section: wanted,
+    };
+    Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+fn drawn(traced: Traced) -> TracedView {
+    let (class, icon) = match traced.outcome {
+        "delivered" => ("is-flow", "check"),
+        "quarantined" => ("is-stop", "box"),
+        "in_doubt" => ("is-doubt", "again"),
+        "waiting" => ("is-fill", "dots"),
+        _ => ("is-rest", "dots"),
+    };
+    let batches = traced.deliveries.iter().map(|batch| {
+        let (class, icon) = outcome_look(&batch.outcome);
+        TracedBatch {
+            id: batch.id,
+            phase: batch.phase.clone(),
+            chip: draw::chip(class, icon, &batch.outcome),
+            status: batch.http_status.map_or_else(|| "–".to_owned(), |status| status.to_string()),
+            ended: batch.finished_at.as_deref().map(moment).unwrap_or_default(),
+        }
+    });
+    TracedView {
+        chip: draw::chip(class, icon, traced.outcome),
+        source: traced.source,
+        batches: batches.collect(),
+        section: traced.section,
+        key: traced.key,
+        why: traced.why,
+    }
+}

@@ -1,0 +1,179 @@
+//! What a draft of a section would make of real rows: the items, what is refused and where, and what the columns hold.
+//!
+//! * In: a configuration that says the draft.
+//! * Out: a [`DraftShown`]; what does not fit, by its field.
+//! * Never: a row sent; more than a sample read.
+
+use std::collections::HashSet;
+
+use crate::config::{Config, Section, TableName};
+use crate::mapping::{Guess, Mapping, guess};
+use crate::model::{Column, CommitTime, Fault, Value};
+use crate::operations::preview::Previewed;
+use crate::operations::reading;
+use crate::postgres::backfill::chunk_reader;
+use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::catalog::listing;
+use crate::postgres::catalog::table;
+use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::session::Session;
+use crate::postgres::setup;
+
+/// Rows that a draft is tried with.
+pub(crate) const SAMPLE: u32 = 100;
+
+/// Which rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PreviewRows {
+    Newest,
+    Oldest,
+    Key(String),
+}
+
+/// A column, and what the sample holds of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ColumnFacts {
+    pub name: String,
+    pub ty: String,
+    /// Of the rows read; none where it was not read.
+    pub nulls: Option<usize>,
+    pub different: Option<usize>,
+}
+
+/// A table, as somebody who maps it wants to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableFacts {
+    pub columns: Vec<ColumnFacts>,
+    /// Columns that an index holds unique, alone or together, the best first.
+    pub keys: Vec<String>,
+    pub rows: Option<u64>,
+    pub bytes: u64,
+    /// A first section for it.
+    pub guess: Guess,
+}
+
+/// What a draft does not fit, and at which field (empty: the section).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DraftFault {
+    pub field: String,
+    pub what: String,
+    pub remedy: String,
+}
+
+/// What a draft does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DraftShown {
+    pub table: TableFacts,
+    pub rows: Vec<Previewed>,
+    pub faults: Vec<DraftFault>,
+}
+
+/// The tables of a schema that could be mapped: name, rows, whether a key is there.
+pub(crate) async fn tables(config: &Config, schema: &str) -> Result<Vec<listing::TableEntry>, Fault> {
+    let session = reading(config, "discover").await?;
+    listing::tables(&session, schema).await.map_err(|error| session.fault(&error))
+}
+
+/// The facts of a table.
+pub(crate) async fn table_facts(config: &Config, name: &TableName) -> Result<TableFacts, Fault> {
+    let session = reading(config, "discover").await?;
+    let fault = |error: tokio_postgres::Error| session.fault(&error);
+    let info = table::by_name(&session, name).await.map_err(fault)?.ok_or_else(|| setup::no_table(name))?;
+    let types = Types::load(&session).await.map_err(fault)?;
+    facts(&session, &info, &types).await
+}
+
+async fn facts(session: &Session, info: &TableInfo, types: &Types) -> Result<TableFacts, Fault> {
+    let fault = |error: tokio_postgres::Error| session.fault(&error);
+    let keys = listing::keys(session, info).await.map_err(fault)?;
+    let entries = listing::tables(session, &info.name.schema).await.map_err(fault)?;
+    let entry = entries.iter().find(|entry| entry.name == info.name);
+    let usable = usable(info, types);
+    let column = |column: &table::TableColumn| ColumnFacts {
+        name: column.name.clone(),
+        ty: column.type_name.clone(),
+        nulls: None,
+        different: None,
+    };
+    Ok(TableFacts {
+        columns: info.columns.iter().filter(|column| !column.generated).map(column).collect(),
+        guess: guess(&info.name, &usable, &keys),
+        keys: keys.iter().map(|key| key.join(", ")).collect(),
+        rows: entry.and_then(|entry| entry.rows),
+        bytes: entry.map_or(0, |entry| entry.bytes),
+    })
+}
+
+fn usable(info: &TableInfo, types: &Types) -> Vec<Column> {
+    let columns = info.row_columns(types).into_iter();
+    columns.filter(|column| info.column(&column.name).is_some_and(|known| !known.generated)).collect()
+}
+
+/// Tries a draft.
+pub(crate) async fn draft_preview(
+    config: &Config,
+    section: &Section,
+    which: &PreviewRows,
+) -> Result<DraftShown, Fault> {
+    let session = reading(config, "preview").await?;
+    let fault = |error: tokio_postgres::Error| session.fault(&error);
+    let info = table::by_name(&session, &section.table).await.map_err(fault)?;
+    let info = info.ok_or_else(|| setup::no_table(&section.table))?;
+    let section = &info.with_key(section);
+    let types = Types::load(&session).await.map_err(fault)?;
+    let mut shown = DraftShown { table: facts(&session, &info, &types).await?, rows: Vec::new(), faults: Vec::new() };
+    let names = config.planhat.bulk_activity_names;
+    let all = info.row_columns(&types);
+    let unfit = |faults: Vec<crate::mapping::MappingFault>| {
+        let one = |fault: &crate::mapping::MappingFault| {
+            let text = fault.to_string();
+            let what = text.split_once(&format!("{}: ", fault.field)).map_or(text.as_str(), |(_, what)| what);
+            DraftFault { field: fault.field.clone(), what: what.to_owned(), remedy: fault.remedy() }
+        };
+        faults.iter().map(one).collect()
+    };
+    if let Err(faults) = Mapping::compile(section, names, &all) {
+        shown.faults = unfit(faults);
+        return Ok(shown);
+    }
+    let wanted = section.columns();
+    let read: Vec<Column> = all.into_iter().filter(|column| wanted.contains(&column.name)).collect();
+    let mapping = match Mapping::compile(section, names, &read) {
+        Ok(mapping) => mapping,
+        Err(faults) => {
+            shown.faults = unfit(faults);
+            return Ok(shown);
+        }
+    };
+    session.batch_execute(chunk_reader::SESSION).await.map_err(fault)?;
+    let selection = Selection::new(section, &info, &read);
+    let rows = match which {
+        PreviewRows::Key(key) => selection.read_keys(&session, std::slice::from_ref(key)).await.map_err(fault)?,
+        end @ (PreviewRows::Newest | PreviewRows::Oldest) => {
+            let newest = *end == PreviewRows::Newest;
+            selection.read_end(&session, newest, SAMPLE).await.map_err(fault)?
+        }
+    };
+    for row in rows.iter() {
+        let key = String::from_utf8_lossy(&mapping.key_text(&row)).into_owned();
+        let mut item = Vec::new();
+        let encoded = mapping.encode(&row, CommitTime::Unknown, &mut item).map_err(|refusal| refusal.to_string());
+        shown.rows.push(Previewed { key, item: encoded.map(|()| item) });
+    }
+    for (at, column) in read.iter().enumerate() {
+        let values: Vec<Option<String>> = rows.iter().map(|row| text_of(row.get(at))).collect();
+        if let Some(facts) = shown.table.columns.iter_mut().find(|facts| facts.name == column.name) {
+            facts.nulls = Some(values.iter().filter(|value| value.is_none()).count());
+            facts.different = Some(values.iter().flatten().collect::<HashSet<_>>().len());
+        }
+    }
+    Ok(shown)
+}
+
+fn text_of(value: Value<'_>) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        Value::Null | Value::Oversize => None,
+    }
+}

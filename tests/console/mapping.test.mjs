@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { OPERATOR, URL, ask, close, control, findings, person, picture, until } from "./world.mjs";
+
+const received = async () => Number(await control("received"));
+before(async () => {
+  await control("insert", "30");
+  await control("sql", "ALTER TABLE app_event ADD COLUMN plan text DEFAULT 'free'");
+  await control("sql", "UPDATE app_event SET plan = '0.10' WHERE id = 1");
+});
+after(close);
+
+test("a draft shows what real rows become, and refusals at their field; an older answer does not overwrite", async () => {
+  const page = await person(OPERATOR, { bypassCSP: true });
+  await page.goto(`${URL}/sections/logins/mapping`);
+  await page.getByText("30 of 30 rows become items").waitFor();
+  assert.deepEqual(await findings(page), []);
+  await picture(page, "mapping-light-1440");
+  // A column of text where a number is wanted: the rows are refused, at their field.
+  await page.getByLabel("Column of weight").selectOption("action");
+  await page.getByText("30 go into quarantine").waitFor();
+  await page.locator("[data-piece='why-weight']", { hasText: "30 of 30 rows would go into quarantine" }).waitFor();
+  // Two changes at once: what stands at the end is the answer to the last.
+  await page.getByLabel("Column of weight").selectOption("id");
+  await page.getByLabel("Column of weight").selectOption("weight");
+  await page.getByText("30 of 30 rows become items").waitFor();
+  await page.getByLabel("Column of email").selectOption("");
+  await page.getByLabel("Column of externalId").selectOption("");
+  await page.getByRole("alert").waitFor();
+  assert.deepEqual(page.errors, []);
+  await page.goto(`${URL}/mapping?table=public.usage_daily`);
+  await page.getByRole("heading", { name: "A new section of public.usage_daily" }).waitFor();
+});
+
+test("digits stay as they are on the page", async () => {
+  await control("sql", "ALTER TABLE app_event ALTER COLUMN weight TYPE numeric");
+  await control("sql", "INSERT INTO app_event (email, user_id, action, weight) VALUES ('a@b.c', 'u', 'x', 0.1), ('a@b.c', 'u', 'x', 9007199254740993), ('a@b.c', 'u', 'x', 1e400)");
+  const page = await person(OPERATOR);
+  await page.goto(`${URL}/sections/logins/mapping`);
+  await page.locator(".item", { hasText: "9007199254740993" }).waitFor();
+  await page.locator(".item", { hasText: '"weight": 0.1' }).waitFor();
+  await page.getByText("1 go into quarantine").waitFor();
+});
+
+test("what is changed is reviewed, saved with its comments kept, and applied without a row lost or doubled", async () => {
+  await control("sql", "ALTER TABLE app_event DROP COLUMN IF EXISTS extra");
+  const page = await person(OPERATOR, { bypassCSP: true });
+  await page.goto(`${URL}/sections/logins/mapping`);
+  await page.getByLabel("Unanswered").selectOption("hold");
+  await page.getByText("1 change not saved").waitFor();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("heading", { name: "logins · settings change" }).waitFor();
+  assert.match(await page.locator(".diff").textContent(), /\+ +in_doubt: hold/);
+  assert.deepEqual(await findings(page), []);
+  await picture(page, "review-light-1440");
+  const before = await control("config");
+  await page.getByRole("button", { name: "Save to the file" }).click();
+  await page.getByRole("heading", { name: "The file has changed since this instance began" }).waitFor();
+  const after = await control("config");
+  const lines = after.split("\n").filter((line) => !line.includes("in_doubt: hold"));
+  assert.deepEqual(lines, before.split("\n"), "nothing else is changed");
+  await picture(page, "config-light-1440");
+  assert.deepEqual(await findings(page), []);
+  assert.equal(await page.getByText("00000000").count(), 0, "no secret");
+  const start = await received();
+  await control("insert", "50");
+  await page.getByRole("button", { name: "Apply the file" }).click();
+  await page.getByRole("heading", { name: "The file says what runs" }).waitFor({ timeout: 20000 });
+  await control("insert", "50");
+  await until("100 rows", async () => (await received()) >= start + 100);
+  await page.goto(`${URL}/sections/logins`);
+  await page.getByText("held in quarantine for a person").waitFor();
+  const total = Number(await control("text", "SELECT count(*) FROM app_event"));
+  const held = Number(await control("text", "SELECT count(*) FROM pg2planhat.quarantine"));
+  await until("each row once", async () => (await received()) + held === total);
+  const actors = await control("text", "SELECT string_agg(action || ' ' || actor, ', ' ORDER BY id) FROM pg2planhat.event");
+  assert.equal(actors, "config_save console:maria, config_apply console:maria");
+});
+
+test("a file that somebody else has changed is not overwritten, and what it would do is said", async () => {
+  const form = { name: "seats", kind: "custom_metric", model: "Company", sync: "receive", base: "another" };
+  const stale = await ask("POST", "/config/plan", form);
+  assert.ok([412, 422].includes(stale.status), String(stale.status));
+  await control("config", JSON.stringify({ from: "name: seats", to: "name: chairs" }));
+  const page = await person(OPERATOR);
+  await page.goto(`${URL}/config`);
+  await page.getByRole("heading", { name: /chairs · a new name for a table that is delivered already/ }).waitFor();
+  const act = page.getByRole("button", { name: "Apply the file" });
+  assert.equal(await act.isDisabled(), true, "rows may count twice: a word is to be typed");
+  await control("config", JSON.stringify({ from: "name: chairs", to: "name: [" }));
+  await page.reload();
+  await page.getByText("cannot be used as it is").waitFor();
+  assert.equal(await act.count(), 0);
+  await control("config", JSON.stringify({ from: "name: [", to: "name: seats" }));
+});
+
+test("where is a row? every page asks", async () => {
+  const page = await person(OPERATOR, { bypassCSP: true });
+  await page.getByRole("textbox", { name: "Where is a row? Its key" }).fill("5");
+  await page.keyboard.press("Enter");
+  await page.getByText(/batch \d+ delivered it/).first().waitFor();
+  assert.deepEqual(await findings(page), []);
+  const document = await (await ask("GET", "/trace?key=5&section=logins", undefined, "viewer")).json();
+  assert.equal(document[0].outcome, "delivered");
+  // No login for SQL: it is off.
+  assert.equal((await ask("GET", "/sql")).status, 422);
+  assert.equal(await page.getByRole("link", { name: "SQL" }).count(), 0);
+});
