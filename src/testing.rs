@@ -63,8 +63,8 @@ pub mod sim {
 
 pub mod state {
     pub use crate::state::{
-        Attachment, BackfillProgress, Delivery, Op, OpenDelivery, Outcome, Phase, Quarantined, SectionPhase,
-        SectionRow, Totals,
+        Attachment, BackfillProgress, Delivery, Op, OpenDelivery, Outcome, Phase, Quarantined, RangeStart,
+        SectionPhase, SectionRow, Totals,
     };
 }
 

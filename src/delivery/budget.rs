@@ -9,10 +9,14 @@ const SHED_AFTER: Duration = Duration::from_secs(5);
 const RESUME_WITHIN: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Bytes held by all sections and by writes that are not durable, chunks that wait for the stream not counted: those have a
+    /// Bytes held by all sections and by writes that are not durable, and by the keys that backfills note, up to half of the
+    /// budget: what they wait for is the stream itself. Chunks that wait for the stream not counted: those have a
     /// share of their own, or a full budget would stop the stream that they wait for.
     pub fn buffered(&self) -> usize {
-        self.sections.iter().map(SectionDelivery::weight).sum::<usize>() + self.pending_weight
+        let noted =
+            self.sections.iter().filter_map(|section| Some(section.backfill()?.streamed_weight())).sum::<usize>();
+        let rows = self.sections.iter().map(SectionDelivery::weight).sum::<usize>();
+        rows + self.pending_weight + noted.min(self.settings.budget / 2)
     }
 
     /// Whether more of the stream may be read: sections hold less than the budget.

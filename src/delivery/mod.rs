@@ -10,6 +10,7 @@ pub(crate) mod budget;
 pub(crate) mod checkpoint;
 pub(crate) mod input;
 pub(crate) mod key_set;
+pub(crate) mod op_weight;
 pub(crate) mod section;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -65,30 +66,6 @@ struct Pending {
     id: u64,
     weight: usize,
     effects: Vec<Effect>,
-}
-
-/// What an operation holds in memory until it is durable: a quarantined row goes with its item, and rows that the mapping
-/// refuses wait for no sink, only for the state.
-fn weight(op: &Op) -> usize {
-    let more = match op {
-        Op::Quarantine(row) => row.key.len() + row.reason.len() + row.item.len(),
-        Op::Keys { keys, tally, .. } => keys.len() + size_of_val(tally.as_slice()),
-        Op::SectionCheckpoint { phase: Some(phase), .. } => {
-            phase.progress().map_or(0, |progress| progress.streamed.len())
-        }
-        Op::Sending { .. }
-        | Op::Retrying { .. }
-        | Op::Ended { .. }
-        | Op::Unresolved { .. }
-        | Op::Withdrawn { .. }
-        | Op::SectionCheckpoint { .. }
-        | Op::Unquarantine(_)
-        | Op::Halted { .. }
-        | Op::Handled { .. }
-        | Op::Published { .. }
-        | Op::Checkpoint { .. } => 0,
-    };
-    size_of::<Op>() + more
 }
 
 /// Settings of the engine.
@@ -235,6 +212,10 @@ impl Engine {
     pub fn pump(&mut self, now: Duration) {
         let received = self.progress.received();
         for id in self.sections.ids() {
+            if let Some(trouble) = self.sections[id].outgrown(self.settings.budget) {
+                self.sections[id].stop(trouble);
+                self.actions.push_back(Action::Stopped(id));
+            }
             if !self.draining {
                 // Within the budget: rows that the mapping refuses leave their section at once, for the state.
                 while self.buffered() < self.settings.budget && self.sections[id].take_chunk(received, now) {}
@@ -277,8 +258,11 @@ impl Engine {
     /// Writes the operations of a step, with the checkpoint and the section's next announcement.
     fn follow(&mut self, section: SectionId, mut step: DeliveryStep, now: Duration) {
         loop {
-            let DeliveryStep { mut ops, settled, again, again_id, .. } = step;
+            let DeliveryStep { mut ops, settled, again, again_id, stopped, .. } = step;
             let mut effects = Vec::new();
+            if stopped {
+                self.actions.push_back(Action::Stopped(section));
+            }
             if let Some(settled) = settled {
                 if let SettledUpTo::Stream(position) = settled.through {
                     self.progress.settle(section, position);
@@ -349,7 +333,7 @@ impl Engine {
         }
         let id = self.next_write;
         self.next_write += 1;
-        let weight = ops.iter().map(weight).sum();
+        let weight = ops.iter().map(op_weight::weight).sum();
         self.pending_weight += weight;
         self.pending.push_back(Pending { id, weight, effects });
         self.actions.push_back(Action::Write(id, ops));

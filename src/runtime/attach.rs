@@ -17,7 +17,7 @@ use crate::postgres::preflight::{key_findings, table_findings};
 use crate::postgres::setup;
 use crate::runtime::start_error::StartError;
 use crate::state::instance::Opened;
-use crate::state::model::BackfillProgress;
+use crate::state::model::{BackfillProgress, RangeStart};
 use crate::state::section_rows::{Attachment, MappedColumn};
 use crate::state::store::Epoch;
 use crate::state::store::Store;
@@ -216,7 +216,8 @@ async fn first_phase(control: &Session, section: &Section, table: &TableInfo) ->
         Start::Backfill => None,
         Start::AfterKey(typed) => Some(typed_key(control, section, table, typed).await?.to_string()),
     };
-    Ok(SectionPhase::Backfilling(BackfillProgress { cursor, ..BackfillProgress::default() }))
+    let from = RangeStart::behind(cursor.clone());
+    Ok(SectionPhase::Backfilling(BackfillProgress { cursor, from, ..BackfillProgress::default() }))
 }
 
 /// A key as a person writes it, as the server prints it.

@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::{InDoubt, Section, Source};
 use crate::model::{Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::{Selection, TableChunk};
+use crate::postgres::backfill::chunk_reader::{Selection, TableChunk, WholeRange};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{table, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql, is_transient};
@@ -49,6 +49,8 @@ pub(crate) struct BackfillTask {
     pub oid: u32,
     /// Batches of it that are in doubt: ledger id, first and last key.
     pub doubts: Vec<(i64, Key, Key)>,
+    /// Where the range begins, where that is known: its rows are counted at its end.
+    pub whole: Option<WholeRange>,
     /// Everything up to here is settled.
     pub cursor: Option<Key>,
     /// The last key, where the fence has passed already.
@@ -161,7 +163,10 @@ impl BackfillTask {
         loop {
             let Ok(permit) = ahead.acquire().await else { return Ok(()) };
             permit.forget();
-            let read = self.selection.read(&session, &mut types, self.cursor.as_ref(), &ceiling, *limit).await;
+            let read = self
+                .selection
+                .read(&session, &mut types, (self.cursor.as_ref(), &ceiling), self.whole.as_ref(), *limit)
+                .await;
             let chunk = match read {
                 Ok(chunk) => chunk,
                 Err(error) => {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, StateConfig};
+use crate::config::{Config, StateConfig, TableName};
 use crate::model::Fault;
+use crate::postgres::catalog::table::Leaf;
 use crate::postgres::catalog::{publication, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::{Session, connect_sql};
@@ -82,11 +83,13 @@ const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
 
 /// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
 /// tells of a table that was attached later. Nothing comes back for a table without partitions.
-const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin
+const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin,
+        CASE WHEN c.relkind = 'f' THEN 'f' WHEN c.relpersistence = 'u' THEN 'r' END, n.nspname::text
     FROM unnest($1::oid[]) AS root
     CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root::regclass) t
     JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
     JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE t.isleaf AND t.level > 0";
 
 async fn query(config: &Config, session: &Session) -> Result<SourceStatus, tokio_postgres::Error> {
@@ -117,6 +120,10 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
         oid: row.get(1),
         name: row.get(2),
         attached: row.get(3),
+        without_wal: row
+            .get::<_, Option<String>>(4)
+            .and_then(|kind| kind.chars().next())
+            .map(|kind| Leaf { name: TableName { schema: row.get(5), name: row.get(2) }, kind }),
     };
     let partitions = rows.iter().map(partition).collect();
     let publication = publication::publication(session, &config.source.publication).await?;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use crate::model::{Fault, Lsn, Rows, SectionId, SectionName};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
+use crate::postgres::catalog::table::Leaf;
 use crate::state::{Event, QuarantineItem};
 
 /// Quarantined rows, read again.
@@ -77,6 +78,8 @@ pub(crate) struct Partition {
     pub name: String,
     /// Whether it was a table of its own before: its entry as a partition is younger than itself.
     pub attached: bool,
+    /// Its rows are not in the WAL: it is unlogged, or foreign.
+    pub without_wal: Option<Leaf>,
 }
 
 /// A message of the monitor.

@@ -160,6 +160,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Unresolved { .. } => Some(Write::Unresolved),
         Op::Withdrawn { .. } => Some(Write::Withdrawn),
         Op::SectionCheckpoint { .. } => Some(Write::Checkpoint),
+        Op::Streamed { .. } => Some(Write::Streamed),
         Op::Quarantine(_) => Some(Write::Quarantine),
         Op::Unquarantine(_) => Some(Write::Unquarantine),
         Op::Published { .. } => Some(Write::Published),

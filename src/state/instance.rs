@@ -108,9 +108,11 @@ impl Store {
         self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
             let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
                         FROM {schema}.instance WHERE id = 1";
+            let mut sections = store.sections().await?;
+            store.read_streamed(&mut sections).await?;
             Ok(Opened {
                 instance: store.instance().await?,
-                sections: store.sections().await?,
+                sections,
                 open_deliveries: store.open_deliveries().await?,
                 next_delivery: store.one("opening", next, &[]).await?.get(0),
             })

@@ -17,6 +17,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_exact.sql"),
     include_str!("migrations/0004_proof.sql"),
     include_str!("migrations/0005_publication_versions.sql"),
+    include_str!("migrations/0006_streamed.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.
@@ -170,6 +171,7 @@ mod tests {
             "gap",
             "event",
             "delivery_keys",
+            "streamed",
             "tally",
             "dropped",
             "audit",

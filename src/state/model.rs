@@ -97,15 +97,48 @@ pub struct BackfillProgress {
     pub cursor: Option<String>,
     /// The last key of the backfill (text); `None` until the xmin barrier has passed.
     pub ceiling: Option<String>,
-    /// The keys that the stream brought since the section attached, within (cursor, ceiling]: ranges for integers
+    /// Where the range begins.
+    pub from: RangeStart,
+    /// It goes on where the state left it: the keys noted there stay noted.
+    pub resumes: bool,
+    /// The keys that the stream brought since the section attached, as an earlier version wrote them: ranges for integers
     /// (`5-7,9`), a JSON array of texts for other types.
     pub streamed: String,
+    /// The same, as [`Op::Streamed`] writes them: each what was new then. Read when a leader begins.
+    pub streamed_sets: Vec<Vec<u8>>,
     /// Rows settled by this backfill.
     pub rows: u64,
     /// Rows to read, estimated when it began.
     pub estimated: u64,
     /// Only rows written by this transaction (64-bit xid) or a later one: a gap is read again. `None`: every row.
     pub xmin_floor: Option<u64>,
+}
+
+/// Where a range begins.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
+pub enum RangeStart {
+    /// An earlier version began it, and did not record where.
+    #[default]
+    Unknown,
+    /// At the first key.
+    First,
+    /// Behind this key.
+    Behind(String),
+}
+
+impl RangeStart {
+    /// The key that it begins behind.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            RangeStart::Behind(key) => Some(key),
+            RangeStart::First | RangeStart::Unknown => None,
+        }
+    }
+
+    /// Behind this key, or at the first one.
+    pub fn behind(cursor: Option<String>) -> RangeStart {
+        cursor.map_or(RangeStart::First, RangeStart::Behind)
+    }
 }
 
 /// A section's way of getting rows, kept in the state. `paused` and `halted` are not phases: they are laid over.
@@ -211,6 +244,14 @@ pub enum Op {
         phase: Option<SectionPhase>,
         /// Added to the totals.
         add: Totals,
+    },
+    /// Keys that the stream brought beside the section's backfill.
+    Streamed {
+        section: SectionName,
+        /// They are all of them; else they are added.
+        all: bool,
+        /// The set, encoded.
+        keys: Vec<u8>,
     },
     /// A row goes into quarantine.
     Quarantine(Quarantined),

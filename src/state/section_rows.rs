@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::model::{Lsn, Position, SectionName};
-use crate::state::model::{BackfillProgress, SectionPhase, Totals, signed, unsigned};
+use crate::state::model::{BackfillProgress, RangeStart, SectionPhase, Totals, signed, unsigned};
 use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
 
@@ -71,7 +71,7 @@ impl Store {
     pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(
             "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
-                ceiling, streamed, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
+                ceiling, streamed, range_known, range_from, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
                 halted_remedy, publication_entry, {} AS last_delivered_at
              FROM {{schema}}.section ORDER BY name",
@@ -91,11 +91,14 @@ impl Store {
         to: &Attachment,
         phase: &SectionPhase,
     ) -> Result<(), StateError> {
-        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE)
+        let write = "WITH held AS (SELECT 1 FROM {schema}.instance WHERE id = 1 AND epoch = $1 FOR SHARE),
+             forgotten AS (DELETE FROM {schema}.streamed WHERE section = $2 AND NOT $17 AND EXISTS (SELECT FROM held))
              INSERT INTO {schema}.section (name, table_oid, table_name, kind, attach_lsn, attached_at, columns, phase,
-                cursor, ceiling, streamed, backfill_rows, backfill_estimated, gap_floor, backfill_started_at)
+                cursor, ceiling, streamed, backfill_rows, backfill_estimated, gap_floor, range_known, range_from,
+                backfill_started_at)
              SELECT $2, $3::oid, $4::text, $5::text, $6::pg_lsn, CASE WHEN $6 IS NOT NULL THEN now() END,
                 $7::text::jsonb, $8::text, $9::text, $10::text, $11::text, $12::bigint, $13::bigint, $14::bigint,
+                $15::boolean, $16::text,
                 CASE WHEN $8 IN ('backfilling', 'resyncing') THEN now() END
              FROM held
              ON CONFLICT (name) DO UPDATE SET table_oid = excluded.table_oid, table_name = excluded.table_name,
@@ -103,6 +106,7 @@ impl Store {
                 columns = excluded.columns, phase = excluded.phase, cursor = excluded.cursor,
                 ceiling = excluded.ceiling, streamed = excluded.streamed, backfill_rows = excluded.backfill_rows,
                 backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
+                range_known = excluded.range_known, range_from = excluded.range_from,
                 backfill_started_at = excluded.backfill_started_at,
                 publication_entry = NULL,
                 position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
@@ -127,6 +131,9 @@ impl Store {
                     &signed(progress.rows),
                     &signed(progress.estimated),
                     &progress.xmin_floor.map(signed),
+                    &(progress.from != RangeStart::Unknown),
+                    &progress.from.key(),
+                    &progress.resumes,
                 ],
             )
             .await?;
@@ -138,6 +145,18 @@ impl Store {
         let write = "UPDATE {schema}.section
              SET publication_entry = NULL, halted_reason = NULL, halted_remedy = NULL WHERE name = $1";
         self.execute("releasing a section", write, &[&name.as_str()]).await?;
+        Ok(())
+    }
+
+    /// Reads, for each section whose range is under way, the keys that the stream brought beside it.
+    pub(crate) async fn read_streamed(&self, sections: &mut [SectionRow]) -> Result<(), StateError> {
+        let sql = "SELECT keys FROM {schema}.streamed WHERE section = $1 ORDER BY id";
+        for row in sections {
+            if let SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) = &mut row.phase {
+                let rows = self.query("reading a backfill's streamed keys", sql, &[&row.name.as_str()]).await?;
+                progress.streamed_sets = rows.iter().map(|row| row.get(0)).collect();
+            }
+        }
         Ok(())
     }
 
@@ -165,7 +184,13 @@ fn section_of(row: &Row) -> SectionRow {
     let progress = || BackfillProgress {
         cursor: row.get("cursor"),
         ceiling: row.get("ceiling"),
+        from: match row.get("range_known") {
+            true => RangeStart::behind(row.get("range_from")),
+            false => RangeStart::Unknown,
+        },
+        resumes: true,
         streamed: row.get("streamed"),
+        streamed_sets: Vec::new(),
         rows,
         estimated,
         xmin_floor: row.get::<_, Option<i64>>("gap_floor").map(unsigned),

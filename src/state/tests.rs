@@ -169,7 +169,10 @@ async fn opening_gives_back_what_was_written() {
     let backfilling = SectionPhase::Backfilling(BackfillProgress {
         cursor: Some("10".into()),
         ceiling: Some("99".into()),
+        from: RangeStart::Behind("3".into()),
+        resumes: true,
         streamed: "12-14,17".into(),
+        streamed_sets: vec![vec![1, 2], vec![3]],
         rows: 10,
         estimated: 90,
         xmin_floor: Some(1 << 40),
@@ -184,6 +187,9 @@ async fn opening_gives_back_what_was_written() {
                 Op::Retrying { id: 2, http_status: Some(503), error: "later".into() },
                 Op::Ended { id: 3, outcome: Outcome::InDoubt, http_status: None, error: "reset\0".into() },
                 checkpoint(None, Some(backfilling.clone()), Totals { in_doubt: 9, ..Totals::default() }),
+                Op::Streamed { section: "logins".into(), all: false, keys: vec![9] },
+                Op::Streamed { section: "logins".into(), all: true, keys: vec![1, 2] },
+                Op::Streamed { section: "logins".into(), all: false, keys: vec![3] },
                 Op::Halted { section: "logins".into(), why: Some(("401".into(), "mend the tenant".into())) },
                 Op::Checkpoint { checkpoint: Lsn(0x1_0000_2000), xmin_floor: Some(1 << 40) },
             ],
@@ -296,7 +302,8 @@ async fn phases_come_and_go_and_leave_their_counts() {
     };
     let event = store.append_event(&asked).await.unwrap();
     assert_eq!(store.unhandled_events(10).await.unwrap()[0].args["from"], "7");
-    let from = BackfillProgress { cursor: Some("7".into()), estimated: 12, ..BackfillProgress::default() };
+    let from =
+        BackfillProgress { cursor: Some("7".into()), estimated: 12, resumes: true, ..BackfillProgress::default() };
     let begun = Op::Handled { event, result: "begun".into() };
     store
         .apply(&mut term, &[checkpoint(None, Some(SectionPhase::Resyncing(from.clone())), none), begun])

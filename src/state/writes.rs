@@ -10,7 +10,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 
 use crate::audit::TallyEntry;
 use crate::model::{Lsn, Position, SectionName};
-use crate::state::model::{Delivery, Op, Quarantined, SectionPhase, Totals, signed};
+use crate::state::model::{Delivery, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
 
 /// The batch is in doubt for good.
 const UNRESOLVED: &str = "UPDATE {schema}.delivery SET outcome = 'in_doubt', unresolved = true, under_way = false,
@@ -33,6 +33,8 @@ const CHECKPOINT: &str = "UPDATE {schema}.section SET
                         ELSE backfill_rows END,
                     backfill_estimated = coalesce($9::bigint, backfill_estimated),
                     gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
+                    range_known = CASE WHEN $4 IS NULL THEN range_known ELSE $16::boolean END,
+                    range_from = CASE WHEN $4 IS NULL THEN range_from ELSE $17::text END,
                     backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
                         ELSE backfill_started_at END,
                     rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
@@ -62,6 +64,7 @@ pub(crate) enum Write {
     Unresolved,
     Withdrawn,
     Checkpoint,
+    Streamed,
     Quarantine,
     Unquarantine,
     Published,
@@ -112,6 +115,11 @@ impl Write {
             Write::Unresolved => UNRESOLVED,
             Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
             Write::Checkpoint => CHECKPOINT,
+            // What it takes away, it sees as it was before.
+            Write::Streamed => {
+                "WITH forgotten AS (DELETE FROM {schema}.streamed WHERE section = $1 AND $2)
+                 INSERT INTO {schema}.streamed (section, keys) SELECT $1, $3::bytea WHERE length($3) > 0"
+            }
             Write::Quarantine => {
                 "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, change_lsn, ordinal, delivery)
                  SELECT section, key, reason, item, lsn, change_lsn, ordinal, delivery
@@ -186,6 +194,9 @@ pub(crate) fn statements<'a>(
             Op::SectionCheckpoint { section, position, phase, add } => {
                 all.push(checkpoint(section, *position, phase.as_ref(), *add));
             }
+            Op::Streamed { section, all: whole, keys } => {
+                all.push(bound!(Write::Streamed, section.as_str(), *whole, keys.as_slice()));
+            }
             Op::Quarantine(first) => {
                 let others = after.iter().map_while(|op| if let Op::Quarantine(row) = op { Some(row) } else { None });
                 let rows: Vec<&Quarantined> = std::iter::once(first).chain(others).collect();
@@ -221,6 +232,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::Unresolved { .. }
             | Op::Withdrawn { .. }
             | Op::SectionCheckpoint { .. }
+            | Op::Streamed { .. }
             | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
         }
@@ -284,6 +296,8 @@ fn checkpoint<'a>(
         signed(add.resent),
         progress.and_then(|p| p.xmin_floor).map(signed),
         change_lsn,
+        progress.is_some_and(|p| p.from != RangeStart::Unknown),
+        progress.and_then(|p| p.from.key()),
     )
 }
 

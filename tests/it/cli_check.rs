@@ -118,7 +118,6 @@ async fn case_17_42_every_trouble_of_tables_is_named_in_one_run() {
             "error",
             "GRANT SELECT (\"id\", \"value\", \"external_id\", \"at\") ON \"public\".\"half\" TO \"plain\"",
         ),
-        ("key_value", "error", "another key"),
         ("table_partitioned", "info", ""),
         ("table_missing", "error", "app_event"),
         ("column_unknown", "error", "`value`"),

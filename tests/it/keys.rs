@@ -271,3 +271,58 @@ async fn case_71_a_key_column_called_first_and_from_time() {
     drain(app, &cluster).await;
     assert_eq!(sim.stats().metrics.items, 327);
 }
+
+/// A partition that is made UNLOGGED while the section streams: its rows come no more, and the section says so.
+#[tokio::test]
+async fn case_68_a_leaf_made_unlogged_halts_its_section_and_leaves_a_gap() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster
+        .sql(
+            "CREATE TABLE t (id bigint PRIMARY KEY, value int DEFAULT 1) PARTITION BY RANGE (id);
+             CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (1000);
+             INSERT INTO t SELECT generate_series(1, 10)",
+        )
+        .await;
+    let section = SectionText::metric("t", "t").field("externalId", "id").without("date").set("date", "receipt");
+    let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section.unset("key")));
+    arrived(&sim, SinkKind::Metric, 10).await;
+    section_is(&app, "t", "streaming").await;
+    cluster.sql("ALTER TABLE t_1 SET UNLOGGED").await;
+    let halted = app.wait_status("a halted section", |status| {
+        let one = &status["sections"][0];
+        (one["state"] == "halted").then(|| (one["reason"].as_str().unwrap().to_owned(), one["remedy"].to_string()))
+    });
+    let (reason, remedy) = halted.await;
+    assert!(reason.contains("t_1") && reason.contains("UNLOGGED"), "{reason}");
+    assert!(remedy.contains("SET LOGGED") && remedy.contains("repair --gap"), "{remedy}");
+    eventually(PATIENCE, "a gap is recorded", async || {
+        let open = "SELECT count(*) FROM pg2planhat.gap WHERE section = 't' AND reason = 'partition_unlogged'";
+        (cluster.number(open).await == 1).then_some(())
+    })
+    .await;
+}
+
+/// Rows whose key is changed beside a backfill, so that they lie behind it: its end counts them.
+#[tokio::test]
+async fn case_69_an_update_of_the_key_beside_a_backfill_is_found_at_its_end() {
+    let latency = Duration::from_millis(20);
+    let (cluster, sim) = (Cluster::start().await, sink_like(SimOptions { latency, ..SimOptions::default() }).await);
+    cluster
+        .sql(
+            "CREATE TABLE t (id bigint PRIMARY KEY, value int DEFAULT 1, filler text DEFAULT repeat('x', 500));
+             INSERT INTO t SELECT generate_series(1, 30000)",
+        )
+        .await;
+    let section = SectionText::metric("t", "t").field("externalId", "id").without("date").set("date", "receipt");
+    let section = section.field("dimensionId", "filler").set("batch", "{ rows: 200 }");
+    let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section));
+    arrived(&sim, SinkKind::Metric, 200).await;
+    cluster.sql("UPDATE t SET id = -id WHERE id > 29800").await;
+    let reason = app.wait_status("the difference is named", |status| {
+        let one = &status["sections"][0];
+        (one["state"] == "halted").then(|| format!("{} {}", one["reason"], one["remedy"]))
+    });
+    let reason = reason.await;
+    assert!(reason.contains("200 rows of its range") && reason.contains("audit t --deliver-missing"), "{reason}");
+    assert_eq!(sim.stats().metrics.items, 29_800);
+}

@@ -12,7 +12,7 @@ use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Cell, Key, Lsn, Phase, Row, Rows, SectionId};
 use pg2planhat::testing::runtime::{in_doubt, position};
-use pg2planhat::testing::state::{Attachment, Op, SectionPhase, SectionRow};
+use pg2planhat::testing::state::{Attachment, Op, RangeStart, SectionPhase, SectionRow};
 
 use super::server::{Server, TABLES, TableRow, Walsender};
 use super::state::State;
@@ -66,6 +66,10 @@ pub struct Process {
 
 fn section_row(state: &State, name: &str) -> Option<SectionRow> {
     let row = state.sections.get(name)?;
+    let mut phase = row.phase.clone();
+    if let SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) = &mut phase {
+        progress.streamed_sets.clone_from(&row.streamed);
+    }
     Some(SectionRow {
         name: name.into(),
         attachment: Attachment {
@@ -76,7 +80,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
             columns: Vec::new(),
         },
         attached_at: None,
-        phase: row.phase.clone(),
+        phase,
         position: row.position,
         backfill_rows: 0,
         backfill_estimated: 0,
@@ -223,15 +227,20 @@ impl Process {
             reader.ceiling = greatest;
             reader.done = greatest.is_none();
             let end = greatest.map(|greatest| (Key::new(greatest.to_string()), 1));
-            let op = self.engine.section_mut(SectionId(index)).set_backfill_end(end);
-            self.engine.record(vec![op]);
+            let ops = self.engine.section_mut(SectionId(index)).set_backfill_end(end);
+            self.engine.record(ops);
             return Some(format!("section {index}: the barrier has passed, ceiling {greatest:?}"));
         };
         if let Some((rows, last)) = reader.read.take() {
             reader.cursor = rows.last().map(|row| row.key).or(reader.cursor);
             reader.done = last;
             let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
-            let chunk = Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(server.end), last };
+            let from = match &self.engine.section(SectionId(index)).backfill().unwrap().from {
+                RangeStart::Behind(key) => Some(key.parse().unwrap()),
+                RangeStart::First | RangeStart::Unknown => None,
+            };
+            let range_rows = last.then(|| server.select(table, from, ceiling, usize::MAX).len() as u64);
+            let chunk = Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(server.end), last, range_rows };
             let told =
                 format!("section {index}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
             self.engine.chunk(SectionId(index), chunk);

@@ -47,6 +47,8 @@ struct Scene {
     rewinds: usize,
     requests: usize,
     delivered: [u64; 2],
+    /// The distance of neighbouring keys.
+    apart: i64,
 }
 
 impl Scene {
@@ -60,7 +62,7 @@ impl Scene {
             let mapping = Mapping::compile(section, ActivityNames::Current, &columns).unwrap();
             engine.set_routes(index as u32, vec![Route { section: SectionId(index), mapping: Ok(Rc::new(mapping)) }]);
         }
-        Scene { engine, now: Duration::ZERO, rows, next: 0, rewinds: 0, requests: 0, delivered: [0, 0] }
+        Scene { engine, now: Duration::ZERO, rows, next: 0, rewinds: 0, requests: 0, delivered: [0, 0], apart: 1 }
     }
 
     /// A tenth of a second: what comes, what is due, what is asked for.
@@ -72,8 +74,13 @@ impl Scene {
         self.engine.resume_shed(self.now);
         while self.engine.wants_rows() && self.next < self.rows.len() {
             let (lsn, table) = (100 + 10 * self.next as u64, self.rows[self.next]);
-            let row =
-                TableRow { table, key: self.next as i64, good: true, lsn: Lsn(lsn), published: Published::Always };
+            let row = TableRow {
+                table,
+                key: self.apart * self.next as i64,
+                good: true,
+                lsn: Lsn(lsn),
+                published: Published::Always,
+            };
             self.engine.begin(Lsn(lsn), 0);
             with_row(&row, |text| self.engine.insert(table as u32, row.lsn, text, self.now));
             self.engine.commit(Lsn(lsn + 5));
@@ -144,7 +151,10 @@ fn case_82_chunks_stay_within_the_budget_while_the_state_is_away() {
     for turn in 0..200 {
         if engine.section(SectionId(0)).backfill().unwrap().chunks() < 2 {
             let rows: Vec<TableRow> = (turn * 50..turn * 50 + 50).map(row).collect();
-            engine.chunk(SectionId(0), Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(0), last: false });
+            engine.chunk(
+                SectionId(0),
+                Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(0), last: false, range_rows: None },
+            );
             pushed += 1;
         }
         engine.pump(Duration::from_millis(100 * u64::try_from(turn).unwrap()));
@@ -153,4 +163,20 @@ fn case_82_chunks_stay_within_the_budget_while_the_state_is_away() {
     }
     assert!(pushed > 3, "only {pushed} chunks were taken");
     assert!(weighed < budget + 50_000, "{weighed} bytes are held of {budget}");
+}
+
+#[test]
+fn case_81_streamed_keys_count_in_the_memory_and_have_a_bound_with_a_name() {
+    let mut scene = Scene::new((0..4_000).map(|_| 0).collect());
+    scene.engine.section_mut(SectionId(0)).start_resync(None);
+    // Every third key: none coalesces with another.
+    scene.apart = 3;
+    let mut weighed = 0;
+    for _ in 0..600 {
+        scene.turn(|_, _| Verdict::Received);
+        weighed = weighed.max(scene.engine.section(SectionId(0)).backfill().unwrap().streamed_weight());
+    }
+    assert!(scene.engine.section(SectionId(0)).is_stopped(), "{weighed} bytes of keys, and it goes on");
+    assert!(weighed < 3 * 10_000, "{weighed} bytes of keys for a budget of 10,000");
+    assert!(scene.engine.wants_rows(), "the other section goes on");
 }

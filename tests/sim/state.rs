@@ -10,6 +10,8 @@ pub struct Section {
     pub attach: Lsn,
     pub position: Option<Position>,
     pub phase: SectionPhase,
+    /// The keys that the stream brought beside its backfill, as they were written.
+    pub streamed: Vec<Vec<u8>>,
     pub totals: Totals,
 }
 
@@ -103,6 +105,13 @@ impl State {
                 row.totals.quarantined += add.quarantined;
                 row.totals.in_doubt += add.in_doubt;
                 row.totals.resent += add.resent;
+            }
+            Op::Streamed { section, all, keys } => {
+                let row = self.section(section);
+                if *all {
+                    row.streamed.clear();
+                }
+                row.streamed.extend((!keys.is_empty()).then(|| keys.clone()));
             }
             Op::Quarantine(row) => {
                 self.next_quarantine += 1;

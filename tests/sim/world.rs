@@ -14,7 +14,7 @@ use pg2planhat::testing::delivery::{Action, SectionDelivery};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{ByPhase, Column, Key, Lsn, Phase, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, Echo, Reply, SinkRejection, Verdict, read};
-use pg2planhat::testing::state::{BackfillProgress, Outcome, SectionPhase, Totals};
+use pg2planhat::testing::state::{BackfillProgress, Outcome, RangeStart, SectionPhase, Totals};
 
 use super::process::{Process, Request, Setting, with_row};
 use super::server::{Message, Server};
@@ -430,8 +430,8 @@ impl World {
         if own.backfill().is_some() || !own.takes_rows() || self.process.draining {
             return;
         }
-        let op = own.start_resync(from.map(|from| Key::new(from.to_string())));
-        self.process.engine.record(vec![op]);
+        let ops = own.start_resync(from.map(|from| Key::new(from.to_string())));
+        self.process.engine.record(ops);
         self.process.start_reader(index);
         self.tally.resyncs += 1;
         self.tell(|| format!("section {index}: a re-sync from {from:?}"));
@@ -863,7 +863,8 @@ fn attach(state: &mut State, name: &str, at: Lsn) {
     let section = Section {
         attach: at,
         position: None,
-        phase: SectionPhase::Backfilling(BackfillProgress::default()),
+        phase: SectionPhase::Backfilling(BackfillProgress { from: RangeStart::First, ..BackfillProgress::default() }),
+        streamed: Vec::new(),
         totals: Totals::default(),
     };
     state.sections.insert(name.to_owned(), section);

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use crate::delivery::key_set::KeySet;
 use crate::mapping::Mapping;
-use crate::model::{Key, Lsn, Phase, Rows};
-use crate::state::{BackfillProgress, SectionPhase};
+use crate::model::{Key, Lsn, Phase, Rows, SectionName};
+use crate::state::{BackfillProgress, Op, RangeStart, SectionPhase};
 
 /// A piece of the range, as read; its rows may be used when the stream has been read past `wait_for`.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Chunk {
     pub wait_for: Lsn,
     /// The range ends here.
     pub last: bool,
+    /// Where it ends: how many rows the table had in the whole range, where that was counted.
+    pub range_rows: Option<u64>,
 }
 
 /// A range under way.
@@ -39,7 +41,13 @@ pub struct BackfillQueue {
     pub estimated: u64,
     /// Only rows of this transaction (64-bit xid) and later ones.
     pub xmin_floor: Option<u64>,
+    /// Where the range begins.
+    pub from: RangeStart,
     streamed: KeySet,
+    /// The whole set of streamed keys is to be written, in the place of what the state has.
+    rewrite: bool,
+    /// How many rows the table had in the range, once its last chunk was read.
+    range_rows: Option<u64>,
     chunks: VecDeque<Chunk>,
     dirty: bool,
 }
@@ -49,12 +57,15 @@ impl BackfillQueue {
     pub fn new(phase: Phase, cursor: Option<Key>) -> BackfillQueue {
         BackfillQueue {
             phase,
+            from: RangeStart::behind(cursor.as_ref().map(ToString::to_string)),
             cursor,
             ceiling: None,
             rows: 0,
             estimated: 0,
             xmin_floor: None,
             streamed: KeySet::default(),
+            rewrite: true,
+            range_rows: None,
             chunks: VecDeque::new(),
             dirty: true,
         }
@@ -66,6 +77,12 @@ impl BackfillQueue {
     /// What in the checkpoint cannot be read.
     pub fn resume(phase: Phase, progress: &BackfillProgress) -> Result<BackfillQueue, String> {
         let key = |text: &Option<String>| text.as_deref().map(Key::new);
+        let mut streamed = KeySet::from_text(&progress.streamed)?;
+        for set in &progress.streamed_sets {
+            streamed.read(set)?;
+        }
+        // The sets become one, and the text that an earlier version wrote goes.
+        let rewrite = !streamed.is_empty();
         Ok(BackfillQueue {
             phase,
             cursor: key(&progress.cursor),
@@ -73,9 +90,12 @@ impl BackfillQueue {
             rows: progress.rows,
             estimated: progress.estimated,
             xmin_floor: progress.xmin_floor,
-            streamed: KeySet::from_text(&progress.streamed)?,
+            from: progress.from.clone(),
+            streamed,
+            rewrite,
+            range_rows: None,
             chunks: VecDeque::new(),
-            dirty: false,
+            dirty: rewrite,
         })
     }
 
@@ -105,6 +125,30 @@ impl BackfillQueue {
         self.cursor = Some(cursor);
         self.rows += rows;
         self.dirty = true;
+    }
+
+    /// The write that records the keys that the stream brought since the last such write.
+    pub fn streamed_op(&mut self, section: &SectionName) -> Option<Op> {
+        let written =
+            if std::mem::take(&mut self.rewrite) { Some(self.streamed.whole()) } else { self.streamed.to_write() };
+        written.map(|written| Op::Streamed { section: section.clone(), all: written.all, keys: written.keys })
+    }
+
+    /// Bytes that the streamed keys hold.
+    pub fn streamed_weight(&self) -> usize {
+        self.streamed.weight()
+    }
+
+    /// The table had so many rows in the range when its last chunk was read.
+    pub(crate) fn count_range(&mut self, rows: Option<u64>) {
+        self.range_rows = rows;
+    }
+
+    /// Rows of the range that are neither settled by this backfill nor brought by the stream, as far as counts can tell; its
+    /// last batch settles so many.
+    pub(crate) fn rows_at_end(&self, last: u64) -> u64 {
+        let accounted = (self.rows + last).saturating_add(self.streamed.len());
+        self.range_rows.map_or(0, |rows| rows.saturating_sub(accounted))
     }
 
     /// A chunk was read.
@@ -145,7 +189,10 @@ impl BackfillQueue {
         let progress = BackfillProgress {
             cursor: self.cursor.as_ref().map(ToString::to_string),
             ceiling: self.ceiling.as_ref().map(ToString::to_string),
-            streamed: self.streamed.to_text(),
+            from: self.from.clone(),
+            resumes: true,
+            streamed: String::new(),
+            streamed_sets: Vec::new(),
             rows: self.rows,
             estimated: self.estimated,
             xmin_floor: self.xmin_floor,

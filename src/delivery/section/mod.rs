@@ -237,6 +237,9 @@ impl SectionDelivery {
             self.backfilled.reach_key(&key, ends);
         }
         if chunk.last {
+            if let Some(backfill) = &mut self.backfill {
+                backfill.count_range(chunk.range_rows);
+            }
             self.backfilled.pass(phase, now);
             self.backfilled.reach(SettledUpTo::BackfillEnd);
             self.backfilled.seal();

@@ -4,9 +4,20 @@ use crate::audit::{AuditKey, BatchKeys, Tally};
 use crate::config::InDoubt;
 use crate::delivery::batch::{Batch, RejectedRow, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
-use crate::delivery::section::{InDoubtBatch, SectionDelivery};
-use crate::model::Position;
+use crate::delivery::section::{InDoubtBatch, SectionDelivery, Trouble};
+use crate::model::{Position, SectionName};
 use crate::state::{Op, Outcome, Quarantined, Totals};
+
+/// A backfill has ended, and the table has more rows in its range than it settled.
+fn lost(section: &SectionName, missing: u64) -> Trouble {
+    Trouble::new(
+        format!(
+            "the backfill has ended, and {missing} rows of its range are neither settled by it nor brought by the stream: \
+             their keys may have been changed while it ran"
+        ),
+        format!("pg2planhat audit {section} --deliver-missing (names them and delivers them), then restart"),
+    )
+}
 
 impl SectionDelivery {
     /// The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together.
@@ -106,12 +117,19 @@ impl SectionDelivery {
             (SettledUpTo::BackfillEnd, Some(_)) => ended = true,
             (SettledUpTo::Key(_) | SettledUpTo::BackfillEnd, None) | (SettledUpTo::Apart, _) => {}
         }
-        if ended {
-            self.backfill = None;
+        if ended && let Some(backfill) = self.backfill.take() {
+            let missing = backfill.rows_at_end(rows);
+            if missing > 0 {
+                self.stop(lost(&self.name, missing));
+                step.stopped = true;
+            }
         }
         let changed = ended || self.backfill.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position, phase, add });
+        if changed {
+            step.ops.extend(self.streamed_op());
+        }
     }
 
     /// The keys of the items that were received, for the ledger and the section's tally.

@@ -65,6 +65,8 @@ pub struct DeliveryStep {
     pub again_id: Option<i64>,
     /// Rows that are in doubt now.
     pub in_doubt: u64,
+    /// The section is stopped.
+    pub stopped: bool,
 }
 
 /// A settled batch, for progress and metrics.

@@ -223,29 +223,54 @@ impl SectionDelivery {
 
     /// Begins to deliver the table again behind `cursor`. From here on the keys that the stream brings are remembered, and
     /// left out of what is read: as at an attachment. Returns the write that records it.
-    pub fn start_resync(&mut self, cursor: Option<Key>) -> Op {
+    pub fn start_resync(&mut self, cursor: Option<Key>) -> Vec<Op> {
         self.backfill = Some(BackfillQueue::new(Phase::Resync, cursor));
-        self.phase_op()
+        self.phase_ops()
     }
 
     /// The xmin barrier has passed: the backfill ends at this key, after so many rows by estimate; `None`: there is nothing to
     /// read, and it is over. Returns the write that records it.
-    pub fn set_backfill_end(&mut self, end: Option<(Key, u64)>) -> Op {
+    pub fn set_backfill_end(&mut self, end: Option<(Key, u64)>) -> Vec<Op> {
         match (end, &mut self.backfill) {
             (Some((ceiling, estimated)), Some(backfill)) => backfill.fenced(ceiling, estimated),
             (None, _) => self.backfill = None,
             (Some(_), None) => {}
         }
-        self.phase_op()
+        self.phase_ops()
+    }
+
+    /// Why it cannot take more streamed rows: the keys that it notes for its backfill hold more than `most` bytes.
+    pub(crate) fn outgrown(&self, most: usize) -> Option<Trouble> {
+        let backfill = self.backfill.as_ref().filter(|_| !self.is_stopped())?;
+        let held = backfill.streamed_weight();
+        (held > most).then(|| {
+            let what = format!(
+                "the keys that the stream brought beside the backfill hold {} MiB, and `memory` has no room for more",
+                held >> 20
+            );
+            let remedy = "end the transactions that the backfill waits for, if it waits; raise `memory`, and restart. The \
+                          backfill goes on where it is";
+            Trouble::new(what, remedy)
+        })
     }
 
     /// The checkpoint of the section without any batch: its phase alone.
-    pub fn phase_op(&mut self) -> Op {
+    pub fn phase_ops(&mut self) -> Vec<Op> {
         if let Some(backfill) = &mut self.backfill {
             backfill.written();
         }
         let phase = Some(self.phase());
-        Op::SectionCheckpoint { section: self.name.clone(), position: None, phase, add: Totals::default() }
+        let section = self.name.clone();
+        let checkpoint = Op::SectionCheckpoint { section, position: None, phase, add: Totals::default() };
+        std::iter::once(checkpoint).chain(self.streamed_op()).collect()
+    }
+
+    /// The write that records the keys that the stream brought beside the backfill; they are forgotten once it has ended.
+    pub(crate) fn streamed_op(&mut self) -> Option<Op> {
+        match &mut self.backfill {
+            Some(backfill) => backfill.streamed_op(&self.name),
+            None => Some(Op::Streamed { section: self.name.clone(), all: true, keys: Vec::new() }),
+        }
     }
 
     // ---- its day ----

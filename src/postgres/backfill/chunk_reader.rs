@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
 use crate::config::Section;
@@ -50,6 +51,14 @@ pub(crate) struct TableChunk {
     pub wait_for: Lsn,
     /// The range ends with them: the last one has the range's last key, or nothing was behind it.
     pub last: bool,
+    /// Where the range ends: how many rows the table has in the whole of it; `None` where that would take too long.
+    pub range_rows: Option<u64>,
+}
+
+/// Where a range began: behind a key, or at the first one.
+#[derive(Clone, Debug)]
+pub(crate) struct WholeRange {
+    pub after: Option<Key>,
 }
 
 /// Text bytes that a chunk aims at.
@@ -183,8 +192,8 @@ impl Selection {
         &self,
         client: &Client,
         types: &mut Types,
-        after: Option<&Key>,
-        through: &Key,
+        (after, through): (Option<&Key>, &Key),
+        whole: Option<&WholeRange>,
         limit: usize,
     ) -> Result<TableChunk, Error> {
         let oids = self.lock(client).await?;
@@ -205,9 +214,13 @@ impl Selection {
             Some(_) if cut || rows.len() >= limit => false,
             key => self.is_empty(client, key.as_ref().or(after), through).await?,
         };
+        let range_rows = match whole.filter(|_| last && self.only.is_empty()) {
+            Some(whole) => self.count_range(client, whole.after.as_ref(), through).await?,
+            None => None,
+        };
         let wait_for = xmin_barrier::insert_lsn(client).await?;
         client.batch_execute("COMMIT").await?;
-        Ok(TableChunk { rows, changed: (columns != self.columns).then_some(columns), wait_for, last })
+        Ok(TableChunk { rows, changed: (columns != self.columns).then_some(columns), wait_for, last, range_rows })
     }
 
     /// Begins a transaction that holds the locks of the table and of its partitions; the types of the columns from here on.
@@ -225,6 +238,22 @@ impl Selection {
         );
         let types = first_value(&client.simple_query(&sql).await?).unwrap_or_default();
         Ok(types.split(',').map(|oid| oid.parse().unwrap_or_default()).collect())
+    }
+
+    /// Counts the rows in (`after`, `through`], within the transaction that is open; `None` where that takes over a minute: the
+    /// audit at the backfill's end looks at every key, in chunks.
+    async fn count_range(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<Option<u64>, Error> {
+        client
+            .batch_execute("SAVEPOINT counted; SET LOCAL statement_timeout = '60s'; SET LOCAL enable_seqscan = on")
+            .await?;
+        let sql = format!("SELECT count(*) FROM {} WHERE {}", self.from, self.range(after, through));
+        let rows = match counted(client, &sql).await {
+            Ok(rows) => Some(rows),
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => None,
+            Err(error) => return Err(error),
+        };
+        client.batch_execute("ROLLBACK TO SAVEPOINT counted").await?;
+        Ok(rows)
     }
 
     /// Whether the range has no rows.

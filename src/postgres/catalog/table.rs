@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use crate::config::{Section, TableName};
 use crate::model::Column;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::types::Types;
 
 /// A column, as the catalog has it.
@@ -76,7 +77,7 @@ impl TableInfo {
             return said("it is virtual, so its values are nowhere in the WAL", remedy);
         }
         if publication.1 == Some(false) {
-            let name = crate::postgres::catalog::quote::ident(publication.0);
+            let name = quote::ident(publication.0);
             let remedy = format!("ALTER PUBLICATION {name} SET (publish_generated_columns = stored);");
             return said("the publication does not publish generated columns", remedy);
         }
@@ -91,7 +92,7 @@ impl TableInfo {
     /// The table in a FROM clause: rows of its own, or of all its partitions.
     pub(crate) fn as_from_clause(&self) -> String {
         let only = if self.kind == 'p' { "" } else { "ONLY " };
-        format!("{only}{}", crate::postgres::catalog::quote::qualified(&self.name))
+        format!("{only}{}", quote::qualified(&self.name))
     }
 
     /// The same, called `t`, so that every column can be named without doubt.
@@ -169,12 +170,28 @@ async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Optio
     }))
 }
 
-/// A partition.
+/// A partition whose rows are not in this server's WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     pub name: TableName,
-    /// `pg_class.relkind`.
+    /// `pg_class.relkind`: `f` is foreign, others are unlogged.
     pub kind: char,
+}
+
+impl Leaf {
+    /// A word for `check`, what that means, and what to do.
+    pub(crate) fn without_wal(&self, root: &TableName) -> (&'static str, String, String) {
+        let (name, root) = (quote::qualified(&self.name), quote::qualified(root));
+        if self.kind == 'f' {
+            let what = format!(
+                "its partition {name} is a foreign table: its inserts are in another server's WAL, so they are never streamed"
+            );
+            return ("partition_foreign", what, format!("ALTER TABLE {root} DETACH PARTITION {name};"));
+        }
+        let what =
+            format!("its partition {name} is UNLOGGED: its inserts are not in the WAL, so they are never streamed");
+        ("partition_unlogged", what, format!("ALTER TABLE {name} SET LOGGED; (it is rewritten under a lock)"))
+    }
 }
 
 /// The partitions of a table, however deep, whose rows are not in this server's WAL: unlogged ones and foreign ones.

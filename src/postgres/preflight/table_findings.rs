@@ -159,25 +159,7 @@ async fn leaves(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>
     }
     let subject = format!("table {}.{}", info.name.schema, info.name.name);
     for leaf in table::leaves_without_wal(session, info.oid).await? {
-        let name = quote::qualified(&leaf.name);
-        let (code, message, remedy) = if leaf.kind == 'f' {
-            (
-                "partition_foreign",
-                format!(
-                    "its partition {name} is a foreign table: its inserts are in another server's WAL, so they are never streamed"
-                ),
-                format!(
-                    "ALTER TABLE {} DETACH PARTITION {name}; or map the other partitions one by one",
-                    quote::qualified(&info.name)
-                ),
-            )
-        } else {
-            (
-                "partition_unlogged",
-                format!("its partition {name} is UNLOGGED: its inserts are not in the WAL, so they are never streamed"),
-                format!("ALTER TABLE {name} SET LOGGED; (it is rewritten under a lock)"),
-            )
-        };
+        let (code, message, remedy) = leaf.without_wal(&info.name);
         findings.push(Finding::error(code, &subject, message, remedy));
     }
     Ok(())

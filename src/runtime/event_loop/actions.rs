@@ -45,7 +45,7 @@ impl EventLoop {
         let delivery = self.engine.section(id);
         let Some(Blocked::Stopped(trouble)) = delivery.blocked().first() else { return };
         let (section, what, remedy) = (delivery.name().clone(), trouble.what.clone(), trouble.remedy.clone());
-        tracing::error!(%section, what, remedy, "halted: the table no longer fits the mapping; the slot waits for it");
+        tracing::error!(%section, what, remedy, "halted: the slot waits for it");
         self.engine.record(vec![Op::Halted { section, why: Some((what, remedy)) }]);
     }
 

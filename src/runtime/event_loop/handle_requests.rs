@@ -60,8 +60,8 @@ impl EventLoop {
         if let Some(refused) = refused {
             return self.record_result(event.id, &format!("refused: {refused}"), Vec::new());
         }
-        let op = section.start_resync(from.map(Key::new));
-        self.record_result(event.id, "begun", vec![op]);
+        let ops = section.start_resync(from.map(Key::new));
+        self.record_result(event.id, "begun", ops);
         self.start_reader(id);
     }
 

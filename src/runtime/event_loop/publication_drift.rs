@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::delivery::section::Trouble;
 use crate::model::{Fault, SectionId};
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
+use crate::postgres::catalog::quote;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::monitor_event::SourceStatus;
 use crate::runtime::state_connector::StateConnector;
@@ -30,6 +31,9 @@ impl EventLoop {
                 continue;
             }
             self.check_partitions(id, seen);
+            if self.is_without_wal(id, seen) {
+                continue;
+            }
             let section = &mut self.sections[id];
             let Some(table) = &mut section.table else { continue };
             let name = &section.config.table;
@@ -56,12 +60,29 @@ impl EventLoop {
     /// Rows may have been skipped since the publication was last seen in order: the section stops, and the gap is recorded. The
     /// slot does not wait for it: what the server skipped it will skip again.
     fn stop_for_drift(&mut self, id: SectionId, defect: &Defect) {
-        let (what, remedy) = (defect.to_string(), defect.remedy());
+        self.stop_with_gap(id, Reason::PublicationChanged.as_str(), defect.to_string(), defect.remedy());
+    }
+
+    fn stop_with_gap(&mut self, id: SectionId, reason: &str, what: String, remedy: String) {
         let section = self.engine.section(id).name().clone();
         tracing::error!(%section, what, remedy, "halted: rows may have been skipped since");
-        self.open_gap(id, Reason::PublicationChanged.as_str(), what.clone());
+        self.open_gap(id, reason, what.clone());
         self.engine.record(vec![Op::Halted { section, why: Some((what.clone(), remedy.clone())) }]);
         self.engine.section_mut(id).stop(Trouble::new(what, remedy));
+    }
+
+    /// Stops a section one of whose partitions writes no WAL any more: `SET UNLOGGED` on a partition is not refused, as it is on
+    /// a published table. The gap is recorded.
+    fn is_without_wal(&mut self, id: SectionId, seen: &SourceStatus) -> bool {
+        let Some(oid) = self.sections[id].table.as_ref().map(|table| table.oid) else { return false };
+        let mut partitions = seen.published.partitions.iter().filter(|partition| partition.root == oid);
+        let Some(leaf) = partitions.find_map(|partition| partition.without_wal.as_ref()) else { return false };
+        let root = self.sections[id].config.table.clone();
+        let (reason, what, remedy) = leaf.without_wal(&root);
+        let what = format!("{}: {what}", quote::qualified(&root));
+        let remedy = format!("{remedy} then pg2planhat repair --gap");
+        self.stop_with_gap(id, reason, what, remedy);
+        true
     }
 
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had

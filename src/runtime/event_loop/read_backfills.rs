@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use crate::delivery::section::{BackfillQueue, Chunk, Trouble};
 use crate::mapping::Mapping;
-use crate::model::SectionId;
-use crate::postgres::backfill::chunk_reader::TableChunk;
+use crate::model::{Key, SectionId};
+use crate::postgres::backfill::chunk_reader::{TableChunk, WholeRange};
 use crate::runtime::backfill_reader::{BackfillEvent, BackfillTask};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::read_stream::misfit;
-use crate::state::Op;
+use crate::state::{Op, RangeStart};
 
 impl EventLoop {
     pub(crate) fn on_backfill_event(&mut self, event: BackfillEvent) {
@@ -27,8 +27,8 @@ impl EventLoop {
                     }
                     None => tracing::info!(section = %section.name(), "nothing to backfill: there are no older rows"),
                 }
-                let op = section.set_backfill_end(end);
-                self.engine.record(vec![op]);
+                let ops = section.set_backfill_end(end);
+                self.engine.record(ops);
             }
             BackfillEvent::Chunk(id, chunk) => self.on_chunk(id, chunk),
             BackfillEvent::Doubted(id, delivery, keys) => {
@@ -45,7 +45,7 @@ impl EventLoop {
     /// A chunk is encoded by the types of the transaction that read it: `ALTER TABLE … TYPE` may have changed them since the
     /// section's mapping was compiled.
     fn on_chunk(&mut self, id: SectionId, chunk: TableChunk) {
-        let TableChunk { rows, changed, wait_for, last } = chunk;
+        let TableChunk { rows, changed, wait_for, last, range_rows } = chunk;
         let names = self.context.config.planhat.bulk_activity_names;
         let mapping = match changed.map(|columns| Mapping::compile(&self.sections[id].config, names, &columns)) {
             None => None,
@@ -60,7 +60,7 @@ impl EventLoop {
             }
         };
         self.sections[id].permits.chunk_read();
-        self.engine.chunk(id, Chunk { rows, mapping, wait_for, last });
+        self.engine.chunk(id, Chunk { rows, mapping, wait_for, last, range_rows });
         if self.engine.waits_for().is_some() {
             self.stream.ping();
         }
@@ -83,6 +83,11 @@ impl EventLoop {
             Some(floor) => reading.since(floor),
             None => reading,
         };
+        let whole = match &backfill.from {
+            RangeStart::Unknown => None,
+            RangeStart::First => Some(WholeRange { after: None }),
+            RangeStart::Behind(key) => Some(WholeRange { after: Some(Key::new(key.as_str())) }),
+        };
         section.report.backfill_begins(backfill.rows);
         let task = BackfillTask {
             id,
@@ -90,6 +95,7 @@ impl EventLoop {
             selection,
             oid: table.oid,
             doubts: delivery.doubted_keys(),
+            whole,
             cursor: backfill.cursor.clone(),
             ceiling: backfill.ceiling.clone(),
         };
