@@ -104,8 +104,19 @@ pub(crate) fn grants(schema: &Schema, role: &str) -> String {
 }
 
 /// The tables, in an order in which they can be dropped.
-const TABLES: [&str; 10] =
-    ["audit", "dropped", "tally", "delivery_keys", "event", "gap", "quarantine", "delivery", "section", "instance"];
+const TABLES: [&str; 11] = [
+    "audit",
+    "dropped",
+    "tally",
+    "delivery_keys",
+    "streamed",
+    "event",
+    "gap",
+    "quarantine",
+    "delivery",
+    "section",
+    "instance",
+];
 
 /// What drops the tables and the schema. Whatever else somebody put into the schema stays, and is an error.
 pub(crate) fn drop_script(schema: &Schema) -> String {

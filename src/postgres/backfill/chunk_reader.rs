@@ -9,16 +9,17 @@ use std::borrow::Cow;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
+use futures_util::future::join;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, ToStatement};
 
 use crate::config::Section;
 use crate::model::{Column, Key, Lsn, Row, Rows, key_text};
 use crate::postgres::backfill::{copy_text, oversize_columns};
 use crate::postgres::catalog::key_columns::KeyColumns;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{quote, xmin_barrier};
 use crate::postgres::connection::session::first_value;
 
 /// What is read for a section.
@@ -196,7 +197,10 @@ impl Selection {
         whole: Option<&WholeRange>,
         limit: usize,
     ) -> Result<TableChunk, Error> {
-        let oids = self.lock(client).await?;
+        // One round trip for the locks and for the COPY's plan: the server does them in this order.
+        let sql = format!("COPY ({}) TO STDOUT", self.sql(after, through, limit));
+        let (oids, copy) = join(self.lock(client), client.prepare(&sql)).await;
+        let (oids, copy) = (oids?, copy?);
         if !oids.iter().all(|oid| types.knows(*oid)) {
             types.learn(client, &oids).await?;
         }
@@ -207,8 +211,7 @@ impl Selection {
             .map(|(column, oid)| Column { ty: types.of(*oid), ..column.clone() })
             .collect();
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
-        let sql = format!("COPY ({}) TO STDOUT", self.sql(after, through, limit));
-        let (rows, cut) = self.copy(client, &sql, 2 * CHUNK_BYTES).await?;
+        let (rows, cut) = self.copy(client, &copy, 2 * CHUNK_BYTES).await?;
         let last = match self.last_key(&rows) {
             Some(key) if key == *through => true,
             Some(_) if cut || rows.len() >= limit => false,
@@ -218,8 +221,9 @@ impl Selection {
             Some(whole) => self.count_range(client, whole.after.as_ref(), through).await?,
             None => None,
         };
-        let wait_for = xmin_barrier::insert_lsn(client).await?;
-        client.batch_execute("COMMIT").await?;
+        let end = client.simple_query("SELECT pg_catalog.pg_current_wal_insert_lsn(); COMMIT").await?;
+        // A position that could not be read is one that no stream reaches.
+        let wait_for = first_value(&end).and_then(|lsn| lsn.parse().ok()).unwrap_or(Lsn(u64::MAX));
         Ok(TableChunk { rows, changed: (columns != self.columns).then_some(columns), wait_for, last, range_rows })
     }
 
@@ -315,9 +319,14 @@ impl Selection {
     }
 
     /// The rows, up to about `most` bytes of them; whether there were more.
-    async fn copy(&self, client: &Client, sql: &str, most: usize) -> Result<(Rows, bool), Error> {
+    async fn copy<T: ?Sized + ToStatement>(
+        &self,
+        client: &Client,
+        copy: &T,
+        most: usize,
+    ) -> Result<(Rows, bool), Error> {
         let (mut rows, mut cut) = (Rows::new(self.columns.len()), false);
-        let mut lines = pin!(client.copy_out(sql).await?);
+        let mut lines = pin!(client.copy_out(copy).await?);
         while let Some(line) = lines.try_next().await? {
             if rows.weight() >= most {
                 cut = true;
