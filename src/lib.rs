@@ -35,6 +35,7 @@ pub(crate) mod telemetry;
 
 pub(crate) mod admin;
 pub(crate) mod shutdown;
+pub(crate) mod sql;
 pub(crate) mod terminal;
 
 pub(crate) mod runtime;

@@ -19,7 +19,7 @@ use std::process::Command;
 /// line or below. `main`, `lib` and `testing` are the roof and stand outside.
 const LEVELS: &[&[&str]] = &[
     &["model"],
-    &["config", "audit"],
+    &["config", "audit", "sql"],
     &["postgres", "mapping", "planhat", "state", "sim"],
     &["delivery", "telemetry"],
     &["shutdown", "terminal"],

@@ -35,8 +35,10 @@ pub(crate) struct Prepared {
 
 /// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
 pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -> Result<Prepared, StartError> {
-    let control = connect_sql(&config.source, "control").await?;
-    let mut store = StateConnector::new(Arc::clone(config)).store().await?;
+    let connector = StateConnector::new(Arc::clone(config));
+    // Side by side; where both fail, the source's fault is the one to mend first.
+    let (control, store) = tokio::join!(connect_sql(&config.source, "control"), connector.store());
+    let (control, mut store) = (control?, store?);
     lock(config, &control, waiting).await?;
     let prepared = prepare_locked(config, &control, &mut store, waiting).await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
@@ -152,15 +154,16 @@ async fn prepare_locked(
 /// What the server says, by a real replication connection and by SQL.
 pub(crate) async fn find(config: &Config, control: &Session, server: server::Server) -> Result<Found, Fault> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
-    let mut wire = ReplicationConnection::connect(&config.source, "pg2planhat identify").await?;
-    let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
-    let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
-    wire.close().await;
-    Ok(Found {
-        system,
-        history,
-        server,
-        slot: slot::slot(control, &config.source.slot).await.map_err(fault)?,
-        publication: publication::publication(control, &config.source.publication).await.map_err(fault)?,
-    })
+    let identified = async {
+        let mut wire = ReplicationConnection::connect(&config.source, "pg2planhat identify").await?;
+        let system = wire.identify_system().await.map_err(|error| wire.fault(&error))?;
+        let history = wire.timeline_history(system.timeline).await.map_err(|error| wire.fault(&error))?;
+        wire.close().await;
+        Ok::<_, Fault>((system, history))
+    };
+    let slot = slot::slot(control, &config.source.slot);
+    let publication = publication::publication(control, &config.source.publication);
+    let (identified, slot, publication) = tokio::join!(identified, slot, publication);
+    let (system, history) = identified?;
+    Ok(Found { system, history, server, slot: slot.map_err(fault)?, publication: publication.map_err(fault)? })
 }

@@ -104,6 +104,11 @@ pub(crate) async fn store_losing_commit(schema: &Schema, server_sees_it: bool) -
     Store::new(client_on(ours, "postgres").await, schema.clone()).await.unwrap()
 }
 
+/// Whether these bytes hold the statement, or its answer.
+fn commits(bytes: &[u8]) -> bool {
+    bytes.windows(7).any(|window| window == b"COMMIT\0")
+}
+
 async fn relay(mut client: tokio::io::DuplexStream, server: impl AsRef<Path>, server_sees_it: bool) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut server = UnixStream::connect(server).await.unwrap();
@@ -112,11 +117,14 @@ async fn relay(mut client: tokio::io::DuplexStream, server: impl AsRef<Path>, se
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(n @ 1..) = read else { return };
-                if up[..n].windows(7).any(|window| window == b"COMMIT\0") {
+                if commits(&up[..n]) {
                     if server_sees_it {
                         server.write_all(&up[..n]).await.unwrap();
-                        // Its answer means that it is done; the client never hears of it.
-                        let _answer = server.read(&mut down).await.unwrap();
+                        // Its answer means that it is done; the client never hears of it. The answers before it come first.
+                        while !commits(&down) {
+                            let read = server.read(&mut up).await.unwrap();
+                            down.extend_from_slice(&up[..read]);
+                        }
                     }
                     return;
                 }

@@ -108,14 +108,15 @@ impl Store {
         self.transaction("opening", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", async |store| {
             let next = "SELECT greatest(last_delivery, (SELECT max(id) FROM {schema}.delivery)) + 1
                         FROM {schema}.instance WHERE id = 1";
-            let mut sections = store.sections().await?;
+            // All four are asked at once.
+            let (instance, mut sections, open_deliveries, next) = tokio::try_join!(
+                store.instance(),
+                store.sections(),
+                store.open_deliveries(),
+                store.one("opening", next, &[])
+            )?;
             store.read_streamed(&mut sections).await?;
-            Ok(Opened {
-                instance: store.instance().await?,
-                sections,
-                open_deliveries: store.open_deliveries().await?,
-                next_delivery: store.one("opening", next, &[]).await?.get(0),
-            })
+            Ok(Opened { instance, sections, open_deliveries, next_delivery: next.get(0) })
         })
         .await
     }
@@ -204,7 +205,7 @@ impl Store {
         let version = env!("CARGO_PKG_VERSION");
         let rows = self.query("taking the epoch", take, &[&self.text(leader), &version]).await?;
         let row = rows.first().ok_or_else(|| self.place.no_instance())?;
-        Ok(Epoch { epoch: row.get(0), seq: row.get(1) })
+        Ok(Epoch { epoch: row.get(0), seq: row.get(1), sent: row.get(1) })
     }
 
     /// Whether the term's epoch is still the last one.

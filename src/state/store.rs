@@ -7,12 +7,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
+use crate::sql::SqlParams;
 use crate::state::migrations;
 use crate::state::migrations::{MIGRATIONS, Schema};
 use crate::state::state_error::{StateError, StatePlace};
@@ -28,7 +28,7 @@ const SETTINGS: &str = "SET synchronous_commit = local; SET statement_timeout = 
      SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off";
 
 /// Parameters of a statement.
-pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+pub(crate) type Params<'a> = SqlParams<'a>;
 
 /// The right to write, and the last list written by it. The leader keeps it across reconnects, so that the same list,
 /// applied again after a lost answer, is applied once.
@@ -37,6 +37,8 @@ pub(crate) struct Epoch {
     pub(crate) epoch: i64,
     /// The number of the last list known to be applied; ascends over all epochs.
     pub(crate) seq: i64,
+    /// The last number that was sent: up to it, lists may have been applied.
+    pub(crate) sent: i64,
 }
 
 impl Epoch {
@@ -51,6 +53,8 @@ pub(crate) struct Store {
     pub(crate) client: Client,
     pub(crate) place: StatePlace,
     pub(crate) prepared: HashMap<Write, Statement>,
+    /// The last number that was sent in the leader's term; later than a list's own where others were sent behind it.
+    pub(crate) sent: AtomicI64,
     /// Whether only ASCII can be stored for sure, because the database's encoding is not UTF-8.
     ascii_only: bool,
     /// Whether a transaction is open whose future was dropped: the next statement rolls it back first.
@@ -61,13 +65,19 @@ impl Store {
     /// Sets the session up. The schema need not exist.
     pub(crate) async fn new(client: Client, schema: Schema) -> Result<Store, StateError> {
         let place = StatePlace { schema, user: String::new(), database: String::new() };
-        let mut store =
-            Store { client, place, prepared: HashMap::new(), ascii_only: false, abandoned: AtomicBool::new(false) };
+        let mut store = Store {
+            client,
+            place,
+            prepared: HashMap::new(),
+            sent: AtomicI64::new(0),
+            ascii_only: false,
+            abandoned: AtomicBool::new(false),
+        };
         let doing = "setting the session up";
         let settings = format!("{SETTINGS}; SET application_name = '{}'", crate::state::APPLICATION_NAME);
-        store.bounded(doing, store.client.batch_execute(&settings)).await?;
         let asked = "SELECT current_user::text, current_database()::text, current_setting('server_encoding')";
-        let row = store.one(doing, asked, &[]).await?;
+        let set = store.bounded(doing, store.client.batch_execute(&settings));
+        let ((), row) = tokio::try_join!(set, store.one(doing, asked, &[]))?;
         (store.place.user, store.place.database) = (row.get(0), row.get(1));
         store.ascii_only = !matches!(row.get::<_, &str>(2), "UTF8" | "SQL_ASCII");
         Ok(store)
@@ -172,19 +182,19 @@ impl Store {
     /// The rows of one statement.
     pub(crate) async fn query(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StateError> {
         self.settle().await?;
-        self.bounded(doing, self.client.query(&self.place.schema.sql(sql), params)).await
+        self.bounded(doing, crate::sql::query(&self.client, &self.place.schema.sql(sql), params)).await
     }
 
     /// The one row of a statement that always has one.
     pub(crate) async fn one(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<Row, StateError> {
         self.settle().await?;
-        self.bounded(doing, self.client.query_one(&self.place.schema.sql(sql), params)).await
+        self.bounded(doing, crate::sql::query_one(&self.client, &self.place.schema.sql(sql), params)).await
     }
 
     /// One statement; how many rows it changed.
     pub(crate) async fn execute(&self, doing: &str, sql: &str, params: Params<'_>) -> Result<u64, StateError> {
         self.settle().await?;
-        self.bounded(doing, self.client.execute(&self.place.schema.sql(sql), params)).await
+        self.bounded(doing, crate::sql::execute(&self.client, &self.place.schema.sql(sql), params)).await
     }
 
     async fn script(&self, doing: &str, sql: &str) -> Result<(), StateError> {
@@ -231,11 +241,6 @@ impl Store {
         self.bounded("rolling back", self.client.batch_execute("ROLLBACK")).await?;
         open.ended();
         Ok(())
-    }
-
-    /// Marks that a transaction is open from here until [`OpenTransaction::ended`].
-    pub(crate) fn opening(&self) -> OpenTransaction<'_> {
-        OpenTransaction::new(&self.abandoned)
     }
 
     /// Text that the database can hold: no NUL; where its encoding is not UTF-8, other characters than ASCII as JSON

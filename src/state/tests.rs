@@ -1,6 +1,8 @@
 //! The room on a real PostgreSQL.
 
 use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -356,6 +358,67 @@ async fn a_lost_commit_is_applied_once() {
         again.apply(&mut term, &[sending(2, 5, 1)]).await.unwrap();
         assert_eq!(again.open_deliveries().await.unwrap().len(), 1);
     }
+}
+
+impl Store {
+    /// Sends one list and waits for its answer.
+    async fn apply(&mut self, term: &mut Epoch, ops: &[Op]) -> Result<(), StateError> {
+        self.prepare(ops).await?;
+        let mut launched = self.launch(term, 0, Arc::new(ops.to_vec())).await;
+        (&mut launched).await;
+        Pin::new(&mut launched).take_output().unwrap()?;
+        term.durable();
+        Ok(())
+    }
+}
+
+/// Sends the lists one behind the other, and only then waits for their answers.
+async fn all_at_once(store: &Store, term: &mut Epoch, lists: &[&[Op]]) -> Vec<Result<(), StateError>> {
+    let mut launched = Vec::new();
+    for (ahead, ops) in lists.iter().enumerate() {
+        launched.push(store.launch(term, ahead, Arc::new(ops.to_vec())).await);
+    }
+    let mut answers = Vec::new();
+    for mut one in launched {
+        (&mut one).await;
+        answers.push(Pin::new(&mut one).take_output().unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn lists_under_way_at_once_are_applied_in_order_or_not_at_all() {
+    let schema = schema("at_once");
+    let (mut store, mut term) = leading(&schema).await;
+    let add = |delivered| [checkpoint(None, None, Totals { delivered, ..Totals::default() })];
+    let (one, ten, hundred) = (add(1), add(10), add(100));
+    store.prepare(&one).await.unwrap();
+    assert_eq!(all_at_once(&store, &mut term, &[&one, &ten]).await, [Ok(()), Ok(())]);
+    assert_eq!(section(&store).await.totals.delivered, 11);
+    // No answer was seen, says the term: the same again, and one more behind them, on another connection.
+    let mut again = self::store(&schema).await;
+    again.prepare(&one).await.unwrap();
+    assert_eq!(all_at_once(&again, &mut term, &[&one, &ten, &hundred]).await, [Ok(()), Ok(()), Ok(())]);
+    assert_eq!(section(&again).await.totals.delivered, 111);
+    (0..3).for_each(|_| term.durable());
+
+    // What fails takes with it what was sent behind it.
+    let Op::SectionCheckpoint { position, phase, add: none, .. } = checkpoint(None, None, Totals::default()) else {
+        unreachable!()
+    };
+    let unknown = [Op::SectionCheckpoint { section: "nobody".into(), position, phase, add: none }];
+    let answers = all_at_once(&again, &mut term, &[&unknown, &one]).await;
+    assert!(unwritable(answers[0].clone()).what.contains("lost the row"));
+    assert!(answers[1].is_err());
+    assert_eq!(section(&again).await.totals.delivered, 111);
+    again.apply(&mut term, &one).await.unwrap();
+    assert_eq!(section(&again).await.totals.delivered, 112);
+
+    // Lists of a leader that is past: none of them.
+    let mut other = self::store(&schema).await;
+    other.take_epoch("host:2").await.unwrap();
+    assert_eq!(all_at_once(&again, &mut term, &[&one, &ten]).await, [Err(StateError::Fenced), Err(StateError::Fenced)]);
+    assert_eq!(section(&again).await.totals.delivered, 112);
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ const TALLY: &str = "INSERT INTO {schema}.tally AS t (section, block, rows, dige
                     SET rows = t.rows + excluded.rows, digest = t.digest # excluded.digest";
 
 /// A prepared statement of the leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
     /// Takes the row of `instance` for this transaction, if the epoch and the number are the next ones.
     Fence,
@@ -73,6 +73,20 @@ pub(crate) enum Write {
 }
 
 impl Write {
+    /// Whether the list is nothing without a row that this one changes.
+    pub(crate) fn must_change(self) -> bool {
+        matches!(self, Write::Fence | Write::Sending | Write::Checkpoint | Write::Halted)
+    }
+
+    /// The statement as it is prepared: one that must change a row divides by how many it changed. The COMMIT is under way before
+    /// anybody here could count.
+    pub(crate) fn checked_sql(self) -> Cow<'static, str> {
+        if !self.must_change() {
+            return Cow::Borrowed(self.sql());
+        }
+        Cow::Owned(format!("WITH changed AS ({} RETURNING 1) SELECT 1 / count(*) FROM changed", self.sql()))
+    }
+
     pub(crate) fn sql(self) -> &'static str {
         match self {
             Write::Fence => {

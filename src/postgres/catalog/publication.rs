@@ -47,7 +47,7 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
             COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false), p.xmin::text,
             current_setting('server_version_num')::int >= 150000
         FROM pg_catalog.pg_publication p WHERE pubname = $1";
-    let Some(row) = client.query_opt(sql, &[&name]).await? else { return Ok(None) };
+    let Some(row) = crate::sql::query_opt(client, sql, &[&name]).await? else { return Ok(None) };
     // Filters, column lists and schemas in publications exist from 15 on.
     let by_schema = match row.get(6) {
         true => {
@@ -71,7 +71,7 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
         WHERE t.pubname = $1"
     );
     let oid: u32 = row.get(0);
-    let tables = client.query(&sql, &[&name, &oid]).await?;
+    let tables = crate::sql::query(client, &sql, &[&name, &oid]).await?;
     let published = |row: &tokio_postgres::Row| PublishedTable {
         name: TableName { schema: row.get(0), name: row.get(1) },
         oid: row.get(2),

@@ -31,7 +31,7 @@ pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
             current_user::text,
             (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
         FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
-    let row = client.query_one(sql, &[]).await?;
+    let row = crate::sql::query_one(client, sql, &[]).await?;
     Ok(Server {
         version: row.get(0),
         database: (row.get(1), row.get(2)),

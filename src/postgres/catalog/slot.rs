@@ -66,6 +66,6 @@ impl Slot {
 /// Reads the slot.
 pub(crate) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Error> {
     let sql = "SELECT row_to_json(s)::text FROM pg_catalog.pg_replication_slots s WHERE slot_name = $1";
-    let row = client.query_opt(sql, &[&name]).await?;
+    let row = crate::sql::query_opt(client, sql, &[&name]).await?;
     Ok(row.and_then(|row| serde_json::from_str(&row.get::<_, String>(0)).ok()))
 }

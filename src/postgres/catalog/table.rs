@@ -6,6 +6,8 @@ use crate::config::{Section, TableName};
 use crate::model::Column;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::types::Types;
+use crate::sql;
+use crate::sql::SqlParams;
 
 /// A column, as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,31 +109,29 @@ const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::
 
 const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
     attgenerated <> '', attgenerated <> 'v', pg_catalog.format_type(atttypid, -1)
- FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+ FROM pg_catalog.pg_attribute WHERE attnum > 0 AND NOT attisdropped AND attrelid =";
 
 const PRIMARY_KEY: &str = "SELECT a.attname::text FROM pg_catalog.pg_index i
         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = $1 AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place";
+    WHERE i.indisprimary AND k.place <= i.indnkeyatts AND i.indrelid =";
 
 /// Looks a table up by name.
 pub(crate) async fn by_name(client: &Client, name: &TableName) -> Result<Option<TableInfo>, tokio_postgres::Error> {
-    let sql = format!("{TABLE} WHERE n.nspname = $1 AND c.relname = $2");
-    read(client, client.query_opt(&sql, &[&name.schema, &name.name]).await?).await
+    read(client, "n.nspname = $1 AND c.relname = $2", &[&name.schema, &name.name]).await
 }
 
 /// Looks a table up by OID: it is the same one under whatever name.
 pub(crate) async fn by_oid(client: &Client, oid: u32) -> Result<Option<TableInfo>, tokio_postgres::Error> {
-    let sql = format!("{TABLE} WHERE c.oid = $1");
-    read(client, client.query_opt(&sql, &[&oid]).await?).await
+    read(client, "c.oid = $1", &[&oid]).await
 }
 
 /// The table that was probably meant by a name that is not there.
 pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<TableName>, tokio_postgres::Error> {
-    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+    let nearest = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
-    let tables = client.query(sql, &[]).await?;
+    let tables = sql::query(client, nearest, &[]).await?;
     let tables = tables.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) });
     let fold = |text: &str| text.to_lowercase().replace(['_', '-'], "");
     let wanted = fold(&name.name);
@@ -144,11 +144,18 @@ pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<
     Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
 }
 
-async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+/// Asks for the table, its columns and its primary key at once.
+async fn read(client: &Client, which: &str, params: SqlParams<'_>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
+    let asked = format!("{TABLE} WHERE {which}");
+    let oid = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+    let columns = format!("{COLUMNS} ({oid} WHERE {which}) ORDER BY attnum");
+    let table = sql::query_opt(client, &asked, params);
+    let key = format!("{PRIMARY_KEY} ({oid} WHERE {which}) ORDER BY k.place");
+    let (row, columns, key) =
+        tokio::try_join!(table, sql::query(client, &columns, params), sql::query(client, &key, params))?;
     let Some(row) = row else { return Ok(None) };
     let letter = |index: usize| row.get::<_, String>(index).chars().next().unwrap_or(' ');
     let oid: u32 = row.get(0);
-    let columns = client.query(COLUMNS, &[&oid]).await?;
     let column = |row: &tokio_postgres::Row| TableColumn {
         name: row.get(0),
         type_oid: row.get(1),
@@ -166,7 +173,7 @@ async fn read(client: &Client, row: Option<tokio_postgres::Row>) -> Result<Optio
         row_security: row.get(5),
         rows: row.get(6),
         columns: columns.iter().map(column).collect(),
-        primary_key: client.query(PRIMARY_KEY, &[&oid]).await?.iter().map(|row| row.get(0)).collect(),
+        primary_key: key.iter().map(|row| row.get(0)).collect(),
     }))
 }
 
@@ -205,5 +212,5 @@ pub(crate) async fn leaves_without_wal(client: &Client, root: u32) -> Result<Vec
         name: TableName { schema: row.get(0), name: row.get(1) },
         kind: row.get::<_, String>(2).chars().next().unwrap_or(' '),
     };
-    Ok(client.query(sql, &[&root]).await?.iter().map(leaf).collect())
+    Ok(sql::query(client, sql, &[&root]).await?.iter().map(leaf).collect())
 }

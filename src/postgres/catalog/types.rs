@@ -25,7 +25,7 @@ SELECT base.domain, base.type FROM base JOIN pg_catalog.pg_type t ON t.oid = bas
 impl Types {
     /// Reads the database's domains anew.
     pub async fn load(client: &tokio_postgres::Client) -> Result<Types, tokio_postgres::Error> {
-        let rows = client.query(DOMAINS, &[]).await?;
+        let rows = crate::sql::query(client, DOMAINS, &[]).await?;
         let domains = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         Ok(Types { domains, others: HashSet::new() })
     }
@@ -34,8 +34,10 @@ impl Types {
     /// been dropped; or its transaction is in the WAL already, and no snapshot sees it yet (a COMMIT that waits for a
     /// synchronous standby can stay so for long).
     pub async fn learn(&mut self, client: &tokio_postgres::Client, oids: &[u32]) -> Result<(), tokio_postgres::Error> {
-        self.domains = Types::load(client).await?.domains;
-        let there = client.query("SELECT oid FROM pg_catalog.pg_type WHERE oid = ANY($1)", &[&oids]).await?;
+        let asked = "SELECT oid FROM pg_catalog.pg_type WHERE oid = ANY($1)";
+        let params: crate::sql::SqlParams<'_> = &[&oids];
+        let (types, there) = tokio::try_join!(Types::load(client), crate::sql::query(client, asked, params))?;
+        self.domains = types.domains;
         self.others.extend(there.iter().map(|row| row.get::<_, u32>(0)));
         Ok(())
     }

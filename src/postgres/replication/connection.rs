@@ -104,6 +104,8 @@ impl WireError {
     }
 }
 
+type TextRows = Vec<Vec<Option<String>>>;
+
 /// The answer to IDENTIFY_SYSTEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemIdentity {
@@ -115,6 +117,22 @@ pub struct SystemIdentity {
     pub xlogpos: Lsn,
     /// The database of this connection.
     pub dbname: Option<String>,
+}
+
+impl SystemIdentity {
+    /// Reads the one row of the answer.
+    fn read(rows: TextRows) -> Result<SystemIdentity, WireError> {
+        let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
+        let row = rows.into_iter().next().ok_or_else(odd)?;
+        let [Some(system_identifier), Some(timeline), Some(xlogpos), dbname] =
+            <[Option<String>; 4]>::try_from(row).map_err(|_| odd())?
+        else {
+            return Err(odd());
+        };
+        let timeline = timeline.parse().map_err(|_| odd())?;
+        let xlogpos = xlogpos.parse().map_err(|_| odd())?;
+        Ok(SystemIdentity { system_identifier, timeline, xlogpos, dbname })
+    }
 }
 
 struct ApplicationName<'a>(&'a str);
@@ -241,24 +259,23 @@ impl ReplicationConnection {
     }
 
     /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
-    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+    pub async fn simple_query(&mut self, sql: &str) -> Result<TextRows, WireError> {
         frontend::query(sql, &mut self.outbound)?;
         self.until_ready().await
     }
 
     /// Runs IDENTIFY_SYSTEM.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
-        let rows = self.simple_query("IDENTIFY_SYSTEM").await?;
-        let odd = || WireError::Protocol("the answer to IDENTIFY_SYSTEM cannot be read".to_owned());
-        let row = rows.into_iter().next().ok_or_else(odd)?;
-        let [Some(system_identifier), Some(timeline), Some(xlogpos), dbname] =
-            <[Option<String>; 4]>::try_from(row).map_err(|_| odd())?
-        else {
-            return Err(odd());
-        };
-        let timeline = timeline.parse().map_err(|_| odd())?;
-        let xlogpos = xlogpos.parse().map_err(|_| odd())?;
-        Ok(SystemIdentity { system_identifier, timeline, xlogpos, dbname })
+        SystemIdentity::read(self.simple_query("IDENTIFY_SYSTEM").await?)
+    }
+
+    /// Runs IDENTIFY_SYSTEM and a query in one round trip.
+    pub async fn identify_and_query(&mut self, sql: &str) -> Result<(SystemIdentity, TextRows), WireError> {
+        frontend::query("IDENTIFY_SYSTEM", &mut self.outbound)?;
+        frontend::query(sql, &mut self.outbound)?;
+        // Both answers are read, whatever the first says.
+        let (system, rows) = (self.until_ready().await, self.until_ready().await?);
+        Ok((SystemIdentity::read(system?)?, rows))
     }
 
     /// Where each timeline before this one ended (TIMELINE_HISTORY); nothing on the first.
@@ -332,7 +349,7 @@ impl ReplicationConnection {
         }
     }
 
-    async fn until_ready(&mut self) -> Result<Vec<Vec<Option<String>>>, WireError> {
+    async fn until_ready(&mut self) -> Result<TextRows, WireError> {
         let mut rows = Vec::new();
         let mut refused = None;
         loop {

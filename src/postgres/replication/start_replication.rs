@@ -39,7 +39,12 @@ pub(crate) async fn begin(source: &Source, start: &StreamStart) -> Result<Replic
 }
 
 async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
-    let system = wire.identify_system().await.map_err(|error| refused(wire, &error))?;
+    let asked = format!(
+        "SELECT active::text, wal_status, confirmed_flush_lsn::text, restart_lsn::text
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        quote::literal(&start.slot)
+    );
+    let (system, rows) = wire.identify_and_query(&asked).await.map_err(|error| refused(wire, &error))?;
     if let Some((identifier, timeline)) = &start.server
         && (*identifier != system.system_identifier || *timeline != system.timeline)
     {
@@ -55,7 +60,7 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
             system.xlogpos, start.from
         )));
     }
-    look(wire, start).await?;
+    look(rows, start)?;
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
         quote::ident(&start.slot),
@@ -66,15 +71,9 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
     wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))
 }
 
-/// Verifies the slot.
-async fn look(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
+/// Verifies the slot, by its row as text.
+fn look(rows: Vec<Vec<Option<String>>>, start: &StreamStart) -> Result<(), StreamEnd> {
     let slot = &start.slot;
-    let sql = format!(
-        "SELECT active::text, wal_status, confirmed_flush_lsn::text, restart_lsn::text
-         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
-        quote::literal(slot)
-    );
-    let rows = wire.simple_query(&sql).await.map_err(|error| refused(wire, &error))?;
     let Some([active, status, confirmed, restart]) =
         rows.into_iter().next().and_then(|row| <[Option<String>; 4]>::try_from(row).ok())
     else {

@@ -58,10 +58,10 @@ impl EventLoop {
         let epoch = term.epoch();
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
-        let mut opened = store.open().await?;
+        let (opened, types) = tokio::join!(store.open(), Types::load(&control));
+        let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
         let caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
-        let types = Types::load(&control).await.map_err(|error| control.fault(&error))?;
         let attached =
             attach::attach(&config, &control, &store, &term, &opened, &types, &board.wait_reporter()).await?;
         note_switched_off(&config, &store, &opened).await?;
