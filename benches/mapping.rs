@@ -27,6 +27,7 @@ fn mapping(kind: Kind, fields: Vec<(&str, Field)>, columns: &[(&str, Type)]) -> 
         table: TableName { schema: "public".into(), name: "bench".into() },
         key: vec!["id".into()],
         start: Start::Backfill,
+        read: pg2planhat::testing::config::ReadMode::default(),
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,

@@ -13,6 +13,8 @@ use tokio_postgres::{Client, Error, Row};
 pub(crate) trait SqlType {
     const TYPE: Type;
     const ARRAY: Type;
+    /// An array of those: of the same type, but for bytes, whose array is `bytea`.
+    const ARRAYS: Type = Self::ARRAY;
 }
 
 macro_rules! sql_type {
@@ -36,29 +38,40 @@ sql_type! {
     PgLsn => PG_LSN, PG_LSN_ARRAY;
 }
 
+impl SqlType for u8 {
+    const TYPE: Type = Type::CHAR;
+    const ARRAY: Type = Type::BYTEA;
+    const ARRAYS: Type = Type::BYTEA_ARRAY;
+}
+
 impl<T: SqlType + ?Sized> SqlType for &T {
     const TYPE: Type = T::TYPE;
     const ARRAY: Type = T::ARRAY;
+    const ARRAYS: Type = T::ARRAYS;
 }
 
 impl<T: SqlType> SqlType for Option<T> {
     const TYPE: Type = T::TYPE;
     const ARRAY: Type = T::ARRAY;
+    const ARRAYS: Type = T::ARRAYS;
 }
 
 impl<T: SqlType> SqlType for [T] {
     const TYPE: Type = T::ARRAY;
-    const ARRAY: Type = T::ARRAY;
+    const ARRAY: Type = T::ARRAYS;
+    const ARRAYS: Type = T::ARRAYS;
 }
 
 impl<T: SqlType, const N: usize> SqlType for [T; N] {
     const TYPE: Type = T::ARRAY;
-    const ARRAY: Type = T::ARRAY;
+    const ARRAY: Type = T::ARRAYS;
+    const ARRAYS: Type = T::ARRAYS;
 }
 
 impl<T: SqlType> SqlType for Vec<T> {
     const TYPE: Type = T::ARRAY;
-    const ARRAY: Type = T::ARRAY;
+    const ARRAY: Type = T::ARRAYS;
+    const ARRAYS: Type = T::ARRAYS;
 }
 
 /// A parameter that knows its type.

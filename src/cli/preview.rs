@@ -104,6 +104,9 @@ fn print(context: &Context, section: &Section, shown: &[Previewed]) -> Result<()
     let (number, sum, largest) = weigh(shown);
     let refused = shown.len() - number;
     if shown.is_empty() {
+        if section.table.name.is_empty() {
+            return output.line("the query gives no rows");
+        }
         return output.line(format!("the table {} has no rows", quote::qualified(&section.table)));
     }
     let items = plural(number as u64, "item", "items");

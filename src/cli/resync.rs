@@ -119,7 +119,9 @@ fn say(context: &Context, said: &Said) -> Result<Exit, Fault> {
         return Ok(Exit::Done);
     }
     context.output.line(match &said.result {
-        Some(result) if result == "begun" => "The re-sync has begun; `pg2planhat status` shows how far it is.",
+        Some(result) if result == "begun" || result.starts_with("begun:") => {
+            "The re-sync has begun; `pg2planhat status` shows how far it is."
+        }
         Some(result) => result,
         None => "Asked. No running instance has obeyed yet; one that runs, or starts, will.",
     })?;

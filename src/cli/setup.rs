@@ -83,7 +83,9 @@ async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
     let there = store.is_there().await.map_err(at)?;
     if !there && !config.source.manage {
         // It makes nothing, and says what else is missing.
-        make_on_the_source(&session, config, &mut Vec::new()).await?;
+        if config.streams() {
+            make_on_the_source(&session, config, &mut Vec::new()).await?;
+        }
         return Err(Fault::needs_person(
             format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
             "let a DBA run the script of `pg2planhat setup --print-sql`",
@@ -99,6 +101,9 @@ async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
         detail: format!("version {}", state::version()),
         sql: Vec::new(),
     }];
+    if !config.streams() {
+        return Ok(steps);
+    }
     let Err(fault) = make_on_the_source(&session, config, &mut steps).await else { return Ok(steps) };
     let mut left = Vec::new();
     for sql in steps.iter().flat_map(|step| &step.sql).map(|sql| setup::undo_publication(config, sql)) {

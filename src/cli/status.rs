@@ -108,8 +108,8 @@ fn slot(context: &Context, status: &Status) -> Result<(), Fault> {
 fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [StyledText; 7] {
     let colour = match section.state {
         // As it was when an instance last ran.
-        SectionState::Streaming | SectionState::Backfilling if !flows => Colour::Dim,
-        SectionState::Streaming => Colour::Green,
+        SectionState::Streaming | SectionState::Comparing | SectionState::Backfilling if !flows => Colour::Dim,
+        SectionState::Streaming | SectionState::Comparing => Colour::Green,
         SectionState::Waiting | SectionState::Backfilling | SectionState::Paused => Colour::Yellow,
         SectionState::Halted => Colour::Red,
         SectionState::Off => Colour::Dim,

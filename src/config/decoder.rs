@@ -72,7 +72,7 @@ impl<'a> Map<'a> {
             Some(node) => Map::open(node, keys, place, self.context),
             None => {
                 if key.required {
-                    self.missing(key);
+                    self.missing(name);
                 }
                 let silent = self.silent || key.required;
                 Map { at: self.at, entries: &[], keys, place, context: self.context, silent }
@@ -143,10 +143,12 @@ impl<'a> Map<'a> {
         self.context.report.add(at, message, remedy);
     }
 
-    fn missing(&self, key: &KeySpec) {
+    /// Reports that a key is missing.
+    pub(crate) fn missing(&self, name: &str) {
         if self.silent {
             return;
         }
+        let key = self.key(name);
         let path = self.path(key.name);
         let (at, message) = match self.entry(key.name) {
             Some((name, _)) => (name.at, format!("{path} has no value")),
@@ -163,7 +165,7 @@ impl<'a> Map<'a> {
             (None, Some(default)) => Some(Cow::Owned(Node::plain(self.at, default))),
             (None, None) => {
                 if key.required {
-                    self.missing(key);
+                    self.missing(name);
                 }
                 None
             }

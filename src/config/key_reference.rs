@@ -126,7 +126,7 @@ fn form(key: &KeySpec, within: &str) -> String {
         Shape::List(_) => format!("list of {}", link("mappings")),
         Shape::Sections => format!("list of {}", link("mappings")),
         Shape::Start => format!("{} · {}", words(&["backfill", "now"]), link("mapping")),
-        Shape::Flush => format!("duration · {}", link("mapping")),
+        Shape::Flush => "duration · [mapping](#sectionsflush)".to_owned(),
         Shape::Every => "`off` · duration · [mapping](#sectionsflush)".to_owned(),
         Shape::Fields => "mapping of [activity](#fields-of-a-user-activity) or [metric](#fields-of-a-custom-metric) \
                           fields to columns or [forms](#forms-of-a-field)"

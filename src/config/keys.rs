@@ -188,7 +188,22 @@ pub(crate) const SECTION: &[KeySpec] = &[
     key("model", Shape::OneOf(&["Company", "EndUser", "Project", "Asset"]), "Whose metric it is; custom_metric only.")
         .default("Company"),
     key("sync", Shape::OneOf(&["receive", "off"]), "The switch of this section.").default("receive"),
-    key("table", Shape::TableName, "The table: name or schema.name, as the catalog has it.").required(),
+    key("read", Shape::OneOf(&["stream", "diff"]), "How rows are read: from the log, or by comparing a result.")
+        .default("stream"),
+    key(
+        "table",
+        Shape::TableName,
+        "The table: name or schema.name, as the catalog has it; with read: diff also a view.",
+    ),
+    key("query", Shape::Text, "One SELECT, instead of a table; read: diff only."),
+    key("every", Shape::Flush, "How often the result is compared, or at which time of day; read: diff only."),
+    key(
+        "send",
+        Shape::OneOf(&["new_and_changed", "new"]),
+        "Whether a row is sent again when it changes; read: diff only.",
+    )
+    .default("new_and_changed"),
+    key("within", Shape::Duration, "Compare only rows whose date is not older than this; read: diff only."),
     key(
         "key",
         Shape::Identifiers,

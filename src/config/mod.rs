@@ -18,6 +18,7 @@ pub(crate) mod keys;
 pub(crate) mod lints;
 pub(crate) mod load;
 pub(crate) mod names;
+pub(crate) mod read_mode;
 pub(crate) mod scalar;
 pub(crate) mod secret;
 pub(crate) mod section;
@@ -36,6 +37,7 @@ pub(crate) use crate::config::key_reference::key_reference;
 pub(crate) use crate::config::lints::{advice, tls_advice};
 pub(crate) use crate::config::load::load;
 pub use crate::config::load::{load_source, parse};
+pub use crate::config::read_mode::{DiffMode, ReadMode};
 pub use crate::config::secret::Secret;
 pub use crate::config::table_name::TableName;
 
@@ -207,6 +209,8 @@ pub struct Section {
     /// The key's columns; empty: the columns of the table's primary key.
     pub key: Vec<String>,
     pub start: Start,
+    /// How its rows are read.
+    pub read: ReadMode,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch that is not full goes.

@@ -4,11 +4,16 @@
 //! * Out: a [`Section`].
 //! * Never: an answer to whether the table is there; `check` says that.
 
+use std::time::Duration;
+
 use crate::config::config_error::{Complaint, shown};
 use crate::config::decoder::Map;
 use crate::config::keys::{FLUSH, START};
 use crate::config::yaml::{Node, NodeValue};
-use crate::config::{BatchLimits, Flush, InDoubt, Kind, Model, Section, Start, Sync, fields, names, scalar};
+use crate::config::{
+    BatchLimits, DiffMode, Field, Flush, InDoubt, Kind, Model, ReadMode, Section, Start, Sync, TableName, fields,
+    names, scalar,
+};
 use crate::model::SectionName;
 
 /// Planhat takes 32 MB a body; this is the safe side of it (docs/planhat.md).
@@ -22,15 +27,15 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
     let name = map.read("name", names::section).unwrap_or_default();
     let date_receipt = map.choice("date", |word| (word == "receipt").then_some(true)).unwrap_or_default();
     let fields = fields::fields(map, kind, date_receipt);
+    let read = read(map, &fields);
     Section {
         name: SectionName::from(name.as_str()),
         kind: kind.unwrap_or(Kind::UserActivity),
         sync: sync(map),
-        table: map
-            .read("table", |text| names::table(text, default_schema))
-            .unwrap_or_else(|| crate::config::TableName { schema: String::new(), name: String::new() }),
+        table: table(map, default_schema),
         key: key(map),
         start: start(map),
+        read,
         batch: batch(&map.object("batch"), kind),
         flush: flush(map),
         in_doubt: map.choice("in_doubt", in_doubt).unwrap_or_default(),
@@ -93,6 +98,84 @@ pub(crate) fn in_doubt(word: &str) -> Option<InDoubt> {
         "hold" => Some(InDoubt::Hold),
         _ => None,
     }
+}
+
+/// The table; a query has the name of none.
+fn table(map: &Map<'_>, default_schema: &str) -> TableName {
+    let query = map.given("query");
+    match (map.given("table"), query) {
+        (Some(_), Some(_)) => {
+            let at = map.key_mark("query").unwrap_or(map.at);
+            let message = format!("{}: a section reads a table or a query, not both", map.path("query"));
+            map.report(at, message, "remove `table` or `query`");
+        }
+        (None, None) => map.missing("table"),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    let named = map.read("table", |text| names::table(text, default_schema));
+    named.unwrap_or_else(|| TableName { schema: String::new(), name: String::new() })
+}
+
+/// How rows are read. The keys of one way are refused beside the other: a key that does nothing would be believed.
+fn read(map: &Map<'_>, fields: &[(String, Field)]) -> ReadMode {
+    let is_diff = map.choice("read", |word| Some(word == "diff")).unwrap_or_default();
+    let query = map.read("query", query);
+    let send_changed = map.choice("send", |word| Some(word == "new_and_changed")).unwrap_or(true);
+    if !is_diff {
+        for name in ["query", "every", "send", "within"] {
+            if let (Some(_), Some(at)) = (map.given(name), map.key_mark(name)) {
+                let message = format!("{}: only a section with `read: diff` has this", map.path(name));
+                map.report(at, message, "write `read: diff`, or remove the key");
+            }
+        }
+        return ReadMode::Stream;
+    }
+    if let (Some(_), Some(at)) = (map.given("start"), map.key_mark("start")) {
+        let message = format!("{}: `read: diff` begins with the whole result", map.path("start"));
+        map.report(at, message, "remove `start`; narrow the result by `within`, or by a `query` with a WHERE");
+    }
+    if map.given("every").is_none() {
+        let message = format!("{} is missing: `read: diff` compares at an interval", map.path("every"));
+        map.report(
+            map.key_mark("read").unwrap_or(map.at),
+            message,
+            "write `every: 10m`, or `every: { daily_at: \"02:00\" }`",
+        );
+    }
+    if map.given("key").is_none() {
+        map.missing("key");
+    }
+    let every = schedule(map, "every", least_interval).unwrap_or(Flush::Every(Duration::ZERO));
+    let within = map.read("within", scalar::positive_duration);
+    let date = fields.iter().find(|(name, _)| name == "date");
+    if let (Some(_), Some(at)) = (within, map.key_mark("within"))
+        && !matches!(date, Some((_, Field::Column { .. })))
+    {
+        let message =
+            format!("{}: it counts by the column of the field `date`, and none is mapped", map.path("within"));
+        map.report(at, message, "map `date` to a column of a time type, or remove `within`");
+    }
+    ReadMode::Diff(DiffMode { query, every, send_changed, within })
+}
+
+/// A query's text without what may stand behind it. That it is one SELECT is for the server to say: it is read as
+/// `SELECT … FROM (query)`.
+fn query(text: &str) -> Result<String, Complaint> {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    let first: String = text.chars().take_while(char::is_ascii_alphabetic).collect();
+    if ["select", "with", "values", "table"].contains(&first.to_ascii_lowercase().as_str()) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new("a query is one SELECT", "begin it with SELECT or WITH; what writes is never run"))
+}
+
+/// An interval of at least a second.
+fn least_interval(text: &str) -> Result<Duration, Complaint> {
+    let interval = scalar::positive_duration(text)?;
+    if interval < Duration::from_secs(1) {
+        return Err(Complaint::new(format!("{} is less than a second", shown(text)), "write 1s or more, such as 10m"));
+    }
+    Ok(interval)
 }
 
 fn sync(map: &Map<'_>) -> Sync {
@@ -178,11 +261,20 @@ pub(crate) fn daily(map: &Map<'_>) -> (jiff::civil::Time, jiff::tz::TimeZone) {
 }
 
 fn flush(map: &Map<'_>) -> Flush {
-    if let Some(node) = map.given("flush")
+    schedule(map, "flush", scalar::positive_duration).unwrap_or(Flush::Every(Duration::ZERO))
+}
+
+/// An interval, or a time of day.
+fn schedule(
+    map: &Map<'_>,
+    name: &'static str,
+    interval: impl Fn(&str) -> Result<Duration, Complaint>,
+) -> Option<Flush> {
+    if let Some(node) = map.given(name)
         && matches!(node.value, NodeValue::Map(_))
     {
-        let (at, zone) = daily(&map.within(node, FLUSH, "flush"));
-        return Flush::DailyAt(at, zone);
+        let (at, zone) = daily(&map.within(node, FLUSH, name));
+        return Some(Flush::DailyAt(at, zone));
     }
-    Flush::Every(map.read("flush", scalar::positive_duration).unwrap_or_default())
+    map.read(name, interval).map(Flush::Every)
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-/// A table's name, exactly as the catalog has it.
+/// A table's name, exactly as the catalog has it; empty where a section reads a query.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     /// Its schema (the source's default where the file gave none).
@@ -16,6 +16,9 @@ pub struct TableName {
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            return f.write_str("(query)");
+        }
         write!(f, "{}.{}", self.schema, self.name)
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn icon_of(name: &str, size: u32, class: &str) -> Markup {
 /// The class and the icon of a section's state.
 pub(crate) fn state_look(state: impl std::borrow::Borrow<SectionState>) -> (&'static str, &'static str) {
     match *state.borrow() {
-        SectionState::Streaming => ("is-flow", "arrow"),
+        SectionState::Streaming | SectionState::Comparing => ("is-flow", "arrow"),
         SectionState::Backfilling => ("is-fill", "down"),
         SectionState::Paused => ("is-warn", "pause"),
         SectionState::Halted => ("is-stop", "broken"),
@@ -109,7 +109,7 @@ pub(crate) fn arrow(state: SectionState, width: u32) -> Markup {
     let (head, end, half) = (width - 9, width - 4, width / 2);
     let point = format!("<path d='M{head} 3l6 5-6 5'/>");
     let shaft = match state {
-        SectionState::Streaming => format!("<path class='run' d='M2 8H{end}'/>"),
+        SectionState::Streaming | SectionState::Comparing => format!("<path class='run' d='M2 8H{end}'/>"),
         SectionState::Backfilling => {
             format!("<path d='M2 5H{half}M2 11H{half}'/><path class='run' d='M{} 8H{end}'/>", half + 5)
         }

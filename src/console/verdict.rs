@@ -177,7 +177,8 @@ fn troubled(status: &Status) -> Option<PageVerdict> {
         return Some(verdict);
     }
     let waits = |section: &&SectionStatus| {
-        let flows = matches!(section.state, SectionState::Streaming | SectionState::Backfilling);
+        use SectionState::{Backfilling, Comparing, Streaming};
+        let flows = matches!(section.state, Streaming | Comparing | Backfilling);
         flows && section.reason.is_some() && section.lag_seconds.is_some_and(|lag| lag > WAITING)
     };
     let waiting = status.sections.iter().find(waits)?;
@@ -237,7 +238,8 @@ fn late(status: &Status, figures: &PageFigures) -> Option<PageVerdict> {
 fn well(status: &Status, figures: &PageFigures) -> PageVerdict {
     let old: Vec<&str> = of(status, SectionState::Backfilling).map(|section| section.name.as_str()).collect();
     let paused: Vec<&str> = of(status, SectionState::Paused).map(|section| section.name.as_str()).collect();
-    let flows = on(status).filter(|s| matches!(s.state, SectionState::Streaming | SectionState::Backfilling)).count();
+    use SectionState::{Backfilling, Comparing, Streaming};
+    let flows = on(status).filter(|section| matches!(section.state, Streaming | Comparing | Backfilling)).count();
     let quiet = figures.unsettled == 0 && figures.quiet.is_none_or(|seconds| seconds > 60.0) && old.is_empty();
     let (class, sentence) = match (quiet, figures.quiet, figures.late) {
         (true, Some(seconds), _) => ("quiet", format!("All is delivered. The last row came {} ago.", time(seconds))),
@@ -370,9 +372,11 @@ mod tests {
             let expected = match state {
                 SectionState::Halted => ("halted", Tone::Stop),
                 SectionState::Paused => ("flow", Tone::Warn),
-                SectionState::Off | SectionState::Waiting | SectionState::Backfilling | SectionState::Streaming => {
-                    ("flow", Tone::Flow)
-                }
+                SectionState::Off
+                | SectionState::Waiting
+                | SectionState::Backfilling
+                | SectionState::Comparing
+                | SectionState::Streaming => ("flow", Tone::Flow),
             };
             assert_eq!((said.class, said.tone), expected, "{state}");
         }

@@ -12,6 +12,7 @@ pub(crate) mod input;
 pub(crate) mod key_set;
 pub(crate) mod op_weight;
 pub(crate) mod section;
+pub(crate) mod seen_cursor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -220,6 +221,7 @@ impl Engine {
                 // Within the budget: rows that the mapping refuses leave their section at once, for the state.
                 while self.buffered() < self.settings.budget && self.sections[id].take_chunk(received, now) {}
                 let section = &mut self.sections[id];
+                section.take_diff_chunks(now);
                 if let Some((op, delivery)) = section.wake(now, &mut self.next_delivery) {
                     self.write(vec![op], vec![Effect::Request(id, delivery)]);
                 }

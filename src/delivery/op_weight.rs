@@ -9,6 +9,7 @@ pub(crate) fn weight(op: &Op) -> usize {
         Op::Quarantine(row) => row.key.len() + row.reason.len() + row.item.len(),
         Op::Keys { keys, tally, .. } => keys.len() + size_of_val(tally.as_slice()),
         Op::Streamed { keys, .. } => keys.len(),
+        Op::Seen { rows, .. } => rows.len(),
         Op::Sending { .. }
         | Op::Retrying { .. }
         | Op::Ended { .. }
@@ -19,6 +20,8 @@ pub(crate) fn weight(op: &Op) -> usize {
         | Op::Halted { .. }
         | Op::Handled { .. }
         | Op::Published { .. }
+        | Op::Forget { .. }
+        | Op::Compared { .. }
         | Op::Checkpoint { .. } => 0,
     };
     size_of::<Op>() + more

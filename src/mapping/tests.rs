@@ -19,6 +19,7 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
         table: TableName { schema: "public".into(), name: "t".into() },
         key: vec!["id".into()],
         start: Start::Backfill,
+        read: crate::config::ReadMode::default(),
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(std::time::Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,

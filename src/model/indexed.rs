@@ -71,6 +71,7 @@ pub struct ByPhase<T> {
     stream: T,
     resync: T,
     retry: T,
+    diff: T,
 }
 
 impl<T> ByPhase<T> {
@@ -81,12 +82,13 @@ impl<T> ByPhase<T> {
             stream: make(Phase::Stream),
             resync: make(Phase::Resync),
             retry: make(Phase::Retry),
+            diff: make(Phase::Diff),
         }
     }
 
     /// The values of all phases.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        [&self.backfill, &self.stream, &self.resync, &self.retry].into_iter()
+        [&self.backfill, &self.stream, &self.resync, &self.retry, &self.diff].into_iter()
     }
 }
 
@@ -100,6 +102,7 @@ impl<T> Index<Phase> for ByPhase<T> {
             Phase::Stream => &self.stream,
             Phase::Resync => &self.resync,
             Phase::Retry => &self.retry,
+            Phase::Diff => &self.diff,
         }
     }
 }
@@ -112,6 +115,7 @@ impl<T> IndexMut<Phase> for ByPhase<T> {
             Phase::Stream => &mut self.stream,
             Phase::Resync => &mut self.resync,
             Phase::Retry => &mut self.retry,
+            Phase::Diff => &mut self.diff,
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod lsn;
 pub(crate) mod nearest;
 pub(crate) mod row;
 pub(crate) mod row_counts;
+pub(crate) mod seen;
 pub(crate) mod wash;
 
 pub use crate::model::fault::*;
@@ -20,4 +21,6 @@ pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;
 pub use crate::model::row_counts::*;
+pub use crate::model::seen::{KeyDigest, SeenRow};
+pub(crate) use crate::model::seen::{day_of, values_digest};
 pub(crate) use crate::model::wash::{washed, washed_output};

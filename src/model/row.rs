@@ -41,10 +41,12 @@ pub enum Phase {
     Resync,
     /// Out of quarantine, asked by a person.
     Retry,
+    /// Out of a result that was compared again: new or changed since.
+    Diff,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 4] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry];
+    pub const ALL: [Phase; 5] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry, Phase::Diff];
 
     /// The word in the ledger, in metrics and in JSON.
     pub fn as_str(self) -> &'static str {
@@ -53,6 +55,7 @@ impl Phase {
             Phase::Stream => "stream",
             Phase::Resync => "resync",
             Phase::Retry => "retry",
+            Phase::Diff => "diff",
         }
     }
 
@@ -145,11 +148,17 @@ impl<'a> Row<'a> {
 }
 
 /// Rows of one table, owned: what a backfill reads at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     data: Vec<u8>,
     cells: Vec<Cell>,
     width: usize,
+}
+
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows::new(1)
+    }
 }
 
 impl Rows {

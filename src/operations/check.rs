@@ -38,7 +38,11 @@ pub(crate) async fn check(config: &Config) -> Vec<Finding> {
 /// Whether the fields of every section fit the columns of its table.
 fn mappings(config: &Config, examination: &Examination, findings: &mut Vec<Finding>) {
     for section in config.sections.iter().filter(|section| section.is_on()) {
-        let Some(columns) = examination.columns.get(&section.table) else { continue };
+        let columns = match section.is_streamed() {
+            true => examination.columns.get(&section.table),
+            false => examination.results.get(&section.name),
+        };
+        let Some(columns) = columns else { continue };
         let mut section = section.clone();
         if section.key.is_empty() {
             section.key = examination.primary_keys.get(&section.table).cloned().unwrap_or_default();

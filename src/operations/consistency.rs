@@ -36,6 +36,11 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     if !store.is_there().await.map_err(crate::operations::fate)? {
         return Ok(Consistency::default());
     }
+    if !config.streams() {
+        let rows = store.sections().await.map_err(crate::operations::fate)?;
+        let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
+        return Ok(Consistency { rows, quarantined, ..Consistency::default() });
+    }
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(&control).await.map_err(fault)?;
@@ -64,7 +69,7 @@ pub(crate) async fn drifted(
 ) -> Result<Vec<(SectionName, Defect)>, tokio_postgres::Error> {
     let Some(publication) = &found.publication else { return Ok(Vec::new()) };
     let mut drift = Vec::new();
-    for section in config.sections.iter().filter(|section| section.is_on()) {
+    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
         let attached = |row: &&SectionRow| row.name == section.name && row.phase != SectionPhase::Waiting;
         let configured = section.table.to_string();
         let Some(row) = rows.iter().find(attached).filter(|row| row.attachment.table_name == configured) else {

@@ -41,6 +41,7 @@ use crate::postgres::catalog::slot;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::event_loop::PROBE;
+use crate::runtime::solo_lock;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewEvent, StateError, Store};
 
@@ -117,10 +118,20 @@ pub(crate) async fn probe(store: &Store, section: &SectionName) -> Result<i64, F
     store.append_event(&event(PROBE, Some(section), serde_json::json!({}))).await.map_err(fate)
 }
 
-/// The walsender that holds the slot: whether an instance runs, anywhere. `None` too where the server cannot be asked.
+/// The walsender that holds the slot, or the backend that holds the lock where nothing is streamed: whether an instance runs,
+/// anywhere. `None` too where the server cannot be asked.
 pub(crate) async fn holder(config: &Config) -> Option<i32> {
+    if !config.streams() {
+        return lock_holder(config).await;
+    }
     let session = connect_sql(&config.source, "look").await.ok()?;
     held_by(slot::slot(&session, &config.source.slot).await.ok()?.as_ref())
+}
+
+/// The backend that holds the lock of an instance that streams nothing.
+async fn lock_holder(config: &Config) -> Option<i32> {
+    let session = StateConnector::new(Arc::new(config.clone())).session().await.ok()?;
+    Some(solo_lock::holder(&session, &config.state.schema).await.ok()??.0)
 }
 
 fn held_by(slot: Option<&Slot>) -> Option<i32> {

@@ -9,7 +9,7 @@ use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{locks, quote, table};
+use crate::postgres::catalog::{locks, quote, result, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 
@@ -32,7 +32,7 @@ pub(crate) async fn preview(
     rows: u32,
 ) -> Result<Vec<Previewed>, Fault> {
     let session = connect_sql(&config.source, "preview").await?;
-    let info = find(&session, section).await?;
+    let info = find(&session, section, &config.source.schema).await?;
     let section = &info.with_key(section);
     let types = Types::load(&session).await.map_err(|error| session.fault(&error))?;
     let names = config.planhat.bulk_activity_names;
@@ -59,8 +59,11 @@ pub(crate) async fn preview(
     Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
 }
 
-async fn find(session: &Session, section: &Section) -> Result<TableInfo, Fault> {
+async fn find(session: &Session, section: &Section, schema: &str) -> Result<TableInfo, Fault> {
     let at = |error: tokio_postgres::Error| session.fault(&error);
+    if !section.is_streamed() {
+        return result::described(session, section, schema).await;
+    }
     match table::by_name(session, &section.table).await.map_err(at)? {
         Some(info) => Ok(info),
         None => Err(match table::nearest(session, &section.table).await.map_err(at)? {

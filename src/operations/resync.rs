@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::config::{Config, Field, Section};
 use crate::model::Fault;
 use crate::postgres::backfill::chunk_reader::Selection;
-use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::{quote, result};
+use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::key_findings;
 use crate::runtime::attach;
 use crate::runtime::event_loop::RESYNC;
@@ -49,6 +50,9 @@ pub(crate) async fn plan_resync(
     from: &ResyncFrom,
 ) -> Result<Option<ResyncPlan>, Fault> {
     let session = crate::operations::reading(config, "resync").await?;
+    if !section.is_streamed() {
+        return plan_whole(config, &session, section, from).await;
+    }
     let fault = |error: tokio_postgres::Error| session.fault(&error);
     let types = Types::load(&session).await.map_err(fault)?;
     let fit = attach::describe(config, &session, &types, section, None).await.map_err(fault)??;
@@ -89,6 +93,32 @@ pub(crate) async fn plan_resync(
 
 fn shown(key: &[String]) -> String {
     if let [only] = key { only.clone() } else { format!("({})", key.join(", ")) }
+}
+
+/// A result that is compared is delivered again whole: what was settled of it is forgotten.
+async fn plan_whole(
+    config: &Config,
+    session: &Session,
+    section: &Section,
+    from: &ResyncFrom,
+) -> Result<Option<ResyncPlan>, Fault> {
+    if *from != ResyncFrom::All {
+        return Err(Fault::usage(
+            format!("section {}: a result that is compared is delivered again whole", section.name),
+            "take --all; narrow the result first by `within`, or by a WHERE in its query",
+        ));
+    }
+    let table = result::described(session, section, &config.source.schema).await?;
+    let sql = format!("SELECT count(*) FROM {}", table.as_t());
+    let rows: i64 = session.query_one(&sql, &[]).await.map_err(|error| session.fault(&error))?.get(0);
+    let rows = u64::try_from(rows).unwrap_or_default();
+    Ok(Some(ResyncPlan {
+        section: section.name.to_string(),
+        key: shown(&section.key),
+        from: None,
+        rows,
+        counted: true,
+    }))
 }
 
 /// Asks the running instance for it; the event's id.

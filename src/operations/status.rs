@@ -13,8 +13,10 @@ use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::identity::compare;
 use crate::runtime::section_report;
+use crate::runtime::section_report::comparisons;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Instance, SectionPhase, SectionRow};
@@ -85,9 +87,14 @@ async fn look(config: &Arc<Config>) -> Result<Status, Fault> {
         return Ok(status);
     };
     let rows = store.sections().await.map_err(crate::operations::fate)?;
+    let runs = store.diff_runs().await.map_err(crate::operations::fate)?;
     for (section, shown) in config.sections.iter().zip(&mut status.sections) {
         if let Some(row) = rows.iter().find(|row| row.name == section.name) {
             show_section(row, shown);
+            let last = runs.iter().find(|(name, _)| *name == section.name).map(|(_, run)| run.clone());
+            shown.diff = section
+                .diff()
+                .map(|diff| comparisons(&DiffSchedule::new(diff.every.clone(), last, jiff::Timestamp::now())));
         }
     }
     status.instance.system_identifier = Some(instance.identity.system_identifier.clone());
@@ -106,6 +113,9 @@ async fn judge(
     instance: &Instance,
     status: &mut Status,
 ) {
+    if !config.streams() && instance.identity.slot.is_empty() {
+        return judge_solo(config, instance, status).await;
+    }
     if let Some(pid) = crate::operations::held_by(slot) {
         let leader = instance.leader.as_deref().unwrap_or("unknown");
         status.state = InstanceState::Running;
@@ -142,6 +152,20 @@ async fn judge(
     }
 }
 
+/// The same, where nothing is streamed.
+async fn judge_solo(config: &Config, instance: &Instance, status: &mut Status) {
+    let Some(pid) = crate::operations::holder(config).await else {
+        let what = "no instance runs: nothing is compared or delivered";
+        return stalled(status, &Fault::unavailable(what, "pg2planhat run"));
+    };
+    let leader = instance.leader.as_deref().unwrap_or("unknown");
+    (status.state, status.ready) = (InstanceState::Running, true);
+    status.message = Some(format!(
+        "an instance ({leader}) runs (backend {pid}), and does not answer at {}: this is what the state says",
+        config.admin.listen
+    ));
+}
+
 fn stalled(status: &mut Status, fault: &Fault) {
     status.state = InstanceState::Stalled;
     status.message = Some(fault.what.clone());
@@ -173,6 +197,7 @@ fn show_section(row: &SectionRow, shown: &mut SectionStatus) {
         SectionPhase::Waiting => SectionState::Waiting,
         SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_) => SectionState::Backfilling,
         SectionPhase::Streaming => SectionState::Streaming,
+        SectionPhase::Comparing => SectionState::Comparing,
     };
     if row.backfill_started_at.is_some() {
         let ended = row.phase.progress().is_none();

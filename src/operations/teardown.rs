@@ -51,6 +51,10 @@ impl Teardown {
         if let Some(pid) = crate::operations::held_by(slot.as_ref()) {
             return Err(crate::operations::repair::plan::in_use(&config.source.slot, pid));
         }
+        if let Some(pid) = crate::operations::holder(config).await {
+            let what = format!("an instance runs by this state (backend {pid})");
+            return Err(Fault::unavailable(what, "stop it first"));
+        }
         let server = server::server(&control).await.map_err(fault)?;
         if let Some(slot) = &slot {
             crate::operations::repair::plan::ours(&config.source.slot, slot, &server)?;

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Section, Start};
-use crate::model::Fault;
+use crate::config::{Config, Flush, Section, Start};
+use crate::model::{Fault, Key, KeyDigest};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
-use crate::postgres::catalog::table;
+use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
 use crate::runtime::{attach, auditor};
 use crate::state::{SectionPhase, Store, TracedDelivery};
@@ -35,7 +35,10 @@ pub(crate) struct Traced {
 /// # Errors
 /// Where the key is no value of the key's type.
 pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section, key: &str) -> Result<Traced, Fault> {
-    let found = in_source(config, store, section, key).await;
+    let found = match section.is_streamed() {
+        true => in_source(config, store, section, key).await,
+        false => in_result(config, section, key).await,
+    };
     let (key, source, xmin, cannot) = match found {
         Ok((key, xmin)) => (key, if xmin.is_some() { "present" } else { "absent" }, xmin, String::new()),
         Err(fault) if fault.exit == crate::model::Exit::Usage => return Err(fault),
@@ -66,6 +69,8 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         ("unknown", format!("the source cannot be read: {cannot}"))
     } else if row.is_none_or(|row| row.phase == SectionPhase::Waiting) {
         ("waiting", "the section has not attached yet".to_owned())
+    } else if !section.is_streamed() {
+        in_seen(config, store, section, &traced.key, source).await?
     } else if row.is_some_and(|row| row.phase != SectionPhase::Streaming) {
         ("waiting", "older rows of the section are still being read".to_owned())
     } else if let Some(xmin) = xmin.filter(|xmin| !auditor::is_below(*xmin, bounds.xmin_floor)) {
@@ -80,6 +85,57 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     };
     (traced.outcome, traced.why) = (outcome, why);
     Ok(traced)
+}
+
+/// The key as it was written, and whether the result has it (the transaction of its row nobody knows).
+async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<(String, Option<u32>), Fault> {
+    let session = crate::operations::reading(config, "trace").await?;
+    let table = result::described(&session, section, &config.source.schema).await?;
+    let there = result::has_key(&session, &table, &key_parts(section, key)?).await;
+    let there = there.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
+    Ok((key.to_owned(), there.then_some(0)))
+}
+
+/// The columns of the section's key, each with its text.
+fn key_parts(section: &Section, key: &str) -> Result<Vec<(String, String)>, Fault> {
+    let columns = section.key_columns();
+    let texts = Key::new(key).parts(columns.len()).ok_or_else(|| {
+        let what = format!("section {}: {key:?} is no key: it is of the columns {}", section.name, columns.join(", "));
+        Fault::usage(what, "write a,b or a JSON array")
+    })?;
+    Ok(columns.into_iter().zip(texts).collect())
+}
+
+/// What is known of a row of a compared result that no batch of the ledger names.
+async fn in_seen(
+    config: &Arc<Config>,
+    store: &Store,
+    section: &Section,
+    key: &str,
+    source: &str,
+) -> Result<(&'static str, String), Fault> {
+    let texts: Vec<String> = key_parts(section, key)?.into_iter().map(|(_, text)| text).collect();
+    let digest = KeyDigest::of_texts(&texts);
+    let seen = store.seen_of(&section.name, digest).await.map_err(crate::operations::fate)?;
+    let every = match section.diff().map(|diff| &diff.every) {
+        Some(Flush::Every(every)) => format!("every {} s", every.as_secs_f64()),
+        Some(Flush::DailyAt(time, zone)) => format!("daily at {time} {}", zone.iana_name().unwrap_or("UTC")),
+        None => String::new(),
+    };
+    Ok(match (seen, source) {
+        (Some(run), _) => {
+            let days = config.state.keep_deliveries.as_secs() / 86_400;
+            let why = format!(
+                "comparison {run} settled it, and no batch of the last {days} days names it: it was delivered before, or \
+                left out by a rule"
+            );
+            ("unknown", why)
+        }
+        (None, "present") => {
+            ("waiting", format!("the result has it, and no comparison has met it yet; they are made {every}"))
+        }
+        (None, _) => ("unknown", "no batch has it, and the result does not have it".to_owned()),
+    })
 }
 
 /// The key as the server prints it, and the transaction of its row, where there is one.

@@ -122,7 +122,8 @@ pub(crate) async fn attach(
     waiting: setup::Waiting<'_>,
 ) -> Result<Vec<Result<Attached, Unfit>>, StartError> {
     let known = |section: &Section| opened.sections.iter().find(|row| row.name == section.name);
-    let wanted: Vec<&Section> = config.sections.iter().filter(|section| section.is_on()).collect();
+    let wanted: Vec<&Section> =
+        config.sections.iter().filter(|section| section.is_on() && section.is_streamed()).collect();
     let fresh = wanted.iter().any(|section| known(section).is_none_or(|row| row.phase == SectionPhase::Waiting));
     let mut published = Vec::new();
     if fresh {
@@ -200,7 +201,9 @@ async fn refusal(
             return Ok(None);
         }
         Some(SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_)) => true,
-        Some(SectionPhase::Streaming | SectionPhase::Waiting) | None => fit.section.start != Start::Now,
+        Some(SectionPhase::Streaming | SectionPhase::Comparing | SectionPhase::Waiting) | None => {
+            fit.section.start != Start::Now
+        }
     };
     match table_findings::refusal(control, &fit.section, &fit.table).await? {
         Some(fault) => Ok(Some(fault)),

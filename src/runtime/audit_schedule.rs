@@ -53,7 +53,7 @@ impl Schedule {
         let config = Arc::clone(&self.config);
         for section in config.sections.iter().filter(|section| section.is_on()) {
             let Some(row) = rows.iter().find(|row| row.name == section.name) else { continue };
-            let streams = row.phase == SectionPhase::Streaming;
+            let streams = matches!(row.phase, SectionPhase::Streaming | SectionPhase::Comparing);
             let backfilled = self.backfilling.insert(section.name.to_string(), !streams) == Some(true) && streams;
             let last = audits.iter().find(|last| last.section == section.name.as_str());
             let cause = match (backfilled, is_due(&config.audit.every, last)) {

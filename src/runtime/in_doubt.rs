@@ -53,6 +53,9 @@ pub fn left(section: &SectionName, policy: InDoubt, open: &[OpenDelivery]) -> Le
 }
 
 fn span(phase: Phase, delivery: &crate::state::Delivery) -> Option<Span> {
+    if let Some((first, last)) = delivery.digests {
+        return Some(Span::Digests(first, last));
+    }
     match phase {
         Phase::Stream => delivery.span.map(|(first, last)| Span::Stream(first, last)),
         Phase::Backfill | Phase::Resync => {
@@ -60,6 +63,6 @@ fn span(phase: Phase, delivery: &crate::state::Delivery) -> Option<Span> {
             Some(Span::between(Key::new(&*delivery.first_key), Key::new(&*delivery.last_key)))
         }
         // Still in quarantine: a person sees it there, and in the ledger as in doubt.
-        Phase::Retry => None,
+        Phase::Retry | Phase::Diff => None,
     }
 }

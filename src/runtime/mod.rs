@@ -5,9 +5,14 @@
 //! * Never: a lock held across a wait; a task that outlives the event loop; anything streamed in a state that needs a person.
 
 pub(crate) mod attach;
+pub(crate) mod attach_diff;
 pub(crate) mod audit_schedule;
 pub(crate) mod auditor;
 pub(crate) mod backfill_reader;
+pub(crate) mod diff_compare;
+pub(crate) mod diff_event;
+pub(crate) mod diff_reader;
+pub(crate) mod diff_schedule;
 pub(crate) mod event_loop;
 pub(crate) mod identity;
 pub(crate) mod in_doubt;
@@ -16,9 +21,12 @@ pub(crate) mod monitor_event;
 pub(crate) mod promotion;
 pub(crate) mod retained_growth;
 pub(crate) mod section_report;
+pub(crate) mod seen_merge;
+pub(crate) mod solo_lock;
 pub(crate) mod standby;
 pub(crate) mod start_error;
 pub(crate) mod startup;
+pub(crate) mod startup_diff;
 pub(crate) mod state_connector;
 pub(crate) mod state_writer;
 pub(crate) mod status_board;
@@ -37,6 +45,7 @@ use crate::model::{Exit, Fault};
 use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::stream::Stream;
+use crate::runtime::event_loop::build::RowSource;
 use crate::runtime::event_loop::{EventLoop, LoopExit};
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
@@ -190,6 +199,9 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
     if !board.is_needs_person() {
         board.set_state(InstanceState::Starting);
     }
+    if startup_diff::is_solo(config).await? {
+        return start_solo(config, board).await;
+    }
     let prepared = startup::prepare(config, &board.wait_reporter()).await?;
     let begin = stream_start(config, &prepared);
     let mut stream =
@@ -211,7 +223,24 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
             return Err(StartError::Later(Fault::bug("the stream ended before it began")));
         }
     }
-    EventLoop::build(Arc::clone(config), board.clone(), prepared, stream, begin).await.map(Some)
+    let source = RowSource::Stream(stream, begin);
+    EventLoop::build(Arc::clone(config), board.clone(), prepared, source).await.map(Some)
+}
+
+/// As [`start`], where nothing is streamed: a lock in the state's database says who runs.
+async fn start_solo(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
+    let Some(lock) = solo_lock::take(config).await? else {
+        if board.set_state(InstanceState::Standby) {
+            tracing::info!(schema = config.state.schema, "another process runs by this state: waiting as standby");
+        }
+        solo_lock::wait(config, STANDBY_POLL).await?;
+        return Ok(None);
+    };
+    let prepared = startup_diff::prepare(config).await?;
+    let begin = stream_start(config, &prepared);
+    EventLoop::build(Arc::clone(config), board.clone(), prepared, RowSource::Results(Box::new(lock), begin))
+        .await
+        .map(Some)
 }
 
 fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {

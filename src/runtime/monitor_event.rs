@@ -97,6 +97,8 @@ pub(crate) enum MonitorEvent {
     Quarantine(Vec<(SectionName, u64)>),
     /// The open gaps: the section of each, or all.
     OpenGaps(Vec<Option<String>>),
+    /// The lock that says who runs is lost.
+    LockLost(Fault),
     /// What an operator asks for.
     Requested(Event),
     /// Rows of the quarantine, read again because an operator asked.

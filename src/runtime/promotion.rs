@@ -110,6 +110,7 @@ fn unknown_rows(id: i64, row: &SectionRow, span: (Position, Position)) -> OpenDe
         first_key: String::new(),
         last_key: String::new(),
         span: Some(span),
+        digests: None,
     };
     OpenDelivery { delivery, outcome: Outcome::InDoubt, under_way: false, attempts: 1, epoch: 0 }
 }
@@ -217,6 +218,7 @@ mod tests {
             first_key: "1".into(),
             last_key: "2".into(),
             span: Some((at(101), at(102))),
+            digests: None,
         };
         let mut state = opened(100);
         let ops = caught(&mut state, &known(100, 0, vec![delivery.clone()]), 1, 300, true);

@@ -7,10 +7,11 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Section;
-use crate::delivery::section::{Blocked, SectionDelivery};
+use crate::delivery::section::{BackfillQueue, Blocked, DiffQueue, SectionDelivery};
 use crate::model::{Lsn, Phase, RowCounts};
+use crate::runtime::diff_schedule::DiffSchedule;
 use crate::state::SectionRow;
-use crate::telemetry::status_document::{Backfill, SectionState, SectionStatus};
+use crate::telemetry::status_document::{Backfill, DiffStatus, SectionState, SectionStatus};
 
 /// The status of a section before the state was read.
 pub(crate) fn unknown(section: &Section) -> SectionStatus {
@@ -66,7 +67,13 @@ impl SectionReport {
     }
 
     /// The section's part of the status.
-    pub(crate) fn status(&self, section: &Section, delivery: &SectionDelivery, now: Duration) -> SectionStatus {
+    pub(crate) fn status(
+        &self,
+        section: &Section,
+        delivery: &SectionDelivery,
+        schedule: Option<&DiffSchedule>,
+        now: Duration,
+    ) -> SectionStatus {
         let (counts, before) = (delivery.counts(), &self.at_start);
         let recorded = self.row.as_ref().map(|row| row.totals).unwrap_or_default();
         let blocked = delivery.blocked();
@@ -87,6 +94,7 @@ impl SectionReport {
             last_delivered_at: self.last_delivered.clone(),
             lag_seconds: is_attached.then(oldest),
             state: state(delivery),
+            diff: schedule.map(comparisons),
             backfill: if is_attached { self.backfill(delivery) } else { None },
             reason,
             remedy,
@@ -95,7 +103,9 @@ impl SectionReport {
     }
 
     fn backfill(&self, delivery: &SectionDelivery) -> Option<Backfill> {
-        let Some(backfill) = delivery.backfill() else {
+        let under_way = delivery.diff().filter(|diff| diff.phase() != Phase::Diff).map(DiffQueue::progress);
+        let backfill = delivery.backfill().map(BackfillQueue::progress);
+        let Some(backfill) = backfill.as_ref().or(under_way) else {
             let row = self.row.as_ref()?;
             let rows = row.backfill_rows.max(self.backfilled_rows(delivery.counts()));
             return (rows > 0 || self.backfill_began.is_some()).then(|| Backfill {
@@ -111,7 +121,7 @@ impl SectionReport {
         });
         Some(Backfill {
             rows: backfill.rows,
-            estimated: backfill.ceiling.as_ref().map(|_| backfill.estimated),
+            estimated: (backfill.ceiling.is_some() || backfill.estimated > 0).then_some(backfill.estimated),
             eta_seconds: eta,
         })
     }
@@ -132,8 +142,26 @@ fn state(delivery: &SectionDelivery) -> SectionState {
         Some(_) if blocked.contains(&Blocked::Paused) => SectionState::Paused,
         Some(Blocked::Stopped(_) | Blocked::Halted(_) | Blocked::BackfillFails(_)) => SectionState::Halted,
         Some(Blocked::Paused | Blocked::Misfit(_) | Blocked::Retrying(_) | Blocked::Shed) | None => {
-            if delivery.backfill().is_some() { SectionState::Backfilling } else { SectionState::Streaming }
+            match (delivery.diff(), delivery.backfill()) {
+                (Some(diff), _) if diff.phase() == Phase::Diff => SectionState::Comparing,
+                (Some(_), _) | (None, Some(_)) => SectionState::Backfilling,
+                (None, None) => SectionState::Streaming,
+            }
         }
+    }
+}
+
+/// The section's comparisons, as the status shows them.
+pub(crate) fn comparisons(schedule: &DiffSchedule) -> DiffStatus {
+    let last = schedule.last.clone().unwrap_or_default();
+    DiffStatus {
+        next_at: (!schedule.is_under_way()).then(|| format!("{:.3}", schedule.next())),
+        started_at: schedule.last.as_ref().map(|run| run.started_at.clone()),
+        ended_at: last.ended_at,
+        rows: last.rows,
+        new: last.new,
+        changed: last.changed,
+        gone: last.gone,
     }
 }
 

@@ -116,7 +116,7 @@ async fn prepare_locked(
         store.migrate().await?;
     }
     match store.instance().await? {
-        Some(instance) => {
+        Some(instance) if !instance.identity.slot.is_empty() => {
             let found = find(config, control, server).await?;
             compare(&instance.recorded(), &found.observed(config))?;
             let identity = found.identity(config);
@@ -129,7 +129,8 @@ async fn prepare_locked(
                 (identity.timeline != before).then(|| (i64::from(before), left.map_or(Lsn::ZERO, |(_, at)| *at)));
             Ok((instance.checkpoint, identity, found.server, promoted))
         }
-        None => {
+        // The first start; or the first with a streamed section, where results were compared before.
+        Some(_) | None => {
             for sql in setup::ensure_publication(control, config, &[], waiting).await? {
                 tracing::info!(sql, "made the publication");
             }

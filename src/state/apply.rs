@@ -215,6 +215,9 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Published { .. } => Some(Write::Published),
         Op::Halted { .. } => Some(Write::Halted),
         Op::Handled { .. } => Some(Write::Handled),
+        Op::Seen { .. } => Some(Write::Seen),
+        Op::Forget { .. } => Some(Write::Forget),
+        Op::Compared { .. } => Some(Write::Compared),
         Op::Checkpoint { .. } => None,
     }
 }

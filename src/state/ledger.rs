@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use crate::model::{Fault, SectionName};
+use crate::model::{Fault, KeyDigest, SectionName};
 use crate::state::model::{Delivery, Outcome, Phase, unsigned};
 use crate::state::section_rows::position;
 use crate::state::state_error::StateError;
@@ -34,7 +34,7 @@ pub struct OpenDelivery {
 pub(crate) struct DeliveryRow {
     pub id: i64,
     pub section: String,
-    /// `backfill`, `stream`, `resync`, `retry`.
+    /// `backfill`, `stream`, `resync`, `retry`, `diff`.
     pub phase: String,
     /// Items in the request.
     pub rows: i32,
@@ -135,7 +135,7 @@ impl Store {
     pub(crate) async fn open_deliveries(&self) -> Result<Vec<OpenDelivery>, StateError> {
         let sql =
             "SELECT id, section, phase, rows, bytes, first_key, last_key, first_lsn, first_change_lsn, first_ordinal,
-                last_lsn, last_change_lsn, last_ordinal, outcome, under_way, attempts, epoch
+                last_lsn, last_change_lsn, last_ordinal, first_digest, last_digest, outcome, under_way, attempts, epoch
              FROM {schema}.delivery WHERE outcome IN ('sending', 'in_doubt') AND NOT unresolved ORDER BY id";
         self.query("reading the open batches", sql, &[]).await?.iter().map(open_of).collect()
     }
@@ -176,6 +176,10 @@ fn row_of(row: &Row) -> DeliveryRow {
     }
 }
 
+fn digest(row: &Row, column: &str) -> Option<KeyDigest> {
+    row.get::<_, Option<&[u8]>>(column).and_then(KeyDigest::from_bytes)
+}
+
 fn open_of(row: &Row) -> Result<OpenDelivery, StateError> {
     // The table's CHECKs let no other words in.
     let unknown = || StateError::Unwritable(Fault::bug("a word in the ledger that this program does not know"));
@@ -190,6 +194,7 @@ fn open_of(row: &Row) -> Result<OpenDelivery, StateError> {
             first_key: row.get("first_key"),
             last_key: row.get("last_key"),
             span: position(row, "first").zip(position(row, "last")),
+            digests: digest(row, "first_digest").zip(digest(row, "last_digest")),
         },
         outcome: Outcome::parse(row.get("outcome")).ok_or_else(unknown)?,
         under_way: row.get("under_way"),

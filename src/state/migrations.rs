@@ -18,6 +18,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_proof.sql"),
     include_str!("migrations/0005_publication_versions.sql"),
     include_str!("migrations/0006_streamed.sql"),
+    include_str!("migrations/0007_seen.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.
@@ -104,7 +105,9 @@ pub(crate) fn grants(schema: &Schema, role: &str) -> String {
 }
 
 /// The tables, in an order in which they can be dropped.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 13] = [
+    "seen",
+    "diff",
     "audit",
     "dropped",
     "tally",

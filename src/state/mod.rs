@@ -24,6 +24,7 @@ pub(crate) mod quarantine_groups;
 pub(crate) mod quarantine_rows;
 pub(crate) mod resolve;
 pub(crate) mod section_rows;
+pub(crate) mod seen_rows;
 pub(crate) mod state_error;
 pub(crate) mod store;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub(crate) use crate::state::quarantine_groups::QuarantineGroup;
 pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
 pub(crate) use crate::state::section_rows::MappedColumn;
 pub use crate::state::section_rows::{Attachment, SectionRow};
+pub(crate) use crate::state::seen_rows::{SeenBlock, SeenHead};
 pub(crate) use crate::state::state_error::StateError;
 pub(crate) use crate::state::store::{Epoch, Store};
 

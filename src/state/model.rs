@@ -3,7 +3,7 @@
 pub use crate::model::Phase;
 
 use crate::audit::TallyEntry;
-use crate::model::{Lsn, Position, SectionName};
+use crate::model::{KeyDigest, Lsn, Position, SectionName};
 
 /// A batch's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +72,8 @@ pub struct Delivery {
     pub last_key: String,
     /// First and last position, for streamed rows.
     pub span: Option<(Position, Position)>,
+    /// First and last digest of a key, for rows of a compared result.
+    pub digests: Option<(KeyDigest, KeyDigest)>,
 }
 
 /// One row that cannot be delivered.
@@ -152,6 +154,8 @@ pub enum SectionPhase {
     Resyncing(BackfillProgress),
     /// Only the stream.
     Streaming,
+    /// No stream: its result is compared from time to time, and was compared whole at least once.
+    Comparing,
 }
 
 impl SectionPhase {
@@ -162,6 +166,7 @@ impl SectionPhase {
             SectionPhase::Backfilling(_) => "backfilling",
             SectionPhase::Resyncing(_) => "resyncing",
             SectionPhase::Streaming => "streaming",
+            SectionPhase::Comparing => "comparing",
         }
     }
 
@@ -169,7 +174,7 @@ impl SectionPhase {
     pub fn progress(&self) -> Option<&BackfillProgress> {
         match self {
             SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) => Some(progress),
-            SectionPhase::Waiting | SectionPhase::Streaming => None,
+            SectionPhase::Waiting | SectionPhase::Streaming | SectionPhase::Comparing => None,
         }
     }
 }
@@ -185,6 +190,29 @@ pub struct Totals {
     pub in_doubt: u64,
     /// Rows sent again after doubt.
     pub resent: u64,
+}
+
+/// What one comparison of a result found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DiffRun {
+    /// Its number; ascends over the runs of a section.
+    pub run: i64,
+    /// When it began: RFC 3339, UTC.
+    pub started_at: String,
+    /// When it was settled: RFC 3339, UTC. Set by the state.
+    pub ended_at: Option<String>,
+    /// Rows of the result.
+    pub rows: u64,
+    /// Rows whose key was never settled before.
+    pub new: u64,
+    /// Rows whose mapped values had changed.
+    pub changed: u64,
+    /// Rows that were settled before, and are not in the result.
+    pub gone: u64,
+    /// The key's columns.
+    pub key: Vec<String>,
+    /// The columns whose values were compared, by name.
+    pub columns: Vec<String>,
 }
 
 /// One write. A list of them is applied in one transaction, in order, if the epoch still holds.
@@ -252,6 +280,29 @@ pub enum Op {
         all: bool,
         /// The set, encoded.
         keys: Vec<u8>,
+    },
+    /// Rows of a compared result are settled: they are not sent again as they are.
+    Seen {
+        /// The section.
+        section: SectionName,
+        /// The run that settled them.
+        run: i64,
+        /// A digest of the names of the columns whose values were compared.
+        columns: i64,
+        /// The rows, encoded, in the order of their keys' digests; at least one.
+        rows: Vec<u8>,
+    },
+    /// Nothing of a section's result counts as settled any more.
+    Forget {
+        /// The section.
+        section: SectionName,
+    },
+    /// A result was compared whole, and what was found is settled; or that failed.
+    Compared {
+        /// The section.
+        section: SectionName,
+        /// What was found.
+        run: DiffRun,
     },
     /// A row goes into quarantine.
     Quarantine(Quarantined),

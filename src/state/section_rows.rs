@@ -210,6 +210,7 @@ fn section_of(row: &Row) -> SectionRow {
             "backfilling" => SectionPhase::Backfilling(progress()),
             "resyncing" => SectionPhase::Resyncing(progress()),
             "streaming" => SectionPhase::Streaming,
+            "comparing" => SectionPhase::Comparing,
             // The table's CHECK lets nothing else in.
             _ => SectionPhase::Waiting,
         },

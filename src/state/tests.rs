@@ -43,6 +43,7 @@ fn delivery(id: i64, rows: u32) -> Delivery {
         first_key: "1".into(),
         last_key: rows.to_string(),
         span: Some((at(0x2000, 0), at(0x3000, u64::from(rows)))),
+        digests: None,
     }
 }
 

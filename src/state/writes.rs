@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use crate::audit::TallyEntry;
-use crate::model::{Lsn, Position, SectionName};
-use crate::state::model::{Delivery, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
+use crate::model::{Lsn, Position, SectionName, SeenRow};
+use crate::state::model::{Delivery, DiffRun, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
 
 /// The batch is in doubt for good.
 const UNRESOLVED: &str = "UPDATE {schema}.delivery SET outcome = 'in_doubt', unresolved = true, under_way = false,
@@ -51,6 +51,17 @@ const TALLY: &str = "INSERT INTO {schema}.tally AS t (section, block, rows, dige
                  ON CONFLICT (section, block) DO UPDATE
                     SET rows = t.rows + excluded.rows, digest = t.digest # excluded.digest";
 
+const SEEN: &str = "INSERT INTO {schema}.seen (section, run, first, columns, rows, entries)
+                 VALUES ($1, $2, $3, $4, $5, $6)";
+
+const COMPARED: &str =
+    "INSERT INTO {schema}.diff AS d (section, run, started_at, ended_at, rows, new, changed, gone, key,
+                    columns)
+                 VALUES ($1, $2, $3::text::timestamptz, now(), $4, $5, $6, $7, $8, $9)
+                 ON CONFLICT (section) DO UPDATE SET run = excluded.run, started_at = excluded.started_at,
+                    ended_at = excluded.ended_at, rows = excluded.rows, new = excluded.new, changed = excluded.changed,
+                    gone = excluded.gone, key = excluded.key, columns = excluded.columns";
+
 /// A prepared statement of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
@@ -70,6 +81,9 @@ pub(crate) enum Write {
     Published,
     Halted,
     Handled,
+    Seen,
+    Forget,
+    Compared,
 }
 
 impl Write {
@@ -100,14 +114,15 @@ impl Write {
             Write::Sending => {
                 "INSERT INTO {schema}.delivery AS d (id, section, phase, rows, bytes, first_key, last_key, first_lsn,
                     first_change_lsn, first_ordinal, last_lsn, last_change_lsn, last_ordinal, outcome, under_way,
-                    attempts, epoch, changed)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sending', true, $14, $15, $16)
+                    attempts, epoch, changed, first_digest, last_digest)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sending', true, $14, $15, $16, $17, $18)
                  ON CONFLICT (id) DO UPDATE SET section = excluded.section, phase = excluded.phase,
                     rows = excluded.rows, bytes = excluded.bytes, first_key = excluded.first_key,
                     last_key = excluded.last_key, first_lsn = excluded.first_lsn,
                     first_change_lsn = excluded.first_change_lsn, first_ordinal = excluded.first_ordinal,
                     last_lsn = excluded.last_lsn, last_change_lsn = excluded.last_change_lsn,
-                    last_ordinal = excluded.last_ordinal, outcome = 'sending', under_way = true,
+                    last_ordinal = excluded.last_ordinal, first_digest = excluded.first_digest,
+                    last_digest = excluded.last_digest, outcome = 'sending', under_way = true,
                     attempts = excluded.attempts, finished_at = NULL, epoch = excluded.epoch,
                     changed = excluded.changed
                  WHERE d.outcome IN ('sending', 'in_doubt')"
@@ -141,6 +156,9 @@ impl Write {
                     $8::bigint[]) WITH ORDINALITY AS q (section, key, reason, item, lsn, change_lsn, ordinal, delivery, n)
                  ORDER BY n"
             }
+            Write::Seen => SEEN,
+            Write::Forget => "DELETE FROM {schema}.seen WHERE section = $1",
+            Write::Compared => COMPARED,
             Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
             Write::Published => "UPDATE {schema}.section SET publication_entry = $2 WHERE name = $1",
             Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
@@ -223,6 +241,13 @@ pub(crate) fn statements<'a>(
                 let (reason, remedy) = why.as_ref().map(|(reason, remedy)| (text(reason), text(remedy))).unzip();
                 all.push(bound!(Write::Halted, section.as_str(), reason, remedy));
             }
+            Op::Seen { section, run, columns, rows } => {
+                let count = i32::try_from(rows.len() / SeenRow::LEN).unwrap_or(i32::MAX);
+                let first = rows.get(..16).unwrap_or_default();
+                all.push(bound!(Write::Seen, section.as_str(), *run, first, *columns, count, rows.as_slice()));
+            }
+            Op::Forget { section } => all.push(bound!(Write::Forget, section.as_str())),
+            Op::Compared { section, run } => all.push(compared(section, run)),
             Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
             Op::Checkpoint { .. } => {}
@@ -249,6 +274,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::Streamed { .. }
             | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));
@@ -282,6 +308,23 @@ fn sending<'a>(
         int(attempt),
         under.epoch,
         under.seq,
+        delivery.digests.map(|(first, _)| first.0.to_vec()),
+        delivery.digests.map(|(_, last)| last.0.to_vec()),
+    )
+}
+
+fn compared<'a>(section: &'a SectionName, run: &'a DiffRun) -> BoundParam<'a> {
+    bound!(
+        Write::Compared,
+        section.as_str(),
+        run.run,
+        run.started_at.as_str(),
+        signed(run.rows),
+        signed(run.new),
+        signed(run.changed),
+        signed(run.gone),
+        run.key.as_slice(),
+        run.columns.as_slice(),
     )
 }
 

@@ -151,6 +151,8 @@ words! {
         Backfilling = "backfilling",
         /// Rows come by the stream only.
         Streaming = "streaming",
+        /// Its result is compared from time to time.
+        Comparing = "comparing",
         /// An operator paused it.
         Paused = "paused",
         /// Its surroundings must be mended; it probes and goes on by itself.
@@ -227,6 +229,9 @@ pub struct SectionStatus {
     /// Gaps that are open: stretches whose rows may be missing; null while not known.
     #[serde(default)]
     pub open_gaps: Option<u64>,
+    /// The comparisons of its result, where it is read so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<DiffStatus>,
     /// The count of its rows since the process began. Metrics show it; the document has the totals.
     #[serde(skip)]
     pub counts: RowCounts,
@@ -258,9 +263,29 @@ impl SectionStatus {
             quarantined_now: None,
             in_doubt_now: 0,
             open_gaps: None,
+            diff: None,
             counts: RowCounts::default(),
         }
     }
+}
+
+/// The comparisons of a section's result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiffStatus {
+    /// When the next one begins (RFC 3339); null while one is under way.
+    pub next_at: Option<String>,
+    /// When the last one began; null before the first has ended.
+    pub started_at: Option<String>,
+    /// When it was settled.
+    pub ended_at: Option<String>,
+    /// Rows that it read.
+    pub rows: u64,
+    /// Rows whose key was new.
+    pub new: u64,
+    /// Rows whose mapped values had changed.
+    pub changed: u64,
+    /// Rows that were settled before, and were not in the result.
+    pub gone: u64,
 }
 
 /// How far a backfill is.

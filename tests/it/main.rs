@@ -25,6 +25,7 @@ mod cli_snapshots;
 mod crash;
 mod delivery_scene;
 mod demo;
+mod diff;
 mod faults_answers;
 mod faults_planhat;
 mod faults_process;

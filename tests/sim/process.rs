@@ -126,7 +126,7 @@ impl Process {
                 SectionPhase::Resyncing(progress) => {
                     delivery.resume_backfill(BackfillQueue::resume(Phase::Resync, progress).unwrap());
                 }
-                SectionPhase::Streaming | SectionPhase::Waiting => {}
+                SectionPhase::Streaming | SectionPhase::Comparing | SectionPhase::Waiting => {}
             }
             let (policy, open) = (setting.section.in_doubt, state.open_deliveries());
             let left = in_doubt::left(&setting.section.name, policy, &open);

@@ -24,6 +24,7 @@ fn section(name: &str) -> Configured {
         table: TableName { schema: "public".into(), name: name.into() },
         key: vec!["id".into()],
         start: Start::Now,
+        read: pg2planhat::testing::config::ReadMode::default(),
         batch: BatchLimits { rows: 10, bytes: 1 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_millis(100)),
         in_doubt: InDoubt::Resend,

@@ -123,6 +123,7 @@ impl State {
                 }
             }
             Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }
     }

@@ -118,6 +118,7 @@ fn setting(name: &str, table: usize, dice: &mut Rng) -> Setting {
         table: TableName { schema: "public".into(), name: format!("t{table}") },
         key: vec!["id".into()],
         start: Start::Backfill,
+        read: pg2planhat::testing::config::ReadMode::default(),
         batch: BatchLimits {
             rows: dice.u32(1..=6),
             bytes: if dice.bool() { 1 << 20 } else { dice.u64(100..500) },

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::config::BatchLimits;
 use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
 use crate::delivery::batch::{Batch, MAX_BODY};
-use crate::model::{Phase, Position};
+use crate::model::{Phase, Position, SeenRow};
 
 /// The size of a finished batch, which the next one reserves at once instead of growing by copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct BatchBuilder {
     /// The text of the backfill's key that was reached last, where `through` is none.
     key_reached: Vec<u8>,
     opened: Duration,
+    seen: Vec<SeenRow>,
+    left_out: Vec<SeenRow>,
     /// Whether the batch is full: it goes as soon as the place of its newest row is known.
     pub seal_at_reach: bool,
 }
@@ -58,6 +60,8 @@ impl BatchBuilder {
             through: None,
             key_reached: Vec::new(),
             opened: now,
+            seen: Vec::new(),
+            left_out: Vec::new(),
             seal_at_reach: false,
         }
     }
@@ -94,6 +98,10 @@ impl BatchBuilder {
             }
             Origin::Backfill => (0, 0),
             Origin::Quarantine(id) => (id.cast_unsigned(), 0),
+            Origin::Diff(seen) => {
+                self.seen.push(seen);
+                (0, 0)
+            }
         };
         let (end, key_end) = (offset(self.body.len()), offset(self.keys.len()));
         self.items.push(ItemSpan { end, key_end, ordinal, place });
@@ -102,6 +110,11 @@ impl BatchBuilder {
     /// Adds a refused row.
     pub(crate) fn refuse(&mut self, refused: RejectedRow) {
         self.refused.push(RejectedRow { before: offset(self.items.len()), ..refused });
+    }
+
+    /// Adds a row of a compared result that is settled without an item.
+    pub(crate) fn leave_out(&mut self, seen: SeenRow) {
+        self.left_out.push(seen);
     }
 
     /// Records that every row up to this place has been considered for this batch.
@@ -123,7 +136,11 @@ impl BatchBuilder {
 
     /// Bytes that it holds in memory.
     pub(crate) fn weight(&self) -> usize {
-        self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
+        self.body.len()
+            + self.keys.len()
+            + self.items.len() * size_of::<ItemSpan>()
+            + refused_weight(&self.refused)
+            + (self.seen.len() + self.left_out.len()) * size_of::<SeenRow>()
     }
 
     /// When the first row was added.
@@ -143,7 +160,9 @@ impl BatchBuilder {
 
     /// Whether the batch has reached a limit.
     pub(crate) fn is_full(&self, limits: BatchLimits) -> bool {
-        self.rows() >= limits.rows as usize || self.body.len() + 1 >= body_limit(limits)
+        self.rows() >= limits.rows as usize
+            || self.left_out.len() >= MOST_LEFT_OUT
+            || self.body.len() + 1 >= body_limit(limits)
     }
 
     /// Whether its newest item made it too large: then that item must begin the next batch.
@@ -165,6 +184,7 @@ impl BatchBuilder {
     pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
         let len = self.newest_len();
         self.items.pop()?;
+        self.seen.truncate(self.items.len());
         let item = self.body.split_off(self.body.len() - len);
         if !self.items.is_empty() {
             self.body.pop();
@@ -199,9 +219,14 @@ impl BatchBuilder {
             through,
             opened: self.opened,
             doubts: Vec::new(),
+            seen: self.seen,
+            left_out: self.left_out,
         }
     }
 }
+
+/// Rows without an item that one batch settles, at most.
+const MOST_LEFT_OUT: usize = 50_000;
 
 pub(crate) fn body_limit(limits: BatchLimits) -> usize {
     usize::try_from(limits.bytes).unwrap_or(MAX_BODY).min(MAX_BODY)

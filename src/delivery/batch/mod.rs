@@ -7,13 +7,13 @@
 pub(crate) mod builder;
 pub(crate) mod origin;
 
-pub(crate) use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
+pub(crate) use crate::delivery::batch::origin::{Origin, RejectedRow, RunEnd, SettledUpTo};
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{Lsn, Phase, Position};
+use crate::model::{KeyDigest, Lsn, Phase, Position, SeenRow};
 
 /// No body is larger than this, whatever the configuration says (docs/planhat.md: 32 MB a body; stay at or under this).
 pub(crate) const MAX_BODY: usize = 30_000_000;
@@ -35,6 +35,10 @@ pub struct Batch {
     /// Batches in doubt (ledger id, rows) that this one wholly repeats once it is settled; only for retries, whose rows have
     /// no place that could tell.
     pub doubts: Vec<(i64, u32)>,
+    /// What is to be remembered of each item, where they came out of a compared result; else empty.
+    seen: Vec<SeenRow>,
+    /// Rows of a compared result that are settled without an item.
+    left_out: Vec<SeenRow>,
 }
 
 impl Batch {
@@ -55,7 +59,11 @@ impl Batch {
 
     /// Bytes that it holds in memory.
     pub fn weight(&self) -> usize {
-        self.body.len() + self.keys.len() + self.items.len() * size_of::<ItemSpan>() + refused_weight(&self.refused)
+        self.body.len()
+            + self.keys.len()
+            + self.items.len() * size_of::<ItemSpan>()
+            + refused_weight(&self.refused)
+            + (self.seen.len() + self.left_out.len()) * size_of::<SeenRow>()
     }
 
     /// When the first row was added.
@@ -114,6 +122,21 @@ impl Batch {
         first_position(&self.items, &self.runs, &self.refused)
     }
 
+    /// The first and the last digest of a key, where its items came out of a compared result.
+    pub fn digests(&self) -> Option<(KeyDigest, KeyDigest)> {
+        self.seen.first().zip(self.seen.last()).map(|(first, last)| (first.key, last.key))
+    }
+
+    /// Everything that is to be remembered once it is settled, encoded in the order of the keys' digests.
+    pub fn seen(&self) -> Vec<u8> {
+        let refused = self.refused.iter().filter_map(|row| row.seen);
+        let mut all: Vec<SeenRow> = self.seen.iter().chain(&self.left_out).copied().chain(refused).collect();
+        all.sort_unstable_by_key(|row| row.key);
+        let mut out = Vec::with_capacity(all.len() * SeenRow::LEN);
+        all.iter().for_each(|row| row.encode(&mut out));
+        out
+    }
+
     /// Splits the batch in half; the second half is `None` where there is one item or none.
     pub fn split(self) -> (Batch, Option<Batch>) {
         let half = self.items.len() / 2;
@@ -137,6 +160,9 @@ impl Batch {
         let reached = match &self.through {
             SettledUpTo::Stream(_) => self.position(half - 1).map_or(SettledUpTo::Apart, SettledUpTo::Stream),
             SettledUpTo::Key(_) | SettledUpTo::BackfillEnd => SettledUpTo::of_key(self.key(half - 1)),
+            SettledUpTo::Digest(_) | SettledUpTo::RunEnd(_) => {
+                self.seen.get(half - 1).map_or(SettledUpTo::Apart, |seen| SettledUpTo::Digest(seen.key))
+            }
             SettledUpTo::Apart => SettledUpTo::Apart,
         };
         let (early, late): (Vec<_>, Vec<_>) = self.refused.into_iter().partition(|row| row.before < half_u32);
@@ -148,6 +174,7 @@ impl Batch {
         if late_runs.len() > 1 && late_runs[1].first == 0 {
             late_runs.remove(0);
         }
+        let (early_seen, late_seen) = self.seen.split_at(half.min(self.seen.len()));
         let shift =
             |item: &ItemSpan| ItemSpan { end: item.end - cut.end, key_end: item.key_end - cut.key_end, ..*item };
         let second = Batch {
@@ -160,6 +187,8 @@ impl Batch {
             through: self.through,
             opened: self.opened,
             doubts: self.doubts,
+            seen: late_seen.to_vec(),
+            left_out: self.left_out,
         };
         let first = Batch {
             phase: self.phase,
@@ -171,6 +200,8 @@ impl Batch {
             through: reached,
             opened: self.opened,
             doubts: Vec::new(),
+            seen: early_seen.to_vec(),
+            left_out: Vec::new(),
         };
         (first, Some(second))
     }

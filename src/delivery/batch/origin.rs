@@ -1,6 +1,7 @@
 //! One row's part in a batch: its origin, its place, and the reason where it was refused. Pure.
 
-use crate::model::{Key, Position};
+use crate::model::{Fault, Key, KeyDigest, Position, SeenRow};
+use crate::state::DiffRun;
 
 /// How far a settled batch moves its source: the stream's position or the backfill's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub enum SettledUpTo {
     Key(Key),
     /// The end of the backfill: it is complete.
     BackfillEnd,
+    /// A compared result, up to and including this digest of a key.
+    Digest(KeyDigest),
+    /// The end of a comparison, and what it found.
+    RunEnd(Box<RunEnd>),
     /// Rows taken out of quarantine; settling says nothing about either way.
     Apart,
 }
@@ -20,6 +25,15 @@ impl SettledUpTo {
     pub(crate) fn of_key(text: &[u8]) -> SettledUpTo {
         std::str::from_utf8(text).map_or(SettledUpTo::Apart, |text| SettledUpTo::Key(Key::new(text)))
     }
+}
+
+/// How a comparison ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEnd {
+    /// What it found.
+    pub run: DiffRun,
+    /// Why it did not get to its end.
+    pub failed: Option<Fault>,
 }
 
 /// A row that could not become an item: it goes into quarantine when its batch is settled.
@@ -36,12 +50,14 @@ pub struct RejectedRow {
     pub position: Option<Position>,
     /// The quarantine row that it was retried from.
     pub retried: Option<i64>,
+    /// What is to be remembered of it, where it came out of a compared result.
+    pub seen: Option<SeenRow>,
 }
 
 impl RejectedRow {
     /// A refused row.
     pub fn new(key: String, reason: String, item: String) -> RejectedRow {
-        RejectedRow { before: 0, key, reason, item, position: None, retried: None }
+        RejectedRow { before: 0, key, reason, item, position: None, retried: None, seen: None }
     }
 }
 
@@ -52,6 +68,7 @@ impl RejectedRow {
             Origin::Stream(position, _) => self.position = Some(position),
             Origin::Backfill => {}
             Origin::Quarantine(id) => self.retried = Some(id),
+            Origin::Diff(seen) => self.seen = Some(seen),
         }
         self
     }
@@ -66,4 +83,6 @@ pub enum Origin {
     Backfill,
     /// Quarantine, by its id there.
     Quarantine(i64),
+    /// A compared result, and what is to be remembered of the row.
+    Diff(SeenRow),
 }

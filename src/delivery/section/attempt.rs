@@ -25,6 +25,7 @@ impl SectionDelivery {
             first_key: key(0),
             last_key: key(batch.len() - 1),
             span: batch.span(),
+            digests: batch.digests(),
         }
     }
 

@@ -184,9 +184,9 @@ impl BackfillQueue {
         std::mem::take(&mut self.dirty)
     }
 
-    /// As the state keeps it.
-    pub fn to_phase(&self) -> SectionPhase {
-        let progress = BackfillProgress {
+    /// How far it is, as the state keeps it.
+    pub fn progress(&self) -> BackfillProgress {
+        BackfillProgress {
             cursor: self.cursor.as_ref().map(ToString::to_string),
             ceiling: self.ceiling.as_ref().map(ToString::to_string),
             from: self.from.clone(),
@@ -196,7 +196,12 @@ impl BackfillQueue {
             rows: self.rows,
             estimated: self.estimated,
             xmin_floor: self.xmin_floor,
-        };
+        }
+    }
+
+    /// As the state keeps it.
+    pub fn to_phase(&self) -> SectionPhase {
+        let progress = self.progress();
         if self.phase == Phase::Resync {
             SectionPhase::Resyncing(progress)
         } else {

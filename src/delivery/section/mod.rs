@@ -6,6 +6,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod backfill;
+pub(crate) mod diff_queue;
 pub(crate) mod doubt_brake;
 pub(crate) mod flow;
 pub(crate) mod followers;
@@ -19,6 +20,7 @@ pub(crate) mod switches;
 pub(crate) mod unknown_fate;
 
 pub use crate::delivery::section::backfill::{BackfillQueue, Chunk};
+pub(crate) use crate::delivery::section::diff_queue::{DiffChunk, DiffQueue};
 pub(crate) use crate::delivery::section::doubt_brake::DoubtBrake;
 pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
@@ -35,7 +37,7 @@ use crate::config::{BatchLimits, Flush, InDoubt, Section};
 use crate::delivery::batch::{Batch, Origin, SettledUpTo};
 use crate::delivery::key_set::KeySet;
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, Key, Lsn, Phase, Position, Row, RowCounts, SectionName};
+use crate::model::{CommitTime, Key, KeyDigest, Lsn, Phase, Position, Row, RowCounts, SectionName};
 use crate::state::SectionPhase;
 
 /// How many single items may be refused one after the other before that counts as the mapping's fault.
@@ -48,6 +50,8 @@ pub enum Span {
     Stream(Position, Position),
     /// Rows of a backfill: its first and last key, and the keys between them that the table has.
     Keys(Key, Key, KeySet),
+    /// Rows of a compared result.
+    Digests(KeyDigest, KeyDigest),
 }
 
 impl Span {
@@ -57,8 +61,10 @@ impl Span {
             (Span::Stream(_, last), SettledUpTo::Stream(reached)) => last <= reached,
             (Span::Keys(_, last, _), SettledUpTo::Key(reached)) => last == reached,
             (Span::Keys(..), SettledUpTo::BackfillEnd) => true,
-            (Span::Stream(..), SettledUpTo::Key(_) | SettledUpTo::BackfillEnd | SettledUpTo::Apart)
-            | (Span::Keys(..), SettledUpTo::Stream(_) | SettledUpTo::Apart) => false,
+            (Span::Digests(_, last), SettledUpTo::Digest(reached)) => last <= reached,
+            // What is left of them is not in the result any more.
+            (Span::Digests(..), SettledUpTo::RunEnd(end)) => end.failed.is_none(),
+            (Span::Stream(..) | Span::Keys(..) | Span::Digests(..), _) => false,
         }
     }
 }
@@ -101,6 +107,8 @@ pub struct SectionDelivery {
     stuck: Option<Duration>,
     /// The backfill or re-sync that is read beside the stream.
     backfill: Option<BackfillQueue>,
+    /// The comparisons of its result, where its rows do not come by the stream.
+    diff: Option<DiffQueue>,
     /// How its rows become items, where they do not come by the stream.
     table_mapping: Option<Rc<Mapping>>,
     counts: RowCounts,
@@ -139,6 +147,7 @@ impl SectionDelivery {
             flow: Flow::default(),
             stuck: None,
             backfill: None,
+            diff: None,
             table_mapping: None,
             counts: RowCounts::default(),
             stream: Queue::default(),
@@ -346,7 +355,11 @@ impl SectionDelivery {
 
     /// The section's phase as the state keeps it.
     pub fn phase(&self) -> SectionPhase {
-        self.backfill.as_ref().map_or(SectionPhase::Streaming, BackfillQueue::to_phase)
+        match (&self.diff, &self.backfill) {
+            (Some(diff), _) => diff.to_phase(),
+            (None, Some(backfill)) => backfill.to_phase(),
+            (None, None) => SectionPhase::Streaming,
+        }
     }
 
     /// Whether it holds rows that it cannot send just now.

@@ -7,7 +7,7 @@ use crate::config::BatchLimits;
 use crate::delivery::batch::builder::{BatchBuilder, Capacity};
 use crate::delivery::batch::{Batch, MAX_BODY, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Refuses;
-use crate::model::{Phase, Position};
+use crate::model::{Phase, Position, SeenRow};
 
 /// Sealed batches, and the one being filled.
 #[derive(Debug, Default)]
@@ -107,6 +107,15 @@ impl Queue {
     /// Leaves a row out: only its place counts.
     pub(crate) fn pass(&mut self, phase: Phase, now: Duration) {
         self.open(phase, now);
+    }
+
+    /// A row of a compared result that is settled without an item.
+    pub(crate) fn leave_out(&mut self, limits: BatchLimits, phase: Phase, now: Duration, seen: SeenRow) {
+        let open = self.open(phase, now);
+        open.leave_out(seen);
+        if open.is_full(limits) {
+            self.seal_after_reach();
+        }
     }
 
     /// Records that every row up to this place has been considered.

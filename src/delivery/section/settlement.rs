@@ -2,9 +2,9 @@
 
 use crate::audit::{AuditKey, BatchKeys, Tally};
 use crate::config::InDoubt;
-use crate::delivery::batch::{Batch, RejectedRow, SettledUpTo};
+use crate::delivery::batch::{Batch, RejectedRow, RunEnd, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
-use crate::delivery::section::{InDoubtBatch, SectionDelivery, Trouble};
+use crate::delivery::section::{BackfillQueue, DiffQueue, InDoubtBatch, SectionDelivery, Trouble};
 use crate::model::{Position, SectionName};
 use crate::state::{Op, Outcome, Quarantined, Totals};
 
@@ -41,6 +41,11 @@ impl SectionDelivery {
         }
         if let Some(end) = &end {
             step.ops.extend(self.keys_of(&batch, end));
+        }
+        let seen = batch.seen();
+        if !seen.is_empty() {
+            let (run, columns) = self.diff().map_or((0, 0), DiffQueue::run);
+            step.ops.push(Op::Seen { section: self.name.clone(), run, columns, rows: seen });
         }
         let (resent, named) = self.end_doubts(&batch, step);
         let retried = batch.retried();
@@ -115,6 +120,12 @@ impl SectionDelivery {
             (SettledUpTo::Stream(reached), _) => position = Some(*reached),
             (SettledUpTo::Key(key), Some(backfill)) => backfill.settle(key.clone(), rows),
             (SettledUpTo::BackfillEnd, Some(_)) => ended = true,
+            (SettledUpTo::Digest(_), _) => {
+                if let Some(diff) = &mut self.diff {
+                    diff.settle(rows);
+                }
+            }
+            (SettledUpTo::RunEnd(end), _) => self.end_diff(end, rows, step),
             (SettledUpTo::Key(_) | SettledUpTo::BackfillEnd, None) | (SettledUpTo::Apart, _) => {}
         }
         if ended && let Some(backfill) = self.backfill.take() {
@@ -124,11 +135,27 @@ impl SectionDelivery {
                 step.stopped = true;
             }
         }
-        let changed = ended || self.backfill.as_mut().is_some_and(crate::delivery::section::BackfillQueue::written);
+        let diffs = self.diff.as_mut().is_some_and(DiffQueue::written);
+        let changed = ended || diffs || self.backfill.as_mut().is_some_and(BackfillQueue::written);
         let phase = changed.then(|| self.phase());
         step.ops.push(Op::SectionCheckpoint { section: self.name.clone(), position, phase, add });
         if changed {
             step.ops.extend(self.streamed_op());
+        }
+    }
+
+    /// A comparison is settled to its end, or failed: the first is recorded, the second halts the section.
+    fn end_diff(&mut self, end: &RunEnd, rows: u64, step: &mut DeliveryStep) {
+        let Some(diff) = &mut self.diff else { return };
+        diff.settle(rows);
+        diff.end(end.failed.is_none());
+        if end.failed.is_none() {
+            step.ops.push(Op::Compared { section: self.name.clone(), run: end.run.clone() });
+        }
+        let why = end.failed.as_ref().map(|fault| (fault.what.clone(), fault.remedy.clone()));
+        let trouble = why.as_ref().map(|(what, remedy)| Trouble::new(what, remedy));
+        if self.set_backfill_trouble(trouble) {
+            step.ops.push(Op::Halted { section: self.name.clone(), why });
         }
     }
 

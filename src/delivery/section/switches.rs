@@ -55,7 +55,7 @@ impl SectionDelivery {
     pub fn doubted_keys(&self) -> Vec<(i64, Key, Key)> {
         let keys = |doubt: &InDoubtBatch| match &doubt.span {
             Span::Keys(first, last, _) => Some((doubt.id, first.clone(), last.clone())),
-            Span::Stream(..) => None,
+            Span::Stream(..) | Span::Digests(..) => None,
         };
         self.doubts.iter().filter_map(keys).collect()
     }
@@ -146,7 +146,9 @@ impl SectionDelivery {
     /// Whether its rows flow: nothing keeps them, and none waits much longer than it should.
     pub(crate) fn flows(&self, now: Duration) -> bool {
         let kept = |blocked: &Blocked| !matches!(blocked, Blocked::Misfit(_) | Blocked::Retrying(_));
-        !self.flow.blocks().iter().any(kept) && self.late_by(now).is_none_or(|late| late <= LATE)
+        !self.flow.blocks().iter().any(kept)
+            && self.late_by(now).is_none_or(|late| late <= LATE)
+            && self.diff_late_by(now).is_none()
     }
 
     /// Rows that are in doubt now: their batch's answer never came, and they are not settled since.
@@ -193,12 +195,12 @@ impl SectionDelivery {
         self.flow.block(Blocked::Misfit(trouble));
     }
 
-    /// Notes why its older rows cannot be read; `None`: they can be.
-    pub fn set_backfill_trouble(&mut self, trouble: Option<Trouble>) {
+    /// Notes why its older rows, or its result, cannot be read; `None`: they can be. Returns whether that is new.
+    pub fn set_backfill_trouble(&mut self, trouble: Option<Trouble>) -> bool {
         match trouble {
             Some(trouble) => self.flow.block(Blocked::BackfillFails(trouble)),
             None => self.flow.unblock(|blocked| matches!(blocked, Blocked::BackfillFails(_))),
-        };
+        }
     }
 
     /// Notes why the sink did not take its last batch; `None`: it did, or the batch is not sent again as it is.

@@ -140,18 +140,23 @@ impl SectionDelivery {
     /// Where a batch's rows are, as far as settling others tells that they are settled.
     fn span(batch: &Batch) -> Option<Span> {
         let key = |index| std::str::from_utf8(batch.key(index)).ok().map(Key::new);
+        if let Some((first, last)) = batch.digests() {
+            return Some(Span::Digests(first, last));
+        }
         match batch.phase {
             Phase::Stream => batch.span().map(|(first, last)| Span::Stream(first, last)),
             Phase::Backfill | Phase::Resync => {
                 let last = match &batch.through {
                     SettledUpTo::Key(through) => through.clone(),
-                    SettledUpTo::BackfillEnd | SettledUpTo::Stream(_) | SettledUpTo::Apart => {
-                        key(batch.len().checked_sub(1)?)?
-                    }
+                    SettledUpTo::BackfillEnd
+                    | SettledUpTo::Stream(_)
+                    | SettledUpTo::Digest(_)
+                    | SettledUpTo::RunEnd(_)
+                    | SettledUpTo::Apart => key(batch.len().checked_sub(1)?)?,
                 };
                 Some(Span::between(key(0)?, last))
             }
-            Phase::Retry => None,
+            Phase::Retry | Phase::Diff => None,
         }
     }
 }

@@ -93,11 +93,9 @@ impl Repair {
         // Of what went while nothing ran, no gap is recorded yet.
         let drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
         let drifted = |section: &Section| drift.iter().any(|(name, _)| *name == section.name);
-        let concerned: Vec<&Section> = config
-            .sections
-            .iter()
-            .filter(|s| s.is_on() && (needs.is_some() || of(&gaps, s).next().is_some() || drifted(s)))
-            .collect();
+        let is_concerned = |s: &&Section| needs.is_some() || of(&gaps, s).next().is_some() || drifted(s);
+        let streamed = config.sections.iter().filter(|section| section.is_on() && section.is_streamed());
+        let concerned: Vec<&Section> = streamed.filter(is_concerned).collect();
         if needs.is_none() && concerned.is_empty() {
             return Ok(None);
         }
@@ -238,7 +236,7 @@ impl Repair {
                 SectionPhase::Resyncing(progress) => {
                     SectionPhase::Resyncing(BackfillProgress { ceiling: None, ..progress })
                 }
-                phase @ (SectionPhase::Waiting | SectionPhase::Streaming) => phase,
+                phase @ (SectionPhase::Waiting | SectionPhase::Streaming | SectionPhase::Comparing) => phase,
             },
         }
     }

@@ -10,3 +10,4 @@ pub(crate) mod key_reader;
 pub(crate) mod oversize_columns;
 #[cfg(test)]
 pub(crate) mod plan_tests;
+pub(crate) mod result_reader;

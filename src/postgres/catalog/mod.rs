@@ -11,6 +11,7 @@ pub(crate) mod locks;
 pub(crate) mod provider;
 pub(crate) mod publication;
 pub(crate) mod quote;
+pub(crate) mod result;
 pub(crate) mod server;
 pub(crate) mod slot;
 pub(crate) mod table;

@@ -32,7 +32,7 @@ pub(crate) struct TableInfo {
     /// Its OID: what the stream and the state know it by.
     pub oid: u32,
     pub name: TableName,
-    /// `pg_class.relkind`: `r` a table, `p` a partitioned one; others carry no stream.
+    /// `pg_class.relkind`: `r` a table, `p` a partitioned one; others carry no stream. `q` is a query.
     pub kind: char,
     /// `pg_class.relpersistence`: `u` and `t` write no WAL.
     pub persistence: char,
@@ -44,6 +44,8 @@ pub(crate) struct TableInfo {
     pub columns: Vec<TableColumn>,
     /// The columns of its primary key; empty where it has none.
     pub primary_key: Vec<String>,
+    /// What stands behind FROM, where that is not the table itself: a compared result.
+    pub result: Option<String>,
 }
 
 impl TableInfo {
@@ -93,6 +95,9 @@ impl TableInfo {
 
     /// The table in a FROM clause: rows of its own, or of all its partitions.
     pub(crate) fn as_from_clause(&self) -> String {
+        if let Some(result) = &self.result {
+            return result.clone();
+        }
         let only = if self.kind == 'p' { "" } else { "ONLY " };
         format!("{only}{}", quote::qualified(&self.name))
     }
@@ -174,6 +179,7 @@ async fn read(client: &Client, which: &str, params: SqlParams<'_>) -> Result<Opt
         rows: row.get(6),
         columns: columns.iter().map(column).collect(),
         primary_key: key.iter().map(|row| row.get(0)).collect(),
+        result: None,
     }))
 }
 

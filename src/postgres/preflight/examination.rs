@@ -6,7 +6,7 @@
 
 use crate::config::table_name::TableName;
 use crate::model::fault::Finding;
-use crate::model::row::Column;
+use crate::model::row::{Column, SectionName};
 use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Examination {
@@ -16,6 +16,8 @@ pub(crate) struct Examination {
     pub columns: BTreeMap<TableName, Vec<Column>>,
     /// The primary key of each table that is there: a section's key where none is written.
     pub primary_keys: BTreeMap<TableName, Vec<String>>,
+    /// The columns of the result of each section that is compared.
+    pub results: BTreeMap<SectionName, Vec<Column>>,
     /// The role that is connected, where it could.
     pub role: Option<String>,
 }

@@ -10,6 +10,7 @@ pub(crate) mod failover;
 pub(crate) mod key_findings;
 pub(crate) mod publication_findings;
 pub(crate) mod reader_findings;
+pub(crate) mod result_findings;
 pub(crate) mod server_findings;
 pub(crate) mod slot_findings;
 pub(crate) mod table_findings;
@@ -39,10 +40,13 @@ pub(crate) async fn examine(config: &Config) -> Examination {
     };
     found.findings.push(Finding::ok("connected", "source", format!("connected to {}", session.place())));
     found.role = Some(session.user().to_owned());
-    replication(config, &session, &mut found.findings).await;
+    if config.streams() {
+        replication(config, &session, &mut found.findings).await;
+    }
     if let Err(error) = look(config, &session, &mut found).await {
         found.findings.push(Finding::of(session.fault(&error), "look", "source"));
     }
+    result_findings::examine(config, &mut found).await;
     reader_findings::examine(config, &mut found.findings).await;
     found
 }
@@ -50,6 +54,11 @@ pub(crate) async fn examine(config: &Config) -> Examination {
 async fn look(config: &Config, session: &Session, found: &mut Examination) -> Result<(), tokio_postgres::Error> {
     session.batch_execute(&format!("{}; SET statement_timeout = '60s'", locks::LOCK_TIMEOUT)).await?;
     let facts = Facts::read(session).await?;
+    if !config.streams() {
+        let apart = config.state.url.is_some();
+        found.findings.extend(server_findings::judge_unstreamed(&facts, session.is_sql_ascii(), apart));
+        return Ok(());
+    }
     found.findings.extend(server_findings::judge(&facts, session.is_sql_ascii()));
     let slot = slot_findings::examine(session, config, &facts, &mut found.findings).await?;
     failover::examine(session, config, &facts, &mut found.findings).await?;

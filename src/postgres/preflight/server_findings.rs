@@ -86,6 +86,29 @@ pub(crate) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         ));
     }
     kept_wal(facts, &mut findings);
+    encoding(facts, sql_ascii, &mut findings);
+    findings
+}
+
+/// Findings about the server where nothing is streamed: any server will do, a standby where the state is elsewhere.
+pub(crate) fn judge_unstreamed(facts: &Facts, sql_ascii: bool, state_is_apart: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    version(facts, &mut findings);
+    if facts.server.in_recovery && !state_is_apart {
+        findings.push(Finding::error(
+            "standby_state",
+            SUBJECT,
+            "this server is a standby, and the state cannot be written there",
+            "set `state.url` to a database that can be written; sections with `read: diff` then read from the standby",
+        ));
+    } else if facts.server.in_recovery {
+        findings.push(Finding::ok("standby", SUBJECT, "it is a standby, which suffices: no section is streamed"));
+    }
+    encoding(facts, sql_ascii, &mut findings);
+    findings
+}
+
+fn encoding(facts: &Facts, sql_ascii: bool, findings: &mut Vec<Finding>) {
     if sql_ascii {
         findings.push(Finding::warning(
             "sql_ascii",
@@ -94,7 +117,6 @@ pub(crate) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
             "move to a UTF8 database with time: pg_dump --encoding=…, CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         ));
     }
-    findings
 }
 
 /// ALTER PUBLICATION while others write lost their rows until these minors.

@@ -26,7 +26,7 @@ pub(crate) async fn examine(
     let mut tables: Vec<TableInfo> = Vec::new();
     let published = publication::publication(session, &config.source.publication).await?;
     let published = published.map(|publication| publication.generated);
-    for section in config.sections.iter().filter(|section| section.is_on()) {
+    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
         let known = tables.iter().find(|table| table.name == section.table);
         let info = match known {
             Some(info) => info.clone(),

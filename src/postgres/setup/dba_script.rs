@@ -72,10 +72,14 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
         "-- pg2planhat: set-up of the source, for a DBA.\n\
          -- Run it in database {} as a superuser, or as the owner of the tables who may also create roles:\n\
          --   psql -v ON_ERROR_STOP=1 --dbname {} --file setup.sql\n\
-         -- It may be run again. It needs wal_level = logical: {}.\n\n",
+         -- It may be run again. {}.\n\n",
         line(&quote::ident(&database)),
         line(quote::literal(&database).trim_start()),
-        line(provider.logical().trim_end_matches(';'))
+        if config.streams() {
+            format!("It needs wal_level = logical: {}", line(provider.logical().trim_end_matches(';')))
+        } else {
+            "No section is streamed: it needs no publication, no slot and no REPLICATION".to_owned()
+        }
     );
     role(&mut sql, config, &user, &database, provider);
     reader(&mut sql, config, &database);
@@ -86,8 +90,10 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
         "-- 2. The state: ledger, checkpoints, quarantine."
     };
     writeln!(sql, "{heading}\n{}", (state.ddl)(Some(&user))).ok();
-    publication(&mut sql, config, seen);
-    slot(&mut sql, config, seen);
+    if config.streams() {
+        publication(&mut sql, config, seen);
+        slot(&mut sql, config, seen);
+    }
     writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
     sql
 }
@@ -98,6 +104,7 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
     let literal = quote::literal(user);
     // Managed servers keep REPLICATION to themselves in ways of their own.
     let (with, mend) = match provider {
+        _ if !config.streams() => (String::new(), String::new()),
         Provider::Rds => (String::new(), String::new()),
         Provider::Own | Provider::CloudSql | Provider::Azure | Provider::Neon | Provider::Supabase => (
             " REPLICATION".to_owned(),
@@ -112,7 +119,7 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
          CREATE ROLE {role} LOGIN{with};\n{mend}  END IF;\nEND"
     );
     writeln!(sql, "DO {};", quote::dollar(&body)).ok();
-    if provider == Provider::Rds {
+    if provider == Provider::Rds && config.streams() {
         writeln!(sql, "{}", provider.replication(user)).ok();
     }
     grants(sql, config, database, &role, |table| {
@@ -130,6 +137,11 @@ fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider:
         }
         format!(" ({})", columns.join(", "))
     });
+    for section in config.sections.iter().filter(|section| section.is_on() && section.table.name.is_empty()) {
+        let name = line(section.name.as_str());
+        writeln!(sql, "-- The query of section {name}: GRANT SELECT on the tables and views that it reads to {role}.")
+            .ok();
+    }
 }
 
 /// The login of `query`, where it is configured: it may read the mapped tables, and nothing else.
@@ -151,7 +163,7 @@ fn grants(sql: &mut String, config: &Config, database: &str, role: &str, columns
         writeln!(sql, "GRANT CONNECT ON DATABASE {} TO {role};", quote::ident(database)).ok();
     }
     let mut schemas: Vec<String> = Vec::new();
-    for name in setup::tables(config) {
+    for name in setup::readable(config) {
         if !schemas.contains(&name.schema) {
             writeln!(sql, "GRANT USAGE ON SCHEMA {} TO {role};", quote::ident(&name.schema)).ok();
             schemas.push(name.schema.clone());

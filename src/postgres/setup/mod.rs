@@ -51,10 +51,22 @@ pub(crate) fn create_slot(name: &str, failover: bool) -> String {
     format!("SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot({name}, 'pgoutput'{more})")
 }
 
-/// The tables of the sections that are on, each once, in the order written.
+/// The tables of the sections that are on and streamed, each once, in the order written.
 pub(crate) fn tables(config: &Config) -> Vec<TableName> {
     let mut tables = Vec::new();
-    for section in config.sections.iter().filter(|section| section.is_on()) {
+    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
+        if !tables.contains(&section.table) {
+            tables.push(section.table.clone());
+        }
+    }
+    tables
+}
+
+/// The tables and views that the sections read, streamed or compared, each once, in the order written. What a query reads is
+/// for whoever wrote it to grant.
+pub(crate) fn readable(config: &Config) -> Vec<TableName> {
+    let mut tables = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on() && !section.table.name.is_empty()) {
         if !tables.contains(&section.table) {
             tables.push(section.table.clone());
         }

@@ -98,6 +98,7 @@ impl EventLoop {
     }
 
     fn on_settled(&mut self, id: SectionId, settled: &Settled) {
+        self.on_diff_settled(id, settled);
         let now = jiff::Timestamp::now();
         let section = &mut self.sections[id];
         if let Some(outcome) = settled.outcome {

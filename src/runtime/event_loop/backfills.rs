@@ -39,7 +39,11 @@ impl Backfills {
 
     /// Starts to read a backfill; `ahead` bounds its chunks that are read and not used.
     pub(crate) fn start(&mut self, task: BackfillTask, source: Source, ahead: Arc<Semaphore>, tasks: &mut JoinSet<()>) {
-        let reading = task.run(source, Arc::clone(&self.permits), ahead, self.sender.clone());
+        self.spawn(task.run(source, Arc::clone(&self.permits), ahead, self.sender.clone()), tasks);
+    }
+
+    /// Runs what reads rows by SQL on the thread that does.
+    pub(crate) fn spawn(&mut self, reading: impl Future<Output = ()> + Send + 'static, tasks: &mut JoinSet<()>) {
         if self.reader.is_none() {
             let failed = |error: &std::io::Error| tracing::warn!(%error, "no thread for backfills");
             self.reader = BackfillReader::start().inspect_err(failed).ok();

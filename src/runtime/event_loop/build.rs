@@ -18,6 +18,7 @@ use crate::postgres::replication::stream::Stream;
 use crate::runtime::audit_schedule;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::backfills::Backfills;
+use crate::runtime::event_loop::diff_tasks::Diffs;
 use crate::runtime::event_loop::loop_context::LoopContext;
 use crate::runtime::event_loop::operator_requests::OperatorRequests;
 use crate::runtime::event_loop::sections::{self, Built};
@@ -29,11 +30,12 @@ use crate::runtime::event_loop::stream_supervisor::StreamSupervisor;
 use crate::runtime::event_loop::type_catalog::TypeCatalog;
 use crate::runtime::monitor_event::MonitorEvent;
 use crate::runtime::promotion::{Promotion, catch_up};
+use crate::runtime::solo_lock::SoloLock;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
-use crate::runtime::{attach, monitor, state_writer};
+use crate::runtime::{attach, attach_diff, monitor, state_writer};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
@@ -43,8 +45,7 @@ impl EventLoop {
         config: Arc<Config>,
         board: Board,
         prepared: Prepared,
-        stream: Stream,
-        start: StreamStart,
+        source: RowSource,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
         let mut promotion = None;
@@ -64,15 +65,17 @@ impl EventLoop {
         let caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
         let attached =
             attach::attach(&config, &control, &store, &term, &opened, &types, &board.wait_reporter()).await?;
+        let compared = attach_diff::attach(&config, &store, &term, &opened).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
-        let Built { deliveries, runtimes, first_ops } = sections::build(&config, &board, attached, &opened, caught_up)?;
+        let Built { deliveries, runtimes, first_ops } =
+            sections::build(&config, &board, attached, compared, &opened, caught_up)?;
         let engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (events_in, events) = mpsc::channel(32);
-        let mut tasks = monitors(&config, &events_in);
+        let (stream, start, mut tasks) = begin(source, &config, &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
         tasks.spawn(audit_schedule::run(Arc::clone(&config), board.clone()));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
@@ -85,23 +88,47 @@ impl EventLoop {
             monitor: SourceMonitor::new(events, identity, &server, checkpoint),
             state: StateLink::new(writes, acks),
             backfills: Backfills::new(&config),
+            diffs: Diffs::new(&config),
             requests: SinkRequests::new(Client::new(&config.planhat)?),
             operators: OperatorRequests::new(events_in),
             status: StatusReporter::new(board, epoch),
             context: LoopContext::new(config, tasks),
         };
+        let now = jiff::Timestamp::now();
         event_loop.engine.section_ids().for_each(|id| event_loop.start_reader(id));
+        event_loop.engine.section_ids().for_each(|id| event_loop.watch_diff(id, now));
         Ok(event_loop)
     }
 }
 
-/// Starts to watch the server and the operators' requests.
-fn monitors(config: &Arc<Config>, events: &mpsc::Sender<MonitorEvent>) -> JoinSet<()> {
+/// Where an instance's rows come from, and what says that it may run.
+pub(crate) enum RowSource {
+    /// The stream of the slot, and compared results beside it.
+    Stream(Stream, StreamStart),
+    /// Compared results alone.
+    Results(Box<SoloLock>, StreamStart),
+}
+
+/// Starts to watch what says that the instance may run, and the operators' requests.
+fn begin(
+    source: RowSource,
+    config: &Arc<Config>,
+    events: &mpsc::Sender<MonitorEvent>,
+) -> (Option<Stream>, StreamStart, JoinSet<()>) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
+    let (stream, start) = match source {
+        RowSource::Stream(stream, start) => {
+            tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
+            (Some(stream), start)
+        }
+        RowSource::Results(lock, start) => {
+            tasks.spawn(lock.hold(events.clone()));
+            (None, start)
+        }
+    };
     let connector = StateConnector::new(Arc::clone(config));
     tasks.spawn(monitor::operators(connector, config.state.clone(), events.clone()));
-    tasks
+    (stream, start, tasks)
 }
 
 /// The reason's word of the gap of a section that was switched off.
@@ -111,7 +138,9 @@ const SWITCHED_OFF: &str = "switched_off";
 /// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
 async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), StartError> {
     let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
-    for row in opened.sections.iter().filter(|row| row.phase != SectionPhase::Waiting && !is_on(row)) {
+    // A result that is compared again later shows what was not delivered meanwhile.
+    let is_streamed = |row: &&SectionRow| row.phase != SectionPhase::Waiting && row.attachment.attach_lsn.is_some();
+    for row in opened.sections.iter().filter(is_streamed).filter(|row| !is_on(row)) {
         tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");
         let gap = NewGap {
             section: Some(row.name.clone()),

@@ -40,11 +40,35 @@ impl EventLoop {
     fn section_of(&self, event: &Event) -> Option<(SectionId, Option<Selection>)> {
         let name = event.section.as_deref()?;
         let (id, section) = self.sections.entries().find(|(_, section)| section.config.name.as_str() == name)?;
+        if section.diff.is_some() {
+            return Some((id, section.result.clone()));
+        }
         let table = section.table.as_ref()?;
         Some((id, table.reading.clone()))
     }
 
+    /// A section whose result is compared forgets what was settled, once no comparison is under way.
+    fn forget(&mut self, event: &Event, id: SectionId) {
+        if event.args.get("from").is_some_and(|from| !from.is_null()) {
+            let refused = "refused: a section with `read: diff` is delivered again whole; narrow its result by `within` or by \
+                           its query first";
+            return self.record_result(event.id, refused, Vec::new());
+        }
+        let Some(schedule) = self.sections[id].diff.as_mut() else { return };
+        if schedule.is_under_way() {
+            return;
+        }
+        let forgotten = schedule.forget(jiff::Timestamp::now());
+        let ops = self.engine.section_mut(id).forget_diff();
+        let result = format!("begun: {forgotten} settled rows are forgotten, and the whole result is sent again");
+        self.record_result(event.id, &result, ops);
+    }
+
     fn resync(&mut self, event: &Event) {
+        let named = event.section.as_deref().and_then(|name| self.engine.section_named(&name.into()));
+        if let Some(id) = named.filter(|id| self.sections[*id].diff.is_some()) {
+            return self.forget(event, id);
+        }
         let Some((id, reading)) = self.section_of(event) else {
             return self.record_result(event.id, "refused: the section is off, or was never attached", Vec::new());
         };

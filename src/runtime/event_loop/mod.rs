@@ -7,6 +7,8 @@
 pub(crate) mod actions;
 pub(crate) mod backfills;
 pub(crate) mod build;
+pub(crate) mod diff_tasks;
+pub(crate) mod diffs;
 pub(crate) mod handle_requests;
 pub(crate) mod loop_context;
 pub(crate) mod loop_exit;
@@ -37,6 +39,7 @@ use tokio::task::JoinError;
 use crate::delivery::Engine;
 use crate::model::{BySection, Fault};
 use crate::runtime::event_loop::backfills::Backfills;
+use crate::runtime::event_loop::diff_tasks::Diffs;
 use crate::runtime::event_loop::loop_context::LoopContext;
 use crate::runtime::event_loop::operator_requests::OperatorRequests;
 use crate::runtime::event_loop::section_runtime::SectionRuntime;
@@ -57,6 +60,7 @@ pub(crate) struct EventLoop {
     monitor: SourceMonitor,
     state: StateLink,
     backfills: Backfills,
+    diffs: Diffs,
     requests: SinkRequests,
     operators: OperatorRequests,
     status: StatusReporter,
@@ -113,6 +117,7 @@ impl EventLoop {
                 () = tokio::time::sleep(wake) => self.on_time(),
                 // 8. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(event) = self.backfills.event() => self.on_backfill_event(event),
+                Some(event) = self.diffs.event() => self.on_diff_event(event),
                 // 9. The stream, while there is room.
                 event = self.stream.event(), if reading => self.on_stream_event(event).await,
             }
@@ -136,6 +141,7 @@ impl EventLoop {
     fn on_time(&mut self) {
         self.context.ticked();
         self.set_daily();
+        self.begin_diffs();
         self.log_suppressed();
         if self.engine.waits_for().is_some() {
             self.stream.ping();

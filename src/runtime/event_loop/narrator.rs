@@ -72,11 +72,21 @@ fn changed(before: SectionState, section: &SectionStatus, took: Duration) -> Opt
         (SectionState::Backfilling, SectionState::Streaming) => {
             Some(format!("backfill done: {} rows in {} s; streaming", count(rows), took.as_secs()))
         }
+        (SectionState::Backfilling, SectionState::Comparing) => {
+            Some(format!("the whole result is sent: {} rows in {} s", count(rows), took.as_secs()))
+        }
         (_, SectionState::Streaming) => Some("streaming".to_owned()),
         (_, SectionState::Paused) => Some("paused".to_owned()),
         (SectionState::Paused, _) => Some("resumed".to_owned()),
         // Logged where it happens, with its reason and its remedy.
-        (_, SectionState::Halted | SectionState::Backfilling | SectionState::Waiting | SectionState::Off) => None,
+        (
+            _,
+            SectionState::Halted
+            | SectionState::Backfilling
+            | SectionState::Comparing
+            | SectionState::Waiting
+            | SectionState::Off,
+        ) => None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::Source;
 use crate::model::{Fault, Rows, SectionId, SectionName};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::catalog::result;
 use crate::postgres::connection::session::connect_sql;
 use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
 use crate::runtime::state_connector::StateConnector;
@@ -124,6 +125,8 @@ async fn read_again(
     if !keys.is_empty() {
         let session = connect_sql(source, "retry").await?;
         session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
+        // A query names its tables as the file does.
+        session.query_one(result::SEARCH_PATH, &[&source.schema]).await.map_err(|error| session.fault(&error))?;
         rows = reading.read_keys(&session, &keys).await.map_err(|error| session.fault(&error))?;
     }
     let there: HashSet<String> =

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::delivery::section::{BackfillQueue, Chunk, Trouble};
+use crate::delivery::section::{BackfillQueue, Chunk, DiffQueue, Trouble};
 use crate::mapping::Mapping;
 use crate::model::{Key, SectionId};
 use crate::postgres::backfill::chunk_reader::{TableChunk, WholeRange};
@@ -38,7 +38,9 @@ impl EventLoop {
                 let trouble = Trouble::new(fault.what, fault.remedy);
                 self.engine.section_mut(id).set_backfill_trouble(Some(trouble));
             }
-            BackfillEvent::Recovered(id) => self.engine.section_mut(id).set_backfill_trouble(None),
+            BackfillEvent::Recovered(id) => {
+                self.engine.section_mut(id).set_backfill_trouble(None);
+            }
         }
     }
 
@@ -69,7 +71,9 @@ impl EventLoop {
     /// Chunks that were used may be followed by others.
     pub(crate) fn give_permits(&mut self) {
         for (id, delivery) in self.engine.sections() {
-            self.sections[id].permits.chunks_held(delivery.backfill().map_or(0, BackfillQueue::chunks));
+            let chunks = delivery.backfill().map_or(0, BackfillQueue::chunks);
+            let pieces = delivery.diff().map_or(0, DiffQueue::chunks);
+            self.sections[id].permits.chunks_held(chunks + pieces);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::config::Section;
 use crate::model::Lsn;
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::section_report::SectionReport;
 use crate::telemetry::SectionMetrics;
 
@@ -27,6 +28,10 @@ pub(crate) struct SectionRuntime {
     pub(crate) permits: ChunkPermits,
     pub(crate) report: SectionReport,
     pub(crate) metrics: SectionMetrics,
+    /// When its result is compared, where it is read so.
+    pub(crate) diff: Option<DiffSchedule>,
+    /// How its result is read by keys, as the last comparison saw it.
+    pub(crate) result: Option<Selection>,
 }
 
 /// The table of a section, and what the monitor last saw of it.

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{Config, Section};
-use crate::delivery::section::{BackfillQueue, SectionDelivery, Trouble};
+use crate::delivery::section::{BackfillQueue, DiffQueue, SectionDelivery, Trouble};
 use crate::delivery::{Engine, Settings};
 use crate::model::{BySection, Fault, Lsn, Phase, SectionName};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach::{Attached, Unfit};
+use crate::runtime::attach_diff::AttachedDiff;
+use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime};
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
@@ -42,6 +44,7 @@ pub(crate) fn build(
     config: &Config,
     board: &Board,
     attached: Vec<Result<Attached, Unfit>>,
+    mut compared: Vec<AttachedDiff>,
     opened: &Opened,
     mut first_ops: Vec<Op>,
 ) -> Result<Built, StartError> {
@@ -49,6 +52,13 @@ pub(crate) fn build(
     let (mut deliveries, mut runtimes) = (Vec::new(), Vec::new());
     for section in &config.sections {
         let Some(mut building) = Building::begin(config, section, opened, board)? else { continue };
+        if let Some(at) = compared.iter().position(|one| one.name == section.name) {
+            building.resume_diff(compared.swap_remove(at), section);
+            deliveries.push(building.delivery);
+            runtimes.push(building.runtime);
+            first_ops.extend(building.ops);
+            continue;
+        }
         match attached.remove(&section.name) {
             Some(Ok(one)) => building.resume(one)?,
             Some(Err(unfit)) => building.stop_or_warn(unfit),
@@ -112,6 +122,8 @@ impl<'a> Building<'a> {
             permits: ChunkPermits::new(),
             report: SectionReport::new(row, &counts),
             metrics,
+            diff: None,
+            result: None,
         };
         let mut delivery = SectionDelivery::new(section, position);
         delivery.resume_counts(counts);
@@ -139,6 +151,32 @@ impl<'a> Building<'a> {
             self.ops.push(Op::Halted { section: section.name, why: None });
         }
         Ok(())
+    }
+
+    /// The section's result is compared: it goes on where the state left it.
+    fn resume_diff(&mut self, one: AttachedDiff, section: &Section) {
+        let row = match one.row {
+            Ok(row) => row,
+            Err((fault, row)) => {
+                let unfit = Unfit { section: section.clone(), fault, row: Some(row), streams: false };
+                return self.stop_or_warn(unfit);
+            }
+        };
+        let phase = match &row.phase {
+            SectionPhase::Resyncing(_) => Phase::Resync,
+            SectionPhase::Comparing => Phase::Diff,
+            SectionPhase::Backfilling(_) | SectionPhase::Streaming | SectionPhase::Waiting => Phase::Backfill,
+        };
+        self.delivery.set_diff(DiffQueue::new(phase));
+        self.delivery.pause(row.paused, std::time::Duration::ZERO);
+        let last = one.last.filter(|_| phase == Phase::Diff);
+        let every = section.diff().map(|diff| diff.every.clone());
+        self.runtime.diff = every.map(|every| DiffSchedule::new(every, last, jiff::Timestamp::now()));
+        self.runtime.report.set_row(row.clone());
+        self.expect_doubts();
+        if row.halted.is_some() {
+            self.ops.push(Op::Halted { section: section.name.clone(), why: None });
+        }
     }
 
     /// The section's table does not fit: it is stopped; or, where it only streams, rows written before still flow.
@@ -182,7 +220,7 @@ fn backfill(section: &Section, row: &SectionRow) -> Result<Option<BackfillQueue>
     let (phase, progress) = match &row.phase {
         SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
         SectionPhase::Resyncing(progress) => (Phase::Resync, progress),
-        SectionPhase::Streaming | SectionPhase::Waiting => return Ok(None),
+        SectionPhase::Streaming | SectionPhase::Comparing | SectionPhase::Waiting => return Ok(None),
     };
     let backfill = BackfillQueue::resume(phase, progress).map_err(|error| {
         StartError::Wrong(Fault::usage(

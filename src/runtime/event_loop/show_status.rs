@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use crate::delivery::section::BackfillQueue;
+use crate::delivery::section::{BackfillQueue, DiffQueue, SectionDelivery};
 use crate::model::{Fault, Lsn};
+use crate::runtime::diff_schedule::next_time_of_day;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::promotion::KnownProgress;
 
@@ -26,13 +27,12 @@ impl EventLoop {
             let age = delivery.oldest().map(|oldest| now.saturating_sub(oldest));
             self.sections[id].metrics.oldest_unsettled(age);
         }
-        let chunks: usize =
-            self.engine.sections().filter_map(|(_, section)| section.backfill().map(BackfillQueue::weight)).sum();
+        let chunks: usize = self.engine.sections().map(|(_, section)| weight_of_chunks(section)).sum();
         let buffered = i64::try_from(self.engine.buffered() + chunks).unwrap_or(i64::MAX);
         self.status.metrics().buffered_bytes.set(buffered);
         let sections = self.engine.sections().map(|(id, delivery)| {
             let section = &self.sections[id];
-            section.report.status(&section.config, delivery, now)
+            section.report.status(&section.config, delivery, section.diff.as_ref(), now)
         });
         self.status.show(sections.collect(), self.monitor.identity(), self.lag(), self.trouble());
     }
@@ -80,38 +80,15 @@ impl EventLoop {
         for id in self.engine.section_ids() {
             let section = self.engine.section_mut(id);
             let Some((time, zone)) = section.wants_daily(now) else { continue };
-            let next = next_daily(time, zone).map(|wait| now + wait);
-            section.set_daily(next);
+            let clock = jiff::Timestamp::now();
+            let next = next_time_of_day(clock, time, zone);
+            let wait = next.and_then(|next| Duration::try_from(next.duration_since(clock)).ok());
+            section.set_daily(wait.map(|wait| now + wait));
         }
     }
 }
 
-/// Time until it is `time` in `zone` next.
-fn next_daily(time: jiff::civil::Time, zone: &jiff::tz::TimeZone) -> Option<Duration> {
-    let now = jiff::Timestamp::now().to_zoned(zone.clone());
-    let mut day = now.date();
-    for _ in 0..3 {
-        let at = day.to_datetime(time).to_zoned(zone.clone()).ok()?;
-        if at > now {
-            return Duration::try_from(at.timestamp().duration_since(now.timestamp())).ok();
-        }
-        day = day.tomorrow().ok()?;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_daily_time_is_within_25_hours() {
-        for zone in ["UTC", "Europe/Stockholm", "America/New_York"] {
-            let zone = jiff::tz::TimeZone::get(zone).unwrap();
-            for hour in [0, 2, 23] {
-                let wait = next_daily(jiff::civil::time(hour, 0, 0, 0), &zone).unwrap();
-                assert!(wait > Duration::ZERO && wait <= Duration::from_secs(25 * 3600), "{wait:?}");
-            }
-        }
-    }
+/// Bytes of what was read by SQL and is not in a batch yet.
+fn weight_of_chunks(section: &SectionDelivery) -> usize {
+    section.backfill().map_or(0, BackfillQueue::weight) + section.diff().map_or(0, DiffQueue::weight)
 }

@@ -44,6 +44,8 @@ struct Reconnect {
 /// The stream, and everything about its connection.
 pub(crate) struct StreamSupervisor {
     source: Source,
+    /// Whether there is a slot to be streamed at all.
+    is_wanted: bool,
     stream: Option<Stream>,
     decoder: Decoder,
     types: TypeCatalog,
@@ -60,7 +62,7 @@ pub(crate) struct StreamSupervisor {
 impl StreamSupervisor {
     pub(crate) fn new(
         source: Source,
-        (stream, start): (Stream, StreamStart),
+        (stream, start): (Option<Stream>, StreamStart),
         types: TypeCatalog,
         checkpoint: Lsn,
         metrics: Arc<Metrics>,
@@ -70,7 +72,8 @@ impl StreamSupervisor {
         let patience = start.patience;
         StreamSupervisor {
             source,
-            stream: Some(stream),
+            is_wanted: stream.is_some(),
+            stream,
             decoder: Decoder::default(),
             types,
             start,
@@ -220,7 +223,7 @@ impl StreamSupervisor {
 
     /// Opens the stream again, from the durable checkpoint, when its time has come. Returns whether it was opened.
     pub(crate) fn reopen(&mut self, confirmed: Lsn) -> bool {
-        if self.stream.is_some() || Instant::now() < self.reconnect.at {
+        if !self.is_wanted || self.stream.is_some() || Instant::now() < self.reconnect.at {
             return false;
         }
         if confirmed > self.start.from {

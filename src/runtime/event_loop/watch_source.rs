@@ -17,6 +17,10 @@ impl EventLoop {
                 self.stream.let_go(&mut self.context.tasks);
                 self.monitor.set_unreachable(fault);
             }
+            MonitorEvent::LockLost(fault) => {
+                tracing::warn!(what = fault.what, "the lock that says who runs is lost: beginning again");
+                self.context.end(LoopExit::Again);
+            }
             MonitorEvent::Unreachable(fault) => self.monitor.set_unreachable(fault),
             MonitorEvent::Paused(paused) => {
                 let now = self.context.now();
