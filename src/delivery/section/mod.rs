@@ -62,7 +62,6 @@ impl Span {
             (Span::Keys(_, last, _), SettledUpTo::Key(reached)) => last == reached,
             (Span::Keys(..), SettledUpTo::BackfillEnd) => true,
             (Span::Digests(_, last), SettledUpTo::Digest(reached)) => last <= reached,
-            // What is left of them is not in the result any more.
             (Span::Digests(..), SettledUpTo::RunEnd(end)) => end.failed.is_none(),
             (Span::Stream(..) | Span::Keys(..) | Span::Digests(..), _) => false,
         }
