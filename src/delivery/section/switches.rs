@@ -18,6 +18,9 @@ use crate::state::{Op, Totals};
 /// How much later than its schedule allows a row may be before its section does not flow.
 const LATE: Duration = Duration::from_secs(60);
 
+/// Keys beside a backfill that hold no more than this never stop a section, however small the budget.
+const FEW_KEYS: usize = 64 << 10;
+
 impl SectionDelivery {
     pub fn name(&self) -> &SectionName {
         &self.name
@@ -245,7 +248,7 @@ impl SectionDelivery {
     pub(crate) fn outgrown(&self, most: usize) -> Option<Trouble> {
         let backfill = self.backfill.as_ref().filter(|_| !self.is_stopped())?;
         let held = backfill.streamed_weight();
-        (held > most).then(|| {
+        (held > most.max(FEW_KEYS)).then(|| {
             let what = format!(
                 "the keys that the stream brought beside the backfill hold {} MiB, and `memory` has no room for more",
                 held >> 20
