@@ -109,7 +109,7 @@ impl KeySet {
     }
 
     /// What is to be written now; `None` where nothing was added since. It is taken as written.
-    pub(crate) fn to_write(&mut self) -> Option<KeysToWrite> {
+    pub(crate) fn take_unwritten(&mut self) -> Option<KeysToWrite> {
         let added = std::mem::take(&mut self.added);
         if added.ranges.is_empty() && added.digests.is_empty() {
             return None;
@@ -238,16 +238,16 @@ mod tests {
             for key in keys.iter().map(ToString::to_string).chain(texts) {
                 set.insert(key.as_bytes());
                 model.insert(key);
-                if model.len() % 3 == 0 && let Some(one) = set.to_write() {
+                if model.len() % 3 == 0 && let Some(one) = set.take_unwritten() {
                     if one.all { written.clear(); }
                     written.push(one.keys);
                 }
             }
-            if let Some(one) = set.to_write() {
+            if let Some(one) = set.take_unwritten() {
                 if one.all { written.clear(); }
                 written.push(one.keys);
             }
-            prop_assert!(set.to_write().is_none(), "nothing is written twice");
+            prop_assert!(set.take_unwritten().is_none(), "nothing is written twice");
             let mut read = KeySet::default();
             for (number, bytes) in written.iter().enumerate() {
                 if number > 0 && rewrite { read.read(bytes).unwrap(); }
@@ -288,9 +288,12 @@ mod tests {
         let mut set = KeySet::default();
         (0..200_000).for_each(|number| set.insert(format!("2024-01-01 00:00:00.{number}").as_bytes()));
         assert_eq!(set.len(), 200_000);
-        assert!(set.to_write().is_some_and(|one| !one.all && one.keys.len() < 200_000 * 16 + 8));
+        assert!(set.take_unwritten().is_some_and(|one| !one.all && one.keys.len() < 200_000 * 16 + 8));
         assert!(set.weight() < 200_000 * 40, "{} bytes", set.weight());
         set.insert(b"one more");
-        assert!(set.to_write().is_some_and(|one| !one.all && one.keys.len() < 32), "what was added, not the whole");
+        assert!(
+            set.take_unwritten().is_some_and(|one| !one.all && one.keys.len() < 32),
+            "what was added, not the whole"
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::harness::{App, SectionText};
 
 /// Batches of ten items, and so many requests at once.
 fn events(in_flight: u8) -> SectionText {
-    SectionText::activity("events", "a").set("batch", &format!("{{ rows: 10, in_flight: {in_flight} }}"))
+    SectionText::activity("events", "a").set("batch", format!("{{ rows: 10, in_flight: {in_flight} }}"))
 }
 
 async fn insert(scene: &Scene, from: u64, to: u64) {

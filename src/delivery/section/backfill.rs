@@ -129,8 +129,11 @@ impl BackfillQueue {
 
     /// The write that records the keys that the stream brought since the last such write.
     pub fn streamed_op(&mut self, section: &SectionName) -> Option<Op> {
-        let written =
-            if std::mem::take(&mut self.rewrite) { Some(self.streamed.whole()) } else { self.streamed.to_write() };
+        let written = if std::mem::take(&mut self.rewrite) {
+            Some(self.streamed.whole())
+        } else {
+            self.streamed.take_unwritten()
+        };
         written.map(|written| Op::Streamed { section: section.clone(), all: written.all, keys: written.keys })
     }
 

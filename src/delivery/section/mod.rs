@@ -373,16 +373,6 @@ impl SectionDelivery {
         !self.flow.is_paused() && self.flow.takes_rows() && self.backfilled.weight() < ahead
     }
 
-    /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.
-    pub fn shed(&mut self) -> Option<Position> {
-        let first = self.stream.first_position()?;
-        let rows = self.stream.clear();
-        self.counts.given_back(Phase::Stream, rows);
-        self.admitted = first.before();
-        self.flow.block(Blocked::Shed);
-        Some(first)
-    }
-
     /// Takes the rows of the next chunk of its backfill, once the stream has been read past it. Returns whether it did.
     pub fn take_chunk(&mut self, received: Lsn, now: Duration) -> bool {
         let Some(mapping) = self.table_mapping.clone().filter(|_| self.takes_chunks()) else { return false };

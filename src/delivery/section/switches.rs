@@ -12,7 +12,7 @@ use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
 use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery, Span};
 use crate::mapping::Mapping;
-use crate::model::{Key, Phase, RowCounts, SectionName};
+use crate::model::{Key, Phase, Position, RowCounts, SectionName};
 use crate::state::{Op, Totals};
 
 /// How much later than its schedule allows a row may be before its section does not flow.
@@ -128,6 +128,16 @@ impl SectionDelivery {
     /// Whether it could send, had it rows.
     pub(crate) fn can_resume(&self) -> bool {
         !self.flow.is_paused() && self.probe_at.is_none() && matches!(self.stage, DeliveryStage::Idle)
+    }
+
+    /// Drops streamed batches that are not under way, to be read again later; returns the first position dropped.
+    pub fn shed(&mut self) -> Option<Position> {
+        let first = self.stream.first_position()?;
+        let rows = self.stream.clear();
+        self.counts.given_back(Phase::Stream, rows);
+        self.admitted = first.before();
+        self.flow.block(Blocked::Shed);
+        Some(first)
     }
 
     /// Takes rows again, where it had given back its memory and can send now. Returns whether that is so: then the stream must
