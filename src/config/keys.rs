@@ -200,9 +200,8 @@ pub(crate) const SECTION: &[KeySpec] = &[
     key(
         "send",
         Shape::OneOf(&["new_and_changed", "new"]),
-        "Whether a row is sent again when it changes; read: diff only.",
-    )
-    .default("new_and_changed"),
+        "Whether a row is sent again when it changes (that is the default); read: diff only.",
+    ),
     key("within", Shape::Duration, "Compare only rows whose date is not older than this; read: diff only."),
     key(
         "key",

@@ -121,6 +121,9 @@ fn read(map: &Map<'_>, fields: &[(String, Field)]) -> ReadMode {
     let is_diff = map.choice("read", |word| Some(word == "diff")).unwrap_or_default();
     let query = map.read("query", query);
     let send_changed = map.choice("send", |word| Some(word == "new_and_changed")).unwrap_or(true);
+    let given = map.given("every").is_some();
+    let every = given.then(|| schedule(map, "every", least_interval)).flatten();
+    let within = map.read("within", scalar::positive_duration);
     if !is_diff {
         for name in ["query", "every", "send", "within"] {
             if let (Some(_), Some(at)) = (map.given(name), map.key_mark(name)) {
@@ -134,7 +137,7 @@ fn read(map: &Map<'_>, fields: &[(String, Field)]) -> ReadMode {
         let message = format!("{}: `read: diff` begins with the whole result", map.path("start"));
         map.report(at, message, "remove `start`; narrow the result by `within`, or by a `query` with a WHERE");
     }
-    if map.given("every").is_none() {
+    if !given {
         let message = format!("{} is missing: `read: diff` compares at an interval", map.path("every"));
         map.report(
             map.key_mark("read").unwrap_or(map.at),
@@ -145,8 +148,7 @@ fn read(map: &Map<'_>, fields: &[(String, Field)]) -> ReadMode {
     if map.given("key").is_none() {
         map.missing("key");
     }
-    let every = schedule(map, "every", least_interval).unwrap_or(Flush::Every(Duration::ZERO));
-    let within = map.read("within", scalar::positive_duration);
+    let every = every.unwrap_or(Flush::Every(Duration::ZERO));
     let date = fields.iter().find(|(name, _)| name == "date");
     if let (Some(_), Some(at)) = (within, map.key_mark("within"))
         && !matches!(date, Some((_, Field::Column { .. })))

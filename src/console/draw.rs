@@ -109,7 +109,15 @@ pub(crate) fn arrow(state: SectionState, width: u32) -> Markup {
     let (head, end, half) = (width - 9, width - 4, width / 2);
     let point = format!("<path d='M{head} 3l6 5-6 5'/>");
     let shaft = match state {
-        SectionState::Streaming | SectionState::Comparing => format!("<path class='run' d='M2 8H{end}'/>"),
+        SectionState::Streaming => format!("<path class='run' d='M2 8H{end}'/>"),
+        // Two lines that are held against each other.
+        SectionState::Comparing => {
+            format!(
+                "<path d='M2 5H{half}M2 11H{half}M{} 3v10'/><path class='run' d='M{} 8H{end}'/>",
+                half + 2,
+                half + 6
+            )
+        }
         SectionState::Backfilling => {
             format!("<path d='M2 5H{half}M2 11H{half}'/><path class='run' d='M{} 8H{end}'/>", half + 5)
         }
