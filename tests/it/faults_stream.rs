@@ -297,7 +297,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     scene
         .cluster
         .sql(
-            "DROP TABLE m; CREATE TABLE m (id bigint, external_id text, value float8, at timestamptz DEFAULT now()) \
+            "DROP TABLE m; CREATE TABLE m (id bigint NOT NULL, external_id text, value float8, at timestamptz DEFAULT now()) \
              PARTITION BY LIST (external_id); CREATE TABLE m_a PARTITION OF m FOR VALUES IN ('a'); \
              CREATE TABLE m_b PARTITION OF m FOR VALUES IN ('b')",
         )
@@ -312,7 +312,7 @@ async fn case_15_a_row_moved_between_partitions_comes_again_and_an_attached_part
     // The partitions that there are have been seen, by the first look.
     metric(&app, "slot_retained_bytes", &[], |bytes| bytes >= 0.0).await;
     for sql in [
-        "CREATE TABLE m_c (id bigint, external_id text, value float8, at timestamptz)",
+        "CREATE TABLE m_c (id bigint NOT NULL, external_id text, value float8, at timestamptz)",
         "INSERT INTO m_c VALUES (3, 'c')",
         "CREATE TABLE m_d PARTITION OF m FOR VALUES IN ('d')",
         "ALTER TABLE m ATTACH PARTITION m_c FOR VALUES IN ('c')",

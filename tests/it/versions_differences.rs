@@ -95,15 +95,11 @@ async fn case_33_a_stored_generated_column_is_streamed_by_18() {
     assert_eq!(code, 1);
     let mend = "ALTER PUBLICATION \"pg2planhat\" SET (publish_generated_columns = stored);";
     says(&found, "column_generated", "error", "does not publish", mend);
-    // What is in the WAL already has them; the first row without halts the section, before anything of it is sent.
+    // It was altered while nothing ran: what it skipped meanwhile nobody knows, so a person decides.
     let app = App::run(&scene.config);
-    scene.cluster.sql("INSERT INTO g (raw, external_id) VALUES (100, 'c')").await;
-    let halted =
-        |status: &Value| (status["sections"][0]["state"] == "halted").then(|| status["sections"][0].to_string());
-    let shown = app.wait_status("the section to halt", halted).await;
-    assert!(shown.contains("twice"), "{shown}");
+    assert_eq!(app.wait_exit(PATIENCE).await, 75);
+    assert!(app.log().contains("publication_changed"), "{}", app.log());
     assert_eq!(scene.accepted().len(), 10);
-    drain(app, &scene.cluster).await;
 
     // A virtual one has no values in the WAL.
     scene.cluster.sql("ALTER TABLE g ADD thrice int GENERATED ALWAYS AS (raw * 3) VIRTUAL").await;
