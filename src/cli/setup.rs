@@ -111,7 +111,11 @@ async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
             left.push(format!("{sql};"));
         }
     }
-    if before.is_none() && store.drop_schema().await.is_err() {
+    // Whoever has made the slot meanwhile (`run`, started at the same time) uses the schema, too.
+    let slot = "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let slot = session.query_opt(slot, &[&config.source.slot]).await;
+    let is_ours = before.is_none() && slot.is_ok_and(|slot| slot.is_none());
+    if is_ours && store.drop_schema().await.is_err() {
         left.push(state::drop_script(&Schema::new(&config.state.schema)?));
     }
     if before.is_some() && steps.iter().all(|step| step.sql.is_empty()) {
