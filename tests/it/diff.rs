@@ -61,7 +61,11 @@ fn received(sim: &SimHandle) -> Vec<(i64, i64)> {
 
 async fn clusters() -> Vec<Cluster> {
     let mut clusters = Vec::new();
-    for version in Version::asked() {
+    // The oldest and the newest differ the most; where neither is asked for, those that are.
+    let asked: Vec<Version> = Version::asked().to_vec();
+    let ends: Vec<Version> =
+        asked.iter().copied().filter(|version| matches!(version, Version::V14 | Version::V18)).collect();
+    for version in if ends.is_empty() { asked } else { ends } {
         clusters.extend(Cluster::builder().version(version).start_or_skip().await);
     }
     clusters
