@@ -108,10 +108,15 @@ async fn case_27_a_teardown_leaves_nothing() {
         dropped,
         json!({ "dropped": { "slot": "pg2planhat", "publication": "pg2planhat", "state_schema": "pg2planhat", "quarantined": 0 } })
     );
+    assert_nothing_is_left(&cluster, &config).await;
+}
+
+/// After a teardown: no slot, no publication, no state schema, and a second one has nothing to do.
+pub async fn assert_nothing_is_left(cluster: &Cluster, config: &ConfigText) {
     let left = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication)
         + (SELECT count(*) FROM pg_namespace WHERE nspname = 'pg2planhat')";
     assert_eq!(cluster.number(left).await, 0);
-    let again = App::command(&config, &["teardown"]).await;
+    let again = App::command(config, &["teardown"]).await;
     assert!(again.code == 0 && again.stdout.contains("nothing to drop"), "{again:?}");
 }
 

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::harness::{App, Cluster, ConfigText, SectionText};
+use crate::least_role::psql;
 
 fn config(cluster: &Cluster) -> ConfigText {
     ConfigText::new(cluster, "http://127.0.0.1:9").section(SectionText::metric("seats", "usage"))
@@ -53,17 +54,7 @@ async fn the_script_of_the_dba_gives_a_least_privileged_role_all_that_it_needs()
         return;
     }
     for round in ["first", "again"] {
-        let file = cluster.socket_directory().join("setup.sql");
-        std::fs::write(&file, &script.stdout).unwrap();
-        let output = Command::new("psql")
-            .args(["-X", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
-            .arg(cluster.socket_directory())
-            .args(["-p", &cluster.port().to_string(), "-f"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{round}: {stderr}\n{}", script.stdout);
+        psql(&cluster, &script.stdout).unwrap_or_else(|stderr| panic!("{round}: {stderr}\n{}", script.stdout));
     }
     let output = App::command(&config.clone().set("source.manage", "false"), &["--json", "setup"]).await;
     assert_eq!(made(&output).await.iter().filter(|(_, made)| *made).count(), 0);

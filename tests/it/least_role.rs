@@ -7,10 +7,11 @@ use std::time::Duration;
 use pg2planhat::testing::sim::{Sim, SimFault, SimHandle, SimOptions};
 
 use crate::cli_ops_look::{insert, json, received, stop, wait_items};
+use crate::cli_ops_mend::assert_nothing_is_left;
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
 
 /// Runs a script as a DBA does; what psql said where it failed.
-fn psql(cluster: &Cluster, script: &str) -> Result<(), String> {
+pub fn psql(cluster: &Cluster, script: &str) -> Result<(), String> {
     let file = cluster.socket_directory().join("dba.sql");
     std::fs::write(&file, script).unwrap();
     let output = Command::new("psql")
@@ -104,11 +105,7 @@ async fn case_93_the_least_role_can_do_everything_that_mends() {
         let script = torn.stderr.split_once("BEGIN;").map(|(_, rest)| rest.to_owned()).expect("a script");
         let script: String = script.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
         psql(&cluster, &format!("BEGIN;{script}")).unwrap_or_else(|stderr| panic!("{stderr}\n{script}"));
-        let left = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication)
-            + (SELECT count(*) FROM pg_namespace WHERE nspname = 'pg2planhat')";
-        assert_eq!(cluster.number(left).await, 0);
-        let again = App::command(&config, &["teardown"]).await;
-        assert!(again.code == 0 && again.stdout.contains("nothing to drop"), "{again:?}");
+        assert_nothing_is_left(&cluster, &config).await;
     }
 }
 

@@ -10,21 +10,14 @@ use crate::cli_ops_look::{json, stop};
 use crate::faults_slot::{in_step, with_synced_slots};
 use crate::faults_stream_scene::{PATIENCE, Scene, section};
 use crate::harness::{App, Cluster, Proxy, SectionText, Version, eventually};
+use crate::recovery_publication::settled;
 
 /// Killed under a request, and the slot is gone: what `repair --gap` makes of the rows in doubt.
 async fn killed_and_repaired(policy: &str) -> Scene {
     let mut scene = Scene::new().await;
     let config = crate::harness::ConfigText::new(&scene.cluster, &scene.sim.url());
     scene.config = config.section(section().set("in_doubt", policy));
-    let app = scene.run().await;
-    scene.insert(5).await;
-    scene.exact().await;
-    let known = || async {
-        let sql = "SELECT count(*) FROM pg2planhat.instance WHERE xmin_floor IS NOT NULL";
-        (scene.cluster.number(sql).await == 1).then_some(())
-    };
-    eventually(PATIENCE, "an xmin floor", known).await;
-    scene.confirmed().await;
+    let app = settled(&scene).await;
     // The sink takes the rows, and its answer never comes.
     scene.sim.queue_fault(SimFault::Slow { millis: 60_000 });
     scene.insert(10).await;

@@ -21,7 +21,7 @@ async fn scenes() -> Vec<Scene> {
 }
 
 /// Runs until the floor from which a repair reads again is known, and something was delivered.
-async fn settled(scene: &Scene) -> App {
+pub async fn settled(scene: &Scene) -> App {
     let app = scene.run().await;
     scene.insert(5).await;
     scene.exact().await;
