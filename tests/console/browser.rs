@@ -58,6 +58,11 @@ async fn pages_read_and_follow_the_program_needs_chromium() {
 }
 
 #[tokio::test]
+async fn pages_look_right_in_both_themes_and_widths_needs_chromium() {
+    run("looks").await;
+}
+
+#[tokio::test]
 async fn actions_are_planned_and_done_once_needs_chromium() {
     run("actions").await;
 }
