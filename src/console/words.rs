@@ -6,18 +6,7 @@
 
 use jiff::Timestamp;
 
-/// `1,234,567`
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(crate) use crate::terminal::count;
 
 /// A rate or another measured number: whole from 10 on, with one digit below.
 pub(crate) fn measured(number: f64) -> String {

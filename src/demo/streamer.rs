@@ -4,16 +4,16 @@
 //! * Out: its status document while it runs; its exit code.
 //! * Never: an end that goes unnoticed; a wait for an answer that does not come.
 
+use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::admin::admin_request;
 use crate::demo::workdir::Workdir;
 use crate::model::{Exit, Fault};
 use crate::telemetry::status_document::Status;
@@ -57,8 +57,9 @@ impl Streamer {
 
     /// Its status; `None` while nobody answers.
     pub(crate) async fn status(&self) -> Option<Status> {
-        let page = tokio::time::timeout(ASK_LIMIT, get(self.admin, "/status")).await.ok()??;
-        serde_json::from_str(&page).ok()
+        let address = (Ipv4Addr::LOCALHOST, self.admin).into();
+        let page = tokio::time::timeout(ASK_LIMIT, admin_request::get(address, "/status")).await.ok()??;
+        serde_json::from_slice(&page).ok()
     }
 
     /// Resolves when the child ends by itself, which is a failure.
@@ -116,34 +117,5 @@ fn shown(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
-    }
-}
-
-/// The body of what the admin port answers with 200; it closes after each answer.
-async fn get(port: u16, path: &str) -> Option<String> {
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.ok()?;
-    body(&String::from_utf8_lossy(&answer)).map(str::to_owned)
-}
-
-fn body(answer: &str) -> Option<&str> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.split(' ').nth(1)?;
-    (head.starts_with("HTTP/1.") && code == "200").then_some(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_good_answer_has_a_body() {
-        assert_eq!(body("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Some("{}"));
-        assert_eq!(body("HTTP/1.1 503 Service Unavailable\r\n\r\nno"), None);
-        assert_eq!(body("HTTP/1.1 200 OK\r\n"), None);
-        assert_eq!(body(""), None);
     }
 }

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
+use crate::admin::admin_request;
 use crate::config::Config;
 use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::server::Server;
@@ -44,16 +42,8 @@ fn is_own(config: &Config, status: &Status) -> bool {
 async fn ask(config: &Config) -> Option<Status> {
     let mut addresses = tokio::net::lookup_host(&config.admin.listen).await.ok()?;
     let address = reachable(addresses.next()?);
-    let mut stream = TcpStream::connect(address).await.ok()?;
-    // 1.0: the answer ends with the connection, and is never chunked.
-    let request = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    stream.take(4 << 20).read_to_end(&mut answer).await.ok()?;
-    let answer = String::from_utf8(answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let fine = head.split(' ').nth(1) == Some("200");
-    fine.then(|| serde_json::from_str(body).ok()).flatten()
+    let body = admin_request::get(address, "/status").await?;
+    serde_json::from_slice(&body).ok()
 }
 
 /// Where a listener on all addresses answers.

@@ -16,7 +16,7 @@ const MEMORY: u64 = 16 * MIB;
 /// What the process may ever hold, whatever passes through it. The program itself: 32 MiB at most (code, threads, TLS,
 /// certificates; it begins at some 15 MiB). Then four times `memory`: half of it is the sections' budget and half the largest
 /// message, which exists twice for an instant (in the connection's buffer and as an item); the channel between the stream's
-/// thread and the corridor holds 4 MiB, two chunks of a key range some 12 MiB; a buffer that grows is copied as it doubles,
+/// thread and the event loop holds 4 MiB, two chunks of a key range some 12 MiB; a buffer that grows is copied as it doubles,
 /// an answer is kept up to 4 MiB and twice its request; and the allocator gives pages back late. Measured: 74 MiB under 800 MB
 /// in rows of a megabyte, 35 to 60 MiB otherwise.
 const BOUND: u64 = 32 * MIB + 4 * MEMORY;

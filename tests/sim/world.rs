@@ -397,7 +397,7 @@ impl World {
         self.on_time();
     }
 
-    /// What the corridor does on its tick.
+    /// what the event loop does on its tick.
     fn on_time(&mut self) {
         if !self.process.engine.wants_rows() && self.process.engine.shed(self.now) {
             self.tell(|| "shed".into());

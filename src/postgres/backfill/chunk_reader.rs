@@ -140,18 +140,12 @@ impl Selection {
     }
 
     /// Counts the rows behind `after`.
-    ///
-    /// # Errors
-    /// Where the statement fails, or takes longer than the session allows.
     pub(crate) async fn count(&self, client: &Client, after: Option<&Key>) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) FROM {} WHERE {}{}", self.from, self.behind(after), self.key.not_null());
         counted(client, &sql).await
     }
 
     /// Counts the rows, and gives the first and the last key as texts.
-    ///
-    /// # Errors
-    /// As [`Selection::count`].
     pub(crate) async fn extent(&self, client: &Client) -> Result<(u64, Option<(String, String)>), Error> {
         let rows = self.count(client, None).await?;
         let condition = format!("{}{}", self.only, self.key.not_null());
@@ -163,9 +157,6 @@ impl Selection {
     }
 
     /// The smallest key of a row that `condition` (SQL over `t`) holds for, and the key before it.
-    ///
-    /// # Errors
-    /// Where the statement fails, or takes longer than the session allows.
     pub(crate) async fn first_where(
         &self,
         client: &Client,
@@ -274,9 +265,6 @@ impl Selection {
     }
 
     /// The keys of rows between two keys, both included, in order; `all`, or the last alone.
-    ///
-    /// # Errors
-    /// Where the statement fails.
     pub(crate) async fn keys_between(
         &self,
         client: &Client,
@@ -294,9 +282,6 @@ impl Selection {
     }
 
     /// Reads rows by their keys (for quarantine's retry).
-    ///
-    /// # Errors
-    /// Where the statement fails.
     pub(crate) async fn read_keys(&self, client: &Client, keys: &[String]) -> Result<Rows, Error> {
         let wanted = self.key.one_of(keys.iter().map(String::as_str));
         let sql = format!("COPY (SELECT {} FROM {} WHERE {wanted}) TO STDOUT", self.list, self.from);
@@ -304,9 +289,6 @@ impl Selection {
     }
 
     /// Reads the rows at one end of the table: the newest, or the oldest.
-    ///
-    /// # Errors
-    /// Where the statement fails.
     pub(crate) async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
         let sql = format!(
             "COPY (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {limit}) TO STDOUT",
@@ -369,9 +351,6 @@ impl Selection {
     }
 
     /// How many rows the planner expects in the range.
-    ///
-    /// # Errors
-    /// Where the statement fails.
     pub(crate) async fn estimate(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<u64, Error> {
         let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}", self.from, self.range(after, through));
         let text = first_value(&client.simple_query(&sql).await?);

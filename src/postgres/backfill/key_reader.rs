@@ -95,9 +95,6 @@ impl KeyReader {
     }
 
     /// Which of these keys are there now, as the table has them, with their transactions.
-    ///
-    /// # Errors
-    /// As [`KeyReader::chunk`].
     pub(crate) async fn rows(&self, client: &Client, keys: &[String]) -> Result<Vec<RowSeen>, Error> {
         let mut seen = Vec::new();
         for keys in keys.chunks(LOOKED_UP) {
