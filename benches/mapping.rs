@@ -7,7 +7,7 @@ use std::time::Duration;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use pg2planhat::testing::config::{
-    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section, Start, Sync, TableName,
+    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, OnNull, Section, Start, Sync, TableName,
 };
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Cell, Column, CommitTime, Row, Type};
@@ -31,6 +31,8 @@ fn mapping(kind: Kind, fields: Vec<(&str, Field)>, columns: &[(&str, Type)]) -> 
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,
+        conditions: Vec::new(),
+        on_null: OnNull::Quarantine,
         fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),
         date_receipt: false,
         timezone: None,
@@ -40,7 +42,7 @@ fn mapping(kind: Kind, fields: Vec<(&str, Field)>, columns: &[(&str, Type)]) -> 
 }
 
 fn column(name: &str) -> Field {
-    Field::Column { column: name.into(), default: None }
+    Field::Column { column: name.into(), default: None, as_text: false }
 }
 
 /// A row's bytes and cells.

@@ -16,8 +16,8 @@ pub mod cli {
 
 pub mod config {
     pub use crate::config::{
-        ActivityNames, BatchLimits, Config, Constant, DiffMode, Field, Flush, InDoubt, Kind, Model, Planhat, ReadMode,
-        Secret, Section, Source, Start, Sync, TableName, load_source, parse,
+        ActivityNames, BatchLimits, Condition, Config, Constant, DiffMode, Field, Flush, InDoubt, Kind, Model, OnNull,
+        Planhat, ReadMode, Secret, Section, Source, Start, Sync, TableName, load_source, parse,
     };
 }
 
@@ -33,8 +33,8 @@ pub mod mapping {
 
 pub mod model {
     pub use crate::model::{
-        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, Key, KeyDigest, Lsn, Phase, Position, Row,
-        RowCounts, Rows, SectionId, SectionName, SeenRow, Type, Value,
+        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, FilterRule, Key, KeyDigest, LeftOut, Lsn, Phase,
+        Position, Row, RowCounts, Rows, SectionId, SectionName, SeenRow, Type, Value,
     };
 }
 

@@ -125,6 +125,8 @@ pub(crate) enum Whereabouts {
     Quarantined,
     /// Its batch is in doubt.
     InDoubt,
+    /// No set names it, and a rule of the configuration leaves it out.
+    Filtered,
     /// No set names it; the tally may account for it.
     Nowhere,
 }
@@ -141,6 +143,8 @@ pub(crate) struct Comparison {
     pub(crate) quarantined: u64,
     /// Rows found in batches in doubt.
     pub(crate) in_doubt: u64,
+    /// Rows that no set names, and that a rule leaves out.
+    pub(crate) filtered: u64,
     /// Keys that no set names, by block: their text, as far as they are kept.
     nowhere: BTreeMap<i64, (TallyEntry, Vec<String>)>,
     named: usize,
@@ -156,6 +160,8 @@ pub(crate) struct Compared {
     pub(crate) quarantined: u64,
     /// In a batch in doubt.
     pub(crate) in_doubt: u64,
+    /// Left out by a rule.
+    pub(crate) filtered: u64,
     /// Keys without evidence, by name; the caller finds out which of them wait, are gone, or came before the attachment.
     pub(crate) nowhere: Vec<String>,
     /// The count of further keys without evidence.
@@ -171,18 +177,30 @@ pub(crate) struct Compared {
 impl Comparison {
     pub(crate) fn new(mut evidence: Evidence) -> Comparison {
         evidence.sort();
-        Comparison { evidence, rows: 0, delivered: 0, quarantined: 0, in_doubt: 0, nowhere: BTreeMap::new(), named: 0 }
+        Comparison {
+            evidence,
+            rows: 0,
+            delivered: 0,
+            quarantined: 0,
+            in_doubt: 0,
+            filtered: 0,
+            nowhere: BTreeMap::new(),
+            named: 0,
+        }
     }
 
-    /// Takes one row of the source; returns its whereabouts.
-    pub(crate) fn row(&mut self, text: &[u8]) -> Whereabouts {
+    /// One row of the source. `is_left_out` tells whether a rule leaves it out as it is now, and is asked only for rows that
+    /// no set names: what was delivered stays delivered, whatever became of the row since.
+    pub(crate) fn row(&mut self, text: &[u8], is_left_out: impl FnOnce() -> bool) -> Whereabouts {
         self.rows += 1;
         let key = AuditKey::of(text);
-        let found = self.find(key);
+        let named = self.find(key);
+        let found = if named == Whereabouts::Nowhere && is_left_out() { Whereabouts::Filtered } else { named };
         match found {
             Whereabouts::Delivered => self.delivered += 1,
             Whereabouts::Quarantined => self.quarantined += 1,
             Whereabouts::InDoubt => self.in_doubt += 1,
+            Whereabouts::Filtered => self.filtered += 1,
             Whereabouts::Nowhere => {
                 let (counted, names) = self.nowhere.entry(block(key)).or_default();
                 *counted = counted.with(key);
@@ -215,6 +233,7 @@ impl Comparison {
             delivered: self.delivered,
             quarantined: self.quarantined,
             in_doubt: self.in_doubt,
+            filtered: self.filtered,
             doubled: self.evidence.doubled,
             gone: self.evidence.distinct.saturating_sub(self.delivered),
             ..Compared::default()
@@ -262,7 +281,7 @@ mod tests {
     fn compare(evidence: Evidence, source: &[&str]) -> Compared {
         let mut comparison = Comparison::new(evidence);
         source.iter().for_each(|text| {
-            comparison.row(text.as_bytes());
+            comparison.row(text.as_bytes(), || false);
         });
         comparison.end()
     }
@@ -286,6 +305,19 @@ mod tests {
             ..Compared::default()
         };
         assert_eq!(compared, expected);
+    }
+
+    #[test]
+    fn only_what_no_set_names_can_be_filtered() {
+        let mut evidence = Evidence::with_tally(tally(&["1"]));
+        evidence.delivered(&keys(&["1"]), false);
+        let mut comparison = Comparison::new(evidence);
+        assert_eq!(comparison.row(b"1", || true), Whereabouts::Delivered);
+        assert_eq!(comparison.row(b"2", || true), Whereabouts::Filtered);
+        assert_eq!(comparison.row(b"3", || false), Whereabouts::Nowhere);
+        let compared = comparison.end();
+        assert_eq!((compared.rows, compared.delivered, compared.filtered), (3, 1, 1));
+        assert_eq!(compared.nowhere, ["3"]);
     }
 
     #[test]
@@ -313,7 +345,7 @@ mod tests {
             let mut evidence = Evidence::with_tally(Tally::of(sent.iter().map(of)));
             for chunk in sent.chunks(batch) { evidence.delivered(&BatchKeys::new(chunk.iter().map(of)), false); }
             let mut comparison = Comparison::new(evidence);
-            for row in &rows { comparison.row(row.as_bytes()); }
+            for row in &rows { comparison.row(row.as_bytes(), || false); }
             let compared = comparison.end();
             let named: HashSet<String> = compared.nowhere.iter().cloned().collect();
             prop_assert_eq!(&named, &lost);

@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::config::Section;
 use crate::model::{Exit, Fault};
 use crate::operations;
-use crate::operations::Previewed;
+use crate::operations::{Becomes, Previewed};
 use crate::postgres::catalog::quote;
 use crate::terminal::{Colour, bytes, plural, pretty, printable};
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 /// What the items weigh: how many, all of them, the largest.
 fn weigh(shown: &[Previewed]) -> (usize, usize, usize) {
-    let sizes = shown.iter().filter_map(|shown| shown.item.as_ref().ok().map(Vec::len));
+    let sizes = shown.iter().filter_map(|shown| shown.item().map(<[u8]>::len));
     sizes.fold((0, 0, 0), |(number, sum, largest), size| (number + 1, sum + size, largest.max(size)))
 }
 
@@ -62,6 +62,7 @@ struct PreviewDocument<'a> {
 enum PreviewEntry<'a> {
     Item { key: &'a str, item: &'a RawValue, bytes: usize },
     Refused { key: &'a str, refused: &'a str },
+    LeftOut { key: &'a str, filtered: &'static str },
 }
 
 #[derive(Serialize)]
@@ -74,12 +75,13 @@ struct PreviewBatch {
 fn document<'a>(section: &'a Section, shown: &'a [Previewed]) -> Result<PreviewDocument<'a>, Fault> {
     let no_json = |error| Fault::bug(format!("an item that is not JSON: {error}"));
     let mut items = Vec::new();
-    for Previewed { key, item } in shown {
-        items.push(match item {
-            Ok(item) => {
+    for Previewed { key, becomes } in shown {
+        items.push(match becomes {
+            Becomes::Item(item) => {
                 PreviewEntry::Item { key, item: serde_json::from_slice(item).map_err(no_json)?, bytes: item.len() }
             }
-            Err(refused) => PreviewEntry::Refused { key, refused },
+            Becomes::Refused(refused) => PreviewEntry::Refused { key, refused },
+            Becomes::LeftOut(rule) => PreviewEntry::LeftOut { key, filtered: rule.as_str() },
         });
     }
     let (number, sum, largest_item_bytes) = weigh(shown);
@@ -89,20 +91,28 @@ fn document<'a>(section: &'a Section, shown: &'a [Previewed]) -> Result<PreviewD
 
 fn print(context: &Context, section: &Section, shown: &[Previewed]) -> Result<(), Fault> {
     let output = context.output;
-    for Previewed { key, item } in shown {
+    for Previewed { key, becomes } in shown {
         let key = output.paint(Colour::Bold, format!("key {}", printable(key)));
-        match item {
-            Ok(item) => {
+        match becomes {
+            Becomes::Item(item) => {
                 output.line(format!("{key}  {}", output.paint(Colour::Dim, bytes(item.len() as u64))))?;
                 output.line(pretty(item))?;
             }
-            Err(refused) => {
+            Becomes::Refused(refused) => {
                 output.line(format!("{key}  {} {}", output.paint(Colour::Red, "refused:"), printable(refused)))?;
+            }
+            Becomes::LeftOut(rule) => {
+                let why = rule.said();
+                output.line(format!("{key}  {} {why}", output.paint(Colour::Dim, "left out:")))?;
             }
         }
     }
     let (number, sum, largest) = weigh(shown);
-    let refused = shown.len() - number;
+    let refused = shown.iter().filter(|row| row.refused().is_some()).count();
+    let left_out = match shown.len() - number - refused {
+        0 => String::new(),
+        rows => format!(", {rows} left out"),
+    };
     if shown.is_empty() {
         if section.table.name.is_empty() {
             return output.line("the query gives no rows");
@@ -110,7 +120,7 @@ fn print(context: &Context, section: &Section, shown: &[Previewed]) -> Result<()
         return output.line(format!("the table {} has no rows", quote::qualified(&section.table)));
     }
     let items = plural(number as u64, "item", "items");
-    output.line(format!("\n{items}, {refused} refused; nothing was sent"))?;
+    output.line(format!("\n{items}, {refused} refused{left_out}; nothing was sent"))?;
     if let Some((items, weight)) = batch(section, number, sum) {
         output.line(format!(
             "an item is {} on average, {} at most; a full batch holds {}, {}",

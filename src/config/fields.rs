@@ -184,7 +184,7 @@ impl FieldDecoder<'_, '_> {
             return None;
         }
         match names::identifier(text) {
-            Ok(column) => Some(Field::Column { column, default: None }),
+            Ok(column) => Some(Field::Column { column, default: None, as_text: false }),
             Err(complaint) => {
                 self.complain(at, path, &complaint.message, &complaint.remedy);
                 None
@@ -209,12 +209,27 @@ impl FieldDecoder<'_, '_> {
                 if let Some(at) = map.key_mark("default") {
                     self.complain(at, path, "a constant with a default", "remove the default");
                 }
+                if let Some(at) = map.key_mark("as") {
+                    self.complain(
+                        at,
+                        path,
+                        "a constant is sent as it is written",
+                        "remove `as`, and quote the constant",
+                    );
+                }
                 constant(value).map(Field::Constant)
             }
             (None, Some(_)) => {
                 let column = map.read("column", names::identifier)?;
                 let default = map.given("default").map(constant);
-                Some(Field::Column { column, default: default.flatten() })
+                let as_text = map.choice("as", |word| (word == "text").then_some(true)).unwrap_or_default();
+                if let (true, Some(takes), Some(at)) =
+                    (as_text, takes.filter(|takes| !takes.is_text()), map.key_mark("as"))
+                {
+                    let message = format!("Planhat takes {} here, not text", takes.as_str());
+                    self.complain(at, path, &message, "remove `as`: it is for the members of info");
+                }
+                Some(Field::Column { column, default: default.flatten(), as_text })
             }
             (Some(value), Some(_)) => {
                 self.complain(value.at, path, "both a constant and a column", "use `default` for NULLs, or keep one");
@@ -237,7 +252,7 @@ impl FieldDecoder<'_, '_> {
 }
 
 /// A constant, fit for what its field takes.
-fn constant(node: &Node, takes: Option<Takes>) -> Result<Constant, Complaint> {
+pub(crate) fn constant(node: &Node, takes: Option<Takes>) -> Result<Constant, Complaint> {
     let NodeValue::Scalar(text, is_plain) = &node.value else {
         return Err(Complaint::new(
             format!("{} as a constant", node.describe()),

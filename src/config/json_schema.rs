@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::keys::{
-    ACTIVITY, FLUSH, FORM, KeySpec, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
+    ACTIVITY, CONDITION, FLUSH, FORM, KeySpec, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
 };
 
 /// The JSON Schema of the configuration.
@@ -34,8 +34,16 @@ pub(crate) fn json_schema() -> Value {
             ],
         },
         "constant": {"type": ["string", "number", "boolean"]},
+        "condition": {
+            "description": "What a column must be: null, a value, a list of which one must hold, or a mapping of which all must.",
+            "anyOf": [
+                {"type": ["null", "string", "number", "boolean"]},
+                {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/condition"}},
+                condition(),
+            ],
+        },
         "field": {
-            "description": "A column, {value: constant} or {column: name, default: constant}.",
+            "description": "A column, {value: constant} or {column: name, default: constant, as: text}.",
             "anyOf": [identifier(), form()],
         },
         "section": section(),
@@ -118,16 +126,24 @@ fn shape(shape: Shape) -> Value {
         Shape::Flush => json!({"anyOf": [{"$ref": "#/$defs/duration"}, object(FLUSH)]}),
         Shape::Every => json!({"anyOf": [{"const": "off"}, {"$ref": "#/$defs/duration"}, object(FLUSH)]}),
         Shape::Fields => json!({"type": "object"}),
+        Shape::Where => json!({"type": "object", "additionalProperties": {"$ref": "#/$defs/condition"}}),
+        Shape::Condition => json!({"$ref": "#/$defs/condition"}),
     }
 }
 
 fn form() -> Value {
     let mut schema = object(FORM);
     schema["oneOf"] = json!([
-        {"required": ["value"], "properties": {"column": false, "default": false}},
+        {"required": ["value"], "properties": {"column": false, "default": false, "as": false}},
         {"required": ["column"], "properties": {"value": false}},
     ]);
     schema
+}
+
+/// Bounds are never null, while `not` may be: there a null is a value.
+fn condition() -> Value {
+    let properties: Map<String, Value> = CONDITION.iter().map(|key| (key.name.to_owned(), shape(key.shape))).collect();
+    json!({"type": "object", "additionalProperties": false, "minProperties": 1, "properties": properties})
 }
 
 fn section() -> Value {

@@ -5,7 +5,7 @@
 //! * Never: a key, a word or a default that the decoder does not have.
 
 use crate::config::keys::{
-    ACTIVITY, FLUSH, FORM, KeySpec, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
+    ACTIVITY, CONDITION, FLUSH, FORM, KeySpec, METRIC, PlanhatField, ROOT, SECRET, SECTION, START, Shape, Takes,
 };
 
 const HEAD: &str = "\
@@ -19,6 +19,7 @@ What each key is for, its form and its default. [Configuration](../docs/configur
 * *Duration*: a whole number and its unit, `250ms`, `5s`, `10m`, `1h`, `30d`.
 * *Size*: bytes, or a whole number and its unit, `64KiB`, `8MiB`, `64kB`, `8MB`.
 * *Constant*: a text, a number, `true` or `false`.
+* *Condition*: null, a constant, a list of conditions of which one must hold, or a mapping, [below](#conditions-of-a-column).
 * *Secret*: a text, or a mapping of one key, [below](#secrets).
 ";
 
@@ -34,6 +35,7 @@ pub(crate) fn key_reference() -> String {
     fields(&mut text, "Fields of a user activity", ACTIVITY);
     fields(&mut text, "Fields of a custom metric", METRIC);
     table(&mut text, "Forms of a field", FORM);
+    table(&mut text, "Conditions of a column", CONDITION);
     table(&mut text, "Secrets", SECRET);
     text
 }
@@ -128,6 +130,8 @@ fn form(key: &KeySpec, within: &str) -> String {
         Shape::Start => format!("{} · {}", words(&["backfill", "now"]), link("mapping")),
         Shape::Flush => "duration · [mapping](#sectionsflush)".to_owned(),
         Shape::Every => "`off` · duration · [mapping](#sectionsflush)".to_owned(),
+        Shape::Where => "mapping of columns to [conditions](#conditions-of-a-column)".to_owned(),
+        Shape::Condition => "[condition](#conditions-of-a-column)".to_owned(),
         Shape::Fields => "mapping of [activity](#fields-of-a-user-activity) or [metric](#fields-of-a-custom-metric) \
                           fields to columns or [forms](#forms-of-a-field)"
             .to_owned(),

@@ -60,6 +60,10 @@ pub(crate) enum Shape {
     Every,
     /// Planhat fields, by kind.
     Fields,
+    /// Columns, and what each must be.
+    Where,
+    /// `null`, a value, a list, or [`CONDITION`].
+    Condition,
 }
 
 const fn key(name: &'static str, shape: Shape, about: &'static str) -> KeySpec {
@@ -213,6 +217,13 @@ pub(crate) const SECTION: &[KeySpec] = &[
     key("flush", Shape::Flush, "When a batch that is not full goes.").default("5s"),
     key("in_doubt", Shape::OneOf(&["resend", "hold"]), "What becomes of a batch whose answer never came.")
         .default("resend"),
+    key(
+        "where",
+        Shape::Where,
+        "Which rows are sent: column: null, a value, a list, or { not | at_least | at_most: … }.",
+    ),
+    key("on_null", Shape::OneOf(&["quarantine", "skip"]), "What becomes of a row in which a mandatory field is NULL.")
+        .default("quarantine"),
     key("date", Shape::OneOf(&["receipt"]), "`receipt`: leave the date out where the commit time is not known."),
     key("timezone", Shape::Zone, "How timestamps without time zone are read.").default("UTC"),
     key("fields", Shape::Fields, "Planhat field: where its value comes from.").required(),
@@ -240,6 +251,14 @@ pub(crate) const FORM: &[KeySpec] = &[
     key("value", Shape::Constant, "The same value in every item."),
     key("column", Shape::Identifier, "The column's name, as the catalog has it."),
     key("default", Shape::Constant, "Sent where the column is NULL."),
+    key("as", Shape::OneOf(&["text"]), "`text`: sent as a string, whatever its type."),
+];
+
+/// What a column of `where` must be, written as a mapping
+pub(crate) const CONDITION: &[KeySpec] = &[
+    key("not", Shape::Condition, "A value, null or a list that it must not be; NULL is neither, as in SQL."),
+    key("at_least", Shape::Constant, "A number or a time: this or more."),
+    key("at_most", Shape::Constant, "A number or a time: this or less."),
 ];
 
 /// A secret, written as a mapping
@@ -266,6 +285,23 @@ pub(crate) enum Takes {
     Date,
     /// A nested object.
     Object,
+}
+
+impl Takes {
+    /// Whether a string is taken.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Takes::Text | Takes::Dimension)
+    }
+
+    /// In words.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Takes::Text | Takes::Dimension => "text",
+            Takes::Number => "a number",
+            Takes::Date => "a date",
+            Takes::Object => "an object",
+        }
+    }
 }
 
 const fn field(name: &'static str, takes: Takes, about: &'static str) -> PlanhatField {
@@ -313,5 +349,6 @@ pub(crate) const TABLES: &[(&str, &[KeySpec])] = &[
     ("batch", BATCH),
     ("flush", FLUSH),
     ("form", FORM),
+    ("condition", CONDITION),
     ("secret", SECRET),
 ];

@@ -5,6 +5,7 @@
 //! * Never: a secret in a `Debug` form or an error; a default that the example file does not show.
 
 pub(crate) mod bounded;
+pub(crate) mod condition;
 pub(crate) mod config_error;
 pub(crate) mod console_keys;
 pub(crate) mod console_proxy;
@@ -29,6 +30,7 @@ pub(crate) mod tests;
 pub(crate) mod yaml;
 pub(crate) mod yaml_spans;
 
+pub use crate::config::condition::{Condition, OnNull};
 pub(crate) use crate::config::console_keys::{ConsoleConfig, ConsoleToken, Role, is_loopback};
 pub(crate) use crate::config::console_proxy::ConsoleProxy;
 pub(crate) use crate::config::fields::is_dimension;
@@ -217,6 +219,10 @@ pub struct Section {
     pub flush: Flush,
     /// What becomes of a batch whose answer never came.
     pub in_doubt: InDoubt,
+    /// `where`: column → what it must be, in the order written. A row for which one does not hold is left out.
+    pub conditions: Vec<(String, Condition)>,
+    /// What becomes of a row in which a mandatory field is NULL.
+    pub on_null: OnNull,
     /// Planhat field → where its value comes from, in the order written.
     pub fields: Vec<(String, Field)>,
     /// `date: receipt`: leave `date` out where the commit time is not known; Planhat takes the time of receipt.
@@ -232,7 +238,7 @@ pub(crate) fn known_fields(kind: &str) -> Vec<&'static str> {
 }
 
 impl Section {
-    /// The columns that it reads, each once: the key's first, then those of the fields in the order written.
+    /// The columns that it reads, each once: the key's first, then those of the fields and of `where` in the order written.
     pub fn columns(&self) -> Vec<String> {
         fn visit(fields: &[(String, Field)], columns: &mut Vec<String>) {
             for (_, field) in fields {
@@ -245,6 +251,11 @@ impl Section {
         }
         let mut columns = self.key.clone();
         visit(&self.fields, &mut columns);
+        for (column, _) in &self.conditions {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
         columns
     }
 
@@ -354,6 +365,8 @@ pub enum Field {
         column: String,
         /// Sent where the column is NULL.
         default: Option<Constant>,
+        /// `as: text`: sent as a string, whatever its type.
+        as_text: bool,
     },
     /// The same value in every item.
     Constant(Constant),

@@ -11,8 +11,8 @@ use crate::config::decoder::Map;
 use crate::config::keys::{FLUSH, START};
 use crate::config::yaml::{Node, NodeValue};
 use crate::config::{
-    BatchLimits, DiffMode, Field, Flush, InDoubt, Kind, Model, ReadMode, Section, Start, Sync, TableName, fields,
-    names, scalar,
+    BatchLimits, DiffMode, Field, Flush, InDoubt, Kind, Model, OnNull, ReadMode, Section, Start, Sync, TableName,
+    condition, fields, names, scalar,
 };
 use crate::model::SectionName;
 
@@ -39,6 +39,8 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
         batch: batch(&map.object("batch"), kind),
         flush: flush(map),
         in_doubt: map.choice("in_doubt", in_doubt).unwrap_or_default(),
+        conditions: condition::conditions(map),
+        on_null: map.choice("on_null", on_null).unwrap_or_default(),
         fields,
         date_receipt,
         timezone: map.given("timezone").and_then(|_| map.read("timezone", scalar::zone)),
@@ -178,6 +180,14 @@ fn least_interval(text: &str) -> Result<Duration, Complaint> {
         return Err(Complaint::new(format!("{} is less than a second", shown(text)), "write 1s or more, such as 10m"));
     }
     Ok(interval)
+}
+
+fn on_null(word: &str) -> Option<OnNull> {
+    match word {
+        "quarantine" => Some(OnNull::Quarantine),
+        "skip" => Some(OnNull::Skip),
+        _ => None,
+    }
 }
 
 fn sync(map: &Map<'_>) -> Sync {

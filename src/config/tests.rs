@@ -520,7 +520,7 @@ fn meanings() {
     assert_eq!(section.flush, Flush::DailyAt(jiff::civil::time(2, 30, 0, 0), zone("Europe/Stockholm")));
     assert_eq!((section.in_doubt, section.date_receipt), (InDoubt::Hold, true));
     assert_eq!(section.timezone, Some(zone("Europe/Paris")));
-    let column = |name: &str, default| Field::Column { column: name.into(), default };
+    let column = |name: &str, default| Field::Column { column: name.into(), default, as_text: false };
     let expected = [
         ("externalId", Field::Constant(Constant::Text("42".into()))),
         ("weight", column("w", Some(Constant::Number("1.50".into())))),

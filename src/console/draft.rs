@@ -329,7 +329,9 @@ fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>)
         }
         let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
         let (column, constant) = match field {
-            Field::Column { column, default } => {
+            // The form has no place for it.
+            Field::Column { as_text: true, .. } => return None,
+            Field::Column { column, default, as_text: false } => {
                 (column.clone(), default.as_ref().map(constant_text).unwrap_or_default())
             }
             Field::Constant(value) => (String::new(), constant_text(value)),

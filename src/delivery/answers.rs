@@ -32,7 +32,7 @@ impl Engine {
                     self.sections[section].hurry_after_success(now);
                 }
                 Turn::Unsent(batch) => {
-                    let step = self.sections[section].settle_unsent(batch);
+                    let step = self.sections[section].settle_unsent(*batch);
                     self.follow(section, step, now);
                 }
             }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{ActivityNames, Constant, Field, Kind, Section};
-use crate::mapping::mapping_fault::{MappingFault, Problem};
-use crate::mapping::value::{Encoder, JsonTarget};
+use crate::mapping::mapping_fault::{MappingFault, Problem, nearest, words};
+use crate::mapping::row_filter::RowFilter;
+use crate::mapping::value::{Encoder, JsonTarget, target_of};
 use crate::mapping::{ColumnStep, FieldStep, Mapping, Presence, json, time, value};
 use crate::model::{Column, Type};
 
@@ -21,6 +22,13 @@ impl Mapping {
         let key = compiler.key();
         compiler.demand_mandatory();
         let mut steps = compiler.object(&section.fields, None);
+        let filter = RowFilter::compile(section, columns).unwrap_or_else(|faults| {
+            compiler.faults.extend(faults);
+            RowFilter::default()
+        });
+        for index in filter.columns_used() {
+            compiler.used.insert(index, columns[index].name.clone());
+        }
         if let Kind::CustomMetric(model) = section.kind {
             let mut literal = lead("model");
             json::escaped(model.as_str(), &mut literal);
@@ -33,6 +41,7 @@ impl Mapping {
             Some(key) if compiler.faults.is_empty() => Ok(Mapping {
                 steps,
                 key,
+                filter,
                 columns: compiler.used.into_iter().collect(),
                 needs_identity: section.kind == Kind::UserActivity && both_identities_vary(&section.fields),
                 zone: section.timezone.clone(),
@@ -144,7 +153,8 @@ impl Compiler<'_> {
                 self.fault(path, Problem::Nested { wanted: wanted(target) });
                 None
             }
-            Field::Column { column: name, default } => {
+            Field::Column { column: name, default, as_text } => {
+                let target = if *as_text { JsonTarget::Text } else { target };
                 let default = default.as_ref().map(|default| self.constant(path, default, target, presence));
                 let (column, ty) = self.column(path, name)?;
                 let Some(encoder) = Encoder::new(ty, target) else {
@@ -174,7 +184,7 @@ impl Compiler<'_> {
             Constant::Number(text) | Constant::Text(text) => text,
         };
         let fits = match (target, constant) {
-            (JsonTarget::Text | JsonTarget::Dimension, _) => {
+            (JsonTarget::Text | JsonTarget::Identity | JsonTarget::Dimension, _) => {
                 json::escaped(text, &mut out);
                 presence == Presence::Optional || !text.is_empty()
             }
@@ -225,41 +235,14 @@ impl Compiler<'_> {
     }
 }
 
-fn target_of(name: &str) -> JsonTarget {
-    match name {
-        "email" | "externalId" | "action" | "companyExternalId" | "companyId" | "name" | "firstName" | "lastName" => {
-            JsonTarget::Text
-        }
-        "dimensionId" => JsonTarget::Dimension,
-        "value" | "weight" => JsonTarget::Number,
-        "date" => JsonTarget::Date,
-        "info" => JsonTarget::Object,
-        _ => JsonTarget::Any,
-    }
-}
-
 fn wanted(target: JsonTarget) -> &'static str {
     match target {
-        JsonTarget::Text => "a column or a constant that is not empty",
+        JsonTarget::Text | JsonTarget::Identity => "a column or a constant that is not empty",
         JsonTarget::Dimension => "a text column or a constant",
         JsonTarget::Number => "a number, or a column of an integer, float, numeric, text or json type",
         JsonTarget::Date => "an ISO date or time, or a column of type timestamp, timestamptz, date or text",
         JsonTarget::Object => "a json or jsonb column, or to a nested map of columns",
         JsonTarget::Any => "a column or a finite constant",
-    }
-}
-
-fn words(ty: Type) -> &'static str {
-    match ty {
-        Type::Bool => "boolean",
-        Type::Int => "integer",
-        Type::Float => "float",
-        Type::Numeric => "numeric",
-        Type::Timestamp => "timestamp",
-        Type::TimestampTz => "timestamptz",
-        Type::Date => "date",
-        Type::Json => "json",
-        Type::Text => "text (or another that is sent as text)",
     }
 }
 
@@ -287,12 +270,4 @@ fn push(steps: &mut Vec<FieldStep>, step: FieldStep) {
         (Some(FieldStep::Literal(before)), FieldStep::Literal(more)) => before.extend(more),
         (_, step) => steps.push(step),
     }
-}
-
-/// The column that was probably meant: the same but for case, else the nearest within a third of its length.
-fn nearest<'c>(name: &str, columns: &'c [Column]) -> Option<&'c str> {
-    let wanted = name.to_lowercase();
-    let distance = |column: &str| strsim::damerau_levenshtein(&column.to_lowercase(), &wanted);
-    let nearest = columns.iter().map(|column| (distance(&column.name), column.name.as_str())).min()?;
-    (nearest.0 <= (wanted.chars().count() / 3).max(1)).then_some(nearest.1)
 }

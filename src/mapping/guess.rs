@@ -215,16 +215,16 @@ fn word(ty: Type) -> &'static str {
         Type::Json => "json",
         Type::Timestamp | Type::TimestampTz => "time",
         Type::Date => "date",
-        Type::Text => "text",
+        Type::Char | Type::Text => "text",
     }
 }
 
 fn is_text(ty: Type) -> bool {
-    ty == Type::Text
+    matches!(ty, Type::Char | Type::Text)
 }
 
 fn is_id(ty: Type) -> bool {
-    matches!(ty, Type::Text | Type::Int)
+    matches!(ty, Type::Char | Type::Text | Type::Int)
 }
 
 fn is_number(ty: Type) -> bool {

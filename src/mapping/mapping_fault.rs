@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::TableName;
-use crate::model::SectionName;
+use crate::model::{Column, SectionName, Type};
 
 /// One reason why a section cannot be mapped. Its `Display` form says what is wrong, [`MappingFault::remedy`] what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,3 +115,27 @@ impl fmt::Display for MappingFault {
 }
 
 impl std::error::Error for MappingFault {}
+
+/// A type, for people.
+pub(crate) fn words(ty: Type) -> &'static str {
+    match ty {
+        Type::Bool => "boolean",
+        Type::Int => "integer",
+        Type::Float => "float",
+        Type::Numeric => "numeric",
+        Type::Timestamp => "timestamp",
+        Type::TimestampTz => "timestamptz",
+        Type::Date => "date",
+        Type::Json => "json",
+        Type::Char => "char(n)",
+        Type::Text => "text (or another that is sent as text)",
+    }
+}
+
+/// The column that was probably meant: the same but for case, else the nearest within a third of its length.
+pub(crate) fn nearest<'c>(name: &str, columns: &'c [Column]) -> Option<&'c str> {
+    let wanted = name.to_lowercase();
+    let distance = |column: &str| strsim::damerau_levenshtein(&column.to_lowercase(), &wanted);
+    let nearest = columns.iter().map(|column| (distance(&column.name), column.name.as_str())).min()?;
+    (nearest.0 <= (wanted.chars().count() / 3).max(1)).then_some(nearest.1)
+}

@@ -16,14 +16,18 @@
 //! | anything else | text | text of a number | text of an ISO date or time | text |
 //!
 //! `–` fails when the mapping is compiled; a value that does not fit its column's rule is refused row by row.
-//! A JSON `null` counts as NULL where the field has a type of its own, and where `info` is one whole column.
+//! A JSON `null` counts as NULL where the field has a type of its own, and where `info` is one whole column; there so does
+//! everything that is no object. Fields that tell whose the item is lose the blanks that fill a `char(n)`.
 
 pub(crate) mod compile;
+pub(crate) mod decimal;
 pub(crate) mod encode;
 pub(crate) mod guess;
 pub(crate) mod json;
 pub(crate) mod mapping_fault;
+pub(crate) mod moment;
 pub(crate) mod refusal;
+pub(crate) mod row_filter;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod time;
@@ -39,8 +43,9 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use crate::mapping::row_filter::RowFilter;
 use crate::mapping::value::Encoder;
-use crate::model::{Row, key_text};
+use crate::model::{FilterRule, Row, key_text};
 
 /// One section's fields, compiled against the columns of one Relation.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct Mapping {
     steps: Vec<FieldStep>,
     /// The indexes of the key's columns, in the key's order.
     key: Vec<usize>,
+    /// Which rows are left out.
+    filter: RowFilter,
     /// Every column that is read (the key's too), ascending, with its name.
     columns: Vec<(usize, String)>,
     /// At least one [`Presence::Identity`] column must be written.
@@ -67,6 +74,15 @@ impl Mapping {
     #[inline]
     pub fn key_text<'a>(&self, row: &Row<'a>) -> Cow<'a, [u8]> {
         key_text(row, &self.key)
+    }
+
+    /// The rule that leaves this row out, or none. Whoever has a row asks this before [`Mapping::encode`].
+    ///
+    /// # Errors
+    /// Why the row can be neither left out nor sent.
+    #[inline]
+    pub fn left_out(&self, row: &Row<'_>) -> Result<Option<FilterRule>, EncodeError> {
+        self.filter.judge(row)
     }
 
     /// The indexes of all columns that are read, the key's too: ascending, each once.

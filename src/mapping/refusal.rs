@@ -27,8 +27,7 @@ impl EncodeError {
             | Reason::NotABoolean
             | Reason::NotATime
             | Reason::OutsideYears
-            | Reason::NotJson
-            | Reason::NotAnObject => Some(shortened(value, EXCERPT, "…").into()),
+            | Reason::NotJson => Some(shortened(value, EXCERPT, "…").into()),
         };
         EncodeError { field: field.clone(), reason, excerpt }
     }
@@ -77,8 +76,6 @@ pub enum Reason {
     /// An infinite time, BC, or a year beyond 9999.
     OutsideYears,
     NotJson,
-    /// JSON, but no object.
-    NotAnObject,
 }
 
 impl Reason {
@@ -97,7 +94,6 @@ impl Reason {
             Reason::NotATime => "not an ISO date or RFC 3339 time",
             Reason::OutsideYears => "not within the years 0001 to 9999",
             Reason::NotJson => "not valid JSON",
-            Reason::NotAnObject => "not a JSON object",
         }
     }
 }

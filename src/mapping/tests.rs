@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
 use crate::config::{
-    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section, Start, Sync, TableName,
+    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, OnNull, Section, Start, Sync, TableName,
 };
 use crate::model::{Cell, Column, CommitTime, Row, Type};
 
@@ -23,6 +23,8 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
         batch: BatchLimits { rows: 10_000, bytes: 8 << 20, in_flight: 1 },
         flush: Flush::Every(std::time::Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,
+        conditions: Vec::new(),
+        on_null: OnNull::Quarantine,
         fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),
         date_receipt: false,
         timezone: None,
@@ -30,11 +32,11 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
 }
 
 fn col(name: &str) -> Field {
-    Field::Column { column: name.into(), default: None }
+    Field::Column { column: name.into(), default: None, as_text: false }
 }
 
 fn col_or(name: &str, default: Constant) -> Field {
-    Field::Column { column: name.into(), default: Some(default) }
+    Field::Column { column: name.into(), default: Some(default), as_text: false }
 }
 
 fn text(value: &str) -> Field {
@@ -50,10 +52,10 @@ fn columns(columns: &[(&str, Type)]) -> Vec<Column> {
 }
 
 /// A row whose first column is the key.
-struct Cells(Vec<u8>, Vec<Cell>);
+pub(crate) struct Cells(Vec<u8>, Vec<Cell>);
 
 impl Cells {
-    fn new(values: &[Option<&[u8]>]) -> Cells {
+    pub(crate) fn new(values: &[Option<&[u8]>]) -> Cells {
         let mut cells = Cells(Vec::new(), Vec::new());
         for value in values {
             cells.1.push(value.map_or(Cell::NULL, |value| {
@@ -64,7 +66,7 @@ impl Cells {
         cells
     }
 
-    fn row(&self) -> Row<'_> {
+    pub(crate) fn row(&self) -> Row<'_> {
         Row { data: &self.0, cells: &self.1 }
     }
 }
@@ -254,14 +256,17 @@ fn info_takes_every_type_and_vanishes_when_empty() {
 }
 
 #[test]
-fn info_given_whole_must_be_an_object() {
+fn info_given_whole_is_an_object_or_left_out() {
     let types = [("uid", Type::Text), ("j", Type::Json)];
     let mapping = activity(vec![("externalId", col("uid")), ("info", col("j"))], &types, ActivityNames::Current);
     let encoded = |json| encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("u"), json]);
     assert_eq!(encoded(Some(r#"{"a": [1]}"#)).unwrap(), r#"{"externalId":"u","info":{"a": [1]}}"#);
     assert_eq!(encoded(None).unwrap(), r#"{"externalId":"u"}"#);
     assert_eq!(encoded(Some("null")).unwrap(), r#"{"externalId":"u"}"#);
-    assert_eq!(encoded(Some("[1]")).unwrap_err(), "info: not a JSON object: \"[1]\"");
+    for other in ["[]", "[1]", "3", "\"x\"", " true"] {
+        assert_eq!(encoded(Some(other)).unwrap(), r#"{"externalId":"u"}"#, "{other}");
+    }
+    assert_eq!(encoded(Some("{a")).unwrap_err(), "info: not valid JSON: \"{a\"");
 }
 
 #[test]
@@ -282,6 +287,43 @@ fn string_fields_are_strings_whatever_the_column() {
     let json = activity(vec![("externalId", col("c"))], &[("c", Type::Json)], ActivityNames::Current);
     assert_eq!(encode(&json, CommitTime::Unknown, &[Some("1"), Some("null")]).unwrap_err(), "externalId is NULL");
     assert_eq!(encode(&json, CommitTime::Unknown, &[Some("1"), Some("\"\"")]).unwrap_err(), "externalId is empty");
+}
+
+#[test]
+fn identities_lose_the_blanks_of_a_char_n_and_other_text_keeps_them() {
+    let fields = vec![
+        ("externalId", col("c")),
+        ("companyExternalId", col("c")),
+        ("action", col("c")),
+        ("info", object(vec![("c", col("c"))])),
+    ];
+    let mapping = activity(fields, &[("c", Type::Char)], ActivityNames::Current);
+    assert_eq!(
+        encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("ab  ")]).unwrap(),
+        r#"{"externalId":"ab","companyExternalId":"ab","action":"ab  ","info":{"c":"ab  "}}"#
+    );
+    assert_eq!(encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("   ")]).unwrap_err(), "externalId is empty");
+}
+
+#[test]
+fn as_text_makes_a_string_of_anything() {
+    let as_text = |name: &str, default| Field::Column { column: name.into(), default, as_text: true };
+    let info = object(vec![
+        ("order", as_text("n", Some(Constant::Number("0".into())))),
+        ("ok", as_text("b", None)),
+        ("doc", as_text("j", None)),
+    ]);
+    let types = [("uid", Type::Text), ("n", Type::Int), ("b", Type::Bool), ("j", Type::Json)];
+    let mapping = activity(vec![("externalId", col("uid")), ("info", info)], &types, ActivityNames::Current);
+    let values = [Some("1"), Some("u"), Some("9007199254740993"), Some("t"), Some("[1]")];
+    assert_eq!(
+        encode(&mapping, CommitTime::Unknown, &values).unwrap(),
+        r#"{"externalId":"u","info":{"order":"9007199254740993","ok":"true","doc":"[1]"}}"#
+    );
+    assert_eq!(
+        encode(&mapping, CommitTime::Unknown, &[Some("1"), Some("u"), None, None, None]).unwrap(),
+        r#"{"externalId":"u","info":{"order":"0"}}"#
+    );
 }
 
 #[test]
@@ -329,7 +371,7 @@ fn all_that_does_not_fit_is_said_at_once() {
         ("info", col("t")),
         ("name", col("User_Nmae")),
         ("model", text("Company")),
-        ("weight", Field::Column { column: "n".into(), default: Some(Constant::Bool(true)) }),
+        ("weight", Field::Column { column: "n".into(), default: Some(Constant::Bool(true)), as_text: false }),
     ];
     let columns = columns(&[
         ("ok", Type::Bool),

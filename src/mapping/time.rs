@@ -153,7 +153,7 @@ fn write(seconds: Seconds, digits: &[u8], fraction: Fraction, out: &mut Vec<u8>)
 /// A civil time of `zone` in UTC. A time that the zone skips (spring) moves forward by the gap's length; one that it
 /// has twice (autumn) is the earlier one: jiff's "compatible" rule, which is also RFC 5545's. Done in civil time,
 /// because the last day of year 9999, dear to people as "for ever", is outside jiff's instants.
-fn in_utc(civil: DateTime, zone: &TimeZone) -> Result<DateTime, Reason> {
+pub(crate) fn in_utc(civil: DateTime, zone: &TimeZone) -> Result<DateTime, Reason> {
     let offset = match zone.to_ambiguous_timestamp(civil).offset() {
         AmbiguousOffset::Unambiguous { offset } => offset,
         AmbiguousOffset::Gap { before, .. } | AmbiguousOffset::Fold { before, .. } => before,
@@ -161,7 +161,7 @@ fn in_utc(civil: DateTime, zone: &TimeZone) -> Result<DateTime, Reason> {
     less_offset(civil, offset)
 }
 
-fn less_offset(civil: DateTime, offset: jiff::tz::Offset) -> Result<DateTime, Reason> {
+pub(crate) fn less_offset(civil: DateTime, offset: jiff::tz::Offset) -> Result<DateTime, Reason> {
     let offset = SignedDuration::from_secs(offset.seconds().into());
     civil.checked_sub(offset).map_err(|_| Reason::OutsideYears)
 }
@@ -193,7 +193,7 @@ fn put(place: &mut [u8], mut number: u32) {
 }
 
 /// Whether `text` is as long as `shape`, with a digit for each `0` of it and the same byte elsewhere.
-fn has_shape(text: &[u8], shape: &[u8]) -> bool {
+pub(crate) fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     text.len() == shape.len()
         && text
             .iter()

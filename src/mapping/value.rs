@@ -6,6 +6,7 @@
 
 use jiff::tz::TimeZone;
 
+use crate::mapping::decimal::Decimal;
 use crate::mapping::time::Fraction;
 use crate::mapping::{Reason, json, time};
 use crate::model::Type;
@@ -15,6 +16,8 @@ use crate::model::Type;
 pub(crate) enum JsonTarget {
     /// A JSON string.
     Text,
+    /// A JSON string that tells whose the item is: blanks that only fill a `char(n)` are no part of it.
+    Identity,
     /// `dimensionId`: a JSON string, and no json column can ever hold one.
     Dimension,
     /// A finite number.
@@ -27,11 +30,26 @@ pub(crate) enum JsonTarget {
     Any,
 }
 
+/// What Planhat takes in a field of this name.
+pub(crate) fn target_of(name: &str) -> JsonTarget {
+    match name {
+        "email" | "externalId" | "companyExternalId" | "companyId" => JsonTarget::Identity,
+        "action" | "name" | "firstName" | "lastName" => JsonTarget::Text,
+        "dimensionId" => JsonTarget::Dimension,
+        "value" | "weight" => JsonTarget::Number,
+        "date" => JsonTarget::Date,
+        "info" => JsonTarget::Object,
+        _ => JsonTarget::Any,
+    }
+}
+
 /// How one column's text becomes JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoder {
     /// The text as a string.
     Text,
+    /// The text of a `char(n)` as a string, less the blanks behind it.
+    Unpadded,
     /// `true`, `false`.
     Bool,
     /// `"true"`, `"false"`.
@@ -58,16 +76,17 @@ impl Encoder {
     pub(crate) fn new(ty: Type, target: JsonTarget) -> Option<Encoder> {
         match target {
             JsonTarget::Dimension if ty == Type::Json => None,
-            JsonTarget::Text | JsonTarget::Dimension => Some(match ty {
+            JsonTarget::Text | JsonTarget::Identity | JsonTarget::Dimension => Some(match ty {
+                Type::Char if target != JsonTarget::Text => Encoder::Unpadded,
                 Type::Bool => Encoder::BoolText,
                 Type::Timestamp => Encoder::Naive(Fraction::AsPrinted),
                 Type::TimestampTz => Encoder::Instant(Fraction::AsPrinted),
                 Type::Date => Encoder::Date,
                 Type::Json => Encoder::JsonText,
-                Type::Int | Type::Float | Type::Numeric | Type::Text => Encoder::Text,
+                Type::Int | Type::Float | Type::Numeric | Type::Char | Type::Text => Encoder::Text,
             }),
             JsonTarget::Number => match ty {
-                Type::Int | Type::Float | Type::Numeric | Type::Text => Some(Encoder::Number),
+                Type::Int | Type::Float | Type::Numeric | Type::Char | Type::Text => Some(Encoder::Number),
                 Type::Json => Some(Encoder::JsonNumber),
                 Type::Bool | Type::Timestamp | Type::TimestampTz | Type::Date => None,
             },
@@ -75,7 +94,7 @@ impl Encoder {
                 Type::Timestamp => Some(Encoder::Naive(Fraction::Millis)),
                 Type::TimestampTz => Some(Encoder::Instant(Fraction::Millis)),
                 Type::Date => Some(Encoder::Date),
-                Type::Text => Some(Encoder::FreeTime),
+                Type::Char | Type::Text => Some(Encoder::FreeTime),
                 Type::Bool | Type::Int | Type::Float | Type::Numeric | Type::Json => None,
             },
             JsonTarget::Object => (ty == Type::Json).then_some(Encoder::JsonObject),
@@ -86,25 +105,54 @@ impl Encoder {
                 Type::TimestampTz => Encoder::Instant(Fraction::AsPrinted),
                 Type::Date => Encoder::Date,
                 Type::Json => Encoder::Json,
-                Type::Text => Encoder::Text,
+                Type::Char | Type::Text => Encoder::Text,
             }),
         }
     }
 
-    /// Whether `text` says "nothing": JSON's `null`, where it is not passed on verbatim.
+    /// Whether `text` says "nothing": JSON's `null`, where it is not passed on verbatim; as `info` also an array or a
+    /// scalar (`[]` is what PHP writes for "no properties").
     pub(crate) fn reads_as_null(self, text: &[u8]) -> bool {
-        matches!(self, Encoder::JsonNumber | Encoder::JsonText | Encoder::JsonObject) && json::is_null(text)
+        match self {
+            Encoder::JsonNumber | Encoder::JsonText => json::is_null(text),
+            Encoder::JsonObject => !text.trim_ascii_start().starts_with(b"{"),
+            Encoder::Text
+            | Encoder::Unpadded
+            | Encoder::Bool
+            | Encoder::BoolText
+            | Encoder::Number
+            | Encoder::Instant(_)
+            | Encoder::Naive(_)
+            | Encoder::Date
+            | Encoder::FreeTime
+            | Encoder::Json => false,
+        }
     }
 
     /// Whether `text` is the empty string.
     pub(crate) fn reads_as_empty(self, text: &[u8]) -> bool {
-        text.is_empty() || (self == Encoder::JsonText && text.trim_ascii() == b"\"\"")
+        match self {
+            Encoder::Unpadded => unpadded(text).is_empty(),
+            Encoder::JsonText => text.is_empty() || text.trim_ascii() == b"\"\"",
+            Encoder::Text
+            | Encoder::Bool
+            | Encoder::BoolText
+            | Encoder::Number
+            | Encoder::JsonNumber
+            | Encoder::Instant(_)
+            | Encoder::Naive(_)
+            | Encoder::Date
+            | Encoder::FreeTime
+            | Encoder::Json
+            | Encoder::JsonObject => text.is_empty(),
+        }
     }
 
     /// Appends `text` as JSON.
     pub(crate) fn write(self, text: &[u8], zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Reason> {
         match self {
             Encoder::Text => json::string(text, out),
+            Encoder::Unpadded => json::string(unpadded(text), out),
             Encoder::Bool => boolean(text).map(|value| out.extend_from_slice(value.as_bytes())),
             Encoder::BoolText => boolean(text).map(|value| json::escaped(value, out)),
             Encoder::Number | Encoder::JsonNumber => number(text, out),
@@ -112,7 +160,7 @@ impl Encoder {
             Encoder::Naive(fraction) => time::naive(text, zone, fraction, out),
             Encoder::Date => time::date(text, out),
             Encoder::FreeTime => time::free_text(text, zone, out),
-            Encoder::Json => json::checked(text).map(|value| out.extend_from_slice(value)),
+            Encoder::Json | Encoder::JsonObject => json::checked(text).map(|value| out.extend_from_slice(value)),
             Encoder::JsonText => match json::checked(text)? {
                 scalar @ [b'"', ..] => {
                     out.extend_from_slice(scalar);
@@ -120,19 +168,18 @@ impl Encoder {
                 }
                 other => json::string(other, out),
             },
-            Encoder::JsonObject => match json::checked(text)? {
-                object @ [b'{', ..] => {
-                    out.extend_from_slice(object);
-                    Ok(())
-                }
-                [..] => Err(Reason::NotAnObject),
-            },
         }
     }
 }
 
+/// A `char(n)` less the blanks behind it, which PostgreSQL itself takes for no part of the value.
+pub(crate) fn unpadded(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().rev().take_while(|byte| **byte == b' ').count();
+    &text[..text.len() - blanks]
+}
+
 /// The stream brings `t`; a cast to text in a SELECT would bring `true`.
-fn boolean(text: &[u8]) -> Result<&'static str, Reason> {
+pub(crate) fn boolean(text: &[u8]) -> Result<&'static str, Reason> {
     match text {
         b"t" | b"true" => Ok("true"),
         b"f" | b"false" => Ok("false"),
@@ -171,68 +218,6 @@ pub(crate) fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
         out.extend_from_slice(parts.exponent);
     }
     Ok(())
-}
-
-/// A decimal number's parts, as they are written.
-struct Decimal<'a> {
-    plus: bool,
-    negative: bool,
-    /// Digits before the point; may be none.
-    whole: &'a [u8],
-    /// Digits behind the point, where there is one; may be none.
-    fraction: Option<&'a [u8]>,
-    /// Sign and digits behind the `e`; empty where there is none.
-    exponent: &'a [u8],
-}
-
-impl<'a> Decimal<'a> {
-    fn split(text: &'a [u8]) -> Option<Decimal<'a>> {
-        let (plus, negative, rest) = match text {
-            [b'+', rest @ ..] => (true, false, rest),
-            [b'-', rest @ ..] => (false, true, rest),
-            rest => (false, false, rest),
-        };
-        let (whole, rest) = digits(rest);
-        let (fraction, rest) = match rest {
-            [b'.', rest @ ..] => {
-                let (fraction, rest) = digits(rest);
-                (Some(fraction), rest)
-            }
-            rest => (None, rest),
-        };
-        let exponent = match rest {
-            [] => rest,
-            [b'e' | b'E', exponent @ ..] => {
-                let unsigned = exponent.strip_prefix(b"-").or(exponent.strip_prefix(b"+")).unwrap_or(exponent);
-                (!unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit)).then_some(exponent)?
-            }
-            [..] => return None,
-        };
-        let some_digit = !whole.is_empty() || fraction.is_some_and(|fraction| !fraction.is_empty());
-        some_digit.then_some(Decimal { plus, negative, whole, fraction, exponent })
-    }
-
-    fn is_json(&self) -> bool {
-        let whole = matches!(self.whole, [b'0'] | [b'1'..=b'9', ..]);
-        whole && !self.plus && self.fraction.is_none_or(|fraction| !fraction.is_empty())
-    }
-
-    /// Below 10^(200 + 99) nothing need be parsed.
-    fn surely_fits_a_double(&self) -> bool {
-        self.whole.len() <= 200
-            && self.exponent.len() <= 3
-            && (self.exponent.len() < 3 || !self.exponent[0].is_ascii_digit())
-    }
-
-    /// JSON's readers hold numbers as doubles; what is beyond becomes infinite there, or fails the whole request.
-    fn fits_a_double(&self, text: &[u8]) -> bool {
-        let text = std::str::from_utf8(text).ok();
-        text.and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_finite)
-    }
-}
-
-fn digits(text: &[u8]) -> (&[u8], &[u8]) {
-    text.split_at(text.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 
 fn not_a_number(text: &[u8]) -> Reason {
@@ -329,7 +314,11 @@ mod tests {
         let twice = "{\"a\": 1,\n \"a\": 2}";
         assert_eq!(written(Encoder::Json, twice.as_bytes()).as_deref(), Ok(twice));
         assert_eq!(written(Encoder::JsonObject, twice.as_bytes()).as_deref(), Ok(twice));
-        assert_eq!(written(Encoder::JsonObject, b"[1]"), Err(Reason::NotAnObject));
+        for (text, is_nothing) in
+            [("[1]", true), ("[]", true), ("3", true), ("\"x\"", true), ("null", true), (" {\"a\":1}", false)]
+        {
+            assert_eq!(Encoder::JsonObject.reads_as_null(text.as_bytes()), is_nothing, "{text}");
+        }
         assert_eq!(written(Encoder::JsonText, br#" "a\u0000\"b" "#).as_deref(), Ok(r#""a\u0000\"b""#));
         assert_eq!(written(Encoder::JsonText, br#"{"a":1}"#).as_deref(), Ok(r#""{\"a\":1}""#));
         assert_eq!(written(Encoder::JsonText, b"12").as_deref(), Ok("\"12\""));

@@ -82,6 +82,8 @@ pub enum Type {
     Date,
     /// `json`, `jsonb`.
     Json,
+    /// `char(n)`: text with blanks behind it, up to its length.
+    Char,
     /// Everything else is its text.
     Text,
 }

@@ -7,13 +7,82 @@
 use crate::model::indexed::ByPhase;
 use crate::model::row::Phase;
 
+/// Why a row that was taken in is neither delivered nor held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FilterRule {
+    /// A range was read beside the stream, which has brought the row already.
+    Streamed,
+    /// The section's `where` leaves it out.
+    Where,
+    /// A mandatory field is NULL, and the section says `on_null: skip`.
+    Null,
+}
+
+impl FilterRule {
+    /// All of them.
+    pub const ALL: [FilterRule; 3] = [FilterRule::Streamed, FilterRule::Where, FilterRule::Null];
+
+    /// The word in metrics and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FilterRule::Streamed => "streamed",
+            FilterRule::Where => "where",
+            FilterRule::Null => "null",
+        }
+    }
+
+    /// The rule in words, for people.
+    pub fn said(self) -> &'static str {
+        match self {
+            FilterRule::Streamed => "the stream has brought it",
+            FilterRule::Where => "a condition of `where` does not hold",
+            FilterRule::Null => "a mandatory field is NULL, and `on_null` says skip",
+        }
+    }
+
+    /// Whether rows of this phase can be left out by it.
+    pub fn concerns(self, phase: Phase) -> bool {
+        match self {
+            FilterRule::Streamed => matches!(phase, Phase::Backfill | Phase::Resync),
+            FilterRule::Where | FilterRule::Null => true,
+        }
+    }
+}
+
+/// How many rows each rule has left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut([u64; FilterRule::ALL.len()]);
+
+impl LeftOut {
+    /// One row more.
+    #[inline]
+    pub fn add(&mut self, rule: FilterRule) {
+        self.0[rule as usize] += 1;
+    }
+
+    /// The rows of one rule.
+    pub fn of(&self, rule: FilterRule) -> u64 {
+        self.0[rule as usize]
+    }
+
+    /// The rows of all rules.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds those of another count.
+    pub fn merge(&mut self, other: &LeftOut) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+}
+
 /// Rows of one phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhaseCounts {
     /// Rows taken in.
     pub read: u64,
-    /// Rows left out by a rule: the stream has brought them already.
-    pub filtered: u64,
+    /// Rows left out, by the rule.
+    pub filtered: LeftOut,
     /// Rows received by the sink, durably recorded.
     pub delivered: u64,
     /// Rows put into quarantine, durably recorded.
@@ -25,7 +94,7 @@ pub struct PhaseCounts {
 impl PhaseCounts {
     /// Rows read and not settled.
     pub fn unsettled(&self) -> u64 {
-        self.read - self.filtered - self.delivered - self.quarantined
+        self.read - self.filtered.total() - self.delivered - self.quarantined
     }
 
     /// Rows read and not settled that are here.
@@ -67,19 +136,15 @@ impl RowCounts {
         }
     }
 
-    /// A row that was taken in is left out by a rule.
-    pub fn filtered(&mut self, phase: Phase) {
-        self.phases[phase].filtered += 1;
-    }
-
     /// Rows that were taken in were given back; they come again.
     pub fn given_back(&mut self, phase: Phase, rows: u64) {
         self.phases[phase].again += rows;
     }
 
-    /// Rows are settled: so many were delivered, and these were put into quarantine, by their reason's word.
-    pub fn settled(&mut self, phase: Phase, delivered: u64, quarantined: &[(String, u64)]) {
+    /// Rows are settled: so many were delivered, these were put into quarantine, by their reason's word, and these left out.
+    pub fn settled(&mut self, phase: Phase, delivered: u64, quarantined: &[(String, u64)], left_out: &LeftOut) {
         self.phases[phase].delivered += delivered;
+        self.phases[phase].filtered.merge(left_out);
         for (word, rows) in quarantined {
             self.phases[phase].quarantined += rows;
             match self.quarantined.iter_mut().find(|(known, _)| known == word) {
@@ -123,7 +188,7 @@ mod tests {
     fn rows_given_back_are_read_once_and_unsettled_until_they_have_come_again() {
         let mut counts = RowCounts::default();
         (0..5).for_each(|_| counts.read(Phase::Stream));
-        counts.settled(Phase::Stream, 1, &[("mapping".into(), 1)]);
+        counts.settled(Phase::Stream, 1, &[("mapping".into(), 1)], &LeftOut::default());
         counts.given_back(Phase::Stream, 2);
         let stream = counts.of(Phase::Stream);
         assert_eq!((stream.read, stream.unsettled(), stream.held()), (5, 3, 1));
@@ -133,8 +198,11 @@ mod tests {
         (0..4).for_each(|_| counts.read(Phase::Stream));
         let stream = counts.of(Phase::Stream);
         assert_eq!((stream.read, stream.unsettled(), stream.held()), (6, 4, 4));
-        counts.settled(Phase::Stream, 3, &[("mapping".into(), 1)]);
-        assert_eq!((counts.delivered(), counts.quarantined(), counts.unsettled()), (4, 2, 0));
+        let mut left_out = LeftOut::default();
+        left_out.add(FilterRule::Where);
+        counts.settled(Phase::Stream, 2, &[("mapping".into(), 1)], &left_out);
+        assert_eq!(counts.of(Phase::Stream).filtered.of(FilterRule::Where), 1);
+        assert_eq!((counts.delivered(), counts.quarantined(), counts.unsettled()), (3, 2, 0));
         assert_eq!(counts.quarantined_by_word(), [("mapping".to_owned(), 2)]);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::{Fault, Finding, Severity};
 use crate::operations::consistency::standing as consistency_of;
-use crate::operations::preview::{Previewed, preview};
+use crate::operations::preview::{Becomes, Previewed, preview};
 use crate::postgres::connection::session::{connect_sql, connect_url};
 use crate::postgres::preflight;
 use crate::postgres::preflight::examination::Examination;
@@ -83,7 +83,7 @@ async fn samples(config: &Config, findings: &mut Vec<Finding>) {
 
 fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
     let (mut findings, subject) = (Vec::new(), format!("section {}", section.name));
-    let refused: Vec<&String> = shown.iter().filter_map(|row| row.item.as_ref().err()).collect();
+    let refused: Vec<&str> = shown.iter().filter_map(Previewed::refused).collect();
     if let Some(why) = refused.first() {
         let message = format!(
             "of the newest {} {} would go into quarantine: {why}",
@@ -95,7 +95,7 @@ fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
         findings.push(Finding::warning("rows_refused", &subject, message, remedy));
     }
     let dimension = |row: &Previewed| -> Option<String> {
-        let item: serde_json::Value = serde_json::from_slice(row.item.as_ref().ok()?).ok()?;
+        let item: serde_json::Value = serde_json::from_slice(row.item()?).ok()?;
         item.get("dimensionId").and_then(serde_json::Value::as_str).map(str::to_owned)
     };
     if let Some(odd) = shown.iter().filter_map(dimension).find(|id| !config::is_dimension(id)) {
@@ -103,7 +103,50 @@ fn sampled(section: &Section, shown: &[Previewed]) -> Vec<Finding> {
         let remedy = "map a column of letters, digits, _, - and . only; a generated name such as seats_used";
         findings.push(Finding::error("dimension_id", &subject, message, remedy));
     }
+    findings.extend(left_out(section, shown));
+    if let Some((name, digits)) = shown.iter().find_map(|row| imprecise(row.item()?)) {
+        let message = format!(
+            "info.{name} is {digits}: readers of JSON hold numbers as doubles, which have 53 bits, and its last digits change"
+        );
+        let remedy = format!("under info, write `{name}: {{ column: COLUMN, as: text }}`");
+        findings.push(Finding::warning("integer_precision", &subject, message, remedy));
+    }
     findings
+}
+
+/// What the section's rules do to the newest rows: all left out is probably not meant.
+fn left_out(section: &Section, shown: &[Previewed]) -> Option<Finding> {
+    let rows = shown.iter().filter(|row| matches!(row.becomes, Becomes::LeftOut(_))).count();
+    let subject = format!("section {}", section.name);
+    let newest = plural(shown.len() as u64, "row", "rows");
+    if rows == 0 {
+        return None;
+    }
+    let remedy = format!("`pg2planhat preview {} -n {SAMPLE}` shows which", section.name);
+    if rows < shown.len() {
+        let message = format!("of the newest {newest} {rows} are left out by `where` or `on_null`");
+        return Some(Finding::info("rows_left_out", subject, message, remedy));
+    }
+    let message = format!("the newest {newest} are all left out by `where` or `on_null`");
+    Some(Finding::warning(
+        "rows_left_out",
+        subject,
+        message,
+        format!("{remedy}; compare `where` with what the table has"),
+    ))
+}
+
+/// The first member of `info` that is an integer beyond what a double can hold, and its digits.
+fn imprecise(item: &[u8]) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    struct Informed<'a> {
+        #[serde(borrow)]
+        info: std::collections::BTreeMap<String, &'a serde_json::value::RawValue>,
+    }
+    let informed: Informed<'_> = serde_json::from_slice(item).ok()?;
+    let beyond = |text: &str| text.parse::<i128>().is_ok_and(|number| number.unsigned_abs() > 1 << 53);
+    let (name, value) = informed.info.into_iter().find(|(_, value)| beyond(value.get()))?;
+    Some((name, value.get().to_owned()))
 }
 
 /// Whether what the state recorded still stands. What it says of slot and publication is truer than that they are not
@@ -161,6 +204,7 @@ async fn state(config: &Config) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FilterRule;
 
     #[test]
     fn a_sample_tells_of_refusals_and_of_names_that_planhat_refuses() {
@@ -169,7 +213,7 @@ mod tests {
         let config = config::parse(text, "test").unwrap();
         let row = |item: Result<&str, &str>| Previewed {
             key: "1".into(),
-            item: item.map(|item| item.as_bytes().to_vec()).map_err(str::to_owned),
+            becomes: item.map_or_else(|why| Becomes::Refused(why.into()), |item| Becomes::Item(item.into())),
         };
         let codes = |rows: &[Previewed]| {
             sampled(&config.sections[0], rows).into_iter().map(|finding| finding.code).collect::<Vec<_>>()
@@ -180,5 +224,21 @@ mod tests {
             codes(&[row(Ok(r#"{"dimensionId":"seats used"}"#)), row(Err("value is NULL"))]),
             ["rows_refused", "dimension_id"]
         );
+        let left_out = || Previewed { key: "2".into(), becomes: Becomes::LeftOut(FilterRule::Where) };
+        let severity = |rows: &[Previewed]| {
+            let findings = sampled(&config.sections[0], rows);
+            findings.iter().find(|finding| finding.code == "rows_left_out").map(|finding| finding.severity)
+        };
+        assert_eq!(severity(&[left_out(), left_out()]), Some(Severity::Warning));
+        assert_eq!(severity(&[left_out(), row(Ok("{}"))]), Some(Severity::Info));
+        for (digits, expected) in [
+            ("9007199254740992", &[][..]),
+            ("9007199254740993", &["integer_precision"]),
+            ("-9007199254740993", &["integer_precision"]),
+            ("9007199254740993.5", &[]),
+            ("\"9007199254740993\"", &[]),
+        ] {
+            assert_eq!(codes(&[row(Ok(&format!(r#"{{"info":{{"a":1,"order":{digits}}}}}"#)))]), expected, "{digits}");
+        }
     }
 }

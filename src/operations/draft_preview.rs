@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::config::{Config, Section, TableName};
 use crate::mapping::{Guess, Mapping, guess};
 use crate::model::{Column, CommitTime, Fault, Value};
-use crate::operations::preview::Previewed;
+use crate::operations::preview::{Becomes, Previewed};
 use crate::operations::reading;
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
@@ -158,8 +158,15 @@ pub(crate) async fn draft_preview(
     for row in rows.iter() {
         let key = String::from_utf8_lossy(&mapping.key_text(&row)).into_owned();
         let mut item = Vec::new();
-        let encoded = mapping.encode(&row, CommitTime::Unknown, &mut item).map_err(|refusal| refusal.to_string());
-        shown.rows.push(Previewed { key, item: encoded.map(|()| item) });
+        let becomes = match mapping.left_out(&row) {
+            Ok(Some(rule)) => Becomes::LeftOut(rule),
+            Ok(None) => match mapping.encode(&row, CommitTime::Unknown, &mut item) {
+                Ok(()) => Becomes::Item(item),
+                Err(refusal) => Becomes::Refused(refusal.to_string()),
+            },
+            Err(refusal) => Becomes::Refused(refusal.to_string()),
+        };
+        shown.rows.push(Previewed { key, becomes });
     }
     for (at, column) in read.iter().enumerate() {
         let values: Vec<Option<String>> = rows.iter().map(|row| text_of(row.get(at))).collect();

@@ -22,7 +22,7 @@ pub(crate) mod trace;
 pub(crate) use crate::operations::audit::{AuditFrom, audit, deliver_missing};
 pub(crate) use crate::operations::check::check;
 pub(crate) use crate::operations::consistency::standing;
-pub(crate) use crate::operations::preview::{Previewed, preview};
+pub(crate) use crate::operations::preview::{Becomes, Previewed, preview};
 pub(crate) use crate::operations::quarantine::{RetryAsked, chosen, drop_rows, retry};
 pub(crate) use crate::operations::repair::Repair;
 pub(crate) use crate::operations::repair::plan::{Mend, RepairPlan, SectionPlan};

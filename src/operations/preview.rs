@@ -4,7 +4,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, Section};
 use crate::mapping::{Mapping, MappingFault};
-use crate::model::{Column, CommitTime, Fault, Row};
+use crate::model::{Column, CommitTime, Fault, FilterRule, Row};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::table::TableInfo;
@@ -17,8 +17,37 @@ use crate::postgres::setup;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Previewed {
     pub key: String,
-    /// The item as JSON, or why the row would go into quarantine.
-    pub item: Result<Vec<u8>, String>,
+    /// What it becomes.
+    pub becomes: Becomes,
+}
+
+/// What a row becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Becomes {
+    /// An item, as JSON.
+    Item(Vec<u8>),
+    /// It goes into quarantine, for this reason.
+    Refused(String),
+    /// A rule leaves it out.
+    LeftOut(FilterRule),
+}
+
+impl Previewed {
+    /// Its item, where it becomes one.
+    pub(crate) fn item(&self) -> Option<&[u8]> {
+        match &self.becomes {
+            Becomes::Item(item) => Some(item),
+            Becomes::Refused(_) | Becomes::LeftOut(_) => None,
+        }
+    }
+
+    /// Why it goes into quarantine, where it does.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        match &self.becomes {
+            Becomes::Refused(why) => Some(why),
+            Becomes::Item(_) | Becomes::LeftOut(_) => None,
+        }
+    }
 }
 
 /// Reads the newest rows of a section (or the oldest), and makes their items.
@@ -85,6 +114,13 @@ fn unfit(faults: &[MappingFault]) -> Fault {
 fn encode(mapping: &Mapping, row: &Row<'_>) -> Previewed {
     let key = String::from_utf8_lossy(&mapping.key_text(row)).into_owned();
     let mut item = Vec::new();
-    let encoded = mapping.encode(row, CommitTime::Unknown, &mut item).map_err(|refusal| refusal.to_string());
-    Previewed { key, item: encoded.map(|()| item) }
+    let becomes = match mapping.left_out(row) {
+        Ok(Some(rule)) => Becomes::LeftOut(rule),
+        Ok(None) => match mapping.encode(row, CommitTime::Unknown, &mut item) {
+            Ok(()) => Becomes::Item(item),
+            Err(refusal) => Becomes::Refused(refusal.to_string()),
+        },
+        Err(refusal) => Becomes::Refused(refusal.to_string()),
+    };
+    Previewed { key, becomes }
 }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use crate::config::{Config, Flush, Section, Start};
-use crate::model::{Fault, Key, KeyDigest};
+use crate::mapping::row_filter::RowFilter;
+use crate::model::{Cell, Fault, FilterRule, Key, KeyDigest, Row};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
@@ -39,10 +40,13 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         true => in_source(config, store, section, key).await,
         false => in_result(config, section, key).await,
     };
-    let (key, source, xmin, cannot) = match found {
-        Ok((key, xmin)) => (key, if xmin.is_some() { "present" } else { "absent" }, xmin, String::new()),
+    let (TracedRow { key, xmin, left_out }, source, cannot) = match found {
+        Ok(row) => {
+            let source = if row.xmin.is_some() { "present" } else { "absent" };
+            (row, source, String::new())
+        }
         Err(fault) if fault.exit == crate::model::Exit::Usage => return Err(fault),
-        Err(fault) => (key.to_owned(), "unreadable", None, fault.what),
+        Err(fault) => (TracedRow { key: key.to_owned(), xmin: None, left_out: None }, "unreadable", fault.what),
     };
     let fate = crate::operations::fate;
     let bounds = store.proof_bounds(&section.name).await.map_err(fate)?;
@@ -75,6 +79,8 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         ("waiting", "older rows of the section are still being read".to_owned())
     } else if let Some(xmin) = xmin.filter(|xmin| !auditor::is_below(*xmin, bounds.xmin_floor)) {
         ("waiting", format!("transaction {xmin} wrote it, which is not settled yet"))
+    } else if let Some(rule) = left_out {
+        ("filtered", format!("it is left out, as the row is now: {}", rule.said()))
     } else if section.start == Start::Now && xmin.is_some() {
         ("unknown", "no batch has it; rows that were there before the section attached are not delivered".to_owned())
     } else if xmin.is_none() {
@@ -88,12 +94,12 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
 }
 
 /// The key as it was written, and whether the result has it (the transaction of its row nobody knows).
-async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<(String, Option<u32>), Fault> {
+async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<TracedRow, Fault> {
     let session = crate::operations::reading(config, "trace").await?;
     let table = result::described(&session, section, &config.source.schema).await?;
     let there = result::has_key(&session, &table, &key_parts(section, key)?).await;
     let there = there.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
-    Ok((key.to_owned(), there.then_some(0)))
+    Ok(TracedRow { key: key.to_owned(), xmin: there.then_some(0), left_out: None })
 }
 
 /// The columns of the section's key, each with its text.
@@ -138,13 +144,18 @@ async fn in_seen(
     })
 }
 
-/// The key as the server prints it, and the transaction of its row, where there is one.
-async fn in_source(
-    config: &Arc<Config>,
-    store: &Store,
-    section: &Section,
-    key: &str,
-) -> Result<(String, Option<u32>), Fault> {
+/// A row as the source has it.
+struct TracedRow {
+    /// Its key, as the server prints it.
+    key: String,
+    /// The transaction that wrote it; `None` where there is no such row.
+    xmin: Option<u32>,
+    /// The rule that leaves it out.
+    left_out: Option<FilterRule>,
+}
+
+/// Looks the row up, where it is there.
+async fn in_source(config: &Arc<Config>, store: &Store, section: &Section, key: &str) -> Result<TracedRow, Fault> {
     let rows = store.sections().await.map_err(crate::operations::fate)?;
     let attached = rows.iter().find(|row| row.name == section.name).map(|row| row.attachment.table_oid);
     let session = connect_sql(&config.source, "trace").await?;
@@ -162,8 +173,16 @@ async fn in_source(
     let reader = KeyReader::new(&table, &section.key, None);
     let rows = reader.rows(&session, &[printed.to_string()]).await.map_err(fault)?;
     // The row's own text: of a numeric, 1.0 and 1.00 are one key.
-    Ok(match rows.into_iter().next() {
-        Some(row) => (row.key, Some(row.xmin)),
-        None => (printed.to_string(), None),
-    })
+    let Some(row) = rows.into_iter().next() else {
+        return Ok(TracedRow { key: printed.to_string(), xmin: None, left_out: None });
+    };
+    let (key, xmin) = (row.key, Some(row.xmin));
+    let decisive = RowFilter::columns(section);
+    if decisive.is_empty() {
+        return Ok(TracedRow { key, xmin, left_out: None });
+    }
+    let rules = auditor::rules(&session, section, &table).await?;
+    let columns = reader.beside(&decisive).columns_of(&session, &key).await.map_err(fault)?;
+    let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();
+    Ok(TracedRow { key, xmin, left_out: columns.and_then(judge) })
 }

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{AuditKey, Compared, Comparison, Whereabouts};
 use crate::config::{Config, Section, Start};
-use crate::model::{Fault, Key, SectionId};
+use crate::mapping::row_filter::RowFilter;
+use crate::model::{Column, Fault, Key, SectionId};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader, RowSeen};
 use crate::postgres::catalog::table::{self, TableInfo};
+use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::attach;
 use crate::runtime::diff_reader::DiffTask;
@@ -105,8 +107,9 @@ pub(crate) async fn audit(
     let mut comparison = Comparison::new(evidence);
     let section = &table.with_key(section);
     let from = from_key(&session, &table, section, request.from_key.as_deref()).await?;
-    let reader = KeyReader::new(&table, &section.key, from.clone());
-    let to = read(&session, reader, &mut comparison, request.gently, request.progress).await?;
+    let rules = rules(&session, section, &table).await?;
+    let reader = KeyReader::new(&table, &section.key, from.clone()).beside(&RowFilter::columns(section));
+    let to = read(&session, reader, &rules, &mut comparison, request.gently, request.progress).await?;
     let from = from.map(|key| key.to_string());
     let mut report = AuditReport { section: section.name.to_string(), from, to, ..AuditReport::default() };
     let is_partial = report.from.is_some();
@@ -145,12 +148,29 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     Ok(report)
 }
 
+/// The section's rules, for the columns that decide.
+pub(crate) async fn rules(session: &Session, section: &Section, table: &TableInfo) -> Result<RowFilter, Fault> {
+    let names = RowFilter::columns(section);
+    if names.is_empty() {
+        return Ok(RowFilter::default());
+    }
+    let types = Types::load(session).await.map_err(|error| session.fault(&error))?;
+    let all = table.row_columns(&types);
+    let columns: Vec<Column> =
+        names.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
+    RowFilter::compile(section, &columns).map_err(|faults| {
+        let what: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Fault::usage(what.join("; "), "see `pg2planhat check`")
+    })
+}
+
 fn take_over(report: &mut AuditReport, compared: &Compared, is_partial: bool) {
     report.rows_source = compared.rows;
     report.delivered = compared.delivered;
     report.quarantined = compared.quarantined;
     report.in_doubt = compared.in_doubt;
     report.unknown = compared.unknown;
+    report.filtered = compared.filtered;
     report.doubled = compared.doubled;
     // Delivered keys outside of the range that was read are not gone.
     report.gone = if is_partial { 0 } else { compared.gone };
@@ -184,6 +204,7 @@ async fn from_key(
 async fn read(
     session: &Session,
     mut reader: KeyReader,
+    rules: &RowFilter,
     comparison: &mut Comparison,
     gently: bool,
     progress: &mut (dyn FnMut(u64) + Send),
@@ -191,8 +212,8 @@ async fn read(
     let mut last: Vec<u8> = Vec::new();
     loop {
         let begun = Instant::now();
-        let chunk = reader.chunk(session, |key| {
-            comparison.row(key);
+        let chunk = reader.chunk(session, |key, beside| {
+            comparison.row(key, || matches!(rules.judge(beside), Ok(Some(_))));
             last.clear();
             last.extend_from_slice(key);
         });
@@ -242,6 +263,7 @@ impl Audited<'_> {
             rows = there;
         }
         let mut missing = Vec::new();
+        let may_have_passed_since = self.may_have_passed_since().await?;
         for row in rows {
             if !is_below(row.xmin, bounds.xmin_floor) {
                 report.waiting += 1;
@@ -249,6 +271,12 @@ impl Audited<'_> {
                 report.before_attach += 1;
             } else if bounds.provable_from.is_some() || self.is_unproven_start() {
                 report.unknown += 1;
+            } else if may_have_passed_since {
+                report.unknown += 1;
+                report.caveat =
+                    "rows of the table are updated: a row that a rule left out when it came, and would take as it \
+                     is now, cannot be told from a missing one"
+                        .to_owned();
             } else {
                 missing.push(row.key);
             }
@@ -257,7 +285,7 @@ impl Audited<'_> {
             report.unknown += more;
             report.caveat =
                 format!("{more} more rows are nowhere; only the first {} were looked at one by one", nowhere.len());
-        } else if report.unknown > 0 {
+        } else if report.unknown > 0 && report.caveat.is_empty() {
             report.caveat =
                 "rows of batches that were delivered before keys were kept cannot be told from missing ones".to_owned();
         }
@@ -265,6 +293,15 @@ impl Audited<'_> {
         report.missing_keys = missing.iter().take(NAMED).cloned().collect();
         report.missing_all = missing;
         Ok(())
+    }
+
+    /// Whether a rule may have left a row out that it would take as the row is now.
+    async fn may_have_passed_since(&self) -> Result<bool, Fault> {
+        if RowFilter::columns(self.section).is_empty() {
+            return Ok(false);
+        }
+        let updates = table::updates(self.session, self.row.attachment.table_oid).await;
+        updates.map(|updates| updates > 0).map_err(|error| self.session.fault(&error))
     }
 
     async fn rows(&self, keys: &[String]) -> Result<Vec<RowSeen>, Fault> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Section;
 use crate::delivery::section::{BackfillQueue, Blocked, DiffQueue, SectionDelivery};
-use crate::model::{Lsn, Phase, RowCounts};
+use crate::model::{FilterRule, Lsn, Phase, RowCounts};
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::state::SectionRow;
 use crate::telemetry::status_document::{Backfill, DiffStatus, SectionState, SectionStatus};
@@ -128,7 +128,10 @@ impl SectionReport {
 
     /// Rows that backfills and re-syncs of this event loop have settled.
     fn backfilled_rows(&self, counts: &RowCounts) -> u64 {
-        let settled = |counts: &RowCounts, phase| counts.of(phase).delivered + counts.of(phase).quarantined;
+        let settled = |counts: &RowCounts, phase| {
+            let counts = counts.of(phase);
+            counts.delivered + counts.quarantined + counts.filtered.total() - counts.filtered.of(FilterRule::Streamed)
+        };
         let both = |counts| settled(counts, Phase::Backfill) + settled(counts, Phase::Resync);
         both(counts) - both(&self.at_start)
     }

@@ -15,7 +15,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use crate::model::{Fault, Phase, RowCounts};
+use crate::model::{Fault, FilterRule, Phase, RowCounts};
 use crate::telemetry::age::Age;
 use crate::telemetry::declare::{Declared, PREFIX, declare_metrics, register};
 use crate::telemetry::log_writer;
@@ -40,9 +40,6 @@ const IGNORED: &[&str] =
 /// The words that quarantine reasons begin with; whatever else there may be is counted as the last.
 const QUARANTINES: [&str; 5] = ["refused", "mapping", "too_large", "in_doubt", OTHER];
 const OTHER: &str = "other";
-
-/// The phases of which rows are left out, and by which rule: those that the stream has brought already.
-const FILTERED: ([Phase; 2], &str) = ([Phase::Backfill, Phase::Resync], "streamed");
 
 declare_metrics! {
     /// All metrics of one process, in a registry of their own.
@@ -210,10 +207,11 @@ impl Metrics {
             raise(self.rows_read_total.with_label_values(&labels), of.read);
             raise(self.rows_delivered_total.with_label_values(&labels), of.delivered);
         }
-        let (phases, rule) = FILTERED;
-        for phase in phases {
-            let labels = [name, phase.as_str(), rule];
-            raise(self.rows_filtered_total.with_label_values(&labels), counts.of(phase).filtered);
+        for (phase, rule) in Phase::ALL.into_iter().flat_map(|phase| FilterRule::ALL.map(|rule| (phase, rule))) {
+            if rule.concerns(phase) {
+                let labels = [name, phase.as_str(), rule.as_str()];
+                raise(self.rows_filtered_total.with_label_values(&labels), counts.of(phase).filtered.of(rule));
+            }
         }
         let is_known = |word: &str| QUARANTINES[..QUARANTINES.len() - 1].contains(&word);
         for shown in QUARANTINES {
@@ -248,6 +246,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::LeftOut;
     use crate::planhat::Verdict;
     use crate::state::Outcome;
     use crate::telemetry::status_document::{Backfill, SectionStatus};
@@ -310,6 +309,12 @@ mod tests {
         }
     }
 
+    fn left_out(rule: FilterRule) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        left_out.add(rule);
+        left_out
+    }
+
     #[test]
     fn rows_are_accounted_for_at_every_scrape_while_another_thread_counts() {
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -322,11 +327,16 @@ mod tests {
                     let counts = &mut status.sections[0].counts;
                     (0..7).for_each(|_| counts.read(Phase::Stream));
                     counts.read(Phase::Backfill);
-                    counts.filtered(Phase::Backfill);
+                    counts.settled(Phase::Backfill, 0, &[], &left_out(FilterRule::Streamed));
                 });
                 sender.send_modify(|status| {
                     let word = if round % 2 == 0 { "refused" } else { "neither known" };
-                    status.sections[0].counts.settled(Phase::Stream, 3, &[(word.to_owned(), 2)]);
+                    status.sections[0].counts.settled(
+                        Phase::Stream,
+                        2,
+                        &[(word.to_owned(), 2)],
+                        &left_out(FilterRule::Where),
+                    );
                 });
             }
         });

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pg2planhat::testing::config::{
-    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section as Configured, Start, Sync,
-    TableName,
+    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, OnNull, Section as Configured, Start,
+    Sync, TableName,
 };
 use pg2planhat::testing::delivery::{Action, Chunk, Engine, Route, SectionDelivery, Settings};
 use pg2planhat::testing::mapping::Mapping;
@@ -16,7 +16,7 @@ use super::process::{chunk_of, with_row};
 use super::server::{Published, TableRow};
 
 fn section(name: &str) -> Configured {
-    let column = |name: &str| Field::Column { column: name.into(), default: None };
+    let column = |name: &str| Field::Column { column: name.into(), default: None, as_text: false };
     Configured {
         name: name.into(),
         kind: Kind::CustomMetric(Model::Company),
@@ -28,6 +28,8 @@ fn section(name: &str) -> Configured {
         batch: BatchLimits { rows: 10, bytes: 1 << 20, in_flight: 1 },
         flush: Flush::Every(Duration::from_millis(100)),
         in_doubt: InDoubt::Resend,
+        conditions: Vec::new(),
+        on_null: OnNull::Quarantine,
         fields: vec![
             ("dimensionId".to_owned(), Field::Constant(Constant::Text("d".into()))),
             ("value".to_owned(), column("v")),

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use pg2planhat::testing::config::{
-    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, Section as Configured, Start, Sync,
-    TableName,
+    ActivityNames, BatchLimits, Constant, Field, Flush, InDoubt, Kind, Model, OnNull, Section as Configured, Start,
+    Sync, TableName,
 };
 use pg2planhat::testing::delivery::{Action, SectionDelivery};
 use pg2planhat::testing::mapping::Mapping;
@@ -105,7 +105,7 @@ enum Mood {
 }
 
 fn setting(name: &str, table: usize, dice: &mut Rng) -> Setting {
-    let column = |name: &str| Field::Column { column: name.into(), default: None };
+    let column = |name: &str| Field::Column { column: name.into(), default: None, as_text: false };
     let fields = vec![
         ("dimensionId".to_owned(), Field::Constant(Constant::Text("d".into()))),
         ("value".to_owned(), column("v")),
@@ -126,6 +126,8 @@ fn setting(name: &str, table: usize, dice: &mut Rng) -> Setting {
         },
         flush: Flush::Every(Duration::from_millis(*dice.choice(&[0, 10, 1000]).unwrap())),
         in_doubt: if dice.u8(0..3) == 0 { InDoubt::Hold } else { InDoubt::Resend },
+        conditions: Vec::new(),
+        on_null: OnNull::Quarantine,
         fields,
         date_receipt: true,
         timezone: None,

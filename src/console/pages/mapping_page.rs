@@ -16,6 +16,7 @@ use crate::console::page_view::Shell;
 use crate::console::problem::Refusal;
 use crate::console::words::{bytes, count, plural};
 use crate::model::Fault;
+use crate::operations::Previewed;
 use crate::operations::draft_preview::{self, ColumnFacts, DraftFault, DraftShown, PreviewRows, TableFacts};
 use crate::terminal;
 
@@ -288,11 +289,11 @@ fn why(field: &DraftField, state: &DraftState, columns: &[ColumnFacts]) -> (&'st
         return ("is-stop", format!("{}: {}", fault.what, fault.remedy));
     }
     let Some(shown) = &state.shown else { return ("", String::new()) };
-    let of_field = |why: &&String| {
+    let of_field = |why: &&str| {
         let rest = why.strip_prefix(field.name.as_str());
         rest.is_some_and(|rest| rest.starts_with([':', ' ']))
     };
-    let refused = shown.rows.iter().filter_map(|row| row.item.as_ref().err()).filter(of_field).count();
+    let refused = shown.rows.iter().filter_map(Previewed::refused).filter(of_field).count();
     if refused > 0 {
         let rows = format!("{refused} of {}", plural(shown.rows.len() as u64, "row", "rows"));
         return ("is-stop", format!("{rows} would go into quarantine for it"));
@@ -320,20 +321,20 @@ fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
     if !sees {
         return PreviewView { withheld: true, ..PreviewView::default() };
     }
-    let bad = shown.rows.iter().filter(|row| row.item.is_err()).count();
-    let sizes: usize = shown.rows.iter().filter_map(|row| row.item.as_ref().ok()).map(Vec::len).sum();
-    let good = shown.rows.len() - bad;
+    let bad = shown.rows.iter().filter(|row| row.refused().is_some()).count();
+    let sizes: usize = shown.rows.iter().filter_map(Previewed::item).map(<[u8]>::len).sum();
+    let good = shown.rows.iter().filter(|row| row.item().is_some()).count();
     let about = match sizes.checked_div(good) {
         Some(size) => format!("read just now · {size} bytes an item"),
         None => "read just now".to_owned(),
     };
-    let refused = shown.rows.iter().filter(|row| row.item.is_err()).take(ITEMS);
-    let items = refused.chain(shown.rows.iter().filter(|row| row.item.is_ok()).take(ITEMS)).map(|row| ItemView {
-        bad: row.item.is_err(),
+    let refused = shown.rows.iter().filter(|row| row.refused().is_some()).take(ITEMS);
+    let items = refused.chain(shown.rows.iter().filter(|row| row.item().is_some()).take(ITEMS)).map(|row| ItemView {
+        bad: row.refused().is_some(),
         key: row.key.clone(),
-        why: row.item.as_ref().err().cloned().unwrap_or_default(),
-        size: row.item.as_ref().map(|item| bytes(item.len() as u64)).unwrap_or_default(),
-        json: json_markup(&row.item.as_ref().map(|item| terminal::pretty(item)).unwrap_or_default()),
+        why: row.refused().map(str::to_owned).unwrap_or_default(),
+        size: row.item().map(|item| bytes(item.len() as u64)).unwrap_or_default(),
+        json: json_markup(&row.item().map(terminal::pretty).unwrap_or_default()),
     });
     PreviewView { withheld: false, rows: shown.rows.len(), good, bad, about, items: items.collect() }
 }

@@ -128,9 +128,10 @@ pub(crate) fn fields(fields: &[(String, Field)], within: &str) -> Vec<(String, S
     for (name, field) in fields {
         let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
         match field {
-            Field::Column { column, default } => {
-                let note = default.as_ref().map(|default| format!("else {}", constant(default))).unwrap_or_default();
-                lines.push((path, column.clone(), note));
+            Field::Column { column, default, as_text } => {
+                let default = default.as_ref().map(|default| format!("else {}", constant(default)));
+                let notes = default.into_iter().chain(as_text.then(|| "as text".to_owned()));
+                lines.push((path, column.clone(), notes.collect::<Vec<_>>().join(", ")));
             }
             Field::Constant(value) => lines.push((path, constant(value), "constant".to_owned())),
             Field::Object(members) => lines.extend(self::fields(members, &path)),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::config::BatchLimits;
 use crate::delivery::batch::origin::{Origin, RejectedRow, SettledUpTo};
 use crate::delivery::batch::{Batch, MAX_BODY};
-use crate::model::{Phase, Position, SeenRow};
+use crate::model::{FilterRule, LeftOut, Phase, Position, SeenRow};
 
 /// The size of a finished batch, which the next one reserves at once instead of growing by copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,12 +35,15 @@ pub(crate) struct BatchBuilder {
     items: Vec<ItemSpan>,
     runs: Vec<Run>,
     refused: Vec<RejectedRow>,
+    left_out: LeftOut,
+    /// Rows of the quarantine that were left out now.
+    left_out_retries: Vec<i64>,
     through: Option<SettledUpTo>,
     /// The text of the backfill's key that was reached last, where `through` is none.
     key_reached: Vec<u8>,
     opened: Duration,
     seen: Vec<SeenRow>,
-    left_out: Vec<SeenRow>,
+    unsent: Vec<SeenRow>,
     /// Whether the batch is full: it goes as soon as the place of its newest row is known.
     pub seal_at_reach: bool,
 }
@@ -57,11 +60,13 @@ impl BatchBuilder {
             items: Vec::with_capacity(room.items),
             runs: Vec::new(),
             refused: Vec::new(),
+            left_out: LeftOut::default(),
+            left_out_retries: Vec::new(),
             through: None,
             key_reached: Vec::new(),
             opened: now,
             seen: Vec::new(),
-            left_out: Vec::new(),
+            unsent: Vec::new(),
             seal_at_reach: false,
         }
     }
@@ -113,8 +118,16 @@ impl BatchBuilder {
     }
 
     /// Adds a row of a compared result that is settled without an item.
-    pub(crate) fn leave_out(&mut self, seen: SeenRow) {
-        self.left_out.push(seen);
+    pub(crate) fn settle_unsent(&mut self, seen: SeenRow) {
+        self.unsent.push(seen);
+    }
+
+    /// Counts a row that a rule leaves out.
+    pub(crate) fn leave_out(&mut self, rule: FilterRule, origin: Origin) {
+        self.left_out.add(rule);
+        if let Origin::Quarantine(id) = origin {
+            self.left_out_retries.push(id);
+        }
     }
 
     /// Records that every row up to this place has been considered for this batch.
@@ -140,7 +153,7 @@ impl BatchBuilder {
             + self.keys.len()
             + self.items.len() * size_of::<ItemSpan>()
             + refused_weight(&self.refused)
-            + (self.seen.len() + self.left_out.len()) * size_of::<SeenRow>()
+            + (self.seen.len() + self.unsent.len()) * size_of::<SeenRow>()
     }
 
     /// When the first row was added.
@@ -150,18 +163,24 @@ impl BatchBuilder {
 
     /// Whether the batch holds no row and no place.
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.refused.is_empty() && self.through.is_none() && self.key_reached.is_empty()
+        let is_reached = self.through.is_some() || !self.key_reached.is_empty();
+        self.items.is_empty() && self.refused.is_empty() && self.left_out.total() == 0 && !is_reached
     }
 
-    /// Rows in it, refused ones included.
+    /// Rows in it that are sent or go into quarantine.
     pub(crate) fn rows(&self) -> usize {
         self.items.len() + self.refused.len()
+    }
+
+    /// Rows in it that a rule leaves out.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out.total()
     }
 
     /// Whether the batch has reached a limit.
     pub(crate) fn is_full(&self, limits: BatchLimits) -> bool {
         self.rows() >= limits.rows as usize
-            || self.left_out.len() >= MOST_LEFT_OUT
+            || self.unsent.len() >= MOST_UNSENT
             || self.body.len() + 1 >= body_limit(limits)
     }
 
@@ -216,17 +235,19 @@ impl BatchBuilder {
             items: self.items,
             runs: self.runs,
             refused: self.refused,
+            left_out: self.left_out,
+            left_out_retries: self.left_out_retries,
             through,
             opened: self.opened,
             doubts: Vec::new(),
             seen: self.seen,
-            left_out: self.left_out,
+            unsent: self.unsent,
         }
     }
 }
 
 /// Rows without an item that one batch settles, at most.
-const MOST_LEFT_OUT: usize = 50_000;
+const MOST_UNSENT: usize = 50_000;
 
 pub(crate) fn body_limit(limits: BatchLimits) -> usize {
     usize::try_from(limits.bytes).unwrap_or(MAX_BODY).min(MAX_BODY)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{KeyDigest, Lsn, Phase, Position, SeenRow};
+use crate::model::{KeyDigest, LeftOut, Lsn, Phase, Position, SeenRow};
 
 /// No body is larger than this, whatever the configuration says (docs/planhat.md: 32 MB a body; stay at or under this).
 pub(crate) const MAX_BODY: usize = 30_000_000;
@@ -29,6 +29,9 @@ pub struct Batch {
     runs: Vec<Run>,
     /// The refused rows.
     pub refused: Vec<RejectedRow>,
+    /// Rows that a rule leaves out, settled with it.
+    pub left_out: LeftOut,
+    left_out_retries: Vec<i64>,
     /// The position or key up to which everything is settled with this batch.
     pub through: SettledUpTo,
     opened: Duration,
@@ -38,7 +41,7 @@ pub struct Batch {
     /// What is to be remembered of each item, where they came out of a compared result; else empty.
     seen: Vec<SeenRow>,
     /// Rows of a compared result that are settled without an item.
-    left_out: Vec<SeenRow>,
+    unsent: Vec<SeenRow>,
 }
 
 impl Batch {
@@ -63,7 +66,7 @@ impl Batch {
             + self.keys.len()
             + self.items.len() * size_of::<ItemSpan>()
             + refused_weight(&self.refused)
-            + (self.seen.len() + self.left_out.len()) * size_of::<SeenRow>()
+            + (self.seen.len() + self.unsent.len()) * size_of::<SeenRow>()
     }
 
     /// When the first row was added.
@@ -95,7 +98,8 @@ impl Batch {
             return Vec::new();
         }
         let items = self.items.iter().map(|item| item.retried());
-        items.chain(self.refused.iter().filter_map(|refused| refused.retried)).collect()
+        let refused = self.refused.iter().filter_map(|refused| refused.retried);
+        items.chain(refused).chain(self.left_out_retries.iter().copied()).collect()
     }
 
     /// The quarantine row that one item was retried from.
@@ -130,7 +134,7 @@ impl Batch {
     /// Everything that is to be remembered once it is settled, encoded in the order of the keys' digests.
     pub fn seen(&self) -> Vec<u8> {
         let refused = self.refused.iter().filter_map(|row| row.seen);
-        let mut all: Vec<SeenRow> = self.seen.iter().chain(&self.left_out).copied().chain(refused).collect();
+        let mut all: Vec<SeenRow> = self.seen.iter().chain(&self.unsent).copied().chain(refused).collect();
         all.sort_unstable_by_key(|row| row.key);
         let mut out = Vec::with_capacity(all.len() * SeenRow::LEN);
         all.iter().for_each(|row| row.encode(&mut out));
@@ -184,11 +188,13 @@ impl Batch {
             items: self.items[half..].iter().map(shift).collect(),
             runs: late_runs,
             refused: late.into_iter().map(|row| RejectedRow { before: row.before - half_u32, ..row }).collect(),
+            left_out: self.left_out,
+            left_out_retries: self.left_out_retries,
             through: self.through,
             opened: self.opened,
             doubts: self.doubts,
             seen: late_seen.to_vec(),
-            left_out: self.left_out,
+            unsent: self.unsent,
         };
         let first = Batch {
             phase: self.phase,
@@ -197,11 +203,13 @@ impl Batch {
             items: self.items[..half].to_vec(),
             runs: self.runs[..run_at].to_vec(),
             refused: early,
+            left_out: LeftOut::default(),
+            left_out_retries: Vec::new(),
             through: reached,
             opened: self.opened,
             doubts: Vec::new(),
             seen: early_seen.to_vec(),
-            left_out: Vec::new(),
+            unsent: Vec::new(),
         };
         (first, Some(second))
     }

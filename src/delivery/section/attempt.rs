@@ -223,7 +223,7 @@ impl SectionDelivery {
         for id in &settled.retried {
             self.retrying.remove(id);
         }
-        self.counts.settled(settled.phase, settled.delivered, &settled.quarantined);
+        self.counts.settled(settled.phase, settled.delivered, &settled.quarantined, &settled.left_out);
         self.counts.resent += settled.resent;
     }
 

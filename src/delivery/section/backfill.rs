@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::delivery::key_set::KeySet;
+use crate::delivery::section::SectionDelivery;
 use crate::mapping::Mapping;
 use crate::model::{Key, Lsn, Phase, Rows, SectionName};
 use crate::state::{BackfillProgress, Op, RangeStart, SectionPhase};
@@ -209,6 +211,33 @@ impl BackfillQueue {
             SectionPhase::Resyncing(progress)
         } else {
             SectionPhase::Backfilling(progress)
+        }
+    }
+}
+
+impl SectionDelivery {
+    /// Whether chunks of its backfill may become batches: not too far ahead of the sink, and not while it takes no streamed
+    /// rows, for then it does not see which keys the stream brings.
+    pub fn takes_chunks(&self) -> bool {
+        let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
+        !self.flow.is_paused() && self.flow.takes_rows() && self.backfilled.weight() < ahead
+    }
+
+    /// Takes the rows of the next chunk of its backfill, once the stream has been read past it. Returns whether it did.
+    pub fn take_chunk(&mut self, received: Lsn, now: Duration) -> bool {
+        let Some(mapping) = self.table_mapping.clone().filter(|_| self.takes_chunks()) else { return false };
+        let Some(chunk) = self.backfill.as_mut().and_then(|backfill| backfill.pop_chunk(received)) else {
+            return false;
+        };
+        let mapping = chunk.mapping.clone().unwrap_or(mapping);
+        self.admit_chunk(&mapping, &chunk, now);
+        true
+    }
+
+    /// A chunk of its backfill was read.
+    pub fn push_chunk(&mut self, chunk: Chunk) {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.push_chunk(chunk);
         }
     }
 }

@@ -185,7 +185,15 @@ impl SectionDelivery {
         if let Some(mapping) = self.table_mapping.clone() {
             for (row, seen) in chunk.rows.iter().zip(&chunk.seen) {
                 self.counts.read(phase);
-                let encode = |out: &mut Vec<u8>| mapping.encode(&row, CommitTime::Unknown, out);
+                let left_out = mapping.left_out(&row);
+                if let Ok(Some(rule)) = left_out {
+                    // Remembered all the same: it comes again when it changes.
+                    self.backfilled.leave_out(phase, now, rule, Origin::Backfill);
+                    self.backfilled.settle_unsent(self.limits, phase, now, *seen);
+                    self.backfilled.reach(SettledUpTo::Digest(seen.key));
+                    continue;
+                }
+                let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(&row, CommitTime::Unknown, out));
                 let (key, describe) = (mapping.key_text(&row), || mapping.describe(&row));
                 let incoming = IncomingRow { limits: self.limits, phase, now, key: &key, origin: Origin::Diff(*seen) };
                 if self.is_held(seen.key) {
@@ -197,7 +205,7 @@ impl SectionDelivery {
             }
         }
         for seen in &chunk.left_out {
-            self.backfilled.leave_out(self.limits, phase, now, *seen);
+            self.backfilled.settle_unsent(self.limits, phase, now, *seen);
         }
         if let Some(through) = through {
             self.backfilled.reach(SettledUpTo::Digest(through));

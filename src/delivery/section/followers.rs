@@ -46,7 +46,7 @@ pub(crate) enum Turn {
     /// The request of the batch has ended already.
     Answered(Answer),
     /// The batch needs no request.
-    Unsent(Batch),
+    Unsent(Box<Batch>),
 }
 
 /// The batches after the one whose turn it is, the oldest first.
@@ -175,7 +175,7 @@ impl SectionDelivery {
                 self.stage = DeliveryStage::Requesting(sending);
                 return Some(Turn::Answered(answer));
             }
-            TakenBatch::Unsent(batch) => return Some(Turn::Unsent(batch)),
+            TakenBatch::Unsent(batch) => return Some(Turn::Unsent(Box::new(batch))),
         }
         None
     }

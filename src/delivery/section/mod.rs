@@ -37,7 +37,7 @@ use crate::config::{BatchLimits, Flush, InDoubt, Section};
 use crate::delivery::batch::{Batch, Origin, SettledUpTo};
 use crate::delivery::key_set::KeySet;
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, Key, KeyDigest, Lsn, Phase, Position, Row, RowCounts, SectionName};
+use crate::model::{CommitTime, FilterRule, Key, KeyDigest, Phase, Position, Row, RowCounts, SectionName};
 use crate::state::SectionPhase;
 
 /// How many single items may be refused one after the other before that counts as the mapping's fault.
@@ -204,8 +204,14 @@ impl SectionDelivery {
         }
         let held = self.is_doubted(position) && self.in_doubt == InDoubt::Hold;
         let origin = Origin::Stream(position, micros);
-        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Micros(micros), out);
+        let left_out = mapping.left_out(row);
         let queue = &mut self.stream;
+        if let Ok(Some(rule)) = left_out {
+            queue.leave_out(Phase::Stream, now, rule, origin);
+            queue.reach(SettledUpTo::Stream(position));
+            return true;
+        }
+        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, CommitTime::Micros(micros), out));
         let incoming = IncomingRow { limits: self.limits, phase: Phase::Stream, now, key, origin };
         if held {
             queue.hold(incoming, encode, || mapping.describe(row));
@@ -235,8 +241,7 @@ impl SectionDelivery {
             self.counts.read(phase);
             let key = mapping.key_text(&row);
             if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
-                self.counts.filtered(phase);
-                self.backfilled.pass(phase, now);
+                self.backfilled.leave_out(phase, now, FilterRule::Streamed, Origin::Backfill);
             } else {
                 self.admit_backfilled(mapping, &row, &key, phase, now);
             }
@@ -257,7 +262,11 @@ impl SectionDelivery {
     fn admit_backfilled(&mut self, mapping: &Mapping, row: &Row<'_>, key: &[u8], phase: Phase, now: Duration) {
         let held = self.in_doubt == InDoubt::Hold
             && self.doubts.iter().any(|doubt| matches!(&doubt.span, Span::Keys(_, _, rows) if rows.contains(key)));
-        let encode = |out: &mut Vec<u8>| mapping.encode(row, CommitTime::Unknown, out);
+        let left_out = mapping.left_out(row);
+        if let Ok(Some(rule)) = left_out {
+            return self.backfilled.leave_out(phase, now, rule, Origin::Backfill);
+        }
+        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, CommitTime::Unknown, out));
         let describe = || mapping.describe(row);
         let incoming = IncomingRow { limits: self.limits, phase, now, key, origin: Origin::Backfill };
         if held {
@@ -364,30 +373,5 @@ impl SectionDelivery {
     /// Whether it holds rows that it cannot send just now.
     pub fn is_stuck(&self) -> bool {
         self.flow.is_paused() || self.probe_at.is_some() || matches!(self.stage, DeliveryStage::Waiting { .. })
-    }
-
-    /// Whether chunks of its backfill may become batches: not too far ahead of the sink, and not while it takes no streamed
-    /// rows, for then it does not see which keys the stream brings.
-    pub fn takes_chunks(&self) -> bool {
-        let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
-        !self.flow.is_paused() && self.flow.takes_rows() && self.backfilled.weight() < ahead
-    }
-
-    /// Takes the rows of the next chunk of its backfill, once the stream has been read past it. Returns whether it did.
-    pub fn take_chunk(&mut self, received: Lsn, now: Duration) -> bool {
-        let Some(mapping) = self.table_mapping.clone().filter(|_| self.takes_chunks()) else { return false };
-        let Some(chunk) = self.backfill.as_mut().and_then(|backfill| backfill.pop_chunk(received)) else {
-            return false;
-        };
-        let mapping = chunk.mapping.clone().unwrap_or(mapping);
-        self.admit_chunk(&mapping, &chunk, now);
-        true
-    }
-
-    /// A chunk of its backfill was read.
-    pub fn push_chunk(&mut self, chunk: Chunk) {
-        if let Some(backfill) = &mut self.backfill {
-            backfill.push_chunk(chunk);
-        }
     }
 }

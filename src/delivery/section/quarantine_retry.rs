@@ -39,7 +39,12 @@ impl SectionDelivery {
     ) {
         self.counts.read(Phase::Retry);
         let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
-        let encode = |out: &mut Vec<u8>| mapping.encode(row, time, out);
+        let left_out = mapping.left_out(row);
+        if let Ok(Some(rule)) = left_out {
+            self.retry.leave_out(Phase::Retry, now, rule, Origin::Quarantine(id));
+            return self.retry.reach(SettledUpTo::Apart);
+        }
+        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, time, out));
         let key = mapping.key_text(row);
         let incoming = self.retried(&key, id, now);
         self.retry.push(incoming, encode, || mapping.describe(row));

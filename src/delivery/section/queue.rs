@@ -7,7 +7,7 @@ use crate::config::BatchLimits;
 use crate::delivery::batch::builder::{BatchBuilder, Capacity};
 use crate::delivery::batch::{Batch, MAX_BODY, Origin, RejectedRow, SettledUpTo};
 use crate::mapping::Refuses;
-use crate::model::{Phase, Position, SeenRow};
+use crate::model::{FilterRule, Phase, Position, SeenRow};
 
 /// Sealed batches, and the one being filled.
 #[derive(Debug, Default)]
@@ -104,15 +104,21 @@ impl Queue {
         }
     }
 
+    /// A row that a rule leaves out: it is counted, and its place, when the batch is settled.
+    #[inline]
+    pub(crate) fn leave_out(&mut self, phase: Phase, now: Duration, rule: FilterRule, origin: Origin) {
+        self.open(phase, now).leave_out(rule, origin);
+    }
+
     /// Leaves a row out: only its place counts.
     pub(crate) fn pass(&mut self, phase: Phase, now: Duration) {
         self.open(phase, now);
     }
 
     /// A row of a compared result that is settled without an item.
-    pub(crate) fn leave_out(&mut self, limits: BatchLimits, phase: Phase, now: Duration, seen: SeenRow) {
+    pub(crate) fn settle_unsent(&mut self, limits: BatchLimits, phase: Phase, now: Duration, seen: SeenRow) {
         let open = self.open(phase, now);
-        open.leave_out(seen);
+        open.settle_unsent(seen);
         if open.is_full(limits) {
             self.seal_after_reach();
         }
@@ -197,10 +203,11 @@ impl Queue {
 
     /// Drops everything; returns how many rows.
     pub(crate) fn clear(&mut self) -> u64 {
-        let rows = self.ready.iter().map(|batch| batch.len() + batch.refused.len()).sum::<usize>()
-            + self.open.as_ref().map_or(0, BatchBuilder::rows);
+        let ready = self.ready.iter().map(|batch| (batch.len() + batch.refused.len()) as u64 + batch.left_out.total());
+        let open = self.open.as_ref().map_or(0, |open| open.rows() as u64 + open.left_out());
+        let rows = ready.sum::<u64>() + open;
         *self = Queue::default();
-        rows as u64
+        rows
     }
 }
 

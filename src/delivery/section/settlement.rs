@@ -5,7 +5,7 @@ use crate::config::InDoubt;
 use crate::delivery::batch::{Batch, RejectedRow, RunEnd, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
 use crate::delivery::section::{BackfillQueue, DiffQueue, InDoubtBatch, SectionDelivery, Trouble};
-use crate::model::{Position, SectionName};
+use crate::model::{FilterRule, Position, SectionName};
 use crate::state::{Op, Outcome, Quarantined, Totals};
 
 /// A backfill has ended, and the table has more rows in its range than it settled.
@@ -17,6 +17,19 @@ fn lost(section: &SectionName, missing: u64) -> Trouble {
         ),
         format!("pg2planhat audit {section} --deliver-missing (names them and delivers them), then restart"),
     )
+}
+
+/// How many rows each word has that their reasons begin with.
+fn by_word(quarantined: &[Quarantined]) -> Vec<(String, u64)> {
+    let mut words: Vec<(String, u64)> = Vec::new();
+    for row in quarantined {
+        let word = row.reason.split(':').next().unwrap_or_default();
+        match words.iter_mut().find(|(known, _)| known == word) {
+            Some((_, count)) => *count += 1,
+            None => words.push((word.to_owned(), 1)),
+        }
+    }
+    words
 }
 
 impl SectionDelivery {
@@ -60,14 +73,7 @@ impl SectionDelivery {
             Some(_) | None => 0,
         };
         step.in_doubt += in_doubt + named;
-        let mut words: Vec<(String, u64)> = Vec::new();
-        for row in &quarantined {
-            let word = row.reason.split(':').next().unwrap_or_default();
-            match words.iter_mut().find(|(known, _)| known == word) {
-                Some((_, count)) => *count += 1,
-                None => words.push((word.to_owned(), 1)),
-            }
-        }
+        let words = by_word(&quarantined);
         if let SettledUpTo::Stream(reached) = &batch.through {
             self.answered = *reached;
             if !quarantined.is_empty() {
@@ -78,13 +84,16 @@ impl SectionDelivery {
         let quarantined_rows = quarantined.len() as u64;
         let add = Totals { delivered, quarantined: quarantined_rows, in_doubt: in_doubt + named, resent };
         step.ops.extend(quarantined.into_iter().map(Op::Quarantine));
-        let rows = add.delivered + add.quarantined + if unresolved { in_doubt } else { 0 };
+        // What the stream has brought is settled by the stream.
+        let left_out = batch.left_out.total() - batch.left_out.of(FilterRule::Streamed);
+        let rows = add.delivered + add.quarantined + left_out + if unresolved { in_doubt } else { 0 };
         self.checkpoint(&batch.through, add, rows, step);
         step.settled = Some(Settled {
             phase: batch.phase,
             through: batch.through.clone(),
             delivered: add.delivered,
             quarantined: words,
+            left_out: batch.left_out,
             resent,
             in_doubt,
             outcome,

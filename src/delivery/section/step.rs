@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::delivery::batch::{Batch, SettledUpTo};
-use crate::model::Phase;
+use crate::model::{LeftOut, Phase};
 use crate::planhat::Answer;
 use crate::state::{Op, Outcome};
 
@@ -79,6 +79,8 @@ pub struct Settled {
     pub delivered: u64,
     /// Rows quarantined, by the reason's word.
     pub quarantined: Vec<(String, u64)>,
+    /// Rows left out, by the rule.
+    pub left_out: LeftOut,
     /// Rows of batches that were in doubt and are now resent.
     pub resent: u64,
     /// Rows in doubt for good (held, or unresolved).

@@ -9,9 +9,10 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
-use crate::model::{Key, Row, key_text};
+use crate::model::{Cell, Key, Row, key_text};
 use crate::postgres::backfill::copy_text;
 use crate::postgres::catalog::key_columns::KeyColumns;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 
 /// Settings of a session that reads keys: an index scan whatever the statistics say, short waits, nothing hidden by policies.
@@ -30,6 +31,8 @@ pub(crate) struct KeyReader {
     key: KeyColumns,
     /// Where the key's columns are in a row as read.
     places: Vec<usize>,
+    /// Columns that are read beside the key, quoted.
+    beside: Vec<String>,
     /// The last key that was read; `None` at the start.
     after: Option<Key>,
     done: bool,
@@ -51,16 +54,27 @@ impl KeyReader {
             from: table.as_t(),
             key: KeyColumns::new(table, key),
             places: (0..key.len()).collect(),
+            beside: Vec::new(),
             after,
             done: false,
         }
     }
 
-    /// The next keys, each handed to `each`; how many there were. None are left after an answer of 0.
+    /// Reads these columns beside the key.
+    pub(crate) fn beside(mut self, columns: &[String]) -> KeyReader {
+        self.beside = columns.iter().map(|name| format!("t.{}", quote::ident(name))).collect();
+        self
+    }
+
+    /// The next keys, each handed to `each` with the columns beside it; how many there were. None are left after an answer of 0.
     ///
     /// # Errors
     /// Where the statement fails, or waits for a lock longer than the session's bound.
-    pub(crate) async fn chunk(&mut self, client: &Client, mut each: impl FnMut(&[u8])) -> Result<usize, Error> {
+    pub(crate) async fn chunk(
+        &mut self,
+        client: &Client,
+        mut each: impl FnMut(&[u8], &Row<'_>),
+    ) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
         }
@@ -72,8 +86,9 @@ impl KeyReader {
             cells.clear();
             copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
             let text = key_text(&Row { data: &data, cells: &cells }, &self.places);
+            let beside = Row { data: &data, cells: cells.get(self.places.len()..).unwrap_or_default() };
             count += 1;
-            each(&text);
+            each(&text, &beside);
             if count == CHUNK {
                 last = text.into_owned();
             }
@@ -85,8 +100,9 @@ impl KeyReader {
 
     fn sql(&self) -> String {
         let after = self.after.as_ref().map_or(String::new(), |key| format!(" AND {}", self.key.compared(">", key)));
+        let beside: String = self.beside.iter().map(|column| format!(", {column}")).collect();
         format!(
-            "COPY (SELECT {} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
+            "COPY (SELECT {}{beside} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
             self.key.list(),
             self.from,
             self.key.not_null(),
@@ -110,5 +126,22 @@ impl KeyReader {
             }
         }
         Ok(seen)
+    }
+
+    /// The columns beside one key, where its row is there.
+    ///
+    /// # Errors
+    /// As [`KeyReader::chunk`].
+    pub(crate) async fn columns_of(&self, client: &Client, key: &str) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
+        let (list, wanted) = (self.beside.join(", "), self.key.one_of(std::iter::once(key)));
+        let sql = format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT", self.from);
+        let mut lines = pin!(client.copy_out(&sql).await?);
+        let mut found = None;
+        while let Some(line) = lines.try_next().await? {
+            let (mut data, mut cells) = (Vec::new(), Vec::new());
+            copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
+            found = Some((data, cells));
+        }
+        Ok(found)
     }
 }

@@ -149,6 +149,16 @@ pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<
     Ok(scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table))
 }
 
+/// How many rows of a table and its partitions were updated, as far as the statistics know.
+///
+/// # Errors
+/// Where the query fails.
+pub(crate) async fn updates(client: &Client, oid: u32) -> Result<i64, tokio_postgres::Error> {
+    let sql = "SELECT coalesce(sum(pg_catalog.pg_stat_get_tuples_updated(part)), 0)::bigint
+        FROM (SELECT $1::oid AS part UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree($1)) AS parts";
+    Ok(client.query_one(sql, &[&oid]).await?.get(0))
+}
+
 /// Asks for the table, its columns and its primary key at once.
 async fn read(client: &Client, which: &str, params: SqlParams<'_>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let asked = format!("{TABLE} WHERE {which}");

@@ -63,6 +63,7 @@ impl Types {
             1184 => Type::TimestampTz,
             1082 => Type::Date,
             114 | 3802 => Type::Json,
+            1042 => Type::Char,
             _ => Type::Text,
         }
     }

@@ -3,7 +3,7 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::config::{Config, Section, Start};
+use crate::config::{Condition, Config, Section, Start};
 use crate::model::{Fault, Finding, Severity};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
@@ -53,6 +53,7 @@ pub(crate) async fn examine(
                 found.findings.push(Finding::error("column_generated", subject(section), message, remedy));
             }
         }
+        found.findings.extend(nulls_left_out(section, &info));
         if readable(session, section, &info, &mut found.findings).await? {
             key_findings::examine(session, section, &info, section.start != Start::Now, &mut found.findings).await?;
         }
@@ -212,6 +213,19 @@ async fn xmin(
     let remedy = format!("GRANT SELECT (xmin) ON {qualified} TO {};", quote::ident(user));
     findings.push(Finding::warning("select_xmin", subject(section), message, remedy));
     Ok(())
+}
+
+/// Conditions that say what a column must not be, of a column that may be NULL: as in SQL, a NULL does not meet them.
+fn nulls_left_out(section: &Section, info: &TableInfo) -> Vec<Finding> {
+    let said = |(name, condition): &(String, Condition)| {
+        let nullable = info.column(name).is_some_and(|column| !column.not_null);
+        let is_silent = matches!(condition, Condition::Not(_)) && condition.of_null().is_none();
+        let message =
+            format!("where: rows in which {name} is NULL are left out, as in SQL: NULL is neither equal nor unequal");
+        let remedy = format!("write `{name}: [null, {{ not: … }}]` if they are to be sent");
+        (nullable && is_silent).then(|| Finding::info("where_null", subject(section), message, remedy))
+    };
+    section.conditions.iter().filter_map(said).collect()
 }
 
 /// Tries to read the mapped columns, as a backfill would.
