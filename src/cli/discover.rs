@@ -107,7 +107,7 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
         .into_iter()
         .filter(|column| info.column(&column.name).is_some_and(|known| !known.generated))
         .collect();
-    let guess = mapping::guess(&info.name, &usable, &keys);
+    let guesses = mapping::guess(&info.name, &usable, &keys);
     if context.json() {
         let columns: Vec<Value> = info
             .columns
@@ -115,9 +115,14 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
             .map(|column| json!({"name": column.name, "type": column.type_name, "nullable": !column.not_null}))
             .collect();
         let name = format!("{}.{}", info.name.schema, info.name.name);
-        return context.output.document(&json!({"table": name, "columns": columns, "section": guess.json()}));
+        let sections: Vec<Value> = guesses.iter().map(Guess::json).collect();
+        let mut document = json!({"table": name, "columns": columns, "section": sections.first()});
+        if sections.len() > 1 {
+            document["sections"] = json!(sections);
+        }
+        return context.output.document(&document);
     }
-    print(context, &info, &keys, &guess)
+    print(context, &info, &keys, &guesses)
 }
 
 /// `id, (account_id, day)`.
@@ -127,7 +132,7 @@ fn shown_keys(keys: &[Vec<String>]) -> String {
 }
 
 /// Columns as comments, so that the whole of it may be appended to a file.
-fn print(context: &Context, info: &TableInfo, keys: &[Vec<String>], guess: &Guess) -> Result<(), Fault> {
+fn print(context: &Context, info: &TableInfo, keys: &[Vec<String>], guesses: &[Guess]) -> Result<(), Fault> {
     let output = context.output;
     let dim = |line: String| output.line(output.paint(Colour::Dim, line));
     dim(format!("# {}", printable(&quote::qualified(&info.name))))?;
@@ -163,5 +168,5 @@ fn print(context: &Context, info: &TableInfo, keys: &[Vec<String>], guess: &Gues
     } else {
         output.line("sections:")?;
     }
-    output.raw(&guess.yaml())
+    output.raw(&guesses.iter().map(Guess::yaml).collect::<String>())
 }

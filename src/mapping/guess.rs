@@ -1,61 +1,56 @@
-//! A first section for a table, guessed from its columns' names and types. Pure.
+//! The first sections for a table, guessed from its columns' names and types. Pure.
 //!
 //! * In: a table's columns, and those that could be its key.
-//! * Out: a [`Guess`], as YAML that loads as it is, each line with its reason; and as JSON.
+//! * Out: [`Guess`]es.
 //! * Never: a section that the configuration's reader refuses.
 
-use std::fmt::Write as _;
-
-use serde_json::{Map, Value, json};
-
 use crate::config::TableName;
-use crate::mapping::usual_names::{ACTION, COMPANY, DATE, DIMENSION, EMAIL, INFO, USER, VALUE, WEIGHT};
+use crate::mapping::guessed_section::{Guess, Guessed, GuessedSource};
+use crate::mapping::usual_names::{
+    ACTION, CODE, COMPANY, DATE, DAY, DIMENSION, EMAIL, INFO, USER, VAGUE, VALUE, WEIGHT,
+};
 use crate::model::{Column, Type};
 
-/// A guessed section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Guess {
-    table: TableName,
-    metric: Option<&'static str>,
-    key: (Vec<String>, String),
-    /// `date: receipt`, for want of a column.
-    receipt: bool,
-    fields: Vec<Guessed>,
-    /// Columns that nothing was guessed for.
-    rest: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Guessed {
-    field: &'static str,
-    from: GuessedSource,
-    why: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum GuessedSource {
-    Column(String),
-    Constant(String),
-}
-
-/// Guesses a section. `keys`: the columns of each unique index, the best first.
-pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[Vec<String>]) -> Guess {
+/// Guesses the sections of a table: one, but for a table of several numbers a day, where each number is a metric of its own.
+/// `keys`: the columns of each unique index, the best first.
+pub(crate) fn guess(table: &TableName, columns: &[Column], keys: &[Vec<String>]) -> Vec<Guess> {
     let mut guesser = Guesser { columns, taken: Vec::new(), fields: Vec::new() };
     let key = guesser.key(keys);
     let user = guesser.find(EMAIL, is_text).is_some() || guesser.find(USER, is_id).is_some();
     let event = guesser.find(ACTION, is_text).is_some();
-    let measured = guesser.find(VALUE, is_number).is_some() || guesser.find(DIMENSION, is_text).is_some();
-    let metric = if measured && !event && (!user || guesser.find(DIMENSION, is_text).is_some()) {
+    let dimension = guesser.find(DIMENSION, is_text).is_some();
+    let numbers = guesser.numbers_of_a_wide_table();
+    if !event && !dimension && !numbers.is_empty() {
+        return numbers.iter().map(|number| wide(table, guesser.clone(), &key, number, &numbers)).collect();
+    }
+    let measured = guesser.find(VALUE, is_number).is_some() || dimension;
+    let metric = if measured && !event && (!user || dimension) {
         Some(guesser.metric(table))
     } else {
         guesser.activity(table);
         None
     };
     let receipt = !guesser.take("date", DATE, is_time) && !guesser.any_time();
-    let rest = columns.iter().map(|column| column.name.clone()).filter(|name| !guesser.taken.contains(name)).collect();
-    Guess { table: table.clone(), metric, key, receipt, fields: guesser.fields, rest }
+    vec![guesser.guessed(table, None, metric, key, receipt)]
 }
 
+/// The section of one number of a wide table.
+fn wide(
+    table: &TableName,
+    mut guesser: Guesser<'_>,
+    key: &(Vec<String>, String),
+    number: &str,
+    numbers: &[String],
+) -> Guess {
+    guesser.constant("dimensionId", dimension(number), "as the metric is called in Planhat");
+    guesser.put("value", number.to_owned(), "guess: each column of numbers is a metric of its own");
+    guesser.taken.extend(numbers.iter().cloned());
+    let model = guesser.owner();
+    let receipt = !guesser.take("date", DATE, is_time) && !guesser.any_time();
+    guesser.guessed(table, Some(number.to_owned()), Some(model), key.clone(), receipt)
+}
+
+#[derive(Clone)]
 struct Guesser<'a> {
     columns: &'a [Column],
     taken: Vec<String>,
@@ -63,6 +58,48 @@ struct Guesser<'a> {
 }
 
 impl Guesser<'_> {
+    /// What was guessed, as a section.
+    fn guessed(
+        self,
+        table: &TableName,
+        number: Option<String>,
+        metric: Option<&'static str>,
+        key: (Vec<String>, String),
+        receipt: bool,
+    ) -> Guess {
+        let free = |name: &String| !self.taken.contains(name);
+        let rest = self.columns.iter().map(|column| column.name.clone()).filter(free).collect();
+        Guess { table: table.clone(), number, metric, key, receipt, fields: self.fields, rest }
+    }
+
+    /// The numbers of a table that has nothing but them, a day or time, and whose they are: `account_id, day, logins,
+    /// api_calls`. One number with a usual name is no wide table.
+    fn numbers_of_a_wide_table(&self) -> Vec<String> {
+        let free = || self.columns.iter().filter(|column| !self.taken.contains(&column.name));
+        let is_id = |column: &&Column| fold(&column.name).ends_with("id");
+        let Some(owner) = self.find(COMPANY, self::is_id).or_else(|| self.find(USER, self::is_id)) else {
+            return Vec::new();
+        };
+        let says_more = |column: &Column| {
+            (is_text(column.ty) || column.ty == Type::Json) && !is_id(&column) && column.name != owner
+        };
+        let is_day = |column: &Column| {
+            let name = fold(&column.name);
+            column.ty == Type::Date || (is_time(column.ty) && DAY.iter().any(|word| name.ends_with(word)))
+        };
+        if !free().any(is_day) || free().any(says_more) {
+            return Vec::new();
+        }
+        let is_code = |column: &Column| {
+            let name = fold(&column.name);
+            CODE.iter().any(|word| name.ends_with(word))
+        };
+        let is_value =
+            |column: &&Column| is_number(column.ty) && !is_id(column) && !is_code(column) && column.name != owner;
+        let numbers: Vec<String> = free().filter(is_value).map(|column| column.name.clone()).collect();
+        if numbers.len() == 1 && self.find(VALUE, is_number).is_some() { Vec::new() } else { numbers }
+    }
+
     /// The first unique index; a single column of it is not taken for a field, for it tells rows apart and nothing else.
     fn key(&mut self, keys: &[Vec<String>]) -> (Vec<String>, String) {
         if let Some(key) = keys.first() {
@@ -81,7 +118,7 @@ impl Guesser<'_> {
                 "NO unique index: add a key (bigint GENERATED ALWAYS AS IDENTITY)",
             ),
         };
-        self.taken.push(name.clone());
+        // A key for want of a better one is most of all what its name says: whose the row is, or when it was.
         (vec![name], why.to_owned())
     }
 
@@ -107,6 +144,19 @@ impl Guesser<'_> {
     fn take(&mut self, field: &'static str, names: &[&str], fits: fn(Type) -> bool) -> bool {
         let Some((column, why)) = self.look(names, fits).map(|(column, why)| (column.name.clone(), why)) else {
             return false;
+        };
+        let name = fold(&column);
+        let others: Vec<&str> = self
+            .columns
+            .iter()
+            .filter(|other| fits(other.ty) && other.name != column)
+            .map(|other| other.name.as_str())
+            .filter(|other| !self.taken.iter().any(|taken| taken == other) && is_named(&fold(other), names))
+            .collect();
+        let why = match others.as_slice() {
+            [] if VAGUE.contains(&name.as_str()) => format!("{why}; guess: such a name says little"),
+            [] => why,
+            others => format!("{why}; guess: or is it {}?", others.join(" or ")),
         };
         self.put(field, column, &why);
         true
@@ -163,6 +213,11 @@ impl Guesser<'_> {
         if !self.take("value", VALUE, is_number) {
             self.any("value", is_number, "guess; no better column found: the metric's value");
         }
+        self.owner()
+    }
+
+    /// Whose metric it is.
+    fn owner(&mut self) -> &'static str {
         let models = [
             ("Company", COMPANY),
             ("EndUser", USER),
@@ -196,7 +251,8 @@ impl Guesser<'_> {
     /// Any column that fits, the key for want of one.
     fn any(&mut self, field: &'static str, fits: fn(Type) -> bool, why: &str) {
         let free = self.columns.iter().find(|column| fits(column.ty) && !self.taken.contains(&column.name));
-        let column = free.map(|column| column.name.clone()).or_else(|| self.taken.first().cloned());
+        let key = || self.taken.first().or(self.columns.first().map(|column| &column.name)).cloned();
+        let column = free.map(|column| column.name.clone()).or_else(key);
         self.put(field, column.unwrap_or_else(|| "id".to_owned()), why);
     }
 }
@@ -217,6 +273,11 @@ fn word(ty: Type) -> &'static str {
         Type::Date => "date",
         Type::Char | Type::Text => "text",
     }
+}
+
+/// Whether a folded name is one of these, or ends in a long one.
+fn is_named(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|known| name == *known || (known.len() > 4 && name.ends_with(known)))
 }
 
 fn is_text(ty: Type) -> bool {
@@ -245,111 +306,13 @@ fn dimension(name: &str) -> String {
     if name.is_empty() { "metric".to_owned() } else { name }
 }
 
-impl Guess {
-    /// As one item of the list `sections`.
-    pub(crate) fn yaml(&self) -> String {
-        let mut lines: Vec<(String, &str)> = vec![
-            (format!("  - name: {}", scalar(&self.name())), "unique; the state is kept by it"),
-            (format!("    kind: {}", self.kind()), "user_activity or custom_metric"),
-        ];
-        if let Some(model) = self.metric {
-            lines.push((format!("    model: {model}"), "Company, EndUser, Project or Asset"));
-        }
-        lines.push((format!("    table: {}", scalar(&self.table_text())), ""));
-        lines.push((format!("    key: {}", key_yaml(&self.key.0)), &self.key.1));
-        if self.receipt {
-            lines.push(("    date: receipt".into(), "no column looks like a date"));
-        }
-        lines.push(("    fields:".into(), ""));
-        for guessed in &self.fields {
-            let from = match &guessed.from {
-                GuessedSource::Column(column) => scalar(column),
-                GuessedSource::Constant(value) => format!("{{ value: {} }}", scalar(value)),
-            };
-            lines.push((format!("      {}: {from}", guessed.field), &guessed.why));
-        }
-        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(40);
-        let mut yaml = String::new();
-        for (line, why) in lines {
-            let pad = " ".repeat(width.saturating_sub(line.chars().count()));
-            let written = if why.is_empty() { writeln!(yaml, "{line}") } else { writeln!(yaml, "{line}{pad} # {why}") };
-            written.ok();
-        }
-        if !self.rest.is_empty() {
-            let rest: Vec<String> = self.rest.iter().map(|name| scalar(name)).collect();
-            writeln!(yaml, "      # not mapped: {}", rest.join(", ")).ok();
-        }
-        yaml
-    }
-
-    /// The same as JSON.
-    pub(crate) fn json(&self) -> Value {
-        let fields: Map<String, Value> = self
-            .fields
-            .iter()
-            .map(|guessed| {
-                let from = match &guessed.from {
-                    GuessedSource::Column(column) => json!(column),
-                    GuessedSource::Constant(value) => json!({ "value": value }),
-                };
-                (guessed.field.to_owned(), from)
-            })
-            .collect();
-        let mut section = json!({"name": self.name(), "kind": self.kind()});
-        if let Some(model) = self.metric {
-            section["model"] = json!(model);
-        }
-        section["table"] = json!(self.table_text());
-        section["key"] = if let [only] = &self.key.0[..] { json!(only) } else { json!(self.key.0) };
-        if self.receipt {
-            section["date"] = json!("receipt");
-        }
-        section["fields"] = Value::Object(fields);
-        section
-    }
-
-    fn kind(&self) -> &'static str {
-        if self.metric.is_some() { "custom_metric" } else { "user_activity" }
-    }
-
-    fn name(&self) -> String {
-        let fine = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
-        let name: String = self.table.name.chars().map(fine).take(63).collect();
-        if name.is_empty() { "section".to_owned() } else { name }
-    }
-
-    /// The table as the file takes it.
-    fn table_text(&self) -> String {
-        let part = |name: &str| {
-            let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
-            if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-        };
-        format!("{}.{}", part(&self.table.schema), part(&self.table.name))
-    }
-}
-
-/// One column, or a list of them.
-fn key_yaml(columns: &[String]) -> String {
-    match columns {
-        [only] => scalar(only),
-        several => format!("[{}]", several.iter().map(|name| scalar(name)).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-/// A YAML scalar: plain where it can only be that text.
-fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
-    let word = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"].contains(&text.to_lowercase().as_str());
-    if plain && !word { text.to_owned() } else { Value::from(text).to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
     use crate::config::Kind;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn columns(list: &[(&str, Type)]) -> Vec<Column> {
         list.iter().map(|(name, ty)| Column { name: (*name).to_owned(), ty: *ty }).collect()
@@ -357,6 +320,12 @@ mod tests {
 
     fn table(name: &str) -> TableName {
         TableName { schema: "public".into(), name: name.into() }
+    }
+
+    fn guess(table: &TableName, columns: &[Column], keys: &[Vec<String>]) -> Guess {
+        let mut all = super::guess(table, columns, keys);
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
     }
 
     fn load(guess: &Guess) -> crate::config::Section {
@@ -387,6 +356,73 @@ mod tests {
         assert!(guess.yaml().contains("# not mapped: client_ip"));
         assert_eq!(load(&guess).kind, Kind::UserActivity);
         crate::mapping::Mapping::compile(&load(&guess), config::ActivityNames::Current, &columns).unwrap();
+    }
+
+    #[test]
+    fn a_wide_table_is_a_metric_for_each_number() {
+        let wide = columns(&[
+            ("account_id", Type::Int),
+            ("day", Type::Date),
+            ("logins", Type::Int),
+            ("api calls", Type::Numeric),
+            ("is_trial", Type::Bool),
+        ]);
+        let all = super::guess(&table("usage_daily"), &wide, &[]);
+        let value = |guess: &Guess| {
+            (
+                guess.name(),
+                guess.json()["fields"]["value"].clone(),
+                guess.json()["fields"]["dimensionId"]["value"].clone(),
+            )
+        };
+        let expected =
+            [("usage_daily_logins", "logins", "logins"), ("usage_daily_api_calls", "api calls", "api_calls")];
+        let expected = expected.map(|(name, column, metric)| (name.to_owned(), json!(column), json!(metric)));
+        assert_eq!(all.iter().map(value).collect::<Vec<_>>(), expected);
+        for guess in &all {
+            assert_eq!(
+                (&guess.json()["fields"]["externalId"], &guess.json()["fields"]["date"]),
+                (&json!("account_id"), &json!("day"))
+            );
+            assert_eq!(load(guess).kind, Kind::CustomMetric(crate::config::Model::Company));
+        }
+        // Text tells of events, and ids are no measures.
+        for more in [("page", Type::Text), ("payload", Type::Json)] {
+            let mut columns = wide.clone();
+            columns.extend(self::columns(&[more]));
+            assert_eq!(super::guess(&table("t"), &columns, &[]).len(), 1);
+        }
+        let likes = columns(&[
+            ("id", Type::Int),
+            ("user_id", Type::Int),
+            ("post_id", Type::Int),
+            ("created_at", Type::Timestamp),
+        ]);
+        assert_eq!(guess(&table("likes"), &likes, &[vec!["id".into()]]).kind(), "user_activity");
+    }
+
+    #[test]
+    fn what_could_be_another_column_is_marked() {
+        let all = [
+            ("id", Type::Int),
+            ("organization_id", Type::Text),
+            ("external_customer_id", Type::Text),
+            ("user_id", Type::Int),
+            ("type", Type::Text),
+            ("timestamp", Type::Timestamp),
+            ("created_at", Type::Timestamp),
+        ];
+        let yaml = guess(&table("t"), &columns(&all), &[vec!["id".into()]]).yaml();
+        for wanted in [
+            "guess: or is it external_customer_id?",
+            "guess: such a name says little",
+            "date: timestamp",
+            "guess: or is it created_at?",
+        ] {
+            assert!(yaml.contains(wanted), "{wanted} in {yaml}");
+        }
+        let user = yaml.lines().find(|line| line.contains("externalId: user_id")).unwrap();
+        assert!(!user.contains("guess"), "{yaml}");
     }
 
     #[test]
@@ -493,8 +529,9 @@ mod tests {
             columns in prop::collection::vec((any_name(), any_type()), 1..8),
         ) {
             let columns: Vec<Column> = columns.into_iter().map(|(name, ty)| Column { name, ty }).collect();
-            let section = load(&guess(&table(&name), &columns, &[]));
-            prop_assert_eq!(section.table.name, name);
+            for guess in super::guess(&table(&name), &columns, &[]) {
+                prop_assert_eq!(load(&guess).table.name, name.clone());
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod compile;
 pub(crate) mod decimal;
 pub(crate) mod encode;
 pub(crate) mod guess;
+pub(crate) mod guessed_section;
 pub(crate) mod json;
 pub(crate) mod mapping_fault;
 pub(crate) mod moment;
@@ -34,7 +35,8 @@ pub(crate) mod time;
 pub(crate) mod usual_names;
 pub(crate) mod value;
 
-pub(crate) use crate::mapping::guess::{Guess, guess};
+pub(crate) use crate::mapping::guess::guess;
+pub(crate) use crate::mapping::guessed_section::Guess;
 pub(crate) use crate::mapping::mapping_fault::MappingFault;
 pub(crate) use crate::mapping::refusal::{EncodeError, Reason, Refuses};
 

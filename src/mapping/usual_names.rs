@@ -21,6 +21,7 @@ pub(crate) const USER: &[&str] = &[
     "createdbyid",
     "creatorid",
     "ownerid",
+    "executorid",
     "useruuid",
     "subscriberid",
     "profileid",
@@ -69,14 +70,15 @@ pub(crate) const DATE: &[&str] = &[
     "happenedat",
     "eventtime",
     "eventat",
-    "createdat",
-    "created",
     "timestamp",
     "loggedat",
-    "insertedat",
-    "receivedat",
     "recordedat",
     "measuredat",
+    "visitedat",
+    "createdat",
+    "created",
+    "insertedat",
+    "receivedat",
     "day",
     "date",
     "at",
@@ -90,6 +92,14 @@ pub(crate) const VALUE: &[&str] = &[
     "value", "amount", "count", "total", "quantity", "qty", "seats", "usage", "used", "score", "sum", "number", "cnt",
     "balance", "size",
 ];
-pub(crate) const DIMENSION: &[&str] = &["dimensionid", "dimension", "metric", "metricname", "metricid", "measure"];
+pub(crate) const DIMENSION: &[&str] =
+    &["dimensionid", "dimension", "metric", "metricname", "metricid", "measure", "property"];
 pub(crate) const INFO: &[&str] =
     &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
+/// Names that say little: what is found by them is a guess.
+pub(crate) const VAGUE: &[&str] = &["type", "kind", "number", "size", "at", "clientid", "teamid", "externalid", "code"];
+/// What the name of a column ends in that tells for which day, week or hour a row is.
+pub(crate) const DAY: &[&str] = &["day", "date", "week", "month", "period", "hour", "bucket"];
+/// What the name of a number ends in that measures nothing.
+pub(crate) const CODE: &[&str] =
+    &["type", "kind", "status", "state", "code", "level", "version", "position", "order", "flags", "year", "month"];

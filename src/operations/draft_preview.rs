@@ -49,8 +49,8 @@ pub(crate) struct TableFacts {
     pub keys: Vec<String>,
     pub rows: Option<u64>,
     pub bytes: u64,
-    /// A first section for it.
-    pub guess: Guess,
+    /// First sections for it: at least one.
+    pub guesses: Vec<Guess>,
 }
 
 /// What a draft does not fit, and at which field (empty: the section).
@@ -98,7 +98,7 @@ async fn facts(session: &Session, info: &TableInfo, types: &Types) -> Result<Tab
     };
     Ok(TableFacts {
         columns: info.columns.iter().filter(|column| !column.generated).map(column).collect(),
-        guess: guess(&info.name, &usable, &keys),
+        guesses: guess(&info.name, &usable, &keys),
         keys: keys.iter().map(|key| key.join(", ")).collect(),
         rows: entry.and_then(|entry| entry.rows),
         bytes: entry.map_or(0, |entry| entry.bytes),

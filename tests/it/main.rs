@@ -51,6 +51,7 @@ mod recovery_doubt;
 mod recovery_locks;
 mod recovery_publication;
 mod recovery_upgrade;
+mod shapes_guesses;
 mod shapes_where;
 mod tls_libpq;
 mod tls_scene;

@@ -15,6 +15,7 @@ use crate::console::json_markup::json_markup;
 use crate::console::page_view::Shell;
 use crate::console::problem::Refusal;
 use crate::console::words::{bytes, count, plural};
+use crate::mapping::Guess;
 use crate::model::Fault;
 use crate::operations::Previewed;
 use crate::operations::draft_preview::{self, ColumnFacts, DraftFault, DraftShown, PreviewRows, TableFacts};
@@ -126,11 +127,14 @@ pub(crate) async fn new_page(ask: Ask) -> Result<Response, Refusal> {
     let facts = draft_preview::table_facts(&config, &name).await?;
     let text = format!(
         "source: {{ host: h, database: d, user: u }}\nplanhat: {{ tenant: t }}\nsections:\n{}",
-        facts.guess.yaml()
+        facts.guesses.iter().map(Guess::yaml).collect::<String>()
     );
     let guessed = config::parse(&text, "the guess").map_err(Fault::from)?;
-    let mut draft = guessed.sections.first().map(form_of).transpose()?.unwrap_or_default();
     let taken: Vec<String> = config.sections.iter().map(|section| section.name.to_string()).collect();
+    // A wide table has a guess for each of its numbers: the next is the first that the file has not.
+    let is_new = |section: &&config::Section| !taken.contains(&section.name.to_string());
+    let next = guessed.sections.iter().find(is_new).or_else(|| guessed.sections.first());
+    let mut draft = next.map(form_of).transpose()?.unwrap_or_default();
     if taken.contains(&draft.name) {
         let name = draft.name.clone();
         draft.name = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken.contains(name)).unwrap_or(name);
