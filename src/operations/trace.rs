@@ -10,6 +10,7 @@ use crate::config::{Config, Flush, Section, Start};
 use crate::mapping::row_filter::RowFilter;
 use crate::model::{Cell, Fault, FilterRule, Key, KeyDigest, Row};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
+use crate::postgres::backfill::result_reader;
 use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
 use crate::runtime::{attach, auditor};
@@ -74,7 +75,7 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     } else if row.is_none_or(|row| row.phase == SectionPhase::Waiting) {
         ("waiting", "the section has not attached yet".to_owned())
     } else if !section.is_streamed() {
-        in_seen(config, store, section, &traced.key, source).await?
+        in_seen(config, store, section, (&traced.key, source), left_out).await?
     } else if row.is_some_and(|row| row.phase != SectionPhase::Streaming) {
         ("waiting", "older rows of the section are still being read".to_owned())
     } else if let Some(xmin) = xmin.filter(|xmin| !auditor::is_below(*xmin, bounds.xmin_floor)) {
@@ -97,9 +98,13 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
 async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<TracedRow, Fault> {
     let session = crate::operations::reading(config, "trace").await?;
     let table = result::described(&session, section, &config.source.schema).await?;
-    let there = result::has_key(&session, &table, &key_parts(section, key)?).await;
-    let there = there.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
-    Ok(TracedRow { key: key.to_owned(), xmin: there.then_some(0), left_out: None })
+    let decisive = RowFilter::columns(section);
+    let found = result_reader::row_of(&session, &table, &key_parts(section, key)?, &decisive).await;
+    let found = found.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
+    let xmin = found.is_some().then_some(0);
+    let rules = auditor::rules(&session, section, &table).await?;
+    let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();
+    Ok(TracedRow { key: key.to_owned(), xmin, left_out: found.and_then(judge) })
 }
 
 /// The columns of the section's key, each with its text.
@@ -117,8 +122,8 @@ async fn in_seen(
     config: &Arc<Config>,
     store: &Store,
     section: &Section,
-    key: &str,
-    source: &str,
+    (key, source): (&str, &str),
+    left_out: Option<FilterRule>,
 ) -> Result<(&'static str, String), Fault> {
     let texts: Vec<String> = key_parts(section, key)?.into_iter().map(|(_, text)| text).collect();
     let digest = KeyDigest::of_texts(&texts);
@@ -129,6 +134,10 @@ async fn in_seen(
         None => String::new(),
     };
     Ok(match (seen, source) {
+        (Some(run), _) if left_out.is_some() => {
+            let rule = left_out.map_or("", FilterRule::said);
+            ("filtered", format!("comparison {run} settled it, and it is left out, as the row is now: {rule}"))
+        }
         (Some(run), _) => {
             let days = config.state.keep_deliveries.as_secs() / 86_400;
             let why = format!(

@@ -20,7 +20,7 @@ use crate::postgres::catalog::table::{self, TableInfo};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::attach;
-use crate::runtime::diff_reader::DiffTask;
+use crate::runtime::diff_reader::{DiffLook, DiffTask};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
@@ -128,13 +128,15 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     let begun = Instant::now();
     let names = config.planhat.bulk_activity_names;
     let task = DiffTask { id: SectionId(0), section: section.clone(), names, held: usize::MAX };
-    let (run, last) = task.look(&config.source, &StateConnector::new(Arc::clone(config))).await?;
+    let DiffLook { found: run, left_out, last } =
+        task.look(&config.source, &StateConnector::new(Arc::clone(config))).await?;
     let waiting = run.new + run.changed;
     let mut report = AuditReport {
         section: section.name.to_string(),
         rows_source: run.rows,
         rows_settled: run.rows - waiting,
-        delivered: run.rows - waiting,
+        delivered: run.rows - waiting - left_out,
+        filtered: left_out,
         waiting,
         gone: run.gone,
         ..AuditReport::default()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Section;
 use crate::delivery::section::DiffChunk;
 use crate::delivery::seen_cursor::{NextSeen, SeenCursor};
+use crate::mapping::Mapping;
 use crate::model::{Cell, Fault, KeyDigest, Row, Rows, SeenRow, Value, day_of, values_digest};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::result_reader::{ResultRows, ResultSelection};
@@ -114,6 +115,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) began: Instant,
     /// Everything up to here was given by passes before.
     pub(crate) after: Option<KeyDigest>,
+    /// The section's rules, where it is to be counted how many settled rows they leave out.
+    pub(crate) rules: Option<&'a Mapping>,
     /// Bytes that are held back, where it is not known yet that each key is there once.
     pub(crate) held: Option<usize>,
 }
@@ -151,7 +154,10 @@ impl Pass<'_> {
                 .date
                 .map_or(0, |date| if let Value::Text(text) = row.get(date) { day_of(text) } else { 0 });
             let now = SeenRow { key, values: values_digest(&row, &self.comparing.values, &mut buffer), day };
-            if let Some(is_changed) = self.judge(&row, known, now.values, &mut buffer) {
+            let judged = self.judge(&row, known, now.values, &mut buffer);
+            let is_left_out = |rules: &Mapping| matches!(rules.left_out(&row), Ok(Some(_)));
+            under_way.left_out += u64::from(judged.is_none() && self.rules.is_some_and(is_left_out));
+            if let Some(is_changed) = judged {
                 if known.is_some() {
                     under_way.run.changed += u64::from(is_changed)
                 } else {

@@ -65,6 +65,8 @@ pub(crate) struct DiffProgress {
     /// The last row that was given in this pass, and what was found by then.
     given: Option<(KeyDigest, DiffRun)>,
     is_described: bool,
+    /// Settled rows that a rule leaves out, as they are now: counted where the result is only looked at.
+    pub(crate) left_out: u64,
 }
 
 impl DiffProgress {
@@ -79,13 +81,20 @@ impl DiffProgress {
             pass: (Instant::now(), Duration::ZERO),
             given: None,
             is_described: false,
+            left_out: 0,
         }
     }
 
     /// A look at the result, of which nobody is told.
     pub(crate) fn look(id: SectionId) -> DiffProgress {
         let (pass, ahead) = ((Instant::now(), Duration::ZERO), Arc::new(Semaphore::new(1)));
-        DiffProgress { id, ahead, news: None, run: DiffRun::default(), pass, given: None, is_described: false }
+        let run = DiffRun::default();
+        DiffProgress { id, ahead, news: None, run, pass, given: None, is_described: false, left_out: 0 }
+    }
+
+    /// Whether the result is only looked at.
+    pub(crate) fn is_look(&self) -> bool {
+        self.news.is_none()
     }
 
     /// A transaction was opened.

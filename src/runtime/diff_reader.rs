@@ -40,6 +40,16 @@ pub(crate) struct DiffTask {
     pub held: usize,
 }
 
+/// What a look at a result finds.
+pub(crate) struct DiffLook {
+    /// As a comparison would find it.
+    pub found: DiffRun,
+    /// Settled rows that a rule leaves out, as they are now.
+    pub left_out: u64,
+    /// The last comparison that was settled.
+    pub last: Option<DiffRun>,
+}
+
 /// Where a pass begins, and what is known by then.
 struct PassStart {
     heads: Vec<SeenHead>,
@@ -102,12 +112,8 @@ impl DiffTask {
         }
     }
 
-    /// Compares the result and tells nobody: what it found, and the last comparison that was settled.
-    pub(crate) async fn look(
-        &self,
-        source: &Source,
-        connector: &StateConnector,
-    ) -> Result<(DiffRun, Option<DiffRun>), Fault> {
+    /// Compares the result and tells nobody.
+    pub(crate) async fn look(&self, source: &Source, connector: &StateConnector) -> Result<DiffLook, Fault> {
         let store = connector.store().await?;
         let state = |error: crate::state::StateError| error.fault();
         let last = store.diff_runs().await.map_err(state)?.into_iter().find(|(name, _)| *name == self.section.name);
@@ -115,7 +121,7 @@ impl DiffTask {
         let mut under_way = DiffProgress::look(self.id);
         let start = PassStart { heads, last, after: None, ask_first: true };
         self.pass(source, &store, &start, &mut under_way).await?;
-        Ok((under_way.run, start.last))
+        Ok(DiffLook { found: under_way.run, left_out: under_way.left_out, last: start.last })
     }
 
     /// Reads the result once, in one transaction.
@@ -133,6 +139,7 @@ impl DiffTask {
         result_reader::settle(&session).await.map_err(at)?;
         let (table, columns, mapping) = self.describe(source, &session).await?;
         let comparing = Comparing::prepare(&session, section, &table, start.last.as_ref(), &mut under_way.run).await?;
+        let rules = under_way.is_look().then(|| mapping.clone());
         if under_way.is_undescribed() {
             let estimated = comparing.selection.estimate(&session).await.map_err(at)?;
             let described = DescribedResult {
@@ -158,7 +165,8 @@ impl DiffTask {
         let mut seen = SeenCursor::new(start.heads.clone());
         under_way.begin_pass();
         let (comparing, after) = (&comparing, start.after);
-        let pass = Pass { section, session: &session, store, comparing, began, after, held };
+        let rules = rules.as_ref();
+        let pass = Pass { section, session: &session, store, comparing, began, after, rules, held };
         let end = pass.read(&mut rows, &mut seen, under_way).await?;
         drop(rows);
         if matches!(end, PassEnd::Whole) {

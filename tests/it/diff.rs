@@ -481,3 +481,56 @@ async fn case_131_only_rows_of_a_recent_date_are_compared() {
     assert_eq!(received(&sim)[9..], [(2, 0)]);
     drain(app, &cluster).await;
 }
+
+/// `where` and `on_null` on a compared result: what is left out is remembered and counted, `trace` and `audit` tell it apart,
+/// and it comes when it changes so that it is wanted.
+#[tokio::test]
+async fn case_144_rules_leave_rows_of_a_compared_result_out() {
+    for cluster in clusters().await {
+        let sim = sink().await;
+        cluster
+            .sql(
+                "CREATE TABLE t (id bigint, value int, gone timestamptz);
+                 INSERT INTO t SELECT g, NULLIF(g, 39), CASE WHEN g % 4 = 0 THEN now() END FROM generate_series(1, 40) g",
+            )
+            .await;
+        let section = compared("t", "t").set("where", "{ gone: null }").set("on_null", "skip");
+        let config = ConfigText::new(&cluster, &sim.url()).section(section);
+        let json = async |arguments: &[&str]| App::command(&config, &[&["--json"], arguments].concat()).await.json();
+        let app = App::run(&config);
+        next_run(&cluster, "t").await;
+        let filtered = async |phase: &str, reason: &str| {
+            let labels = [("section", "t"), ("phase", phase), ("reason", reason)];
+            app.metric("pg2planhat_rows_filtered_total", &labels).await
+        };
+        assert_eq!(sim.stats().metrics.items, 29);
+        assert_eq!((filtered("backfill", "where").await, filtered("backfill", "null").await), (Some(10.0), Some(1.0)));
+        let traced = json(&["trace", "t", "8"]).await;
+        assert_eq!((&traced["outcome"], &traced["source"]), (&"filtered".into(), &"present".into()), "{traced}");
+        assert!(traced["why"].as_str().unwrap().contains("`where`"), "{traced}");
+        assert!(json(&["trace", "t", "39"]).await["why"].as_str().unwrap().contains("on_null"));
+        let figures = async || {
+            let report = json(&["audit", "t"]).await;
+            ["rows_settled", "delivered", "filtered", "waiting"].map(|name| report[0][name].as_u64().unwrap())
+        };
+        assert_eq!(figures().await, [40, 29, 11, 0]);
+        // What is wanted now is sent; what is wanted no more is not, and was delivered before.
+        cluster
+            .sql(
+                "UPDATE t SET gone = NULL WHERE id = 8; UPDATE t SET gone = now() WHERE id = 9;
+                 UPDATE t SET value = 39 WHERE id = 39; UPDATE t SET gone = now() + interval '1 h' WHERE id = 12",
+            )
+            .await;
+        next_run(&cluster, "t").await;
+        assert_eq!(sorted(received(&sim)[29..].to_vec()), [(8, 8), (39, 39)]);
+        assert_eq!((filtered("diff", "where").await, filtered("diff", "null").await), (Some(2.0), Some(0.0)));
+        assert_eq!(json(&["trace", "t", "8"]).await["outcome"], "delivered");
+        assert_eq!(json(&["trace", "t", "9"]).await["outcome"], "delivered");
+        assert_eq!(figures().await, [40, 30, 10, 0]);
+        drain(app, &cluster).await;
+        let again = App::run(&config);
+        next_run(&cluster, "t").await;
+        assert_eq!(sim.stats().metrics.items, 31, "nothing is sent again");
+        drain(again, &cluster).await;
+    }
+}

@@ -143,6 +143,30 @@ impl ResultRows {
     }
 }
 
+/// These columns of the result's row that has this key (its columns, each with its text); `None` where there is no such row.
+pub(crate) async fn row_of(
+    client: &Client,
+    table: &TableInfo,
+    key: &[(String, String)],
+    columns: &[String],
+) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
+    let one = |(name, text): &(String, String)| {
+        format!("pg_catalog.concat(t.{}) = {}", quote::ident(name), quote::literal(text))
+    };
+    let conditions: Vec<String> = key.iter().map(one).collect();
+    let list: Vec<String> = columns.iter().map(|name| format!("t.{}", quote::ident(name))).collect();
+    let (list, wanted) = (list.join(", "), conditions.join(" AND "));
+    let sql = format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT", table.as_t());
+    let mut lines = std::pin::pin!(client.copy_out(&sql).await?);
+    let mut found = None;
+    while let Some(line) = lines.try_next().await? {
+        let (mut data, mut cells) = (Vec::new(), Vec::new());
+        copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
+        found = Some((data, cells));
+    }
+    Ok(found)
+}
+
 /// The SQL of a key's digest: SHA-256 of its text as COPY shows it (`concat` prints as COPY does, a cast may not).
 fn digest(key: &[String], is_sql_ascii: bool) -> String {
     let encoding = if is_sql_ascii { "SQL_ASCII" } else { "UTF8" };

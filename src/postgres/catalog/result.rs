@@ -66,16 +66,6 @@ pub(crate) async fn described(session: &Session, section: &Section, schema: &str
     }
 }
 
-/// Whether a row of the result has this key: its columns, each with its text.
-pub(crate) async fn has_key(client: &Client, table: &TableInfo, key: &[(String, String)]) -> Result<bool, Error> {
-    let one = |(name, text): &(String, String)| {
-        format!("pg_catalog.concat(t.{}) = {}", quote::ident(name), quote::literal(text))
-    };
-    let conditions: Vec<String> = key.iter().map(one).collect();
-    let sql = format!("SELECT FROM {} WHERE {} LIMIT 1", table.as_t(), conditions.join(" AND "));
-    Ok(client.query_opt(&sql, &[]).await?.is_some())
-}
-
 /// Whether the catalog proves that these columns are unique in the table: then no result has to be searched for twins.
 pub(crate) async fn is_unique(client: &Client, table: &TableInfo, key: &[String]) -> Result<bool, Error> {
     if !matches!(table.kind, 'r' | 'p' | 'm') {
