@@ -28,6 +28,8 @@ pub(crate) struct DiffSchedule {
     pub(crate) last: Option<DiffRun>,
     /// How long it took.
     took: SignedDuration,
+    /// How long it waits after a failure; zero where the last one did not fail.
+    retry: SignedDuration,
 }
 
 impl DiffSchedule {
@@ -38,14 +40,23 @@ impl DiffSchedule {
         let ended = last.as_ref().and_then(|run| time(run.ended_at.as_deref()?));
         let took = began.zip(ended).map_or(SignedDuration::ZERO, |(began, ended)| ended.duration_since(began));
         let next = began.map_or(now, |began| after(&every, began));
-        DiffSchedule { every, next, began: began.unwrap_or(now), under_way: false, last, took }
+        DiffSchedule {
+            every,
+            next,
+            began: began.unwrap_or(now),
+            under_way: false,
+            last,
+            took,
+            retry: SignedDuration::ZERO,
+        }
     }
 
     /// Whether a comparison is to begin now.
     pub(crate) fn is_due(&mut self, now: Timestamp) -> bool {
         // A clock that was set back must not make it wait for the time that it lost.
         if let Flush::Every(every) = &self.every
-            && self.next.duration_since(now) > SignedDuration::try_from(*every).unwrap_or(SignedDuration::MAX)
+            && self.next.duration_since(now)
+                > SignedDuration::try_from(*every).unwrap_or(SignedDuration::MAX).max(self.retry)
         {
             self.next = now;
         }
@@ -63,7 +74,7 @@ impl DiffSchedule {
         let took = now.duration_since(self.began);
         match failed {
             None => {
-                self.took = took;
+                (self.took, self.retry) = (took, SignedDuration::ZERO);
                 self.last = Some(DiffRun { ended_at: Some(format!("{now:.3}")), ..run.clone() });
                 self.next = after(&self.every, self.began).max(now);
             }
@@ -71,6 +82,7 @@ impl DiffSchedule {
                 let least = if fault.exit == Exit::Unavailable { RETRY.1 } else { RETRY.0 };
                 // What takes long until it fails is not tried all the time.
                 let wait = SignedDuration::try_from(least).unwrap_or(ALLOWED).max(took);
+                self.retry = wait;
                 self.next = now.checked_add(wait).unwrap_or(now);
             }
         }
@@ -186,6 +198,11 @@ mod tests {
         schedule.begin(now);
         schedule.end(&DiffRun::default(), Some(&Fault::usage("", "")), at("2026-01-01T00:10:00Z"));
         assert!(!schedule.is_due(at("2026-01-01T00:19:59Z")) && schedule.is_due(at("2026-01-01T00:20:00Z")));
+        // An interval shorter than the wait does not shorten it.
+        let mut schedule = DiffSchedule::new(Flush::Every(Duration::from_secs(1)), None, now);
+        schedule.begin(now);
+        schedule.end(&DiffRun::default(), Some(&Fault::usage("", "")), at("2026-01-01T00:00:01Z"));
+        assert!(!schedule.is_due(at("2026-01-01T00:00:15Z")) && schedule.is_due(at("2026-01-01T00:00:16Z")));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod crash;
 mod delivery_scene;
 mod demo;
 mod diff;
+mod encodings;
 mod faults_answers;
 mod faults_planhat;
 mod faults_process;

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use futures_util::future::join;
@@ -20,7 +21,7 @@ use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::connection::session::first_value;
+use crate::postgres::connection::session::{Session, first_value};
 
 /// What is read for a section.
 #[derive(Clone, Debug)]
@@ -182,14 +183,14 @@ impl Selection {
     /// Where a statement fails. The session is of no use then: its transaction is open.
     pub(crate) async fn read(
         &self,
-        client: &Client,
+        client: &Session,
         types: &mut Types,
         (after, through): (Option<&Key>, &Key),
         whole: Option<&WholeRange>,
         limit: usize,
     ) -> Result<TableChunk, Error> {
         // One round trip for the locks and for the COPY's plan: the server does them in this order.
-        let sql = format!("COPY ({}) TO STDOUT", self.sql(after, through, limit));
+        let sql = format!("COPY ({}) TO STDOUT{}", self.sql(after, through, limit), client.copy_option());
         let (oids, copy) = join(self.lock(client), client.prepare(&sql)).await;
         let (oids, copy) = (oids?, copy?);
         if !oids.iter().all(|oid| types.knows(*oid)) {
@@ -282,20 +283,22 @@ impl Selection {
     }
 
     /// Reads rows by their keys (for quarantine's retry).
-    pub(crate) async fn read_keys(&self, client: &Client, keys: &[String]) -> Result<Rows, Error> {
+    pub(crate) async fn read_keys(&self, client: &Session, keys: &[String]) -> Result<Rows, Error> {
         let wanted = self.key.one_of(keys.iter().map(String::as_str));
-        let sql = format!("COPY (SELECT {} FROM {} WHERE {wanted}) TO STDOUT", self.list, self.from);
+        let (list, from, option) = (&self.list, &self.from, client.copy_option());
+        let sql = format!("COPY (SELECT {list} FROM {from} WHERE {wanted}) TO STDOUT{option}");
         Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
 
     /// Reads the rows at one end of the table: the newest, or the oldest.
-    pub(crate) async fn read_end(&self, client: &Client, newest: bool, limit: u32) -> Result<Rows, Error> {
+    pub(crate) async fn read_end(&self, client: &Session, newest: bool, limit: u32) -> Result<Rows, Error> {
         let sql = format!(
-            "COPY (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {limit}) TO STDOUT",
+            "COPY (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {limit}) TO STDOUT{}",
             self.list,
             self.from,
             self.key.not_null(),
-            self.key.ordered(if newest { "DESC" } else { "ASC" })
+            self.key.ordered(if newest { "DESC" } else { "ASC" }),
+            client.copy_option()
         );
         Ok(self.copy(client, &sql, usize::MAX).await?.0)
     }
@@ -303,7 +306,7 @@ impl Selection {
     /// The rows, up to about `most` bytes of them; whether there were more.
     async fn copy<T: ?Sized + ToStatement>(
         &self,
-        client: &Client,
+        client: &Session,
         copy: &T,
         most: usize,
     ) -> Result<(Rows, bool), Error> {
@@ -314,10 +317,9 @@ impl Selection {
                 cut = true;
                 continue;
             }
-            let line = line.strip_suffix(b"\n").unwrap_or(&line);
             rows.push_with(|data, cells| {
                 let first = cells.len();
-                copy_text::line(line, data, cells);
+                copy_text::sent_line(&line, client.charset().map(Arc::as_ref), data, cells);
                 if self.marked {
                     oversize_columns::mark(data, cells, first);
                 }

@@ -4,9 +4,19 @@
 //! (documentation of COPY, "Text Format"): `\N` alone is NULL; `\\ \b \f \n \r \t \v` stand for one character each.
 
 use crate::model::Cell;
+use crate::postgres::connection::charset::Charset;
+
+/// Reads one line as COPY sends it, with its line break: text of a single-byte encoding is decoded first.
+pub(crate) fn sent_line(sent: &[u8], charset: Option<&Charset>, data: &mut Vec<u8>, cells: &mut Vec<Cell>) {
+    let sent = sent.strip_suffix(b"\n").unwrap_or(sent);
+    let Some(charset) = charset.filter(|_| !sent.is_ascii()) else { return line(sent, data, cells) };
+    let mut decoded = Vec::with_capacity(sent.len() * 2);
+    charset.decode(sent, &mut decoded);
+    line(&decoded, data, cells);
+}
 
 /// Reads one line (without its line break): appends its text to `data` and its cells to `cells`.
-pub(crate) fn line(line: &[u8], data: &mut Vec<u8>, cells: &mut Vec<Cell>) {
+fn line(line: &[u8], data: &mut Vec<u8>, cells: &mut Vec<Cell>) {
     if memchr::memchr(b'\\', line).is_none() {
         return plain(line, data, cells);
     }

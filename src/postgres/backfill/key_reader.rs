@@ -5,6 +5,7 @@
 //! * Never: a snapshot held longer than one chunk; a lock waited for longer than the session's bound; a sort of the table.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
@@ -14,6 +15,7 @@ use crate::postgres::backfill::copy_text;
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::connection::session::Session;
 
 /// Settings of a session that reads keys: an index scan whatever the statistics say, short waits, nothing hidden by policies.
 pub(crate) const KEY_SESSION: &str = "SET row_security = off; SET default_transaction_read_only = on;
@@ -72,19 +74,19 @@ impl KeyReader {
     /// Where the statement fails, or waits for a lock longer than the session's bound.
     pub(crate) async fn chunk(
         &mut self,
-        client: &Client,
+        client: &Session,
         mut each: impl FnMut(&[u8], &Row<'_>),
     ) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
         }
-        let sql = self.sql();
+        let sql = format!("{}{}", self.sql(), client.copy_option());
         let mut lines = pin!(client.copy_out(&sql).await?);
         let (mut count, mut data, mut cells, mut last) = (0, Vec::new(), Vec::new(), Vec::new());
         while let Some(line) = lines.try_next().await? {
             data.clear();
             cells.clear();
-            copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
+            copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
             let text = key_text(&Row { data: &data, cells: &cells }, &self.places);
             let beside = Row { data: &data, cells: cells.get(self.places.len()..).unwrap_or_default() };
             count += 1;
@@ -132,14 +134,15 @@ impl KeyReader {
     ///
     /// # Errors
     /// As [`KeyReader::chunk`].
-    pub(crate) async fn columns_of(&self, client: &Client, key: &str) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
+    pub(crate) async fn columns_of(&self, client: &Session, key: &str) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
         let (list, wanted) = (self.beside.join(", "), self.key.one_of(std::iter::once(key)));
-        let sql = format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT", self.from);
+        let sql =
+            format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT{}", self.from, client.copy_option());
         let mut lines = pin!(client.copy_out(&sql).await?);
         let mut found = None;
         while let Some(line) = lines.try_next().await? {
             let (mut data, mut cells) = (Vec::new(), Vec::new());
-            copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
+            copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
             found = Some((data, cells));
         }
         Ok(found)

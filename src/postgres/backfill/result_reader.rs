@@ -8,6 +8,7 @@
 //! keys only the server knows that, and another server (a replica, a later version) may know it otherwise.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -19,6 +20,7 @@ use crate::model::{Cell, Fault, KeyDigest};
 use crate::postgres::backfill::{copy_text, oversize_columns};
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
+use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::session::{Session, first_value};
 
 /// How long a statement may take, where the role has no limit of its own.
@@ -107,17 +109,25 @@ impl ResultSelection {
     }
 
     /// Begins to read the rows behind `after`.
-    pub(crate) async fn read(&self, client: &Client, after: Option<KeyDigest>) -> Result<ResultRows, Error> {
+    pub(crate) async fn read(&self, client: &Session, after: Option<KeyDigest>) -> Result<ResultRows, Error> {
         let after = after.map_or(String::new(), |after| {
             let hex: String = after.0.iter().map(|byte| format!("{byte:02x}")).collect();
             format!(" AND pg_catalog.substr({}, 1, 16) > '\\x{hex}'::bytea", self.digest)
         });
         // What has no key comes first, so that nothing was sent when it is found.
         let sql = format!(
-            "COPY (SELECT {} FROM {} WHERE {}{after} ORDER BY {} NULLS FIRST) TO STDOUT",
-            self.list, self.from, self.recent, self.digest
+            "COPY (SELECT {} FROM {} WHERE {}{after} ORDER BY {} NULLS FIRST) TO STDOUT{}",
+            self.list,
+            self.from,
+            self.recent,
+            self.digest,
+            client.copy_option()
         );
-        Ok(ResultRows { lines: Box::pin(client.copy_out(&sql).await?), marked: self.marked })
+        Ok(ResultRows {
+            lines: Box::pin(client.copy_out(&sql).await?),
+            marked: self.marked,
+            charset: client.charset().cloned(),
+        })
     }
 }
 
@@ -125,6 +135,7 @@ impl ResultSelection {
 pub(crate) struct ResultRows {
     lines: Pin<Box<CopyOutStream>>,
     marked: bool,
+    charset: Option<Arc<Charset>>,
 }
 
 impl ResultRows {
@@ -136,7 +147,7 @@ impl ResultRows {
     /// Reads a row: appends its text and its cells.
     pub(crate) fn fill(&self, line: &[u8], data: &mut Vec<u8>, cells: &mut Vec<Cell>) {
         let first = cells.len();
-        copy_text::line(line.strip_suffix(b"\n").unwrap_or(line), data, cells);
+        copy_text::sent_line(line, self.charset.as_deref(), data, cells);
         if self.marked {
             oversize_columns::mark(data, cells, first);
         }
@@ -145,7 +156,7 @@ impl ResultRows {
 
 /// These columns of the result's row that has this key (its columns, each with its text); `None` where there is no such row.
 pub(crate) async fn row_of(
-    client: &Client,
+    client: &Session,
     table: &TableInfo,
     key: &[(String, String)],
     columns: &[String],
@@ -156,12 +167,13 @@ pub(crate) async fn row_of(
     let conditions: Vec<String> = key.iter().map(one).collect();
     let list: Vec<String> = columns.iter().map(|name| format!("t.{}", quote::ident(name))).collect();
     let (list, wanted) = (list.join(", "), conditions.join(" AND "));
-    let sql = format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT", table.as_t());
+    let sql =
+        format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT{}", table.as_t(), client.copy_option());
     let mut lines = std::pin::pin!(client.copy_out(&sql).await?);
     let mut found = None;
     while let Some(line) = lines.try_next().await? {
         let (mut data, mut cells) = (Vec::new(), Vec::new());
-        copy_text::line(line.strip_suffix(b"\n").unwrap_or(&line), &mut data, &mut cells);
+        copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
         found = Some((data, cells));
     }
     Ok(found)

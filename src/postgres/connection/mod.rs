@@ -5,6 +5,7 @@
 //! * Never: a password in an error; an unverified server unless the configuration says so.
 
 pub(crate) mod auth;
+pub(crate) mod charset;
 pub(crate) mod dial;
 pub(crate) mod faults;
 pub(crate) mod hosts;

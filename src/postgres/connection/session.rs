@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,6 +16,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Error, SimpleQueryMessage
 
 use crate::config::{Secret, Source};
 use crate::model::Fault;
+use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::dial::{Link, Socket};
 use crate::postgres::connection::params::{Binding, ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     place: String,
     user: String,
     server_encoding: String,
+    /// The characters of the database, where its text is decoded here.
+    charset: Option<Arc<Charset>>,
     ended: watch::Receiver<Option<SessionEnd>>,
     driver: Driver,
 }
@@ -180,12 +184,13 @@ impl Session {
         let server_encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
         let (tell, ended) = watch::channel(None);
         let driver = Driver(tokio::spawn(drive(connection, tell, place.clone(), target.user.clone())));
-        let session = Session { client, place, user: target.user.clone(), server_encoding, ended, driver };
+        let mut session =
+            Session { client, place, user: target.user.clone(), server_encoding, charset: None, ended, driver };
         session.settle(target.session).await?;
         Ok(session)
     }
 
-    async fn settle(&self, wanted: SessionKind) -> Result<(), Fault> {
+    async fn settle(&mut self, wanted: SessionKind) -> Result<(), Fault> {
         if self.is_sql_ascii() {
             // Conversion to UTF-8 would make an error of every other byte, and hide the row that has it.
             self.client
@@ -193,6 +198,8 @@ impl Session {
                 .await
                 .map_err(|error| self.fault(&error))?;
         }
+        let charset = Charset::load(&self.client, &self.server_encoding).await.map_err(|error| self.fault(&error))?;
+        self.charset = charset.map(Arc::new);
         if wanted == SessionKind::ReadWrite {
             let answer =
                 self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
@@ -232,9 +239,24 @@ impl Session {
         &self.user
     }
 
+    /// The encoding of the database, as the server names it.
+    pub(crate) fn server_encoding(&self) -> &str {
+        &self.server_encoding
+    }
+
     /// Whether the database has no encoding: text columns may then hold any bytes.
     pub(crate) fn is_sql_ascii(&self) -> bool {
         self.server_encoding == "SQL_ASCII"
+    }
+
+    /// The characters of the database, where it has a single-byte encoding: what reads rows takes its text unconverted.
+    pub(crate) fn charset(&self) -> Option<&Arc<Charset>> {
+        self.charset.as_ref()
+    }
+
+    /// The option of a COPY that reads rows.
+    pub(crate) fn copy_option(&self) -> String {
+        self.charset.as_ref().map_or_else(String::new, |charset| charset.copy_option())
     }
 
     /// Waits until the connection has ended.

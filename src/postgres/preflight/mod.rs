@@ -56,10 +56,10 @@ async fn look(config: &Config, session: &Session, found: &mut Examination) -> Re
     let facts = Facts::read(session).await?;
     if !config.streams() {
         let apart = config.state.url.is_some();
-        found.findings.extend(server_findings::judge_unstreamed(&facts, session.is_sql_ascii(), apart));
+        found.findings.extend(server_findings::judge_unstreamed(&facts, session.server_encoding(), apart));
         return Ok(());
     }
-    found.findings.extend(server_findings::judge(&facts, session.is_sql_ascii()));
+    found.findings.extend(server_findings::judge(&facts, session.server_encoding()));
     let slot = slot_findings::examine(session, config, &facts, &mut found.findings).await?;
     failover::examine(session, config, &facts, &mut found.findings).await?;
     let tables = table_findings::examine(session, config, &facts, found).await?;

@@ -6,6 +6,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::model::Finding;
 use crate::postgres::catalog::server;
+use crate::postgres::connection::charset;
 use crate::postgres::preflight::Provider;
 
 const SUBJECT: &str = "server";
@@ -54,7 +55,7 @@ impl Facts {
 }
 
 /// Findings about the server as a whole.
-pub(crate) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
+pub(crate) fn judge(facts: &Facts, server_encoding: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     version(facts, &mut findings);
     if facts.server.in_recovery {
@@ -86,12 +87,12 @@ pub(crate) fn judge(facts: &Facts, sql_ascii: bool) -> Vec<Finding> {
         ));
     }
     kept_wal(facts, &mut findings);
-    encoding(facts, sql_ascii, &mut findings);
+    encoding(facts, server_encoding, &mut findings);
     findings
 }
 
 /// Findings about the server where nothing is streamed: any server will do, a standby where the state is elsewhere.
-pub(crate) fn judge_unstreamed(facts: &Facts, sql_ascii: bool, state_is_apart: bool) -> Vec<Finding> {
+pub(crate) fn judge_unstreamed(facts: &Facts, server_encoding: &str, state_is_apart: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     version(facts, &mut findings);
     if facts.server.in_recovery && !state_is_apart {
@@ -104,17 +105,27 @@ pub(crate) fn judge_unstreamed(facts: &Facts, sql_ascii: bool, state_is_apart: b
     } else if facts.server.in_recovery {
         findings.push(Finding::ok("standby", SUBJECT, "it is a standby, which suffices: no section is streamed"));
     }
-    encoding(facts, sql_ascii, &mut findings);
+    encoding(facts, server_encoding, &mut findings);
     findings
 }
 
-fn encoding(facts: &Facts, sql_ascii: bool, findings: &mut Vec<Finding>) {
-    if sql_ascii {
+fn encoding(facts: &Facts, server_encoding: &str, findings: &mut Vec<Finding>) {
+    if server_encoding == "SQL_ASCII" {
         findings.push(Finding::warning(
             "sql_ascii",
             format!("database {}", facts.server.database.1),
             "its encoding is SQL_ASCII, so text may hold any bytes: rows that are not UTF-8 go into quarantine",
             "move to a UTF8 database with time: pg_dump --encoding=…, CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        ));
+    } else if server_encoding != "UTF8" && !charset::is_single_byte(server_encoding) {
+        findings.push(Finding::warning(
+            "database_encoding",
+            format!("database {}", facts.server.database.1),
+            format!(
+                "its encoding is {server_encoding}, and the server converts it: one character that UTF-8 has no equivalent for \
+                 stops the stream (SQLSTATE 22P05)"
+            ),
+            "move to a UTF8 database with time: pg_dump --encoding=UTF8, CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         ));
     }
 }
@@ -253,7 +264,7 @@ pub(crate) mod tests {
     fn codes(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
         let mut facts = facts();
         change(&mut facts);
-        let bad = judge(&facts, false).into_iter().filter(|finding| finding.severity != Severity::Ok);
+        let bad = judge(&facts, "UTF8").into_iter().filter(|finding| finding.severity != Severity::Ok);
         bad.inspect(|finding| assert!(!finding.remedy.is_empty(), "{finding:?}")).map(|finding| finding.code).collect()
     }
 

@@ -22,7 +22,7 @@ use crate::postgres::connection::locality::Locality;
 use crate::postgres::connection::params::{ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
-use crate::postgres::connection::{dial, faults};
+use crate::postgres::connection::{charset, dial, faults};
 use crate::postgres::replication::frames::{Frame, FrameError, next_frame};
 use crate::postgres::replication::read_coalescing::NEAR_BUFFER;
 use crate::postgres::replication::split::flush;
@@ -289,11 +289,11 @@ impl ReplicationConnection {
     }
 
     /// Runs a command that begins a copy both ways (START_REPLICATION). From then on only the reading and the sending
-    /// side are of use: [`ReplicationConnection::split`].
-    ///
-    /// # Errors
-    /// Where the server refuses: the connection stays usable then.
+    /// side are of use: [`ReplicationConnection::split`]. Where the server refuses, the connection stays usable.
     pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), WireError> {
+        if let Some(set) = charset::unconverted(sql, self.parameter("server_encoding")) {
+            self.simple_query(&set).await?;
+        }
         frontend::query(sql, &mut self.outbound)?;
         let frame = self.reply(REPLY_MAX).await?;
         match frame.tag {

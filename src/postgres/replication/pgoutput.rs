@@ -72,10 +72,10 @@ pub(crate) enum Message<'a> {
 pub(crate) struct Relation<'a> {
     pub oid: u32,
     /// Its schema; empty for `pg_catalog`.
-    pub schema: &'a str,
-    pub name: &'a str,
+    pub schema: &'a [u8],
+    pub name: &'a [u8],
     /// Column names and type OIDs, in the order of tuples.
-    pub columns: Vec<(&'a str, u32)>,
+    pub columns: Vec<(&'a [u8], u32)>,
 }
 
 /// A cursor over a frame; every read is checked.
@@ -114,11 +114,11 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| Lsn(u64::from_be_bytes(bytes)))
     }
 
-    fn text(&mut self) -> Result<&'a str, DecodeError> {
+    fn text(&mut self) -> Result<&'a [u8], DecodeError> {
         let end = memchr::memchr(0, self.0).ok_or(DecodeError::Truncated)?;
         let text = self.take(end)?;
         self.0 = &self.0[1..];
-        std::str::from_utf8(text).map_err(|_| DecodeError::Malformed("a name that is not UTF-8"))
+        Ok(text)
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn payload(bytes: &[u8]) -> Result<Payload<'_>, DecodeError> {
 /// Reads one pgoutput message.
 ///
 /// # Errors
-/// [`DecodeError`] where the bytes end too early or a name is not UTF-8.
+/// [`DecodeError`] where the bytes end too early.
 pub(crate) fn message(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
     let mut reader = Reader(bytes);
     Ok(match reader.u8()? {

@@ -1,8 +1,11 @@
 //! Decodes runs of the stream into rows and transaction boundaries. No type of the wire protocol leaves this room.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::model::{Cell, Lsn, Row};
+use crate::model::{Cell, Lsn, Row, Value};
+use crate::postgres::connection::charset::Charset;
 use crate::postgres::replication::pgoutput;
 use crate::postgres::replication::pgoutput::{DecodeError, Message, Payload};
 
@@ -39,9 +42,18 @@ pub struct Decoder {
     run: Bytes,
     at: usize,
     cells: Vec<Cell>,
+    /// The characters of the database, where the stream brings its text unconverted.
+    charset: Option<Arc<Charset>>,
+    /// The row's text, where it was decoded here; and where each value lies in it.
+    decoded: (Vec<u8>, Vec<Cell>),
 }
 
 impl Decoder {
+    /// A decoder of text in `charset`; of UTF-8 where there is none.
+    pub(crate) fn new(charset: Option<Arc<Charset>>) -> Decoder {
+        Decoder { charset, ..Decoder::default() }
+    }
+
     /// Gives it the next run; the one before must have been read to its end.
     pub fn feed(&mut self, run: Bytes) {
         self.run = run;
@@ -79,17 +91,57 @@ impl Decoder {
         Ok(Some(match pgoutput::message(data)? {
             Message::Insert { oid, tuple } => {
                 pgoutput::tuple(tuple, &mut self.cells)?;
-                DecodedItem::Insert(oid, lsn, Row { data: tuple, cells: &self.cells })
+                let row = Row { data: tuple, cells: &self.cells };
+                match &self.charset {
+                    Some(charset) if !tuple.is_ascii() => {
+                        DecodedItem::Insert(oid, lsn, decoded(row, charset, &mut self.decoded))
+                    }
+                    Some(_) | None => DecodedItem::Insert(oid, lsn, row),
+                }
             }
             Message::Begin { final_lsn, commit_micros, xid } => DecodedItem::Begin(final_lsn, commit_micros, xid),
             Message::Commit { end_lsn } => DecodedItem::Commit(end_lsn),
             Message::Relation(relation) => DecodedItem::Table(DecodedTable {
                 oid: relation.oid,
-                schema: relation.schema.to_owned(),
-                name: relation.name.to_owned(),
-                columns: relation.columns.iter().map(|(name, oid)| ((*name).to_owned(), *oid)).collect(),
+                schema: self.name(relation.schema)?,
+                name: self.name(relation.name)?,
+                columns: relation
+                    .columns
+                    .iter()
+                    .map(|(name, oid)| Ok((self.name(name)?, *oid)))
+                    .collect::<Result<_, DecodeError>>()?,
             }),
             Message::Ignored(kind) => DecodedItem::Ignored(kind),
         }))
     }
+
+    /// A name of the catalog.
+    fn name(&self, bytes: &[u8]) -> Result<String, DecodeError> {
+        let mut name = Vec::with_capacity(bytes.len());
+        match &self.charset {
+            Some(charset) => charset.decode(bytes, &mut name),
+            None => name.extend_from_slice(bytes),
+        }
+        String::from_utf8(name).map_err(|_| DecodeError::Malformed("a name that is not UTF-8"))
+    }
+}
+
+/// The row in UTF-8, in `into`.
+fn decoded<'a>(row: Row<'_>, charset: &Charset, into: &'a mut (Vec<u8>, Vec<Cell>)) -> Row<'a> {
+    let (data, cells) = into;
+    data.clear();
+    cells.clear();
+    for (index, cell) in row.cells.iter().enumerate() {
+        let Value::Text(text) = row.get(index) else {
+            cells.push(*cell);
+            continue;
+        };
+        let start = data.len();
+        charset.decode(text, data);
+        cells.push(match (u32::try_from(start), u32::try_from(data.len() - start)) {
+            (Ok(start), Ok(length)) => Cell::text(start, length),
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => Cell::OVERSIZE,
+        });
+    }
+    Row { data, cells }
 }

@@ -70,11 +70,12 @@ impl StreamSupervisor {
     ) -> StreamSupervisor {
         let now = Instant::now();
         let patience = start.patience;
+        let decoder = Decoder::new(types.charset(&source));
         StreamSupervisor {
             source,
             is_wanted: stream.is_some(),
             stream,
-            decoder: Decoder::default(),
+            decoder,
             types,
             start,
             reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0), patience },

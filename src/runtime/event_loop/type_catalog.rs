@@ -5,11 +5,13 @@
 //! * Never: a domain taken for text because its type was not asked for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Source;
 use crate::model::{Column, Fault};
 use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::row_decoder::DecodedTable;
 
@@ -37,6 +39,12 @@ pub(crate) enum ColumnTypes {
 impl TypeCatalog {
     pub(crate) fn new(control: Session, types: Types) -> TypeCatalog {
         TypeCatalog { control, types, unseen: HashMap::new() }
+    }
+
+    /// The characters in which the stream of this source brings text; `None` where the server converts it to UTF-8. (A
+    /// publication whose name is not ASCII is asked for in UTF-8, and so are its rows.)
+    pub(crate) fn charset(&self, source: &Source) -> Option<Arc<Charset>> {
+        self.control.charset().filter(|_| source.publication.is_ascii()).cloned()
     }
 
     /// The columns of a table with their types. Where a type is not known, the stream begins again until it is: a domain taken
