@@ -1,13 +1,14 @@
-//! The metrics of one section, with every label resolved once: the hot path looks nothing up.
+//! The metrics of one section. What is counted a row is resolved once; what is counted a batch or a request is looked up.
 //!
 //! * In: what became of batches and requests; the count of rows, at each scrape.
 //! * Out: counts in [`Metrics`].
-//! * Never: a label from data; a series that first appears with its first event (a rate over it would miss that event).
+//! * Never: a label from data; more than 60 series of a section at rest; a series that an alert is written on and that first appears
+//!   with its first event (a rate over it would miss that event).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounterVec, IntGauge};
 
 use crate::model::RowCounts;
 use crate::planhat::Verdict;
@@ -15,21 +16,17 @@ use crate::state::Outcome;
 use crate::telemetry::age::Age;
 use crate::telemetry::metrics::Metrics;
 
-const OUTCOMES: [Outcome; 6] =
-    [Outcome::Delivered, Outcome::Partial, Outcome::InDoubt, Outcome::Resent, Outcome::Held, Outcome::Quarantined];
-/// What an answer may mean; the last four make a request be made again.
-const VERDICTS: [&str; 8] =
-    ["received", "partial", "bad_item", "too_large", "environment", "later", "not_sent", "unknown"];
-fn verdict_index(verdict: &Verdict) -> usize {
+/// What an answer means, in one word.
+fn verdict_word(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::Received => 0,
-        Verdict::Partial(_) => 1,
-        Verdict::BadItem => 2,
-        Verdict::TooLarge => 3,
-        Verdict::Environment { .. } => 4,
-        Verdict::Later { .. } => 5,
-        Verdict::NotSent | Verdict::Interrupted => 6,
-        Verdict::Unknown | Verdict::Unreadable => 7,
+        Verdict::Received => "received",
+        Verdict::Partial(_) => "partial",
+        Verdict::BadItem => "bad_item",
+        Verdict::TooLarge => "too_large",
+        Verdict::Environment { .. } => "environment",
+        Verdict::Later { .. } => "later",
+        Verdict::NotSent | Verdict::Interrupted => "not_sent",
+        Verdict::Unknown | Verdict::Unreadable => "unknown",
     }
 }
 
@@ -38,11 +35,12 @@ fn verdict_index(verdict: &Verdict) -> usize {
 pub struct SectionMetrics(Arc<Handles>);
 
 struct Handles {
-    batches: [IntCounter; 6],
+    name: String,
+    batches: IntCounterVec,
     batch_rows: Histogram,
     batch_bytes: Histogram,
-    requests: [Histogram; 8],
-    retries: [IntCounter; 8],
+    requests: HistogramVec,
+    retries: IntCounterVec,
     late: Histogram,
     oldest_unsettled: Age,
     quarantine_rows: IntGauge,
@@ -51,7 +49,7 @@ struct Handles {
 }
 
 impl Metrics {
-    /// The handles of one section, resolved once; all its series are there from then on, at 0.
+    /// The handles of one section; the series of what is usual are there from then on, at 0.
     pub fn section(&self, name: &str) -> SectionMetrics {
         SectionMetrics::new(self, name)
     }
@@ -66,12 +64,16 @@ fn unknown(gauge: Gauge) -> Gauge {
 impl SectionMetrics {
     pub(crate) fn new(all: &Metrics, name: &str) -> SectionMetrics {
         all.reflect_counts(name, &RowCounts::default());
+        all.batches_total.with_label_values(&[name, Outcome::Delivered.as_str()]);
+        all.request_duration_seconds.with_label_values(&[name, verdict_word(&Verdict::Received)]);
+        all.retries_total.with_label_values(&[name, verdict_word(&Verdict::Later { retry_after: None })]);
         SectionMetrics(Arc::new(Handles {
-            batches: OUTCOMES.map(|outcome| all.batches_total.with_label_values(&[name, outcome.as_str()])),
+            name: name.to_owned(),
+            batches: all.batches_total.clone(),
             batch_rows: all.batch_rows.with_label_values(&[name]),
             batch_bytes: all.batch_bytes.with_label_values(&[name]),
-            requests: VERDICTS.map(|verdict| all.request_duration_seconds.with_label_values(&[name, verdict])),
-            retries: VERDICTS.map(|verdict| all.retries_total.with_label_values(&[name, verdict])),
+            requests: all.request_duration_seconds.clone(),
+            retries: all.retries_total.clone(),
             late: all.commit_to_delivered_seconds.with_label_values(&[name]),
             oldest_unsettled: all.age(all.oldest_unsettled_seconds.with_label_values(&[name]), 0.0),
             quarantine_rows: all.quarantine_rows.with_label_values(&[name]),
@@ -90,8 +92,8 @@ impl SectionMetrics {
 
     /// A batch ended; `Sending` is no end and is not counted.
     pub fn batch(&self, outcome: Outcome, rows: u64, bytes: u64) {
-        if let Some(index) = OUTCOMES.iter().position(|known| *known == outcome) {
-            self.0.batches[index].inc();
+        if outcome != Outcome::Sending {
+            self.0.batches.with_label_values(&[self.0.name.as_str(), outcome.as_str()]).inc();
             self.0.batch_rows.observe(rows as f64);
             self.0.batch_bytes.observe(bytes as f64);
         }
@@ -99,12 +101,13 @@ impl SectionMetrics {
 
     /// A request ended.
     pub fn request(&self, verdict: &Verdict, took: Duration) {
-        self.0.requests[verdict_index(verdict)].observe(took.as_secs_f64());
+        let labels = [self.0.name.as_str(), verdict_word(verdict)];
+        self.0.requests.with_label_values(&labels).observe(took.as_secs_f64());
     }
 
     /// A request will be made again because of this answer.
     pub fn retry(&self, verdict: &Verdict) {
-        self.0.retries[verdict_index(verdict)].inc();
+        self.0.retries.with_label_values(&[self.0.name.as_str(), verdict_word(verdict)]).inc();
     }
 
     /// One streamed row took this long from its commit to its delivery.

@@ -87,8 +87,8 @@ async fn the_books_balance_in_every_scrape(prometheus: &Prometheus) {
             *book = (book.0 + 1, book.1 + sign * sample[1].as_str().unwrap().parse::<f64>().unwrap());
         }
     }
-    // Five ways in, five out, five reasons, one rule in two phases, and what is unsettled.
-    let odd = books.values().map(|(terms, _)| *terms).find(|terms| *terms != 5 + 5 + 5 + 2 + 1);
+    // Two ways in that are always there, two out, five reasons, one rule, and what is unsettled.
+    let odd = books.values().map(|(terms, _)| *terms).find(|terms| *terms < 2 + 2 + 5 + 1 + 1);
     assert_eq!(odd, None, "not all series in each scrape");
     let wrong: Vec<_> = books.iter().filter(|(_, (_, sum))| *sum != 0.0).collect();
     assert!(wrong.is_empty(), "unaccounted for: {wrong:?}");
