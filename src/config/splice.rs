@@ -1,80 +1,151 @@
 //! Changes to a configuration's text that leave everything else as it is: comments, order, quotes, line ends. Pure.
 //!
 //! * In: the text, a section's name, keys and what they become.
-//! * Out: the new text; or why the section must be written anew, or by hand.
-//! * Never: a byte changed outside the keys that are named; a text that says anything else than was asked for.
+//! * Out: the new text; or what a change would lose.
+//! * Never: a byte changed outside the keys that are named; a comment, an anchor or an unknown key lost; a text that
+//!   says anything else than was asked for.
 
 use crate::config::yaml::{Node, NodeValue, parse};
-use crate::config::yaml_spans::{SpannedEntry, SpannedNode, spans};
+use crate::config::yaml_spans::{SpannedEntry, SpannedNode, SpannedValue, spans};
 
 /// A key of a section, and what it becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyEdit {
     /// `["flush"]`, `["fields", "action"]`.
     pub path: Vec<String>,
-    /// YAML in one line; none: the key goes.
-    pub value: Option<String>,
+    /// What the file says of it now.
+    pub from: EditValue,
+    pub value: EditValue,
+}
+
+/// What a key becomes. Each text is YAML in one line. With neither `short` nor a member the key goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EditValue {
+    /// A single value. It yields to `members` where the file has a mapping already.
+    pub short: Option<String>,
+    /// All members of the mapping form that the form knows; those without a text go, others stay.
+    pub members: Vec<(&'static str, Option<String>)>,
+    /// What says the same as no key at all.
+    pub otherwise: Option<&'static str>,
+}
+
+impl EditValue {
+    /// A single value, or none.
+    pub(crate) fn single(short: Option<String>) -> EditValue {
+        EditValue { short, ..EditValue::default() }
+    }
+
+    fn has_members(&self) -> bool {
+        self.members.iter().any(|(_, value)| value.is_some())
+    }
+
+    /// As a text of its own; none: it is not written.
+    pub(crate) fn written(&self) -> Option<String> {
+        self.short.clone().or_else(|| self.has_members().then(|| self.mapping()))
+    }
+
+    fn mapping(&self) -> String {
+        let inner = self.members.iter().filter_map(|(key, value)| Some(format!("{key}: {}", value.as_ref()?)));
+        format!("{{ {} }}", inner.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Why a text is not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SpliceError {
-    /// Anchors, aliases or merges are in the section: it must be written anew.
-    Shared,
     /// There is no section of this name.
     Absent,
+    /// The change of this key would lose, or change elsewhere, what is named.
+    Loses { key: String, what: String },
     /// It is written in a way that is not understood well enough to change it.
     Odd,
 }
+
+/// One key that becomes one value, or goes.
+#[derive(Clone, Debug)]
+struct Step {
+    path: Vec<String>,
+    value: Option<String>,
+    /// What the key may say instead of going.
+    otherwise: Option<&'static str>,
+}
+
+type Spliced<T> = Result<T, SpliceError>;
 
 /// Changes keys of a section.
 ///
 /// # Errors
 /// See [`SpliceError`]; nothing is changed then.
-pub(crate) fn edit_section(text: &str, section: &str, edits: &[KeyEdit]) -> Result<String, SpliceError> {
+pub(crate) fn edit_section(text: &str, section: &str, edits: &[KeyEdit]) -> Spliced<String> {
     let mut spliced = text.to_owned();
     for edit in edits {
-        spliced = edited(&spliced, section, edit)?;
-    }
-    if says(&spliced) != expected(text, section, edits) {
-        return Err(SpliceError::Odd);
+        for step in steps(&spliced, section, edit)? {
+            spliced = stepped(&spliced, section, step)?;
+        }
     }
     Ok(spliced)
 }
 
-/// Writes a section anew; `lines` are those of its mapping, without indentation.
-///
-/// # Errors
-/// See [`SpliceError`]; also where an anchor in it is used elsewhere.
-pub(crate) fn replace_section(text: &str, section: &str, lines: &[String]) -> Result<String, SpliceError> {
+/// Takes one step, and holds the result against what it was to say.
+fn stepped(text: &str, section: &str, mut step: Step) -> Spliced<String> {
+    let mut spliced = taken(text, section, &step);
+    if let (Err(SpliceError::Loses { .. }), None, Some(same)) = (&spliced, &step.value, step.otherwise) {
+        step.value = Some(same.to_owned());
+        spliced = taken(text, section, &step);
+    }
+    let spliced = spliced?;
+    if says(&spliced).is_some() && says(&spliced) == expected(text, section, &step) {
+        return Ok(spliced);
+    }
+    let root = spans(text).ok_or(SpliceError::Odd)?;
+    Err(match item(&root, section).and_then(|item| sharing(text, item)) {
+        Some(mark) => loses(&step.path, format!("what `{mark}` shares with another place")),
+        None => SpliceError::Odd,
+    })
+}
+
+fn loses(path: &[String], what: impl Into<String>) -> SpliceError {
+    SpliceError::Loses { key: path.join("."), what: what.into() }
+}
+
+/// What an edit is, key by key, in the file as it is written.
+fn steps(text: &str, section: &str, edit: &KeyEdit) -> Spliced<Vec<Step>> {
     let root = spans(text).ok_or(SpliceError::Odd)?;
     let item = item(&root, section).ok_or(SpliceError::Absent)?;
-    if item.is_flow(text) {
-        return Err(SpliceError::Odd);
+    let KeyEdit { path, from, value } = edit;
+    let step = |path: Vec<String>, new: Option<String>| Step { path, value: new, otherwise: value.otherwise };
+    let written = entry_at(item, path).map(|entry| entry.value.entries()).unwrap_or_default();
+    if written.is_empty() {
+        return Ok(vec![step(path.clone(), value.written())]);
     }
-    let indent = " ".repeat(column(text, item.start));
-    let body = lines.join(&format!("{}{indent}", line_end(text)));
-    let spliced = format!("{}{body}{}", &text[..item.start], &text[item.end..]);
-    let others = |text: &str| {
-        let Some(YamlSays::Map(mut root)) = says(text) else { return None };
-        for (key, value) in &mut root {
-            if let (true, YamlSays::List(items)) = (key == "sections", value) {
-                items.retain(|item| !is_named(item, section));
-            }
-        }
-        Some(root)
-    };
-    if others(&spliced).is_none() || others(&spliced) != others(text) {
-        return Err(SpliceError::Odd);
+    if value.has_members() {
+        let before =
+            |key: &str| from.members.iter().find(|(known, _)| *known == key).and_then(|(_, value)| value.clone());
+        let changed = value.members.iter().filter(|(key, value)| before(key) != *value);
+        let within = |key: &str| path.iter().cloned().chain([key.to_owned()]).collect();
+        let mut steps: Vec<Step> = changed.map(|(key, value)| step(within(key), value.clone())).collect();
+        // What comes, comes first: a mapping that is empty in between would go.
+        steps.sort_by_key(|step| step.value.is_none());
+        return Ok(steps);
     }
-    Ok(spliced)
+    let unknown = written.iter().find(|entry| value.members.iter().all(|(known, _)| *known != entry.key));
+    if let (Some(unknown), false) = (unknown, value.members.is_empty()) {
+        return Err(loses(path, format!("the key `{}`", unknown.key)));
+    }
+    Ok(vec![step(path.clone(), value.short.clone())])
+}
+
+fn entry_at<'a>(item: &'a SpannedNode, path: &[String]) -> Option<&'a SpannedEntry> {
+    let (last, outer) = path.split_last()?;
+    let map = outer.iter().try_fold(item, |node, key| Some(&node.entry(key)?.value))?;
+    map.entry(last)
 }
 
 /// Adds a section behind the last one.
 ///
 /// # Errors
 /// See [`SpliceError`].
-pub(crate) fn add_section(text: &str, lines: &[String]) -> Result<String, SpliceError> {
+pub(crate) fn add_section(text: &str, lines: &[String]) -> Spliced<String> {
     let root = spans(text).ok_or(SpliceError::Odd)?;
     let sections = root.entry("sections").ok_or(SpliceError::Absent)?;
     let last = sections.value.items().last().ok_or(SpliceError::Odd)?;
@@ -102,13 +173,10 @@ fn item<'a>(root: &'a SpannedNode, section: &str) -> Option<&'a SpannedNode> {
     root.entry("sections")?.value.items().iter().find(named)
 }
 
-fn edited(text: &str, section: &str, edit: &KeyEdit) -> Result<String, SpliceError> {
+fn taken(text: &str, section: &str, step: &Step) -> Spliced<String> {
     let root = spans(text).ok_or(SpliceError::Odd)?;
     let item = item(&root, section).ok_or(SpliceError::Absent)?;
-    if item.shared {
-        return Err(SpliceError::Shared);
-    }
-    let (mut node, mut path, mut outer) = (item, edit.path.as_slice(), None);
+    let (mut node, mut path, mut outer) = (item, step.path.as_slice(), None);
     while let [first, rest @ ..] = path {
         match (node.entry(first), rest.is_empty()) {
             (Some(entry), false) if !entry.value.entries().is_empty() => {
@@ -119,18 +187,29 @@ fn edited(text: &str, section: &str, edit: &KeyEdit) -> Result<String, SpliceErr
     }
     let [key, rest @ ..] = path else { return Err(SpliceError::Odd) };
     // What lies between is made with it: `info: { plan: plan }`.
-    let value = edit
+    let value = step
         .value
         .as_ref()
         .map(|value| rest.iter().rev().fold(value.clone(), |value, key| format!("{{ {}: {value} }}", scalar(key))));
     let change = match (node.entry(key), value) {
-        (Some(entry), Some(value)) => (entry.behind_colon, entry.end(), format!(" {value}")),
+        (Some(entry), Some(value)) => {
+            let old = &entry.value;
+            let place = &step.path[..step.path.len() - rest.len()];
+            let is_single = matches!(said_at(text, section, place), Some(YamlSays::Scalar(..)));
+            if old.is_alias(text) && !is_single {
+                return Err(loses(&step.path, format!("what stands in `{}`", &text[old.start..old.end])));
+            }
+            replacement(text, &root, entry, &value).map_err(|what| loses(&step.path, what))?
+        }
         (Some(_), None) if !rest.is_empty() => return Ok(text.to_owned()),
-        // An empty mapping is none.
-        (Some(entry), None) => match outer {
-            Some((map, whole)) if node.entries().len() == 1 => removal(text, map, whole),
-            _ => removal(text, node, entry),
-        },
+        (Some(entry), None) => {
+            // An empty mapping is none.
+            let (map, entry) = match outer {
+                Some((map, whole)) if node.entries().len() == 1 => (map, whole),
+                _ => (node, entry),
+            };
+            removal(text, &root, map, entry, step.otherwise.is_some()).map_err(|what| loses(&step.path, what))?
+        }
         (None, Some(value)) => insertion(text, node, &scalar(key), &value),
         (None, None) => return Ok(text.to_owned()),
     };
@@ -138,25 +217,89 @@ fn edited(text: &str, section: &str, edit: &KeyEdit) -> Result<String, SpliceErr
     Ok(format!("{}{new}{}", &text[..start], &text[end..]))
 }
 
-/// What goes with an entry: its lines; or, in brackets or behind a dash, itself and what separates it.
-fn removal(text: &str, map: &SpannedNode, entry: &SpannedEntry) -> (usize, usize, String) {
+/// From, to, and what stands there then.
+type Change = (usize, usize, String);
+
+/// A value in the place of another: what stands between the colon and the old one stays. Or what would be lost.
+fn replacement(text: &str, root: &SpannedNode, entry: &SpannedEntry, value: &str) -> Result<Change, String> {
+    let old = &entry.value;
+    if old.end <= old.start || old.start < entry.behind_colon {
+        return Ok((entry.behind_colon, entry.end(), format!(" {value}")));
+    }
+    if let Some(comment) = comments(text, root, old.start, old.end).first() {
+        return Err(format!("the comment `{comment}`"));
+    }
+    let gap = &text[entry.behind_colon..old.start];
+    // A mapping begins on a line of its own, a single value behind its key.
+    if gap.contains('\n') && gap.trim().is_empty() {
+        return Ok((entry.behind_colon, old.end, format!(" {value}")));
+    }
+    Ok((old.start, old.end, value.to_owned()))
+}
+
+/// What goes with an entry: its lines, whose comments stay; or, in brackets or behind a dash, itself and what separates
+/// it. Or what would be lost: a comment, where it cannot stay; or any comment, where the entry need not go (`stays`).
+fn removal(
+    text: &str,
+    root: &SpannedNode,
+    map: &SpannedNode,
+    entry: &SpannedEntry,
+    stays: bool,
+) -> Result<Change, String> {
     let entries = map.entries();
     let at = entries.iter().position(|other| other.start == entry.start).unwrap_or_default();
     let next = entries.get(at + 1);
     let line = text[..entry.start].rfind('\n').map_or(0, |at| at + 1);
-    if map.is_flow(text) {
-        return match (next, at) {
-            (Some(next), _) => (entry.start, next.start, String::new()),
-            (None, 0) => (entry.start, entry.end(), String::new()),
-            (None, _) => (entries[at - 1].end(), entry.end(), String::new()),
-        };
+    let own_line = !map.is_flow(text) && text[line..entry.start].trim().is_empty();
+    let (start, end) = match (map.is_flow(text), next) {
+        _ if own_line => {
+            let end = end_of_line(text, entry.end());
+            (line, text[end..].find('\n').map_or(text.len(), |more| end + more + 1))
+        }
+        (_, Some(next)) => (entry.start, next.start),
+        (true, None) if at > 0 => (entries[at - 1].end(), entry.end()),
+        (_, None) => (entry.start, entry.end()),
+    };
+    let comments = comments(text, root, start, end);
+    if let (Some(comment), true) = (comments.first(), stays || !own_line) {
+        return Err(format!("the comment `{comment}`"));
     }
-    if text[line..entry.start].trim().is_empty() {
-        let end = end_of_line(text, entry.end());
-        let end = text[end..].find('\n').map_or(text.len(), |more| end + more + 1);
-        return (line, end, String::new());
+    let kept: String =
+        comments.iter().map(|comment| format!("{}{comment}{}", &text[line..entry.start], line_end(text))).collect();
+    Ok((start, end, kept))
+}
+
+/// The comments between two places.
+fn comments<'a>(text: &'a str, root: &SpannedNode, start: usize, end: usize) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    let mut at = start;
+    while let Some(next) = text[at..end].find('#').map(|next| at + next) {
+        let begins = text[..next].chars().next_back().is_none_or(char::is_whitespace);
+        at = next + 1;
+        if begins && !root.holds(next) {
+            let line = next + text[next..].find('\n').unwrap_or(text.len() - next);
+            found.push(text[next..line].trim_end());
+            at = line.min(end);
+        }
     }
-    (entry.start, next.map_or(entry.end(), |next| next.start), String::new())
+    found
+}
+
+/// An anchor or an alias in a node, as it is written.
+fn sharing<'a>(text: &'a str, node: &SpannedNode) -> Option<&'a str> {
+    let before = text[..node.start].trim_end();
+    let word = &before[before.rfind(char::is_whitespace).map_or(0, |at| at + 1)..];
+    if node.is_alias(text) {
+        return Some(&text[node.start..node.end]);
+    }
+    if word.starts_with('&') {
+        return Some(word);
+    }
+    match &node.value {
+        SpannedValue::Scalar(_) => None,
+        SpannedValue::List(items) => items.iter().find_map(|item| sharing(text, item)),
+        SpannedValue::Map(entries) => entries.iter().find_map(|entry| sharing(text, &entry.value)),
+    }
 }
 
 fn insertion(text: &str, map: &SpannedNode, key: &str, value: &str) -> (usize, usize, String) {
@@ -223,21 +366,30 @@ fn is_named(item: &YamlSays, section: &str) -> bool {
     entries.iter().any(|(key, value)| key == "name" && matches!(value, YamlSays::Scalar(name, _) if name == section))
 }
 
-/// What the text must say afterwards.
-fn expected(text: &str, section: &str, edits: &[KeyEdit]) -> Option<YamlSays> {
+/// What the text says of a key.
+fn said_at(text: &str, section: &str, path: &[String]) -> Option<YamlSays> {
+    let YamlSays::Map(root) = says(text)? else { return None };
+    let (_, YamlSays::List(items)) = root.into_iter().find(|(key, _)| key == "sections")? else { return None };
+    let item = items.into_iter().find(|item| is_named(item, section))?;
+    path.iter().try_fold(item, |said, key| {
+        let YamlSays::Map(entries) = said else { return None };
+        entries.into_iter().find(|(known, _)| known == key).map(|(_, said)| said)
+    })
+}
+
+/// What the text must say after a step.
+fn expected(text: &str, section: &str, step: &Step) -> Option<YamlSays> {
     let YamlSays::Map(mut root) = says(text)? else { return None };
     let (_, YamlSays::List(items)) = root.iter_mut().find(|(key, _)| key == "sections")? else { return None };
     let item = items.iter_mut().find(|item| is_named(item, section))?;
-    for edit in edits {
-        let value = match &edit.value {
-            Some(value) => match says(&format!("x: {value}")) {
-                Some(YamlSays::Map(mut entries)) if entries.len() == 1 => Some(entries.remove(0).1),
-                _ => return None,
-            },
-            None => None,
-        };
-        set(item, &edit.path, value);
-    }
+    let value = match &step.value {
+        Some(value) => match says(&format!("x: {value}")) {
+            Some(YamlSays::Map(mut entries)) if entries.len() == 1 => Some(entries.remove(0).1),
+            _ => return None,
+        },
+        None => None,
+    };
+    set(item, &step.path, value);
     Some(YamlSays::Map(root))
 }
 

@@ -10,7 +10,11 @@ const FILE: &str = "# the file\nsource: { host: h } # where\nsections:\n  - name
     table: u }\nmemory: 64MiB\n";
 
 fn edit(path: &[&str], value: Option<&str>) -> KeyEdit {
-    KeyEdit { path: path.iter().map(|part| (*part).to_owned()).collect(), value: value.map(str::to_owned) }
+    KeyEdit {
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        from: EditValue::default(),
+        value: EditValue::single(value.map(str::to_owned)),
+    }
 }
 
 #[test]
@@ -49,17 +53,75 @@ fn other_line_ends_and_the_first_key_of_an_item_stay_right() {
 }
 
 #[test]
-fn what_is_shared_is_not_spliced_but_written_anew() {
+fn a_key_that_goes_leaves_its_comments_or_says_its_default() {
+    let text = "sections:\n  - name: a\n    flush: 1m # quiet\n    batch: { rows: 5, # few\n      bytes: 1MiB }\n    fields:\n      email: # who\n        # she\n        column: e # her\n";
+    let gone = |path: &[&str], otherwise| {
+        let mut edit = edit(path, None);
+        edit.value.otherwise = otherwise;
+        edit_section(text, "a", &[edit])
+    };
+    assert_eq!(gone(&["flush"], Some("5s")).unwrap(), text.replace("flush: 1m", "flush: 5s"));
+    assert_eq!(gone(&["flush"], None).unwrap(), text.replace("flush: 1m # quiet", "# quiet"));
+    assert_eq!(gone(&["batch", "rows"], Some("10000")).unwrap(), text.replace("rows: 5", "rows: 10000"));
+    let few = SpliceError::Loses { key: "batch.rows".into(), what: "the comment `# few`".into() };
+    assert_eq!(gone(&["batch", "rows"], None), Err(few));
+    let kept = text.split("    fields:").next().unwrap().to_owned() + "    # who\n    # she\n    # her\n";
+    assert_eq!(gone(&["fields", "email"], None).unwrap(), kept);
+}
+
+#[test]
+fn a_comment_behind_a_bracket_or_a_quote_is_not_of_the_value() {
+    let text = "sections:\n  - name: a\n    x: { y: \"b # \\\" b\" } # c\n    z: 'd '' # d' # e\n    w: [1] # f\n    v: \"g\" # h\n";
+    for (key, from) in [("x", "{ y: \"b # \\\" b\" }"), ("z", "'d '' # d'"), ("w", "[1]"), ("v", "\"g\"")] {
+        let changed = edit_section(text, "a", &[edit(&[key], Some("7"))]).unwrap();
+        assert_eq!(changed, text.replacen(from, "7", 1), "{key}");
+        let gone = edit_section(text, "a", &[edit(&[key], None)]).unwrap();
+        assert_eq!(gone, text.replacen(&format!("{key}: {from} "), "", 1), "{key}");
+    }
+}
+
+#[test]
+fn a_mapping_is_changed_by_its_members_and_keeps_what_the_form_does_not_know() {
+    let text = "sections:\n  - name: a\n    flush: { daily_at: \"07:00\", timezone: UTC, odd: 1 }\n    fields:\n      x:\n        column: c # c\n        odd: 2\n";
+    let change = |path: &[&str], from: EditValue, value: EditValue| {
+        let path = path.iter().map(|part| (*part).to_owned()).collect();
+        edit_section(text, "a", &[KeyEdit { path, from, value }])
+    };
+    let daily = |at: Option<&str>, zone: Option<&str>, short: Option<&str>| EditValue {
+        short: short.map(str::to_owned),
+        members: vec![("daily_at", at.map(str::to_owned)), ("timezone", zone.map(str::to_owned))],
+        otherwise: Some("5s"),
+    };
+    let seven = daily(Some("\"07:00\""), Some("UTC"), None);
+    let eight = change(&["flush"], seven.clone(), daily(Some("\"08:00\""), Some("UTC"), None)).unwrap();
+    assert_eq!(eight, text.replace("07:00", "08:00"));
+    let odd = SpliceError::Loses { key: "flush".into(), what: "the key `odd`".into() };
+    assert_eq!(change(&["flush"], seven, daily(None, None, Some("1m"))), Err(odd));
+    let column = |column: &str, default: Option<&str>| EditValue {
+        short: default.is_none().then(|| column.to_owned()),
+        members: vec![("column", Some(column.to_owned())), ("default", default.map(str::to_owned))],
+        otherwise: None,
+    };
+    let changed = change(&["fields", "x"], column("c", None), column("d", Some("0"))).unwrap();
+    assert_eq!(
+        changed,
+        text.replace("column: c # c\n        odd: 2\n", "column: d # c\n        odd: 2\n        default: 0\n")
+    );
+}
+
+#[test]
+fn what_is_shared_is_changed_only_where_nothing_else_changes_with_it() {
     let text = "sections:\n  - &one\n    name: a\n    table: t # x\n  - name: b\n    table: u\n";
-    assert_eq!(edit_section(text, "a", &[edit(&["table"], Some("v"))]), Err(SpliceError::Shared));
+    assert_eq!(edit_section(text, "a", &[edit(&["table"], Some("v"))]).unwrap(), text.replace("table: t", "table: v"));
     assert_eq!(edit_section(text, "c", &[edit(&["table"], Some("v"))]), Err(SpliceError::Absent));
-    let merged = "x: &x { flush: 5s }\nsections:\n  - name: a\n    <<: *x\n    table: t # x\n  - name: b\n";
-    assert_eq!(edit_section(merged, "a", &[edit(&["table"], Some("v"))]), Err(SpliceError::Shared));
-    let lines = ["name: a".to_owned(), "table: v".to_owned()];
-    let anew = replace_section(merged, "a", &lines).unwrap();
-    assert_eq!(anew, "x: &x { flush: 5s }\nsections:\n  - name: a\n    table: v # x\n  - name: b\n");
     let used = "sections:\n  - name: a\n    batch: &b { rows: 1 }\n  - name: b\n    batch: *b\n";
-    assert_eq!(replace_section(used, "a", &lines), Err(SpliceError::Odd), "the other one would lose its anchor");
+    for (value, path) in [(Some("2"), &["batch", "rows"][..]), (None, &["batch"])] {
+        let refused = edit_section(used, "a", &[edit(path, value)]).unwrap_err();
+        let what = "what `&b` shares with another place".to_owned();
+        assert_eq!(refused, SpliceError::Loses { key: path.join("."), what });
+    }
+    let refused = edit_section(used, "b", &[edit(&["batch", "rows"], Some("2"))]).unwrap_err();
+    assert_eq!(refused, SpliceError::Loses { key: "batch.rows".into(), what: "what stands in `*b`".into() });
 }
 
 #[test]
@@ -151,11 +213,16 @@ proptest! {
         let path: Vec<String> = if inside { vec!["fields".to_owned(), key.clone()] } else { vec![key.clone()] };
         // The last field of a block goes only with `fields` itself.
         prop_assume!(!(new.is_none() && inside && known.len() == 1));
-        let edits = [KeyEdit { path, value: new }];
+        let step = Step { path: path.clone(), value: new.clone(), otherwise: None };
+        let edits = [KeyEdit { path, from: EditValue::default(), value: EditValue::single(new) }];
         let spliced = edit_section(&text, "a", &edits);
+        if let Err(SpliceError::Loses { what, .. }) = &spliced {
+            prop_assert!(what.starts_with("the comment") && text.contains(" # note"), "{text}\n{edits:?}\n{what}");
+            return Ok(());
+        }
         prop_assert!(spliced.is_ok(), "{text}\n{edits:?}\n{spliced:?}");
         let spliced = spliced.unwrap();
-        prop_assert_eq!(says(&spliced), expected(&text, "a", &edits));
+        prop_assert_eq!(says(&spliced), expected(&text, "a", &step));
         // Lines that do not belong to the key are there, in their order.
         let touched = map.and_then(|map| map.entry(&key)).map(|entry| (entry.start, entry.end()));
         let place = |at: usize| text[..at].matches('\n').count();

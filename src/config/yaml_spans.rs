@@ -4,7 +4,7 @@
 //! * Out: a tree of spans.
 //! * Never: a meaning: that is the decoder's.
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 
 /// A value, and the bytes that it takes.
 #[derive(Clone, Debug)]
@@ -12,8 +12,6 @@ pub(crate) struct SpannedNode {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) value: SpannedValue,
-    /// An anchor, an alias or a merge is in it: its bytes are not its own alone.
-    pub(crate) shared: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +45,22 @@ impl SpannedNode {
         text[self.start..].starts_with(['{', '['])
     }
 
+    /// Whether it is an alias: what it says stands elsewhere.
+    pub(crate) fn is_alias(&self, text: &str) -> bool {
+        self.end > self.start && text[self.start..].starts_with('*') && matches!(self.value, SpannedValue::Scalar(_))
+    }
+
+    /// Whether a place is in one of its keys or single values.
+    pub(crate) fn holds(&self, at: usize) -> bool {
+        match &self.value {
+            SpannedValue::Scalar(_) => (self.start..self.end).contains(&at),
+            SpannedValue::List(items) => items.iter().any(|item| item.holds(at)),
+            SpannedValue::Map(entries) => {
+                entries.iter().any(|entry| (entry.start..entry.behind_colon).contains(&at) || entry.value.holds(at))
+            }
+        }
+    }
+
     pub(crate) fn entries(&self) -> &[SpannedEntry] {
         match &self.value {
             SpannedValue::Map(entries) => entries,
@@ -76,7 +90,6 @@ impl SpannedNode {
 /// A collection that is not finished.
 struct OpenSpan {
     start: usize,
-    shared: bool,
     list: Vec<SpannedNode>,
     /// Entries, and a key that waits for its value.
     map: Option<(Vec<SpannedEntry>, Option<WaitingKey>)>,
@@ -94,34 +107,61 @@ pub(crate) fn spans(text: &str) -> Option<SpannedNode> {
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.ok()?;
-        let (start, end) = (byte(span.start.index()), byte(span.end.index()));
+        let (start, end) = (unanchored(text, byte(span.start.index())), byte(span.end.index()));
         let node = match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
                 continue;
             }
-            Event::Alias(_) => SpannedNode { start, end, value: SpannedValue::Scalar(String::new()), shared: true },
-            Event::Scalar(content, _, anchor, tag) => {
-                let end = start + text[start..end.max(start)].trim_end().len();
-                let shared = anchor > 0 || tag.is_some();
-                SpannedNode { start, end, value: SpannedValue::Scalar(content.into_owned()), shared }
+            Event::Alias(_) => SpannedNode { start, end, value: SpannedValue::Scalar(String::new()) },
+            Event::Scalar(content, style, ..) => {
+                // The parser's span of a quoted text reaches to what follows, over a comment.
+                let quoted = match style {
+                    ScalarStyle::DoubleQuoted => quoted_end(text, start, '"', '\\'),
+                    ScalarStyle::SingleQuoted => quoted_end(text, start, '\'', '\''),
+                    ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => None,
+                };
+                let end = quoted.unwrap_or(start + text[start..end.max(start)].trim_end().len());
+                SpannedNode { start, end, value: SpannedValue::Scalar(content.into_owned()) }
             }
-            Event::SequenceStart(anchor, _) => {
-                open.push(OpenSpan { start, shared: anchor > 0, list: Vec::new(), map: None });
+            Event::SequenceStart(..) => {
+                open.push(OpenSpan { start, list: Vec::new(), map: None });
                 continue;
             }
-            Event::MappingStart(anchor, _) => {
-                open.push(OpenSpan { start, shared: anchor > 0, list: Vec::new(), map: Some((Vec::new(), None)) });
+            Event::MappingStart(..) => {
+                open.push(OpenSpan { start, list: Vec::new(), map: Some((Vec::new(), None)) });
                 continue;
             }
-            Event::SequenceEnd | Event::MappingEnd => closed(open.pop()?, end, text),
+            // Of a bracket the parser's span reaches to what follows, too.
+            Event::SequenceEnd | Event::MappingEnd => closed(open.pop()?, byte(span.start.index()) + 1, text),
         };
         put(&mut open, &mut root, node, text)?;
     }
     root
 }
 
+/// Behind the anchor that a value begins with.
+fn unanchored(text: &str, start: usize) -> usize {
+    let rest = &text[start..];
+    let Some(behind) = rest.strip_prefix('&').and_then(|name| name.find(char::is_whitespace)) else { return start };
+    text.len() - rest[1 + behind..].trim_start().len()
+}
+
+/// Behind the closing quote; `escape` stands before a quote that closes nothing.
+fn quoted_end(text: &str, start: usize, quote: char, escape: char) -> Option<usize> {
+    let mut rest = text[start..].char_indices().skip(1).peekable();
+    while let Some((at, c)) = rest.next() {
+        let escapes = c == escape && (escape != quote || rest.peek().is_some_and(|(_, next)| *next == quote));
+        if escapes {
+            rest.next();
+        } else if c == quote {
+            return Some(start + at + quote.len_utf8());
+        }
+    }
+    None
+}
+
 fn closed(span: OpenSpan, end: usize, text: &str) -> SpannedNode {
-    let OpenSpan { start, shared, list, map } = span;
+    let OpenSpan { start, list, map } = span;
     // What is not in brackets ends with its last value; the parser notices the end only at what follows.
     let last = match &map {
         Some((entries, _)) => entries.last().map(SpannedEntry::end),
@@ -133,12 +173,7 @@ fn closed(span: OpenSpan, end: usize, text: &str) -> SpannedNode {
         Some((entries, _)) => SpannedValue::Map(entries),
         None => SpannedValue::List(list),
     };
-    let inside = match &value {
-        SpannedValue::Map(entries) => entries.iter().any(|entry| entry.value.shared || entry.key == "<<"),
-        SpannedValue::List(items) => items.iter().any(|item| item.shared),
-        SpannedValue::Scalar(_) => false,
-    };
-    SpannedNode { start, end, value, shared: shared || inside }
+    SpannedNode { start, end, value }
 }
 
 fn put(open: &mut [OpenSpan], root: &mut Option<SpannedNode>, node: SpannedNode, text: &str) -> Option<()> {

@@ -4,7 +4,7 @@
 //! * Out: a [`SectionDraft`]; edits of the file; the lines of a new section.
 //! * Never: a key that the form does not know: it stays in the file as it is.
 
-use crate::config::splice::{KeyEdit, scalar};
+use crate::config::splice::{EditValue, KeyEdit, scalar};
 use crate::config::{Constant, Field, Flush, InDoubt, Kind, Section, Start, Sync};
 use crate::console::form_fields::FormFields;
 
@@ -60,8 +60,8 @@ fn defaults() -> SectionDraft {
 }
 
 impl SectionDraft {
-    /// The form of a section; none where its fields or its key are named in a way that the form cannot show.
-    pub(crate) fn of(section: &Section) -> Option<SectionDraft> {
+    /// The form of a section; or the name in it that the form cannot show.
+    pub(crate) fn of(section: &Section) -> Result<SectionDraft, String> {
         let mut draft = SectionDraft {
             name: section.name.to_string(),
             kind: section.kind.as_str().to_owned(),
@@ -82,7 +82,7 @@ impl SectionDraft {
             Flush::Every(every) => draft.flush = duration(every.as_millis()),
             Flush::DailyAt(at, in_zone) => {
                 "daily".clone_into(&mut draft.flush);
-                draft.daily_at = at.strftime("%H:%M").to_string();
+                draft.daily_at = at.strftime(if at.second() == 0 { "%H:%M" } else { "%H:%M:%S" }).to_string();
                 draft.daily_zone = zone(Some(in_zone));
             }
         }
@@ -94,11 +94,15 @@ impl SectionDraft {
                 key.clone_into(&mut draft.after_key);
             }
         }
-        if section.key.iter().any(|name| name.contains(',') || name.trim() != name) {
-            return None;
+        if let Some(name) = section.key.iter().find(|name| name.contains(',') || name.trim() != *name) {
+            return Err(name.clone());
         }
         flatten(&section.fields, "", &mut draft.fields)?;
-        Some(draft)
+        let columns = draft.fields.iter().map(|field| &field.column);
+        let texts = columns.chain(&section.key).chain([&draft.table, &draft.after_key]);
+        // A browser does not give line ends back as they were.
+        let odd = texts.into_iter().find(|text| text.chars().any(char::is_control)).cloned();
+        odd.map_or(Ok(draft), Err)
     }
 
     /// What was sent.
@@ -115,7 +119,7 @@ impl SectionDraft {
             .filter(|((name, _), _)| !name.trim().is_empty() && !gone.contains(name))
             .map(|((name, column), constant)| DraftField {
                 name: name.trim().to_owned(),
-                column: column.trim().to_owned(),
+                column: (*column).to_owned(),
                 constant: constant.trim().to_owned(),
             })
             .filter(|field| !field.column.is_empty() || !field.constant.is_empty())
@@ -129,7 +133,7 @@ impl SectionDraft {
             kind: one("kind"),
             model: one("model"),
             sync: one("sync"),
-            table: one("table"),
+            table: form.exact("table").to_owned(),
             key: one("key"),
             rows: one("rows").replace([',', ' '], ""),
             bytes: one("bytes").replace([',', ' '], ""),
@@ -137,7 +141,7 @@ impl SectionDraft {
             daily_at: one("daily_at"),
             daily_zone: one("daily_zone"),
             start: one("start"),
-            after_key: one("after_key"),
+            after_key: form.exact("after_key").to_owned(),
             in_doubt: one("in_doubt"),
             timezone: one("timezone"),
             date: one("date"),
@@ -148,67 +152,72 @@ impl SectionDraft {
     /// The edits that make `self` of what `from` says.
     pub(crate) fn edits(&self, from: &SectionDraft) -> Vec<KeyEdit> {
         let mut edits = Vec::new();
-        let mut edit = |path: &[&str], value: Option<String>| {
-            edits.push(KeyEdit { path: path.iter().map(|part| (*part).to_owned()).collect(), value });
+        let mut edit = |path: &[&str], from: &EditValue, value: &EditValue| {
+            if (&from.short, &from.members) != (&value.short, &value.members) {
+                let path = path.iter().map(|part| (*part).to_owned()).collect();
+                edits.push(KeyEdit { path, from: from.clone(), value: value.clone() });
+            }
         };
         for ((key, now), (_, before)) in self.values().into_iter().zip(from.values()) {
-            if now != before {
-                edit(&key.split('.').collect::<Vec<_>>(), now);
-            }
+            edit(&key.split('.').collect::<Vec<_>>(), &before, &now);
         }
         let (now, before) = (self.sources(), from.sources());
-        for (name, _) in before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name)) {
-            let alone = name.split_once('.').is_some_and(|(outer, _)| {
-                let inside =
-                    |(other, _): &&(String, String)| other.split_once('.').is_some_and(|(own, _)| own == outer);
-                now.iter().filter(inside).count() == 0
-            });
-            let path = if alone { name.split('.').next().unwrap_or(name) } else { name };
-            let mut whole = vec!["fields"];
-            whole.extend(path.split('.'));
-            edit(&whole, None);
+        let in_fields = |name: &'_ str| -> Vec<String> {
+            ["fields"].into_iter().chain(name.split('.')).map(str::to_owned).collect()
+        };
+        let outer = |name: &str| name.split_once('.').map(|(outer, _)| outer.to_owned());
+        for (name, source) in before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name)) {
+            // The last member takes its object with it.
+            let alone = outer(name).filter(|object| now.iter().all(|(other, _)| outer(other).as_ref() != Some(object)));
+            let path = in_fields(alone.as_deref().unwrap_or(name));
+            edit(&path.iter().map(String::as_str).collect::<Vec<_>>(), source, &EditValue::default());
         }
         for (name, source) in &now {
-            if !before.iter().any(|(other, known)| other == name && known == source) {
-                let mut whole = vec!["fields"];
-                whole.extend(name.split('.'));
-                edit(&whole, Some(source.clone()));
-            }
+            let known = before.iter().find(|(other, _)| other == name).map(|(_, source)| source.clone());
+            let path = in_fields(name);
+            edit(&path.iter().map(String::as_str).collect::<Vec<_>>(), &known.unwrap_or_default(), source);
         }
         edits
     }
 
-    /// Keys beside `fields`, each with its YAML; none: it is not written.
-    fn values(&self) -> Vec<(&'static str, Option<String>)> {
+    /// Keys beside `fields`, each with its YAML; without any it is not written.
+    fn values(&self) -> Vec<(&'static str, EditValue)> {
         let usual = defaults();
         let unless = |now: &str, default: &str| (now != default && !now.is_empty()).then(|| scalar(now));
         // A number stays a number.
         let number = |now: &str, default: &str| (now != default && !now.is_empty()).then(|| now.to_owned());
-        let flush = match self.flush.as_str() {
-            "daily" => {
-                let zone = if self.daily_zone.is_empty() { "UTC" } else { self.daily_zone.as_str() };
-                Some(format!("{{ daily_at: {}, timezone: {} }}", quoted(&self.daily_at), scalar(zone)))
-            }
-            every => number(every, &usual.flush),
+        let single = |short: Option<String>, otherwise| EditValue { otherwise, ..EditValue::single(short) };
+        let daily = self.flush == "daily";
+        let zone = if self.daily_zone.is_empty() { "UTC" } else { self.daily_zone.as_str() };
+        let flush = EditValue {
+            short: if daily { None } else { number(&self.flush, &usual.flush) },
+            members: vec![
+                ("daily_at", daily.then(|| quoted(&self.daily_at))),
+                ("timezone", daily.then(|| scalar(zone))),
+            ],
+            otherwise: Some("5s"),
         };
-        let start = match self.start.as_str() {
-            "after_key" => Some(format!("{{ after_key: {} }}", quoted(&self.after_key))),
-            other => unless(other, &usual.start),
+        let after_key = self.start == "after_key";
+        let start = EditValue {
+            short: if after_key { None } else { unless(&self.start, &usual.start) },
+            members: vec![("after_key", after_key.then(|| quoted(&self.after_key)))],
+            otherwise: Some("backfill"),
         };
         let metric = self.kind == "custom_metric";
+        let model = if metric { unless(&self.model, &usual.model) } else { None };
         vec![
-            ("kind", Some(scalar(&self.kind))),
-            ("model", if metric { unless(&self.model, &usual.model) } else { None }),
-            ("sync", (self.sync == "off").then(|| "off".to_owned())),
-            ("table", Some(scalar(&self.table))),
-            ("key", self.key_yaml()),
+            ("kind", single(Some(scalar(&self.kind)), None)),
+            ("model", single(model, metric.then_some("Company"))),
+            ("sync", single((self.sync == "off").then(|| "off".to_owned()), Some("receive"))),
+            ("table", single(Some(scalar(&self.table)), None)),
+            ("key", single(self.key_yaml(), None)),
             ("start", start),
-            ("batch.rows", number(&self.rows, &usual.rows)),
-            ("batch.bytes", number(&self.bytes, &usual.bytes)),
+            ("batch.rows", single(number(&self.rows, &usual.rows), Some("10000"))),
+            ("batch.bytes", single(number(&self.bytes, &usual.bytes), Some("8MiB"))),
             ("flush", flush),
-            ("in_doubt", unless(&self.in_doubt, &usual.in_doubt)),
-            ("timezone", unless(&self.timezone, "")),
-            ("date", unless(&self.date, "")),
+            ("in_doubt", single(unless(&self.in_doubt, &usual.in_doubt), Some("resend"))),
+            ("timezone", single(unless(&self.timezone, ""), Some("UTC"))),
+            ("date", single(unless(&self.date, ""), None)),
         ]
     }
 
@@ -223,14 +232,40 @@ impl SectionDraft {
         }
     }
 
-    /// Fields, each with its YAML.
-    fn sources(&self) -> Vec<(String, String)> {
-        let source = |field: &DraftField| match (field.column.as_str(), field.constant.as_str()) {
-            ("", constant) => format!("{{ value: {} }}", constant_yaml(constant)),
-            (column, "") => scalar(column),
-            (column, constant) => format!("{{ column: {}, default: {} }}", scalar(column), constant_yaml(constant)),
+    /// Fields, each with its YAML: a column alone is written short, unless the file has it as a mapping.
+    fn sources(&self) -> Vec<(String, EditValue)> {
+        let source = |field: &DraftField| {
+            let column = (!field.column.is_empty()).then(|| scalar(&field.column));
+            let constant = (!field.constant.is_empty()).then(|| constant_yaml(&field.constant));
+            let (value, default) = if column.is_some() { (None, constant) } else { (constant, None) };
+            let short = if default.is_none() { column.clone() } else { None };
+            EditValue {
+                short,
+                members: vec![("value", value), ("column", column), ("default", default)],
+                otherwise: None,
+            }
         };
         self.fields.iter().map(|field| (field.name.clone(), source(field))).collect()
+    }
+
+    /// What somebody writes by hand to have the edits: lines of the section's mapping.
+    pub(crate) fn by_hand(edits: &[KeyEdit]) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut open: &[String] = &[];
+        for edit in edits {
+            let Some((key, outer)) = edit.path.split_last() else { continue };
+            if outer != open {
+                open = outer;
+                let head = |(depth, part): (usize, &String)| format!("{}{}:", "  ".repeat(depth), scalar(part));
+                lines.extend(outer.iter().enumerate().map(head));
+            }
+            let indent = "  ".repeat(outer.len());
+            lines.push(match edit.value.written() {
+                Some(value) => format!("{indent}{}: {value}", scalar(key)),
+                None => format!("{indent}# remove {key}"),
+            });
+        }
+        lines
     }
 
     /// The whole section as lines of YAML.
@@ -239,10 +274,10 @@ impl SectionDraft {
         let values = self.values();
         let batch: Vec<String> = values
             .iter()
-            .filter_map(|(key, value)| Some(format!("{}: {}", key.strip_prefix("batch.")?, value.as_ref()?)))
+            .filter_map(|(key, value)| Some(format!("{}: {}", key.strip_prefix("batch.")?, value.written()?)))
             .collect();
         for (key, value) in values.iter().filter(|(key, _)| !key.starts_with("batch.")) {
-            if let Some(value) = value {
+            if let Some(value) = value.written() {
                 lines.push(format!("{key}: {value}"));
             }
         }
@@ -251,7 +286,8 @@ impl SectionDraft {
         }
         lines.push("fields:".to_owned());
         let mut opened: Vec<String> = Vec::new();
-        let sources = self.sources();
+        let written = |(name, source): (String, EditValue)| Some((name, source.written()?));
+        let sources: Vec<(String, String)> = self.sources().into_iter().filter_map(written).collect();
         for (name, source) in &sources {
             match name.split_once('.') {
                 None => lines.push(format!("  {}: {source}", scalar(name))),
@@ -310,6 +346,7 @@ fn constant_text(constant: &Constant) -> String {
 /// Whether a word of the form means itself.
 fn is_text(word: &str) -> bool {
     !word.is_empty()
+        && !word.chars().any(char::is_control)
         && !word.starts_with('"')
         && word.trim() == word
         && !matches!(word, "true" | "false" | "null")
@@ -321,17 +358,16 @@ fn constant_yaml(word: &str) -> String {
     if written || !is_text(word) { word.to_owned() } else { scalar(word) }
 }
 
-/// Fields by their paths; none where a name has a dot of its own, or fields nest deeper than the form shows.
-fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>) -> Option<()> {
+/// Fields by their paths; or the name that has a dot of its own, or nests deeper than the form shows.
+fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>) -> Result<(), String> {
     for (name, field) in fields {
-        if name.contains('.') {
-            return None;
+        if name.contains('.') || name.trim() != name || name.chars().any(char::is_control) {
+            return Err(name.clone());
         }
         let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
         let (column, constant) = match field {
-            // The form has no place for it.
-            Field::Column { as_text: true, .. } => return None,
-            Field::Column { column, default, as_text: false } => {
+            // The form has no place for `as`: it stays in the file.
+            Field::Column { column, default, as_text: _ } => {
                 (column.clone(), default.as_ref().map(constant_text).unwrap_or_default())
             }
             Field::Constant(value) => (String::new(), constant_text(value)),
@@ -339,18 +375,19 @@ fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>)
                 flatten(members, &path, flat)?;
                 continue;
             }
-            Field::Object(_) => return None,
+            Field::Object(_) => return Err(path),
         };
         flat.push(DraftField { name: path, column, constant });
     }
-    Some(())
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
-    use crate::config::splice::edit_section;
+    use crate::config::keys::{FLUSH, FORM, KeySpec, SECTION, START, Shape};
+    use crate::config::splice::{SpliceError, edit_section};
 
     const FILE: &str = "source: { host: h, database: d, user: u }\nplanhat: { tenant: t }\nsections:\n  - name: a # one\n    kind: \
         user_activity\n    table: app_event\n    key: id\n    flush: { daily_at: \"07:00\", timezone: Europe/Paris }\n    fields:\n      \
@@ -387,6 +424,230 @@ mod tests {
         assert!(text.contains("email: email # who") && text.contains("name: a # one"), "{text}");
         let own = config::parse(&text, "test").unwrap().sections.remove(0);
         assert_eq!(SectionDraft::of(&own).unwrap(), draft);
+    }
+
+    /// What a browser sends of the form.
+    fn sent(draft: &SectionDraft) -> SectionDraft {
+        let mut fields: Vec<(String, String)> = Vec::new();
+        let mut field = |name: &str, value: &str| fields.push((name.to_owned(), value.replace(['\r', '\n'], "")));
+        for (name, value) in [
+            ("name", &draft.name),
+            ("kind", &draft.kind),
+            ("model", &draft.model),
+            ("sync", &draft.sync),
+            ("table", &draft.table),
+            ("key", &draft.key),
+            ("rows", &draft.rows),
+            ("bytes", &draft.bytes),
+            ("flush", &draft.flush),
+            ("daily_at", &draft.daily_at),
+            ("daily_zone", &draft.daily_zone),
+            ("start", &draft.start),
+            ("after_key", &draft.after_key),
+            ("in_doubt", &draft.in_doubt),
+            ("timezone", &draft.timezone),
+            ("date", &draft.date),
+        ] {
+            field(name, value);
+        }
+        let next = DraftField::default();
+        for DraftField { name, column, constant } in draft.fields.iter().chain([&next]) {
+            field("field", name);
+            field("column", column);
+            field("constant", constant);
+        }
+        SectionDraft::from_form(&FormFields(fields))
+    }
+
+    fn file(lines: &[&str]) -> String {
+        let head = "source: { host: h, database: d, user: u }\nplanhat: { tenant: t }\nsections:\n  - name: a\n";
+        lines.iter().fold(head.to_owned(), |text, line| text + &format!("    {line}\n"))
+    }
+
+    fn draft_of(text: &str) -> SectionDraft {
+        let section =
+            config::parse(text, "test").unwrap_or_else(|error| panic!("{text}\n{error:?}")).sections.remove(0);
+        SectionDraft::of(&section).unwrap_or_else(|name| panic!("{text}\n{name}"))
+    }
+
+    /// Lines of a section that streams, and of one that compares; each beginning is a kind of its own.
+    const STREAM: &[&str] = &["kind: user_activity # kind", "table: app_event"];
+    const METRIC: &[&str] = &["kind: custom_metric # kind", "table: app_event"];
+    const DIFF: &[&str] =
+        &["kind: user_activity", "read: diff # read", "key: id # key", "every: 10m # every", "table: v"];
+    const QUERY: &[&str] =
+        &["kind: user_activity", "read: diff", "key: id", "every: 1h", "query: |", "  SELECT 1 # one"];
+    const FIELDS: &[&str] = &["# fields", "fields:", "  externalId: e # e", "  date: \"d # d\" # d"];
+    const OF_METRIC: &[&str] = &["  dimensionId: { value: x } # x", "  value: v"];
+
+    /// A line for a key: with a remark, and not its default.
+    fn sample(key: &KeySpec) -> String {
+        let value = match (key.name, key.shape) {
+            ("after_key", _) => "\" 7 \"",
+            ("query", _) => "SELECT 1",
+            ("daily_at", _) => "\"07:00:30\"",
+            (_, Shape::OneOf(words)) => words.last().unwrap(),
+            (_, Shape::Duration | Shape::Flush | Shape::Every) => "90s",
+            (_, Shape::Size) => "2MB",
+            (_, Shape::Zone) => "Europe/Paris",
+            (_, Shape::Start) => "now",
+            (_, Shape::Bool) => "true",
+            (_, Shape::Count | Shape::InFlight | Shape::Port) => "3",
+            (_, _) => "other",
+        };
+        format!("{}: {value} # why {}", key.name, key.name)
+    }
+
+    /// Files that have the key, in each way to write it: those that load.
+    fn written(lines: &[String]) -> Vec<String> {
+        let mut files = Vec::new();
+        for kind in [STREAM, METRIC, DIFF, QUERY] {
+            let named = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+            let own: Vec<String> = lines.iter().map(|line| named(line)).collect();
+            let is_other = |line: &&&str| {
+                let name = named(line);
+                !own.contains(&name) && !(name == "table" && own.contains(&"query".to_owned()))
+            };
+            let kept = kind.iter().filter(is_other);
+            let of_metric: &[&str] = if kind == METRIC { OF_METRIC } else { &[] };
+            let fields = if own.contains(&"fields".to_owned()) { &[] } else { FIELDS };
+            let fields = fields.iter().filter(|line| !(line.contains("date") && own.contains(&"date".to_owned())));
+            let all = kept.copied().chain(lines.iter().map(String::as_str)).chain(fields.copied());
+            let text = file(&all.chain(of_metric.iter().copied()).collect::<Vec<_>>());
+            if config::parse(&text, "test").is_ok() {
+                files.push(text);
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn every_key_of_the_reference_goes_through_the_form_and_stays() {
+        let nested = |key: &str, inner: &[KeySpec]| -> Vec<Vec<String>> {
+            let member = |member: &KeySpec| {
+                let mut lines = vec![format!("{key}: # why {key}")];
+                let first = inner.iter().find(|known| known.required && known.name != member.name);
+                lines.extend(first.into_iter().chain([member]).map(|known| format!("  {}", sample(known))));
+                lines
+            };
+            inner.iter().map(member).collect()
+        };
+        let form = |key: &KeySpec| match key.name {
+            "value" => vec!["fields:".to_owned(), format!("  externalId: {{ {}\n        }}", sample(key))],
+            name => {
+                let column = if name == "column" { String::new() } else { "column: c # col\n        , ".to_owned() };
+                vec!["fields:".to_owned(), format!("  externalId: {{ {column}{}\n        }}", sample(key))]
+            }
+        };
+        let mut ways: Vec<(&str, Vec<String>)> = Vec::new();
+        for key in SECTION {
+            ways.push((
+                key.name,
+                match key.shape {
+                    Shape::Sections | Shape::Fields => continue,
+                    Shape::SectionName => continue,
+                    Shape::Object(inner) => {
+                        ways.extend(nested(key.name, inner).into_iter().map(|lines| (key.name, lines)));
+                        continue;
+                    }
+                    _ => vec![sample(key)],
+                },
+            ));
+        }
+        ways.extend(nested("start", START).into_iter().map(|lines| ("start", lines)));
+        ways.extend(nested("flush", FLUSH).into_iter().map(|lines| ("flush", lines)));
+        ways.extend(nested("every", FLUSH).into_iter().map(|lines| ("every", lines)));
+        ways.extend(FORM.iter().map(|key| (key.name, form(key))));
+        for (key, lines) in ways {
+            let files = written(&lines);
+            assert!(!files.is_empty(), "no section of the test may have {key}: add a sample of it\n{lines:?}");
+            for text in files {
+                let before = draft_of(&text);
+                assert_eq!(sent(&before), before, "{key}: the form does not give back what it was given\n{text}");
+                assert_eq!(edit_section(&text, "a", &sent(&before).edits(&before)).unwrap(), text, "{key}");
+                touch_everything_else(key, &text, &before);
+            }
+        }
+    }
+
+    /// Changes each part of the form that is not of `key`: its lines stay, and so does every comment.
+    fn touch_everything_else(key: &str, text: &str, before: &SectionDraft) {
+        let own: Vec<&str> = text.lines().filter(|line| line.contains(&format!("why {key}"))).collect();
+        type Change = (&'static str, fn(&mut SectionDraft));
+        let changes: &[Change] = &[
+            ("sync", |draft| draft.sync = if draft.sync == "off" { "receive" } else { "off" }.to_owned()),
+            ("batch", |draft| draft.rows = if draft.rows == "77" { "10000" } else { "77" }.to_owned()),
+            ("batch", |draft| draft.bytes = "8388608".to_owned()),
+            ("batch", |draft| draft.rows = "10000".to_owned()),
+            ("flush", |draft| {
+                draft.flush = "daily".to_owned();
+                draft.daily_at = "08:00".to_owned();
+            }),
+            ("flush", |draft| draft.flush = "7s".to_owned()),
+            ("flush", |draft| draft.flush = "5s".to_owned()),
+            ("start", |draft| draft.start = "now".to_owned()),
+            ("in_doubt", |draft| draft.in_doubt = if draft.in_doubt == "hold" { "resend" } else { "hold" }.to_owned()),
+            ("timezone", |draft| draft.timezone = "Asia/Tokyo".to_owned()),
+            ("fields", |draft| draft.fields[0].column = "elsewhere".to_owned()),
+            ("fields", |draft| draft.fields[0].constant = "none".to_owned()),
+            ("fields", |draft| {
+                draft.fields.push(DraftField { name: "info.x".into(), column: "x".into(), constant: String::new() });
+            }),
+        ];
+        for (part, change) in changes {
+            let mut draft = before.clone();
+            change(&mut draft);
+            let said = match edit_section(text, "a", &draft.edits(before)) {
+                Ok(said) => said,
+                // What cannot stay is named, and nothing is changed.
+                Err(SpliceError::Loses { what, .. }) => {
+                    assert!(what.contains('`'), "{key}, {part}: {what}");
+                    continue;
+                }
+                Err(other) => panic!("{key}, {part}: {other:?}\n{text}"),
+            };
+            let remarks = |text: &str| {
+                text.split('#')
+                    .skip(1)
+                    .map(|rest| rest.lines().next().unwrap_or_default().to_owned())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(remarks(&said), remarks(text), "{key}, {part}: a comment is gone\n{text}\n{said}");
+            let unknown = ["in_flight", "read", "query", "every", "send", "within"];
+            let of_part = *part == key || *part == "fields" && FORM.iter().any(|known| known.name == key);
+            let untouched = |line: &&&str| !of_part || unknown.iter().any(|name| line.trim().starts_with(name));
+            for line in own.iter().filter(untouched) {
+                assert!(said.contains(*line), "{key}, {part}: {line:?} is gone\n{text}\n{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_change_would_lose_is_named_and_can_be_written_by_hand() {
+        let text = "source: { host: h, database: d, user: u }\nplanhat: { tenant: t }\nsections:\n  - name: a\n    kind: user_activity\n    \
+            table: t\n    batch: &b { rows: 5, in_flight: 2 }\n    flush: &f 1m # f\n    fields: { email: e, action: &act { column: c, default: x } }\n  - name: b\n    \
+            kind: user_activity\n    table: u\n    batch: *b\n    flush: *f\n    fields: { email: e, action: *act }\n";
+        let sections = config::parse(text, "test").unwrap().sections;
+        let changed = |at: usize, change: fn(&mut SectionDraft)| {
+            let before = SectionDraft::of(&sections[at]).unwrap();
+            let mut draft = before.clone();
+            change(&mut draft);
+            let edits = draft.edits(&before);
+            (edit_section(text, &draft.name, &edits), SectionDraft::by_hand(&edits))
+        };
+        let loses = |key: &str, what: &str| Err(SpliceError::Loses { key: key.to_owned(), what: what.to_owned() });
+        let rows: fn(&mut SectionDraft) = |draft| draft.rows = "6".to_owned();
+        assert_eq!(changed(0, rows).0, loses("batch.rows", "what `&b` shares with another place"));
+        assert_eq!(changed(1, rows).0, loses("batch.rows", "what stands in `*b`"));
+        assert_eq!(changed(1, rows).1, ["batch:", "  rows: 6"]);
+        let action: fn(&mut SectionDraft) = |draft| draft.fields[1].constant = "y".to_owned();
+        assert_eq!(changed(1, action).0, loses("fields.action", "what stands in `*act`"));
+        assert_eq!(changed(1, action).1, ["fields:", "  action: { column: c, default: \"y\" }"]);
+        // What shares nothing is changed, and an alias of a single value yields to the value.
+        let flush: fn(&mut SectionDraft) = |draft| draft.flush = "2m".to_owned();
+        assert_eq!(changed(1, flush).0, Ok(text.replace("flush: *f", "flush: 2m")));
+        let sync: fn(&mut SectionDraft) = |draft| draft.sync = "off".to_owned();
+        assert_eq!(changed(0, sync).0, Ok(text.replacen("\n  - name: b", "\n    sync: off\n  - name: b", 1)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use axum::http::StatusCode;
 
-use crate::config::splice::{SpliceError, add_section, edit_section, replace_section};
+use crate::config::splice::{SpliceError, add_section, edit_section};
 use crate::config::{self, Config, Section};
 use crate::console::ask::Ask;
 use crate::console::config_file::{self, FileText};
@@ -22,8 +22,8 @@ pub(crate) struct DraftState {
     pub before: Option<SectionDraft>,
     /// The file as it would be.
     pub spliced: Option<String>,
-    /// The section is written anew, and its comments go.
-    pub anew: bool,
+    /// What is to be written by hand, where the file is not changed from here.
+    pub by_hand: Vec<String>,
     /// The file as it would be, read; none where it cannot be.
     pub config: Option<Config>,
     pub shown: Option<DraftShown>,
@@ -32,11 +32,11 @@ pub(crate) struct DraftState {
 
 /// A section of the file as a form.
 pub(crate) fn form_of(section: &Section) -> Result<SectionDraft, Refusal> {
-    let odd = || {
-        let what = format!("the fields of {} are named in a way that this form cannot show", section.name);
+    let odd = |name: String| {
+        let what = format!("this form cannot show {name:?} of the section {}", section.name);
         Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, what, "edit the file, and look at it with `pg2planhat preview`")
     };
-    SectionDraft::of(section).ok_or_else(odd)
+    SectionDraft::of(section).map_err(odd)
 }
 
 fn fault(what: impl Into<String>, remedy: impl Into<String>) -> DraftFault {
@@ -56,26 +56,43 @@ pub(crate) fn in_file(ask: &Ask, name: &str) -> Result<(FileText, Option<Section
     Ok((file, before))
 }
 
-/// The new text of the file; and whether the section is written anew.
-fn spliced(file: &str, draft: &SectionDraft, before: Option<&SectionDraft>) -> Result<(String, bool), SpliceError> {
-    let Some(before) = before else { return add_section(file, &draft.lines()).map(|text| (text, false)) };
-    match edit_section(file, &draft.name, &draft.edits(before)) {
-        Ok(text) => Ok((text, false)),
-        Err(SpliceError::Shared) => replace_section(file, &draft.name, &draft.lines()).map(|text| (text, true)),
-        Err(other) => Err(other),
-    }
+/// The new text of the file; or why it is not made, and what to write by hand.
+fn spliced(
+    file: &str,
+    draft: &SectionDraft,
+    before: Option<&SectionDraft>,
+) -> Result<String, (DraftFault, Vec<String>)> {
+    let edits = before.map(|before| draft.edits(before));
+    let done = match &edits {
+        Some(edits) => edit_section(file, &draft.name, edits),
+        None => add_section(file, &draft.lines()),
+    };
+    done.map_err(|error| {
+        let remedy = "write it by hand, as below; `pg2planhat preview` shows what it does";
+        let fault = match error {
+            SpliceError::Loses { key, what } => DraftFault {
+                field: key,
+                what: format!("a change from here would lose {what}"),
+                remedy: remedy.to_owned(),
+            },
+            SpliceError::Absent | SpliceError::Odd => {
+                fault("the file is written in a way that is not changed from here", remedy)
+            }
+        };
+        (fault, edits.map_or_else(|| draft.lines(), |edits| SectionDraft::by_hand(&edits)))
+    })
 }
 
 /// Tries it; reads rows where `which` says so.
 pub(crate) async fn tried(ask: &Ask, draft: &SectionDraft, which: Option<&PreviewRows>) -> Result<DraftState, Refusal> {
     let (file, before) = in_file(ask, &draft.name)?;
     let mut state =
-        DraftState { file, before, spliced: None, anew: false, config: None, shown: None, faults: Vec::new() };
+        DraftState { file, before, spliced: None, by_hand: Vec::new(), config: None, shown: None, faults: Vec::new() };
     match spliced(&state.file.text, draft, state.before.as_ref()) {
-        Ok((text, anew)) => (state.spliced, state.anew) = (Some(text), anew),
-        Err(_) => {
-            let remedy = "write the section by hand; `pg2planhat preview` shows what it does";
-            state.faults.push(fault("the file is written in a way that is not changed from here", remedy));
+        Ok(text) => state.spliced = Some(text),
+        Err((fault, by_hand)) => {
+            state.by_hand = by_hand;
+            state.faults.push(fault);
             return Ok(state);
         }
     }

@@ -29,6 +29,11 @@ impl FormFields {
         self.0.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
+    /// A field with the space around it.
+    pub(crate) fn exact(&self, name: &str) -> &str {
+        self.0.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
     /// All fields of this name.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::config::{Config, Section, TableName};
 use crate::mapping::{Guess, Mapping, guess};
 use crate::model::{Column, CommitTime, Fault, Value};
-use crate::operations::preview::{Becomes, Previewed};
+use crate::operations::preview::{self, Becomes, Previewed};
 use crate::operations::reading;
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
@@ -118,8 +118,7 @@ pub(crate) async fn draft_preview(
 ) -> Result<DraftShown, Fault> {
     let session = reading(config, "preview").await?;
     let fault = |error: tokio_postgres::Error| session.fault(&error);
-    let info = table::by_name(&session, &section.table).await.map_err(fault)?;
-    let info = info.ok_or_else(|| setup::no_table(&section.table))?;
+    let info = preview::find(&session, section, &config.source.schema).await?;
     let section = &info.with_key(section);
     let types = Types::load(&session).await.map_err(fault)?;
     let mut shown = DraftShown { table: facts(&session, &info, &types).await?, rows: Vec::new(), faults: Vec::new() };

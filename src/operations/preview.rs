@@ -88,7 +88,8 @@ pub(crate) async fn preview(
     Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
 }
 
-async fn find(session: &Session, section: &Section, schema: &str) -> Result<TableInfo, Fault> {
+/// What a section reads: its table, view or query.
+pub(crate) async fn find(session: &Session, section: &Section, schema: &str) -> Result<TableInfo, Fault> {
     let at = |error: tokio_postgres::Error| session.fault(&error);
     if !section.is_streamed() {
         return result::described(session, section, schema).await;

@@ -94,6 +94,32 @@ test("a file that somebody else has changed is not overwritten, and what it woul
   await control("config", JSON.stringify({ from: "name: [", to: "name: seats" }));
 });
 
+test("what the form does not know stays, and what a change would lose is named", async () => {
+  const change = (from, to) => control("config", JSON.stringify({ from, to }));
+  const odd = [
+    ["name: logins", "name: logins # ours\n    batch: { rows: 500, in_flight: 2 } # few"],
+    ["flush: 50ms", "flush: &soon 50ms # soon"],
+    ["flush: 50ms", "flush: *soon"],
+  ];
+  for (const [from, to] of odd) await change(from, to);
+  const page = await person(OPERATOR, { bypassCSP: true });
+  await page.goto(`${URL}/sections/logins/mapping`);
+  await page.getByText("rows become items").waitFor();
+  assert.equal(await page.getByText("not saved").count(), 0, "a form that nobody touched changes nothing");
+  await page.getByLabel("Batch size").fill("600");
+  await page.getByText("1 change not saved").waitFor();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("heading", { name: "Review and save" }).waitFor();
+  const diff = (await page.locator(".diff").textContent()).split("\n").filter((line) => /^[+-]/.test(line));
+  assert.deepEqual(diff, ["-    batch: { rows: 500, in_flight: 2 } # few", "+    batch: { rows: 600, in_flight: 2 } # few"]);
+  await page.goto(`${URL}/sections/logins/mapping`);
+  await page.getByLabel("Run once in").selectOption("10m");
+  await page.getByRole("alert").getByText("a change from here would lose what `&soon` shares with another place").waitFor();
+  assert.match(await page.getByLabel("To write by hand").textContent(), /^flush: 10m$/);
+  assert.deepEqual(await findings(page), []);
+  for (const [from, to] of odd.reverse()) await change(to, from);
+});
+
 test("where is a row? every page asks", async () => {
   const page = await person(OPERATOR, { bypassCSP: true });
   await page.getByRole("textbox", { name: "Where is a row? Its key" }).fill("5");
