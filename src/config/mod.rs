@@ -28,6 +28,7 @@ pub(crate) mod table_name;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod yaml;
+pub(crate) mod yaml_says;
 pub(crate) mod yaml_spans;
 
 pub use crate::config::condition::{Condition, OnNull};

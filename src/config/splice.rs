@@ -5,7 +5,7 @@
 //! * Never: a byte changed outside the keys that are named; a comment, an anchor or an unknown key lost; a text that
 //!   says anything else than was asked for.
 
-use crate::config::yaml::{Node, NodeValue, parse};
+use crate::config::yaml_says::{YamlSays, says, set};
 use crate::config::yaml_spans::{SpannedEntry, SpannedNode, SpannedValue, spans};
 
 /// A key of a section, and what it becomes.
@@ -339,28 +339,6 @@ pub(crate) fn scalar(text: &str) -> String {
     if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-/// What a text says, without where.
-#[derive(Clone, Debug, PartialEq)]
-enum YamlSays {
-    Scalar(String, bool),
-    List(Vec<YamlSays>),
-    Map(Vec<(String, YamlSays)>),
-}
-
-fn said(node: &Node) -> YamlSays {
-    match &node.value {
-        NodeValue::Scalar(text, plain) => YamlSays::Scalar(text.clone(), *plain),
-        NodeValue::List(items) => YamlSays::List(items.iter().map(said).collect()),
-        NodeValue::Map(entries) => {
-            YamlSays::Map(entries.iter().map(|(key, node)| (key.text.clone(), said(node))).collect())
-        }
-    }
-}
-
-fn says(text: &str) -> Option<YamlSays> {
-    parse(text).ok().flatten().as_ref().map(said)
-}
-
 fn is_named(item: &YamlSays, section: &str) -> bool {
     let YamlSays::Map(entries) = item else { return false };
     entries.iter().any(|(key, value)| key == "name" && matches!(value, YamlSays::Scalar(name, _) if name == section))
@@ -391,34 +369,6 @@ fn expected(text: &str, section: &str, step: &Step) -> Option<YamlSays> {
     };
     set(item, &step.path, value);
     Some(YamlSays::Map(root))
-}
-
-fn set(said: &mut YamlSays, path: &[String], value: Option<YamlSays>) {
-    let (YamlSays::Map(entries), [key, rest @ ..]) = (said, path) else { return };
-    let at = entries.iter().position(|(known, _)| known == key);
-    match (at, rest.is_empty(), value) {
-        (Some(at), true, Some(value)) => entries[at].1 = value,
-        (Some(at), true, None) => drop(entries.remove(at)),
-        (Some(at), false, value) => {
-            if !matches!(&entries[at].1, YamlSays::Map(inner) if !inner.is_empty()) {
-                if value.is_none() {
-                    return;
-                }
-                entries[at].1 = YamlSays::Map(Vec::new());
-            }
-            set(&mut entries[at].1, rest, value);
-            if matches!(&entries[at].1, YamlSays::Map(inner) if inner.is_empty()) {
-                entries.remove(at);
-            }
-        }
-        (None, true, Some(value)) => entries.push((key.clone(), value)),
-        (None, false, Some(value)) => {
-            let mut inner = YamlSays::Map(Vec::new());
-            set(&mut inner, rest, Some(value));
-            entries.push((key.clone(), inner));
-        }
-        (None, _, None) => {}
-    }
 }
 
 #[cfg(test)]
