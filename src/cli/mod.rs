@@ -13,6 +13,7 @@ pub(crate) mod discover;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod pause;
+pub(crate) mod plan;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod query;
@@ -108,6 +109,8 @@ pub enum Command {
     Trace(trace::Args),
     /// Hold the source against what was settled; exit 1 where anything is missing
     Audit(audit::Args),
+    /// Show what this file would change, and what that would do; exit 1 where rows would count twice or be lost
+    Plan(plan::Args),
     /// Read from the source: one statement, read-only, with a time-out and a row cap
     Query(query::Args),
     /// Fix a slot that is missing, lost or was moved
@@ -190,6 +193,7 @@ async fn obey(context: &Context, command: Command) -> Result<Exit, Fault> {
         Command::Resume(args) => resume::run(context, args).await,
         Command::Resync(args) => resync::run(context, args).await,
         Command::Quarantine(args) => quarantine::run(context, args).await,
+        Command::Plan(args) => plan::run(context, args).await,
         Command::Trace(args) => trace::run(context, args).await,
         Command::Audit(args) => audit::run(context, args).await,
         Command::Query(args) => query::run(context, args).await,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::context::Context;
 use crate::config::Config;
 use crate::model::{Exit, Fault};
+use crate::postgres::catalog::{partition_roots, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 use crate::postgres::setup::dba_script;
@@ -77,6 +78,15 @@ async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
         return Err(fault);
     }
     let session = connect_sql(&config.source, "setup").await?;
+    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
+        let at = |error: tokio_postgres::Error| session.fault(&error);
+        let Some(info) = table::by_name(&session, &section.table).await.map_err(at)? else { continue };
+        if let Some((what, remedy)) =
+            partition_roots::root_is_mapped(&session, config, section, info.oid).await.map_err(at)?
+        {
+            return Err(Fault::usage(format!("section {}: {what}", section.name), remedy));
+        }
+    }
     let mut store = StateConnector::new(Arc::clone(config)).store().await?;
     let at = |error: state::StateError| error.fault();
     let before = store.schema_version().await.map_err(at)?;

@@ -11,6 +11,7 @@ pub(crate) mod console_keys;
 pub(crate) mod console_proxy;
 pub(crate) mod cross_checks;
 pub(crate) mod decoder;
+pub(crate) mod definition;
 pub(crate) mod endpoints;
 pub(crate) mod fields;
 pub(crate) mod json_schema;

@@ -29,6 +29,11 @@ impl Engine {
         self.draining = true;
     }
 
+    /// Whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Whether a drain has done what can be done: no request under way, nothing unwritten, nothing left to send but
     /// what waits for a sink that does not take it.
     pub fn is_drained(&self) -> bool {

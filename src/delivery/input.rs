@@ -15,6 +15,16 @@ impl Engine {
         self.routes.insert(oid, routes);
     }
 
+    /// Attaches a section beside the running stream. `carried_at` is a WAL position behind which the stream carries every row
+    /// of its table. Rows of what was received before, and of the transaction that is being received, went by: so it begins
+    /// behind those. Returns where it begins.
+    pub fn attach(&mut self, section: SectionId, carried_at: Lsn) -> Lsn {
+        let open = self.transaction.map_or(Lsn::ZERO, |(at, _)| Lsn(at.final_lsn.0 + 1));
+        let at = carried_at.max(self.progress.received()).max(open);
+        self.sections[section].resume_behind(Position::before_transaction(at));
+        at
+    }
+
     /// Takes the beginning of a transaction.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
         if self.stale {

@@ -20,6 +20,9 @@ pub(crate) fn weight(op: &Op) -> usize {
         | Op::Halted { .. }
         | Op::Handled { .. }
         | Op::Published { .. }
+        | Op::Attach { .. }
+        | Op::AttachXids { .. }
+        | Op::Defined { .. }
         | Op::Forget { .. }
         | Op::Compared { .. }
         | Op::Checkpoint { .. } => 0,

@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod config_changes;
 pub(crate) mod consistency;
 pub(crate) mod draft_preview;
+pub(crate) mod plan;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod repair;

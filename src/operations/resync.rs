@@ -10,8 +10,8 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{quote, result};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::key_findings;
-use crate::runtime::attach;
 use crate::runtime::event_loop::RESYNC;
+use crate::runtime::table_fit;
 use crate::state::Store;
 
 /// Where a re-sync begins.
@@ -55,8 +55,8 @@ pub(crate) async fn plan_resync(
     }
     let fault = |error: tokio_postgres::Error| session.fault(&error);
     let types = Types::load(&session).await.map_err(fault)?;
-    let fit = attach::describe(config, &session, &types, section, None).await.map_err(fault)??;
-    let attach::Fit { section, table, columns, .. } = fit;
+    let fit = table_fit::describe(config, &session, &types, section, None).await.map_err(fault)??;
+    let table_fit::Fit { section, table, columns, .. } = fit;
     // A range is read by it: what `check` calls an error of the key is refused here.
     if let Some(refused) = key_findings::refusal(&session, &section, &table, true).await.map_err(fault)? {
         return Err(refused);
@@ -64,7 +64,7 @@ pub(crate) async fn plan_resync(
     let selection = Selection::new(&section, &table, &columns);
     let from = match from {
         ResyncFrom::All => None,
-        ResyncFrom::Key(key) => Some(attach::typed_key(&session, &section, &table, key).await?),
+        ResyncFrom::Key(key) => Some(table_fit::typed_key(&session, &section, &table, key).await?),
         ResyncFrom::Time(time) => {
             let condition = condition(&section, &table, *time)?;
             let Some((_, before)) = selection.first_where(&session, &condition).await.map_err(fault)? else {

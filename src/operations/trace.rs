@@ -13,7 +13,7 @@ use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::{attach, auditor};
+use crate::runtime::{auditor, table_fit};
 use crate::state::{SectionPhase, Store, TracedDelivery};
 
 /// The trace of one row: `trace --json`.
@@ -178,7 +178,7 @@ async fn in_source(config: &Arc<Config>, store: &Store, section: &Section, key: 
         return Err(Fault::unavailable(format!("the table {} is gone", section.table), "see `pg2planhat check`"));
     };
     let section = &table.with_key(section);
-    let printed = attach::typed_key(&session, section, &table, key).await?;
+    let printed = table_fit::typed_key(&session, section, &table, key).await?;
     let reader = KeyReader::new(&table, &section.key, None);
     let rows = reader.rows(&session, &[printed.to_string()]).await.map_err(fault)?;
     // The row's own text: of a numeric, 1.0 and 1.00 are one key.

@@ -1,82 +1,55 @@
-//! Tables that were attached before, and are not what they were: renamed, swapped, dropped, altered.
+//! How each section begins: attached and going on, attached and not fitting its table any more, or waiting to be attached.
 //!
-//! * In: a section, and what the state recorded of its table.
-//! * Out: the same table under whatever name; or what became of it, with its remedy.
-//! * Never: another table taken for the one attached because it has its name.
+//! * In: the configuration, and what the state recorded.
+//! * Out: a [`SectionStart`] for each section that is on and streamed.
+//! * Never: a wait for one section that holds another.
 
-use crate::config::{Config, Section, Start, TableName};
+use tokio_postgres::types::ToSql;
+
+use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::lsn::Position;
-use crate::model::{Column, Fault, Key};
-use crate::postgres::catalog::key_columns::KeyColumns;
+use crate::model::{Column, Fault, SectionName};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{publication, server, table, xmin_barrier};
-use crate::postgres::connection::session::{Session, is_transient};
-use crate::postgres::preflight::{key_findings, table_findings};
-use crate::postgres::setup;
+use crate::postgres::connection::session::Session;
+use crate::runtime::section_changes::{key_changed, renamed, renamed_from};
 use crate::runtime::start_error::StartError;
+use crate::runtime::table_fit::{Fit, describe, first_phase, refusal, still_streams};
 use crate::state::instance::Opened;
-use crate::state::model::{BackfillProgress, RangeStart};
-use crate::state::section_rows::{Attachment, MappedColumn};
 use crate::state::store::Epoch;
 use crate::state::store::Store;
-use crate::state::{SectionPhase, SectionRow};
+use crate::state::{Attachment, SectionPhase, SectionRow};
 
-/// The section with its key, where it does not fit its table now and can go on with what is in the WAL.
-pub(crate) async fn still_streams(
-    control: &Session,
-    section: &Section,
-    row: Option<&SectionRow>,
-) -> Result<Option<Section>, tokio_postgres::Error> {
-    let Some(row) = row.filter(|row| row.phase == SectionPhase::Streaming) else { return Ok(None) };
-    let oid = row.attachment.table_oid;
-    let by_name = table::by_name(control, &section.table).await?;
-    let table = match by_name {
-        Some(table) if table.oid != oid => None,
-        Some(table) => Some(table),
-        None => table::by_oid(control, oid).await?,
-    };
-    Ok(table.and_then(|table| {
-        let section = table.with_key(section);
-        let there = section.key.iter().all(|name| table.column(name).is_some());
-        (there && !section.key.is_empty()).then_some(section)
-    }))
+/// How a section begins in a new event loop.
+#[derive(Debug)]
+pub(crate) enum SectionStart {
+    /// It is attached, and goes on where the state left it.
+    On(Box<Attached>),
+    /// It was attached before, and does not fit its table now.
+    Unfit(Box<Unfit>),
+    /// It is not attached: `runtime/attacher.rs` sees to that beside the running stream.
+    Waits(Box<Waits>),
 }
 
-/// The table of a section that was attached before: the same OID, under whatever name.
-pub(crate) async fn follow(
-    control: &Session,
-    section: &Section,
-    row: &SectionRow,
-    by_name: Option<TableInfo>,
-) -> Result<Result<TableInfo, Fault>, tokio_postgres::Error> {
-    let oid = row.attachment.table_oid;
-    if let Some(table) = &by_name
-        && table.oid == oid
-    {
-        return Ok(Ok(table.clone()));
-    }
-    let by_oid = table::by_oid(control, oid).await?;
-    let configured = section.table.to_string();
-    let moved = configured != row.attachment.table_name;
-    Ok(match (by_oid, by_name) {
-        // The configuration names another table now: a new attachment.
-        (_, Some(table)) if moved => Ok(table),
-        (Some(table), None) => {
-            tracing::warn!(section = %section.name, table = %table.name, "the table was renamed: followed by its OID; \
-                name it so in the configuration");
-            Ok(table)
+impl SectionStart {
+    pub(crate) fn name(&self) -> &SectionName {
+        match self {
+            SectionStart::On(attached) => &attached.section.name,
+            SectionStart::Unfit(unfit) => &unfit.section.name,
+            SectionStart::Waits(waits) => &waits.row.name,
         }
-        (Some(_), Some(_)) | (None, Some(_)) => Err(Fault::needs_person(
-            format!("section {}: {configured} was dropped and re-created, or replaced by a rename", section.name),
-            "pg2planhat repair --gap, or give the section a new name to attach it anew",
-        )),
-        (None, None) => Err(Fault::needs_person(
-            format!("section {}: its table {configured} was dropped", section.name),
-            "set `sync: off`, or remove the section",
-        )),
-    })
+    }
+}
+
+/// A section that is recorded as `waiting`.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    pub row: SectionRow,
+    /// Another section is attached to its table: the publication carried that, and must not be given it again in silence.
+    pub carried_before: bool,
+    /// It looks like another section under a new name, and would deliver that one's rows again.
+    pub renamed: Option<Fault>,
 }
 
 /// A section, attached.
@@ -94,238 +67,149 @@ pub(crate) struct Attached {
     pub row: SectionRow,
 }
 
-/// A section that cannot be attached or resumed, and why.
+impl Attached {
+    fn new(fit: Fit, row: SectionRow) -> Attached {
+        let Fit { section, table, columns, mapping } = fit;
+        Attached { section, table, columns, mapping, row }
+    }
+}
+
+/// A section that was attached and cannot be resumed, and why.
 #[derive(Debug)]
 pub(crate) struct Unfit {
     /// As configured; with its key, where that is known.
     pub section: Section,
     /// What, and the remedy.
     pub fault: Fault,
-    /// As the state has it, where it was attached before.
-    pub row: Option<SectionRow>,
+    pub row: SectionRow,
     /// It only streams, and its table is there: rows written when it still fitted can be delivered, so that the stream
     /// decides at which row it halts. Else no mapping could ever deliver them.
     pub streams: bool,
 }
 
-/// Attaches what is new and resumes what is known. `waiting` is told for whom that waits.
-///
-/// # Errors
-/// What is in the way of all sections; what is in the way of one is in its [`Unfit`].
-pub(crate) async fn attach(
+/// Resumes what is attached, and records as `waiting` what is not. No section waits here: only at the first start of all,
+/// where the slot is younger than the publication, a section is attached at the slot's own beginning.
+pub(crate) async fn start_sections(
     config: &Config,
     control: &Session,
     store: &Store,
     term: &Epoch,
     opened: &Opened,
     types: &Types,
-    waiting: setup::Waiting<'_>,
-) -> Result<Vec<Result<Attached, Unfit>>, StartError> {
-    let known = |section: &Section| opened.sections.iter().find(|row| row.name == section.name);
-    let wanted: Vec<&Section> =
-        config.sections.iter().filter(|section| section.is_on() && section.is_streamed()).collect();
-    let fresh = wanted.iter().any(|section| known(section).is_none_or(|row| row.phase == SectionPhase::Waiting));
-    let mut published = Vec::new();
-    if fresh {
-        let before = |section: &&&Section| {
-            let row = known(section).filter(|row| row.phase != SectionPhase::Waiting);
-            row.is_some_and(|row| row.attachment.table_name == section.table.to_string())
-        };
-        let carried: Vec<TableName> = wanted.iter().filter(before).map(|section| section.table.clone()).collect();
-        published = setup::ensure_publication(control, config, &carried, waiting).await?;
-        for sql in &published {
-            tracing::info!(sql, "added tables to the publication");
-        }
-    }
-    let mut attached = Vec::new();
-    for section in wanted {
-        let row = known(section).cloned();
-        let fit = match describe(config, control, types, section, row.as_ref())
-            .await
-            .map_err(|error| control.fault(&error))?
-        {
-            Ok(fit) => fit,
-            Err(fault) => {
-                let streams = still_streams(control, section, row.as_ref()).await;
-                let streams = streams.map_err(|error| control.fault(&error))?;
+) -> Result<Vec<SectionStart>, StartError> {
+    let mut starts = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
+        let row = opened.sections.iter().find(|row| row.name == section.name);
+        let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
+        let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
+        let start = match (fit, recorded) {
+            (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => resume(control, fit, row).await?,
+            (Err(fault), Some(row)) => {
+                let streams = still_streams(control, section, row).await.map_err(|error| control.fault(&error))?;
                 let (streams, section) = (streams.is_some(), streams.unwrap_or_else(|| section.clone()));
-                attached.push(Err(Unfit { section, fault, row, streams }));
-                continue;
+                SectionStart::Unfit(Box::new(Unfit { section, fault, row: row.clone(), streams }))
             }
-        };
-        if let Some(fault) = refusal(control, &fit, row.as_ref()).await.map_err(|error| control.fault(&error))? {
-            attached.push(Err(Unfit { section: fit.section, fault, row, streams: false }));
-            continue;
-        }
-        let Fit { section, table, columns, mapping } = fit;
-        let same =
-            row.as_ref().is_some_and(|row| row.attachment.table_oid == table.oid && row.phase != SectionPhase::Waiting);
-        let row = match row {
-            Some(row) if same => row,
-            Some(_) | None => {
-                let phase = match first_phase(control, &section, &table).await {
-                    Ok(phase) => phase,
-                    Err(fault) => {
-                        attached.push(Err(Unfit { section, fault, row, streams: false }));
-                        continue;
+            (fit, _) => {
+                let first = match fit {
+                    Ok(fit) if opened.sections.is_empty() => {
+                        attach_first(config, control, store, term, opened, fit).await?
                     }
+                    Ok(_) | Err(_) => None,
                 };
-                attach_new(control, store, term, opened, (&section, &table), &phase, !published.is_empty()).await?
+                match first {
+                    Some(attached) => SectionStart::On(Box::new(attached)),
+                    None => SectionStart::Waits(Box::new(wait(config, store, term, opened, section).await?)),
+                }
             }
         };
-        attached.push(Ok(Attached { section, table, columns, mapping, row }));
+        starts.push(start);
     }
-    Ok(attached)
+    Ok(starts)
 }
 
-/// A section that fits its table.
-pub(crate) struct Fit {
-    /// The section, with its key.
-    pub section: Section,
-    pub table: TableInfo,
-    /// The columns that it reads, as rows bring them.
-    pub columns: Vec<Column>,
-    /// How rows of the table become items.
-    pub mapping: Mapping,
-}
-
-/// Why a section is refused whose rows are to be read from the table, or that is new: what `check` calls an error of its
-/// table or its key. A section that streams already goes on: the stream needs no index.
-async fn refusal(
-    control: &Session,
-    fit: &Fit,
-    row: Option<&SectionRow>,
-) -> Result<Option<Fault>, tokio_postgres::Error> {
-    let reads = match row.map(|row| &row.phase) {
-        Some(SectionPhase::Streaming) if row.is_some_and(|row| row.attachment.table_oid == fit.table.oid) => {
-            return Ok(None);
-        }
-        Some(SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_)) => true,
-        Some(SectionPhase::Streaming | SectionPhase::Comparing | SectionPhase::Waiting) | None => {
-            fit.section.start != Start::Now
-        }
+/// A section whose table is the one that it is attached to: it goes on, unless its key is another one, or cannot be read by.
+async fn resume(control: &Session, fit: Fit, row: &SectionRow) -> Result<SectionStart, StartError> {
+    let refused = match key_changed(&fit.section, row) {
+        Some(fault) => Some(fault),
+        None => refusal(control, &fit, Some(row)).await.map_err(|error| control.fault(&error))?,
     };
-    match table_findings::refusal(control, &fit.section, &fit.table).await? {
-        Some(fault) => Ok(Some(fault)),
-        None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
-    }
+    Ok(match refused {
+        Some(fault) => {
+            let unfit = Unfit { section: fit.section, fault, row: row.clone(), streams: false };
+            SectionStart::Unfit(Box::new(unfit))
+        }
+        None => SectionStart::On(Box::new(Attached::new(fit, row.clone()))),
+    })
 }
 
-/// How a new section begins. A key that a person typed is printed once by the server, in the key's type, and refused here
-/// where it is none.
-async fn first_phase(control: &Session, section: &Section, table: &TableInfo) -> Result<SectionPhase, Fault> {
-    let cursor = match &section.start {
-        Start::Now => return Ok(SectionPhase::Streaming),
-        Start::Backfill => None,
-        Start::AfterKey(typed) => Some(typed_key(control, section, table, typed).await?.to_string()),
-    };
-    let from = RangeStart::behind(cursor.clone());
-    Ok(SectionPhase::Backfilling(BackfillProgress { cursor, from, ..BackfillProgress::default() }))
-}
-
-/// A key as a person writes it, as the server prints it.
-pub(crate) async fn typed_key(
-    control: &Session,
-    section: &Section,
-    table: &TableInfo,
-    typed: &str,
-) -> Result<Key, Fault> {
-    let columns = KeyColumns::new(table, &section.key);
-    let remedy = "give a key as `pg2planhat preview` shows it; of several columns: a,b or a JSON array";
-    let refused = |why: String| Fault::usage(format!("section {}: {typed:?} is no key: {why}", section.name), remedy);
-    match columns.canonical(control, typed).await {
-        Ok(Some(key)) => Ok(key),
-        Ok(None) => Err(refused(format!("the key is of {} columns: {}", columns.width(), section.key.join(", ")))),
-        Err(error) if is_transient(&error) => Err(control.fault(&error)),
-        Err(error) => Err(refused(control.fault(&error).what)),
-    }
-}
-
-/// Looks at a section's table, by its OID where it was attached before.
-pub(crate) async fn describe(
+/// Records the attachment of a section at the slot's own beginning, where the slot is younger than the publication's entry of
+/// its table and nothing is in the way: else its attacher sees to it.
+async fn attach_first(
     config: &Config,
-    control: &Session,
-    types: &Types,
-    section: &Section,
-    row: Option<&SectionRow>,
-) -> Result<Result<Fit, Fault>, tokio_postgres::Error> {
-    let by_name = table::by_name(control, &section.table).await?;
-    let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
-    let table = match (recorded, by_name) {
-        (None, Some(table)) => table,
-        (None, None) => return Ok(Err(setup::no_table(&section.table))),
-        (Some(row), by_name) => match follow(control, section, row, by_name).await? {
-            Ok(table) => table,
-            Err(fault) => return Ok(Err(fault)),
-        },
-    };
-    let section = table.with_key(section);
-    let columns = section.columns();
-    if columns.iter().any(|name| table.column(name).is_some_and(|column| column.generated)) {
-        let version = server::server(control).await?.version;
-        let publication = &config.source.publication;
-        let published = publication::publication(control, publication).await?.map(|publication| publication.generated);
-        let left_out = columns.iter().find_map(|name| table.left_out(name, version, (publication, published)));
-        if let Some((what, remedy)) = left_out {
-            return Ok(Err(Fault::usage(format!("section {}: {what}", section.name), remedy)));
-        }
-    }
-    let all = table.row_columns(types);
-    let chosen: Vec<_> =
-        columns.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
-    let names = config.planhat.bulk_activity_names;
-    // Compiled against all columns for its faults (a near miss is one of them), against those read for its use.
-    let mapping = match Mapping::compile(&section, names, &all).and_then(|_| Mapping::compile(&section, names, &chosen))
-    {
-        Ok(mapping) => mapping,
-        Err(faults) => {
-            let what: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            let remedy = faults.first().map(crate::mapping::MappingFault::remedy).unwrap_or_default();
-            return Ok(Err(Fault::usage(what.join("; "), remedy)));
-        }
-    };
-    Ok(Ok(Fit { section, table, columns: chosen, mapping }))
-}
-
-/// Records a section's attachment: from here on the stream carries its inserts.
-async fn attach_new(
     control: &Session,
     store: &Store,
     term: &Epoch,
     opened: &Opened,
-    (section, table): (&Section, &TableInfo),
-    phase: &SectionPhase,
-    just_published: bool,
-) -> Result<SectionRow, StartError> {
-    let fault = |error: tokio_postgres::Error| control.fault(&error);
-    // Rows written before the table was published, and committed after, are not in the stream. A backfill finds them
-    // behind its fence; without one, the attachment itself must wait for their transactions to end.
-    if just_published && section.start == Start::Now {
-        let waiting = |blockers: &[xmin_barrier::Blocker]| {
-            tracing::warn!(section = %section.name, waiting_for = %setup::names(blockers), "attaching waits for open transactions");
-        };
-        xmin_barrier::pass(control, waiting).await.map_err(fault)?;
+    fit: Fit,
+) -> Result<Option<Attached>, StartError> {
+    if !slot_is_younger(control, config, fit.table.oid).await?
+        || refusal(control, &fit, None).await.map_err(|error| control.fault(&error))?.is_some()
+    {
+        return Ok(None);
     }
-    let attach_lsn = match &opened.instance {
-        // At the first start of all, the slot's own beginning: it was made after the publication.
-        Some(instance) if opened.sections.is_empty() && !just_published => instance.checkpoint,
-        Some(_) | None => xmin_barrier::insert_lsn(control).await.map_err(fault)?,
-    };
-    let column = |name: &String| {
-        let ty = table.column(name).map(|column| column.type_name.clone()).unwrap_or_default();
-        MappedColumn { name: name.clone(), ty }
-    };
+    let Ok(phase) = first_phase(control, &fit.section, &fit.table).await else { return Ok(None) };
+    let attach_lsn = opened.instance.as_ref().map(|instance| instance.checkpoint);
+    let attachment = fit.attachment(attach_lsn);
+    store.attach_section(term, &fit.section.name, &attachment, &phase).await?;
+    let (table, phase) = (attachment.table_name, phase.as_str());
+    tracing::info!(section = %fit.section.name, table, attach_lsn = %attach_lsn.unwrap_or_default(), phase, "attached");
+    let row = recorded(store, &fit.section).await?;
+    Ok(Some(Attached::new(fit, row)))
+}
+
+/// Records that a section waits to be attached, unless that is recorded.
+async fn wait(
+    config: &Config,
+    store: &Store,
+    term: &Epoch,
+    opened: &Opened,
+    section: &Section,
+) -> Result<Waits, StartError> {
+    let table_name = section.table.to_string();
+    let others = || opened.sections.iter().filter(|other| other.name != section.name);
+    let carried_before = others()
+        .any(|other| other.attachment.attach_lsn.is_some() && other.attachment.table_name == section.table.to_string());
+    let renamed = renamed_from(config, &opened.sections, section).map(|from| renamed(from, section));
+    let known = opened.sections.iter().find(|row| row.name == section.name);
+    let waits = |row: &&SectionRow| row.phase == SectionPhase::Waiting && row.attachment.table_name == table_name;
+    if let Some(row) = known.filter(waits) {
+        return Ok(Waits { row: row.clone(), carried_before, renamed });
+    }
     let attachment = Attachment {
-        table_oid: table.oid,
-        table_name: section.table.to_string(),
+        table_oid: 0,
+        table_name,
         kind: section.kind.as_str().to_owned(),
-        attach_lsn: Some(attach_lsn),
-        columns: section.columns().iter().map(column).collect(),
+        attach_lsn: None,
+        columns: Vec::new(),
     };
-    store.attach_section(term, &section.name, &attachment, phase).await?;
-    tracing::info!(section = %section.name, table = attachment.table_name, %attach_lsn, phase = phase.as_str(), "attached");
+    store.attach_section(term, &section.name, &attachment, &SectionPhase::Waiting).await?;
+    Ok(Waits { row: recorded(store, section).await?, carried_before, renamed })
+}
+
+/// Whether the slot was made after the publication carried the table: then every row that the slot brings is published,
+/// for the slot waited for every transaction that was open when it was made.
+async fn slot_is_younger(control: &Session, config: &Config, table: u32) -> Result<bool, StartError> {
+    let sql = "SELECT count(*) > 0 FROM pg_catalog.pg_publication p
+        JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+        JOIN pg_catalog.pg_replication_slots s ON age(r.xmin) > age(s.catalog_xmin)
+        WHERE p.pubname = $1 AND r.prrelid = $2 AND s.slot_name = $3";
+    let params: [&(dyn ToSql + Sync); 3] = [&config.source.publication, &table, &config.source.slot];
+    Ok(control.query_one(sql, &params).await.map_err(|error| control.fault(&error))?.get(0))
+}
+
+async fn recorded(store: &Store, section: &Section) -> Result<SectionRow, StartError> {
     let row = store.sections().await?.into_iter().find(|row| row.name == section.name);
-    row.ok_or_else(|| StartError::Wrong(Fault::bug("an attached section is not in the state")))
+    row.ok_or_else(|| StartError::Wrong(Fault::bug("a section that was recorded is not in the state")))
 }
 
 /// Rows at or before this position are already settled.

@@ -19,9 +19,9 @@ use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader, RowSeen};
 use crate::postgres::catalog::table::{self, TableInfo};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::attach;
 use crate::runtime::diff_reader::{DiffLook, DiffTask};
 use crate::runtime::state_connector::StateConnector;
+use crate::runtime::table_fit;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
 /// Keys that a report names.
@@ -200,7 +200,7 @@ async fn from_key(
         Start::Backfill | Start::Now => None,
     };
     let Some(key) = asked.or(configured) else { return Ok(None) };
-    attach::typed_key(session, section, table, key).await.map(Some)
+    table_fit::typed_key(session, section, table, key).await.map(Some)
 }
 
 async fn read(

@@ -16,7 +16,7 @@ use crate::model::{Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::{Selection, TableChunk, WholeRange};
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{table, xmin_barrier};
+use crate::postgres::catalog::{locks, table, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql, is_transient};
 use crate::postgres::setup;
 use crate::telemetry::log_output::{Passage, Throttle};
@@ -32,6 +32,8 @@ pub(crate) enum BackfillEvent {
     Doubted(SectionId, i64, Vec<Key>),
     /// It cannot be read until somebody mends something; it is tried again.
     Failed(SectionId, Fault),
+    /// It waits for open transactions to end; and whose.
+    Waits(SectionId, Fault),
     /// It can be read again.
     Recovered(SectionId),
 }
@@ -88,26 +90,54 @@ impl BackfillReader {
     }
 }
 
+/// What the backfills under way share: turns to read, and memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    turns: Arc<Semaphore>,
+    /// Counts the backfills under way: each holds one.
+    readers: Arc<()>,
+    /// Bytes for the chunks of all of them.
+    bytes: usize,
+}
+
+/// How many backfills may read at the same moment.
+const TURNS: usize = 4;
+/// A smaller chunk costs more than it saves.
+const SMALLEST_CHUNK: usize = 64 << 10;
+/// What one backfill may hold, in chunks as aimed at: two that wait, one that is read, each up to twice as large.
+const CHUNKS_HELD: usize = 6;
+
+impl Room {
+    pub(crate) fn new(bytes: usize) -> Room {
+        Room { turns: Arc::new(Semaphore::new(TURNS)), readers: Arc::new(()), bytes }
+    }
+
+    /// The bytes that a chunk aims at, with as many backfills as there are now.
+    fn chunk(&self) -> usize {
+        let readers = Arc::strong_count(&self.readers).saturating_sub(1).max(1);
+        (self.bytes / CHUNKS_HELD / readers).clamp(SMALLEST_CHUNK, chunk_reader::CHUNK_BYTES)
+    }
+}
+
 /// How long it waits before it tries again what a person must mend.
 const RETRY: Duration = Duration::from_secs(15);
 /// How often a hindrance of one kind is logged.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 impl BackfillTask {
-    /// Reads to the end of the range. `turn` bounds how many ranges are read at once, `ahead` how many chunks this one may
-    /// be ahead of their use.
+    /// Reads to the end of the range. `room` bounds how many ranges are read at once and how large a chunk is, `ahead` how
+    /// many chunks this one may be ahead of their use.
     pub(crate) async fn run(
         mut self,
         source: Source,
-        turn: Arc<Semaphore>,
+        room: Room,
         ahead: Arc<Semaphore>,
         news: mpsc::Sender<BackfillEvent>,
     ) {
-        let Ok(_turn) = turn.acquire_owned().await else { return };
         let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
-        let mut limit = chunk_reader::next_limit(None);
+        let mut limit = chunk_reader::next_limit(None, room.chunk());
         loop {
-            match self.attempt(&source, &ahead, &news, &mut failed, &mut limit).await {
+            match self.attempt(&source, &room, &ahead, &news, &mut failed, &mut limit).await {
                 Ok(()) => return,
                 Err(fault) => {
                     let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
@@ -128,6 +158,7 @@ impl BackfillTask {
     async fn attempt(
         &mut self,
         source: &Source,
+        room: &Room,
         ahead: &Semaphore,
         news: &mpsc::Sender<BackfillEvent>,
         failed: &mut bool,
@@ -141,7 +172,7 @@ impl BackfillTask {
         let ceiling = match &self.ceiling {
             Some(ceiling) => ceiling.clone(),
             None => {
-                let end = self.end_of_range(&session).await?;
+                let end = self.end_of_range(&session, news).await?;
                 self.ceiling = end.as_ref().map(|(ceiling, _)| ceiling.clone());
                 if news.send(BackfillEvent::Fenced(self.id, end)).await.is_err() {
                     return Ok(());
@@ -163,17 +194,19 @@ impl BackfillTask {
         loop {
             let Ok(permit) = ahead.acquire().await else { return Ok(()) };
             permit.forget();
-            let read = self
-                .selection
-                .read(&session, &mut types, (self.cursor.as_ref(), &ceiling), self.whole.as_ref(), *limit)
-                .await;
+            // Only for the reading itself: one that cannot go on must not keep it from the others.
+            let Ok(reading) = room.turns.acquire().await else { return Ok(()) };
+            let (range, whole) = ((self.cursor.as_ref(), &ceiling), self.whole.as_ref());
+            let read = self.selection.read(&session, &mut types, range, whole, *limit, room.chunk()).await;
             let chunk = match read {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     ahead.add_permits(1);
-                    return Err(self_fault(&session, &error));
+                    drop(reading);
+                    return Err(self.fault_of_read(&session, &error).await);
                 }
             };
+            drop(reading);
             if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
                 return Ok(());
             }
@@ -183,13 +216,24 @@ impl BackfillTask {
                 ahead.add_permits(1);
                 return Err(self.unusable_key());
             }
-            *limit = chunk_reader::next_limit(Some(&chunk.rows));
+            *limit = chunk_reader::next_limit(Some(&chunk.rows), room.chunk());
             self.cursor = last_key.or(self.cursor.take());
             let last = chunk.last;
             if news.send(BackfillEvent::Chunk(self.id, chunk)).await.is_err() || last {
                 return Ok(());
             }
         }
+    }
+
+    /// Why a chunk was not read; where the table is locked, by whom.
+    async fn fault_of_read(&self, session: &Session, error: &tokio_postgres::Error) -> Fault {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+            && session.batch_execute("ROLLBACK").await.is_ok()
+            && let Ok(holders) = locks::holders(session, self.oid).await
+        {
+            return setup::held_up("the backfill waits for a lock on its table", &holders, session);
+        }
+        self_fault(session, error)
     }
 
     /// A key that is no text stands at a chunk's end.
@@ -202,12 +246,16 @@ impl BackfillTask {
     }
 
     /// Waits for the xmin barrier, then finds the range's end.
-    async fn end_of_range(&self, session: &Session) -> Result<Option<(Key, u64)>, Fault> {
+    async fn end_of_range(
+        &self,
+        session: &Session,
+        news: &mpsc::Sender<BackfillEvent>,
+    ) -> Result<Option<(Key, u64)>, Fault> {
         let at = |error: tokio_postgres::Error| self_fault(session, &error);
-        let name = &self.section.name;
         let waiting = |blockers: &[xmin_barrier::Blocker]| {
-            tracing::warn!(section = %name, waiting_for = %setup::names(blockers),
-                "the backfill begins when transactions that are open now have ended; end them, or wait");
+            let what = "the backfill begins when transactions that were open when it was attached have ended";
+            // Where the loop does not take it in time, the next one says it again.
+            news.try_send(BackfillEvent::Waits(self.id, setup::held_up(what, blockers, session))).ok();
         };
         xmin_barrier::pass(session, waiting).await.map_err(at)?;
         session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;

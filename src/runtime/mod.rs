@@ -6,6 +6,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod attach_diff;
+pub(crate) mod attacher;
 pub(crate) mod audit_schedule;
 pub(crate) mod auditor;
 pub(crate) mod backfill_reader;
@@ -20,6 +21,7 @@ pub(crate) mod monitor;
 pub(crate) mod monitor_event;
 pub(crate) mod promotion;
 pub(crate) mod retained_growth;
+pub(crate) mod section_changes;
 pub(crate) mod section_report;
 pub(crate) mod seen_merge;
 pub(crate) mod solo_lock;
@@ -30,6 +32,7 @@ pub(crate) mod startup_diff;
 pub(crate) mod state_connector;
 pub(crate) mod state_writer;
 pub(crate) mod status_board;
+pub(crate) mod table_fit;
 
 pub(crate) use crate::runtime::start_error::NeedsPerson;
 pub(crate) use crate::runtime::state_connector::StateConnector;

@@ -10,7 +10,7 @@ use crate::config::Section;
 use crate::delivery::section::{BackfillQueue, Blocked, DiffQueue, SectionDelivery};
 use crate::model::{FilterRule, Lsn, Phase, RowCounts};
 use crate::runtime::diff_schedule::DiffSchedule;
-use crate::state::SectionRow;
+use crate::state::{SectionPhase, SectionRow};
 use crate::telemetry::status_document::{Backfill, DiffStatus, SectionState, SectionStatus};
 
 /// The status of a section before the state was read.
@@ -80,7 +80,8 @@ impl SectionReport {
         let trouble = blocked.iter().find_map(|blocked| blocked.trouble(delivery.name().as_str()));
         let (reason, remedy) = trouble.map(|trouble| (trouble.what, trouble.remedy)).unzip();
         let oldest = || delivery.oldest().map_or(0.0, |oldest| now.saturating_sub(oldest).as_secs_f64());
-        let is_attached = !delivery.is_off() && self.row.is_some();
+        let attached = |row: &SectionRow| row.phase != SectionPhase::Waiting;
+        let is_attached = !delivery.is_off() && self.row.as_ref().is_some_and(attached);
         SectionStatus {
             rows_delivered: recorded.delivered + counts.delivered() - before.delivered(),
             rows_quarantined: recorded.quarantined + counts.quarantined() - before.quarantined(),
@@ -144,6 +145,7 @@ fn state(delivery: &SectionDelivery) -> SectionState {
         Some(Blocked::Off) => SectionState::Off,
         Some(_) if blocked.contains(&Blocked::Paused) => SectionState::Paused,
         Some(Blocked::Stopped(_) | Blocked::Halted(_) | Blocked::BackfillFails(_)) => SectionState::Halted,
+        Some(Blocked::Waiting(_)) => SectionState::Waiting,
         Some(Blocked::Paused | Blocked::Misfit(_) | Blocked::Retrying(_) | Blocked::Shed) | None => {
             match (delivery.diff(), delivery.backfill()) {
                 (Some(diff), _) if diff.phase() == Phase::Diff => SectionState::Comparing,

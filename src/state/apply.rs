@@ -24,7 +24,8 @@ use crate::model::Fault;
 use crate::state::model::Op;
 use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store};
-use crate::state::writes::{BoundParam, Under, Write, statements};
+use crate::state::write_sql::Write;
+use crate::state::writes::{BoundParam, Under, statements};
 
 const DOING: &str = "writing";
 
@@ -133,7 +134,9 @@ impl Store {
             };
             match (write, changed) {
                 (Write::Fence, 0) => return Ok(ApplyFate::NotOurs),
-                (Write::Checkpoint | Write::Halted, 0) => return Err(self.place.no_section(DOING)),
+                (Write::Checkpoint | Write::Halted | Write::AttachXids | Write::Defined, 0) => {
+                    return Err(self.place.no_section(DOING));
+                }
                 (Write::Sending, 0) => {
                     let what = "a ledger row that has ended was to be sent again under its old id";
                     return Err(StateError::Unwritable(Fault::bug(what)));
@@ -214,6 +217,9 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Unquarantine(_) => Some(Write::Unquarantine),
         Op::Published { .. } => Some(Write::Published),
         Op::Halted { .. } => Some(Write::Halted),
+        Op::Attach { .. } => Some(Write::Attach),
+        Op::Defined { .. } => Some(Write::Defined),
+        Op::AttachXids { .. } => Some(Write::AttachXids),
         Op::Handled { .. } => Some(Write::Handled),
         Op::Seen { .. } => Some(Write::Seen),
         Op::Forget { .. } => Some(Write::Forget),

@@ -12,6 +12,7 @@
 //! ```
 
 pub(crate) mod apply;
+pub(crate) mod attachment;
 pub(crate) mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -29,8 +30,10 @@ pub(crate) mod state_error;
 pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod write_sql;
 pub(crate) mod writes;
 
+pub use crate::state::attachment::*;
 pub(crate) use crate::state::events::{Event, Gap, NewEvent, NewGap};
 pub(crate) use crate::state::instance::{Identity, Instance, Opened};
 pub use crate::state::ledger::OpenDelivery;
@@ -40,8 +43,7 @@ pub use crate::state::model::*;
 pub(crate) use crate::state::proof::{LastAudit, ProofBounds, TracedDelivery};
 pub(crate) use crate::state::quarantine_groups::QuarantineGroup;
 pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
-pub(crate) use crate::state::section_rows::MappedColumn;
-pub use crate::state::section_rows::{Attachment, SectionRow};
+pub use crate::state::section_rows::SectionRow;
 pub(crate) use crate::state::seen_rows::{SeenBlock, SeenHead};
 pub(crate) use crate::state::state_error::StateError;
 pub(crate) use crate::state::store::{Epoch, Store};

@@ -3,7 +3,9 @@
 pub use crate::model::Phase;
 
 use crate::audit::TallyEntry;
+use crate::config::definition::Definition;
 use crate::model::{KeyDigest, Lsn, Position, SectionName};
+use crate::state::attachment::Attachment;
 
 /// A batch's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -319,6 +321,35 @@ pub enum Op {
         section: SectionName,
         /// Reason and remedy; `None` where the section goes again.
         why: Option<(String, String)>,
+    },
+    /// The section's attachment is recorded: what it waits for, or that it is on. Its position is forgotten (it was of
+    /// another attachment) and it is not halted; totals and a pause stay.
+    Attach {
+        /// The section.
+        section: SectionName,
+        /// What it is attached to.
+        to: Attachment,
+        /// `Waiting`, or how it gets its rows.
+        phase: SectionPhase,
+    },
+    /// What the section is by the file that was taken over: the columns of its key, and the rest of it.
+    Defined {
+        /// The section.
+        section: SectionName,
+        /// Its key, as the next start must have it.
+        key: Vec<String>,
+        /// The rest, for `plan`.
+        definition: Definition,
+    },
+    /// What is known of the transactions beside an attachment; what is `None` stays as it is.
+    AttachXids {
+        /// The section.
+        section: SectionName,
+        /// The oldest transaction (64-bit xid) that had written to the table and was open when the publication carried
+        /// it. The smallest one that was ever seen stays, until the section is attached.
+        writers_from: Option<u64>,
+        /// Every transaction from this 64-bit xid on began after the attachment.
+        attach_xmin: Option<u64>,
     },
     /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
     /// make it be done twice.

@@ -4,38 +4,15 @@
 //! * Out: [`SectionRow`]s.
 //! * Never: totals set back; an attachment written by a process whose epoch is past.
 
-use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
+use crate::config::definition::Definition;
 use crate::model::{Lsn, Position, SectionName};
+use crate::state::attachment::{Attachment, columns_json};
 use crate::state::model::{BackfillProgress, RangeStart, SectionPhase, Totals, signed, unsigned};
 use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
-
-/// A mapped column as it was when the section attached: what drift is measured against.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MappedColumn {
-    /// Its name, as the catalog has it.
-    pub name: String,
-    /// Its type, as `format_type` shows it.
-    #[serde(rename = "type")]
-    pub ty: String,
-}
-
-/// What a section is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attachment {
-    /// The table's OID: it follows the table through renames.
-    pub table_oid: u32,
-    /// The table's name, as people write it.
-    pub table_name: String,
-    /// `user_activity` or `custom_metric`.
-    pub kind: String,
-    /// The moment from which the stream carries the section's inserts; `None` while it waits.
-    pub attach_lsn: Option<Lsn>,
-    pub columns: Vec<MappedColumn>,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SectionRow {
@@ -46,6 +23,12 @@ pub struct SectionRow {
     pub attached_at: Option<String>,
     /// How the section gets its rows.
     pub phase: SectionPhase,
+    /// The columns of its key when it was last taken over; `None` where no version recorded that.
+    pub key: Option<Vec<String>>,
+    /// The rest of it then.
+    pub definition: Option<Definition>,
+    /// While it waits: the oldest transaction (64-bit xid) that had written to its table when the publication carried it.
+    pub writers_from: Option<u64>,
     /// Streamed rows up to here are settled.
     pub position: Option<Position>,
     /// Rows settled by the last backfill or re-sync; also after it has ended.
@@ -70,8 +53,9 @@ impl Store {
     /// All sections, by name.
     pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(
-            "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, {} AS attached_at, phase, cursor,
-                ceiling, streamed, range_known, range_from, gap_floor, backfill_rows, backfill_estimated, {} AS backfill_started_at, position_lsn,
+            "SELECT name, table_oid, table_name, kind, attach_lsn, columns::text, key_columns, definition::text AS definition,
+                {} AS attached_at, phase, cursor, ceiling, streamed, range_known, range_from, gap_floor, backfill_rows,
+                backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
                 halted_remedy, publication_entry, {} AS last_delivered_at
              FROM {{schema}}.section ORDER BY name",
@@ -108,8 +92,9 @@ impl Store {
                 backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
                 range_known = excluded.range_known, range_from = excluded.range_from,
                 backfill_started_at = excluded.backfill_started_at,
-                publication_entry = NULL,
-                position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL, halted_reason = NULL, halted_remedy = NULL";
+                publication_entry = NULL, attach_xmin = NULL,
+                position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL,
+                halted_reason = NULL, halted_remedy = NULL";
         let nothing = BackfillProgress::default();
         let progress = phase.progress().unwrap_or(&nothing);
         let changed = self
@@ -175,10 +160,6 @@ impl Store {
     }
 }
 
-fn columns_json(columns: &[MappedColumn]) -> String {
-    serde_json::json!(columns).to_string()
-}
-
 fn section_of(row: &Row) -> SectionRow {
     let (rows, estimated) = (unsigned(row.get("backfill_rows")), unsigned(row.get("backfill_estimated")));
     let progress = || BackfillProgress {
@@ -206,6 +187,10 @@ fn section_of(row: &Row) -> SectionRow {
             columns: serde_json::from_str(row.get("columns")).unwrap_or_default(),
         },
         attached_at: row.get("attached_at"),
+        key: row.get("key_columns"),
+        // What somebody else wrote there is no known definition.
+        definition: row.get::<_, Option<String>>("definition").and_then(|text| serde_json::from_str(&text).ok()),
+        writers_from: row.get::<_, Option<i64>>("gap_floor").map(unsigned),
         phase: match row.get::<_, &str>("phase") {
             "backfilling" => SectionPhase::Backfilling(progress()),
             "resyncing" => SectionPhase::Resyncing(progress()),

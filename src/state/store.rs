@@ -16,7 +16,7 @@ use crate::sql::SqlParams;
 use crate::state::migrations;
 use crate::state::migrations::{MIGRATIONS, Schema};
 use crate::state::state_error::{StateError, StatePlace};
-use crate::state::writes::Write;
+use crate::state::write_sql::Write;
 
 /// How long an answer may take, whatever the server does.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
-//! The writes of the leader, as statements: which SQL an [`Op`] is, and with which parameters. Pure.
+//! The writes of the leader, as statements with their parameters. Pure.
 //!
 //! * In: a list of [`Op`]s.
 //! * Out: a list of [`BoundParam`] statements in the same order; rows that go into quarantine one after the other are one.
-//! * Never: a position, a checkpoint or a ledger row moved back: the statements themselves refuse it.
+//! * Never: an [`Op`] without its statement.
 
 use std::borrow::Cow;
 
@@ -10,164 +10,9 @@ use tokio_postgres::types::{PgLsn, ToSql};
 
 use crate::audit::TallyEntry;
 use crate::model::{Lsn, Position, SectionName, SeenRow};
+use crate::state::attachment::{Attachment, columns_json};
 use crate::state::model::{Delivery, DiffRun, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
-
-/// The batch is in doubt for good.
-const UNRESOLVED: &str = "UPDATE {schema}.delivery SET outcome = 'in_doubt', unresolved = true, under_way = false,
-        http_status = $2, error = $3, finished_at = now(), epoch = $4, changed = $5
-     WHERE id = $1 AND outcome = 'sending'";
-
-// The counts of a backfill that has ended stay, to be shown: its last batch is counted as it ends.
-const CHECKPOINT: &str = "UPDATE {schema}.section SET
-                    (position_lsn, position_change_lsn, position_ordinal) = (
-                        SELECT p.lsn, p.change_lsn, p.ordinal
-                        FROM (VALUES (position_lsn, position_change_lsn, position_ordinal),
-                            ($2::pg_lsn, $15::pg_lsn, $3::bigint)) AS p (lsn, change_lsn, ordinal)
-                        ORDER BY p.lsn DESC NULLS LAST, p.change_lsn DESC, p.ordinal DESC LIMIT 1),
-                    phase = coalesce($4::text, phase),
-                    cursor = CASE WHEN $4 IS NULL THEN cursor ELSE $5::text END,
-                    ceiling = CASE WHEN $4 IS NULL THEN ceiling ELSE $6::text END,
-                    streamed = CASE WHEN $4 IS NULL THEN streamed ELSE coalesce($7::text, '') END,
-                    backfill_rows = CASE WHEN $8::bigint IS NOT NULL THEN $8
-                        WHEN $4 = 'streaming' AND phase IN ('backfilling', 'resyncing') THEN backfill_rows + $10 + $11
-                        ELSE backfill_rows END,
-                    backfill_estimated = coalesce($9::bigint, backfill_estimated),
-                    gap_floor = CASE WHEN $4 IS NULL THEN gap_floor ELSE $14::bigint END,
-                    range_known = CASE WHEN $4 IS NULL THEN range_known ELSE $16::boolean END,
-                    range_from = CASE WHEN $4 IS NULL THEN range_from ELSE $17::text END,
-                    backfill_started_at = CASE WHEN $4 IN ('backfilling', 'resyncing') AND phase <> $4 THEN now()
-                        ELSE backfill_started_at END,
-                    rows_delivered = rows_delivered + $10, rows_quarantined = rows_quarantined + $11,
-                    rows_in_doubt = rows_in_doubt + $12, rows_resent = rows_resent + $13,
-                    last_delivered_at = CASE WHEN $10 > 0 THEN now() ELSE last_delivered_at END
-                 WHERE name = $1";
-
-const KEYS: &str = "INSERT INTO {schema}.delivery_keys (delivery, section, keys) VALUES ($1, $2, $3)
-                 ON CONFLICT (delivery) DO UPDATE SET keys = excluded.keys";
-
-const TALLY: &str = "INSERT INTO {schema}.tally AS t (section, block, rows, digest)
-                 SELECT $1, n.block, n.rows, n.digest
-                 FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS n (block, rows, digest)
-                 ON CONFLICT (section, block) DO UPDATE
-                    SET rows = t.rows + excluded.rows, digest = t.digest # excluded.digest";
-
-const SEEN: &str = "INSERT INTO {schema}.seen (section, run, first, columns, rows, entries)
-                 VALUES ($1, $2, $3, $4, $5, $6)";
-
-const COMPARED: &str =
-    "INSERT INTO {schema}.diff AS d (section, run, started_at, ended_at, rows, new, changed, gone, key,
-                    columns)
-                 VALUES ($1, $2, $3::text::timestamptz, now(), $4, $5, $6, $7, $8, $9)
-                 ON CONFLICT (section) DO UPDATE SET run = excluded.run, started_at = excluded.started_at,
-                    ended_at = excluded.ended_at, rows = excluded.rows, new = excluded.new, changed = excluded.changed,
-                    gone = excluded.gone, key = excluded.key, columns = excluded.columns";
-
-/// A prepared statement of the leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Write {
-    /// Takes the row of `instance` for this transaction, if the epoch and the number are the next ones.
-    Fence,
-    Sending,
-    Retrying,
-    Ended,
-    Keys,
-    Tally,
-    Unresolved,
-    Withdrawn,
-    Checkpoint,
-    Streamed,
-    Quarantine,
-    Unquarantine,
-    Published,
-    Halted,
-    Handled,
-    Seen,
-    Forget,
-    Compared,
-}
-
-impl Write {
-    /// Whether the list is nothing without a row that this one changes.
-    pub(crate) fn must_change(self) -> bool {
-        matches!(self, Write::Fence | Write::Sending | Write::Checkpoint | Write::Halted)
-    }
-
-    /// The statement as it is prepared: one that must change a row divides by how many it changed. The COMMIT is under way before
-    /// anybody here could count.
-    pub(crate) fn checked_sql(self) -> Cow<'static, str> {
-        if !self.must_change() {
-            return Cow::Borrowed(self.sql());
-        }
-        Cow::Owned(format!("WITH changed AS ({} RETURNING 1) SELECT 1 / count(*) FROM changed", self.sql()))
-    }
-
-    pub(crate) fn sql(self) -> &'static str {
-        match self {
-            Write::Fence => {
-                "UPDATE {schema}.instance SET applied_seq = $2, applied_digest = $3,
-                    checkpoint = greatest(checkpoint, $4::pg_lsn), xmin_floor = greatest(xmin_floor, $5::bigint),
-                    last_delivery = greatest(last_delivery, $6::bigint)
-                 WHERE id = 1 AND epoch = $1 AND applied_seq = $2::bigint - 1"
-            }
-            // What an earlier attempt brought back stays to be seen while the next one is under way. A row that has
-            // ended never becomes `sending` again.
-            Write::Sending => {
-                "INSERT INTO {schema}.delivery AS d (id, section, phase, rows, bytes, first_key, last_key, first_lsn,
-                    first_change_lsn, first_ordinal, last_lsn, last_change_lsn, last_ordinal, outcome, under_way,
-                    attempts, epoch, changed, first_digest, last_digest)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'sending', true, $14, $15, $16, $17, $18)
-                 ON CONFLICT (id) DO UPDATE SET section = excluded.section, phase = excluded.phase,
-                    rows = excluded.rows, bytes = excluded.bytes, first_key = excluded.first_key,
-                    last_key = excluded.last_key, first_lsn = excluded.first_lsn,
-                    first_change_lsn = excluded.first_change_lsn, first_ordinal = excluded.first_ordinal,
-                    last_lsn = excluded.last_lsn, last_change_lsn = excluded.last_change_lsn,
-                    last_ordinal = excluded.last_ordinal, first_digest = excluded.first_digest,
-                    last_digest = excluded.last_digest, outcome = 'sending', under_way = true,
-                    attempts = excluded.attempts, finished_at = NULL, epoch = excluded.epoch,
-                    changed = excluded.changed
-                 WHERE d.outcome IN ('sending', 'in_doubt')"
-            }
-            Write::Retrying => {
-                "UPDATE {schema}.delivery SET under_way = false, http_status = $2, error = $3, epoch = $4, changed = $5
-                 WHERE id = $1 AND outcome = 'sending'"
-            }
-            Write::Ended => {
-                // What came back stays to be seen when rows that were in doubt are sent again.
-                "UPDATE {schema}.delivery SET outcome = $2, under_way = false,
-                    http_status = coalesce($3::integer, http_status),
-                    error = CASE WHEN outcome = 'in_doubt' AND $4::text = '' THEN error ELSE $4 END,
-                    finished_at = now(), epoch = $5, changed = $6
-                 WHERE id = $1 AND outcome IN ('sending', 'in_doubt')"
-            }
-            Write::Keys => KEYS,
-            Write::Tally => TALLY,
-            Write::Unresolved => UNRESOLVED,
-            Write::Withdrawn => "DELETE FROM {schema}.delivery WHERE id = $1 AND outcome = 'sending' AND NOT under_way",
-            Write::Checkpoint => CHECKPOINT,
-            // What it takes away, it sees as it was before.
-            Write::Streamed => {
-                "WITH forgotten AS (DELETE FROM {schema}.streamed WHERE section = $1 AND $2)
-                 INSERT INTO {schema}.streamed (section, keys) SELECT $1, $3::bytea WHERE length($3) > 0"
-            }
-            Write::Quarantine => {
-                "INSERT INTO {schema}.quarantine (section, key, reason, item, lsn, change_lsn, ordinal, delivery)
-                 SELECT section, key, reason, item, lsn, change_lsn, ordinal, delivery
-                 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::pg_lsn[], $6::pg_lsn[], $7::bigint[],
-                    $8::bigint[]) WITH ORDINALITY AS q (section, key, reason, item, lsn, change_lsn, ordinal, delivery, n)
-                 ORDER BY n"
-            }
-            Write::Seen => SEEN,
-            Write::Forget => "DELETE FROM {schema}.seen WHERE section = $1",
-            Write::Compared => COMPARED,
-            Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
-            Write::Published => "UPDATE {schema}.section SET publication_entry = $2 WHERE name = $1",
-            Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
-            Write::Handled => {
-                "UPDATE {schema}.event SET handled_at = now(), result = $2 WHERE id = $1 AND handled_at IS NULL"
-            }
-        }
-    }
-}
+use crate::state::write_sql::Write;
 
 /// A parameter, owned or borrowed from the list of writes.
 pub(crate) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
@@ -248,6 +93,15 @@ pub(crate) fn statements<'a>(
             }
             Op::Forget { section } => all.push(bound!(Write::Forget, section.as_str())),
             Op::Compared { section, run } => all.push(compared(section, run)),
+            Op::Attach { section, to, phase } => all.push(attach(section, to, phase, text)),
+            Op::Defined { section, key, definition } => {
+                let definition = serde_json::json!(definition).to_string();
+                all.push(bound!(Write::Defined, section.as_str(), key.as_slice(), definition));
+            }
+            Op::AttachXids { section, writers_from, attach_xmin } => {
+                let (from, xmin) = (writers_from.map(signed), attach_xmin.map(signed));
+                all.push(bound!(Write::AttachXids, section.as_str(), from, xmin));
+            }
             Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
             Op::Checkpoint { .. } => {}
@@ -275,6 +129,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
             Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
+            Op::Attach { .. } | Op::AttachXids { .. } | Op::Defined { .. } => {}
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));
@@ -353,6 +208,29 @@ fn checkpoint<'a>(
         signed(add.resent),
         progress.and_then(|p| p.xmin_floor).map(signed),
         change_lsn,
+        progress.is_some_and(|p| p.from != RangeStart::Unknown),
+        progress.and_then(|p| p.from.key()),
+    )
+}
+
+fn attach<'a>(
+    section: &'a SectionName,
+    to: &'a Attachment,
+    phase: &'a SectionPhase,
+    text: impl Fn(&'a str) -> Cow<'a, str>,
+) -> BoundParam<'a> {
+    let progress = phase.progress();
+    bound!(
+        Write::Attach,
+        section.as_str(),
+        to.table_oid,
+        text(&to.table_name),
+        to.kind.as_str(),
+        to.attach_lsn.map(|lsn| PgLsn::from(lsn.0)),
+        columns_json(&to.columns),
+        phase.as_str(),
+        progress.and_then(|p| p.cursor.as_deref()),
+        progress.and_then(|p| p.xmin_floor).map(signed),
         progress.is_some_and(|p| p.from != RangeStart::Unknown),
         progress.and_then(|p| p.from.key()),
     )

@@ -147,6 +147,8 @@ async fn every_document_is_as_docs_promise() {
     assert!(preview["items"][0]["refused"].is_string() && preview["items"][1]["item"].is_object(), "{preview}");
     promises.run("query", &config, &["query", "SELECT id, email FROM app_event"]).await;
 
+    let planned = promises.run("plan", &config, &["plan"]).await;
+    assert_eq!(planned["changes"][0]["kind"], "new", "{planned}");
     let app = App::run(&config);
     wait_items(&sim, 96).await;
     app.wait_status("the stream", |status| (status["sections"][0]["state"] == "streaming").then_some(())).await;

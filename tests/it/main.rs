@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the harness is a library: a subset of the tests does not use all of it")]
 mod harness;
 
+mod attaching;
 mod cli_basics;
 mod cli_check;
 mod cli_check_more;
@@ -46,6 +47,7 @@ mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
 mod memory;
+mod plans;
 mod proof;
 mod random;
 mod recovery_doubt;

@@ -242,9 +242,9 @@ async fn case_37_a_commit_that_no_snapshot_sees_yet_is_waited_for() {
     // The publication gets its table from another hand: that commit must not wait for the standby.
     cluster.sql("SET synchronous_commit = local; ALTER PUBLICATION pg2planhat ADD TABLE second").await;
     let app = App::run(&one.clone().section(metric_over("second", "second")));
-    section_is(&app, "second", "backfilling").await;
+    section_is(&app, "second", "waiting").await;
     section_is(&app, "first", "streaming").await;
-    // Case 39 as well: while the xmin barrier waits, the other section goes on.
+    // Case 39 as well: while the section waits to be attached, the other section goes on.
     cluster.sql("SET synchronous_commit = local; INSERT INTO first DEFAULT VALUES").await;
     arrived(&sim, SinkKind::Metric, 1).await;
     assert_eq!(cluster.number("SELECT count(*) FROM second").await, 10, "still not visible");
@@ -310,7 +310,7 @@ async fn case_39_a_section_added_later_does_not_pause_the_others() {
     open.batch_execute("BEGIN; INSERT INTO young SELECT FROM generate_series(1, 7)").await.unwrap();
     let young = metric_over("young", "young").set("batch", "{ rows: 50 }").field("dimensionId", "{ value: young }");
     let app = App::run(&one.section(young));
-    section_is(&app, "young", "backfilling").await;
+    section_is(&app, "young", "waiting").await;
     for number in 2..=20 {
         cluster.sql("INSERT INTO old DEFAULT VALUES").await;
         arrived(&sim, SinkKind::Metric, number).await;

@@ -58,12 +58,16 @@ fn end_hung_schedules() {
 
 /// Runs one schedule; the error is what it violated.
 fn schedule(seed: u64, trace: bool) -> Result<Tally, String> {
+    watched(seed, || World::new(seed, trace))
+}
+
+fn watched(seed: u64, world: impl FnOnce() -> World) -> Result<Tally, String> {
     let told = |panic: Box<dyn std::any::Any + Send>| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
     };
     UNDER_WAY.lock().unwrap().insert(seed, Instant::now());
-    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run())).map_err(told);
+    let ran = catch_unwind(AssertUnwindSafe(|| world().run())).map_err(told);
     UNDER_WAY.lock().unwrap().remove(&seed);
     ran
 }
@@ -119,4 +123,22 @@ fn schedules_from(first: u64, schedules: u64) {
     drop(std::panic::take_hook());
     eprintln!("{schedules} schedules from seed {first} in {:.1} s: {tally}", began.elapsed().as_secs_f64());
     assert_eq!(failures.into_inner(), 0, "schedules failed; each is named above and replays with SIM_SEED");
+}
+
+/// Seeds that lost or doubled rows of a section that was attached beside an open transaction, when the world still attached
+/// it behind the process' back, or the process does not wait (`World::hasty`).
+const BESIDE_A_WRITER: [u64; 12] = [235, 529, 533, 795, 940, 1009, 1305, 1411, 1818, 1914, 1992, 2056];
+
+#[test]
+fn case_62_a_section_attached_beside_open_writers_loses_and_doubles_nothing() {
+    for seed in BESIDE_A_WRITER {
+        schedule(seed, false).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+/// The schedules are no proof unless they see the loss.
+#[test]
+fn case_62_schedules_notice_a_process_that_does_not_wait_for_writers() {
+    let notices = |seed: &u64| watched(*seed, || World::hasty(*seed)).is_err();
+    assert!(BESIDE_A_WRITER.iter().any(notices), "none of {BESIDE_A_WRITER:?} notices it");
 }

@@ -1,7 +1,7 @@
 //! One life of the program: the engine, and around it what the event loop is: the stream, the backfills' readers, the
 //! requests, the writer. It begins from the state as `runtime/event_loop/build.rs` does, and a crash leaves nothing of it.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use pg2planhat::testing::config::Section as Configured;
 use pg2planhat::testing::delivery::{BackfillQueue, Chunk, SectionDelivery, Trouble};
 use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Cell, Key, Lsn, Phase, Row, Rows, SectionId};
+use pg2planhat::testing::model::{Cell, Key, Lsn, Phase, Position, Row, Rows, SectionId};
 use pg2planhat::testing::runtime::{in_doubt, position};
 use pg2planhat::testing::state::{Attachment, Op, RangeStart, SectionPhase, SectionRow};
 
@@ -57,6 +57,10 @@ pub struct Process {
     pub confirms: VecDeque<Lsn>,
     pub readers: Vec<Option<Reader>>,
     pub retrying: HashSet<i64>,
+    /// Attaches without waiting for anybody: what the schedules must notice.
+    pub hasty: bool,
+    /// Sections that are not attached, and the writers of their table whose end they wait for, once those were looked for.
+    pub waiting: HashMap<usize, Option<BTreeSet<u64>>>,
     /// Sections whose mapping does not fit their table.
     pub misfits: HashSet<usize>,
     pub draining: bool,
@@ -81,6 +85,9 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
         },
         attached_at: None,
         phase,
+        key: None,
+        definition: None,
+        writers_from: None,
         position: row.position,
         backfill_rows: 0,
         backfill_estimated: 0,
@@ -108,8 +115,18 @@ impl Process {
         server: &Server,
     ) -> Process {
         let (mut deliveries, mut sections, mut ops) = (Vec::new(), Vec::new(), Vec::new());
+        let mut waiting = HashMap::new();
         for (index, setting) in settings.iter().enumerate() {
-            let Some(row) = section_row(state, setting.section.name.as_str()) else { continue };
+            let Some(row) = section_row(state, setting.section.name.as_str()) else {
+                let mut delivery = SectionDelivery::new(&setting.section, Position::default());
+                delivery.set_table_mapping(Rc::clone(&setting.mapping));
+                delivery.set_waiting(Some(Trouble::new("", "")));
+                delivery.pause(paused[index], Duration::ZERO);
+                waiting.insert(deliveries.len(), None);
+                deliveries.push(delivery);
+                sections.push(index);
+                continue;
+            };
             let mut delivery = SectionDelivery::new(&setting.section, position(&row));
             delivery.set_table_mapping(Rc::clone(&setting.mapping));
             delivery.pause(paused[index], Duration::ZERO);
@@ -156,6 +173,8 @@ impl Process {
             confirms: VecDeque::new(),
             readers: (0..count).map(|_| None).collect(),
             retrying: HashSet::new(),
+            hasty: false,
+            waiting,
             misfits: HashSet::new(),
             draining: false,
             unresolved: vec![0; count],
@@ -179,7 +198,10 @@ impl Process {
 
     fn set_routes(&mut self, settings: &[Setting]) {
         for table in 0..TABLES {
-            let routed = self.sections.iter().enumerate().filter(|(_, section)| settings[**section].table == table);
+            let attached = |(index, section): &(usize, &usize)| {
+                settings[**section].table == table && !self.waiting.contains_key(index)
+            };
+            let routed = self.sections.iter().enumerate().filter(attached);
             let mapping = |index: usize, section: usize| match self.misfits.contains(&index) {
                 true => Err(Trouble::new("", "")),
                 false => Ok(Rc::clone(&settings[section].mapping)),
@@ -197,6 +219,41 @@ impl Process {
         let Some(backfill) = self.engine.section(SectionId(index)).backfill() else { return };
         let (cursor, ceiling) = (integer(backfill.cursor.as_ref()), integer(backfill.ceiling.as_ref()));
         self.readers[index] = Some(Reader { barrier: None, cursor, ceiling, read: None, done: false });
+    }
+
+    /// One step of a section that is not attached, as `runtime/attacher.rs` takes it; what it did, or nothing where it must wait.
+    pub fn attach(&mut self, index: usize, settings: &[Setting], server: &Server) -> Option<String> {
+        let setting = &settings[self.sections[index]];
+        if self.draining {
+            return None;
+        }
+        let writers = self.waiting.get_mut(&index).filter(|_| server.published[setting.table])?;
+        let Some(writers) = writers else {
+            *writers = Some(server.writers(setting.table));
+            return Some(format!("section {index}: waits for the writers {writers:?}"));
+        };
+        let still = server.writers(setting.table);
+        writers.retain(|xid| still.contains(xid));
+        if !writers.is_empty() && !self.hasty {
+            return None;
+        }
+        self.waiting.remove(&index);
+        self.set_routes(settings);
+        let at = self.engine.attach(SectionId(index), Lsn(server.end));
+        let section = self.engine.section_mut(SectionId(index));
+        section.set_waiting(None);
+        section.resume_backfill(BackfillQueue::new(Phase::Backfill, None));
+        let to = Attachment {
+            table_oid: 0,
+            table_name: String::new(),
+            kind: String::new(),
+            attach_lsn: Some(at),
+            columns: Vec::new(),
+        };
+        let (section, phase) = (setting.section.name.clone(), section.phase());
+        self.engine.record(vec![Op::Attach { section, to, phase }]);
+        self.start_reader(index);
+        Some(format!("section {index}: attached at {at}"))
     }
 
     pub fn reconnect(&mut self, server: &Server) {
@@ -264,6 +321,7 @@ impl Process {
             && self.requests.is_empty()
             && self.lists.is_empty()
             && self.acks.is_empty()
+            && self.waiting.is_empty()
             && self.engine.sections().all(|(_, section)| rests(section))
     }
 }

@@ -24,8 +24,8 @@ pub struct TableRow {
 pub enum Published {
     Never,
     Always,
-    /// The table was published beside its transaction: whether a walsender sends the row depends on what that walsender
-    /// has decoded before.
+    /// The table was published after the row was written and before its transaction committed: whether a walsender sends
+    /// the row depends on what that walsender has decoded before.
     BySome,
 }
 
@@ -66,8 +66,6 @@ impl Committed {
 pub struct Open {
     pub xid: u64,
     pub rows: Vec<TableRow>,
-    /// Whether each table was published when it began.
-    published: [bool; TABLES],
 }
 
 /// What the walsender sends.
@@ -87,8 +85,6 @@ pub struct Server {
     pub end: u64,
     pub next_key: [i64; TABLES],
     pub published: [bool; TABLES],
-    /// The transactions from this one on began after the last table was published.
-    pub published_before: u64,
     pub open: Vec<Open>,
     pub log: Vec<Committed>,
     pub next_xid: u64,
@@ -103,7 +99,6 @@ impl Server {
             end: 1_000,
             next_key: [1; TABLES],
             published: [true, false, true],
-            published_before: 1,
             open: Vec::new(),
             log: Vec::new(),
             next_xid: 1,
@@ -113,7 +108,7 @@ impl Server {
     }
 
     pub fn begin(&mut self) -> usize {
-        self.open.push(Open { xid: self.next_xid, rows: Vec::new(), published: self.published });
+        self.open.push(Open { xid: self.next_xid, rows: Vec::new() });
         self.next_xid += 1;
         self.open.len() - 1
     }
@@ -126,20 +121,17 @@ impl Server {
             Some(last) if shared && last.table == table => last.lsn,
             Some(_) | None => Lsn(self.end),
         };
-        let row = TableRow { table, key, good, lsn, published: Published::Never };
+        let published = if self.published[table] { Published::Always } else { Published::Never };
+        let row = TableRow { table, key, good, lsn, published };
         self.open[open].rows.push(row);
         self.end += 40;
         row
     }
 
     pub fn commit(&mut self, open: usize, visible: bool) -> &Committed {
-        let Open { xid, mut rows, published } = self.open.swap_remove(open);
-        for row in &mut rows {
-            row.published = match (published[row.table], self.published[row.table]) {
-                (true, _) => Published::Always,
-                (false, true) => Published::BySome,
-                (false, false) => Published::Never,
-            };
+        let Open { xid, mut rows } = self.open.swap_remove(open);
+        for row in rows.iter_mut().filter(|row| row.published == Published::Never && self.published[row.table]) {
+            row.published = Published::BySome;
         }
         let final_lsn = Lsn(self.end + 8);
         let end_lsn = Lsn(self.end + 48);
@@ -151,14 +143,15 @@ impl Server {
     /// A table joins the publication.
     pub fn publish(&mut self, table: usize) {
         self.published[table] = true;
-        self.published_before = self.next_xid;
         self.end += 100;
     }
 
-    /// Whether a barrier passes that belongs to the last table published: every transaction beside its publication has
-    /// ended and is seen.
-    pub fn passes_barrier(&self) -> bool {
-        self.unseen().iter().all(|xid| *xid >= self.published_before)
+    /// Transactions that have written to a table and hold its lock: until their rows are seen.
+    pub fn writers(&self, table: usize) -> BTreeSet<u64> {
+        let wrote = |rows: &[TableRow]| rows.iter().any(|row| row.table == table);
+        let invisible = self.log.iter().filter(|committed| !committed.visible && wrote(&committed.rows));
+        let open = self.open.iter().filter(|open| wrote(&open.rows)).map(|open| open.xid);
+        open.chain(invisible.map(|committed| committed.xid)).collect()
     }
 
     /// Transactions whose rows no snapshot sees yet: what the xmin barrier must wait for.

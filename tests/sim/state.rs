@@ -122,8 +122,14 @@ impl State {
                     assert!(self.quarantine.remove(id).is_some(), "quarantined row {id} leaves twice");
                 }
             }
-            Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
-            Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
+            Op::Attach { section, to, phase } => {
+                let attach = to.attach_lsn.expect("it waits only where the world says so");
+                let totals = self.sections.get(section.as_str()).map(|row| row.totals).unwrap_or_default();
+                let row = Section { attach, position: None, phase: phase.clone(), streamed: Vec::new(), totals };
+                self.sections.insert(section.to_string(), row);
+            }
+            Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::Defined { .. } => {}
+            Op::AttachXids { .. } | Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }
     }

@@ -92,6 +92,7 @@ pub struct World {
     resynced: HashMap<Name, u32>,
     /// Nothing goes wrong any more.
     mended: bool,
+    hasty: bool,
     checked: Lsn,
     positions: HashMap<String, Position>,
     tally: Tally,
@@ -192,9 +193,18 @@ impl World {
             bodies: HashMap::new(),
             resynced: HashMap::new(),
             mended: false,
+            hasty: false,
             positions: HashMap::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// A world whose process attaches sections without waiting for the writers of their table.
+    pub fn hasty(seed: u64) -> World {
+        let mut world = World::new(seed, false);
+        world.hasty = true;
+        world.process.hasty = true;
+        world
     }
 
     fn tell(&self, text: impl FnOnce() -> String) {
@@ -361,6 +371,9 @@ impl World {
             return;
         }
         let index = self.dice.usize(0..self.process.readers.len());
+        if let Some(told) = self.process.attach(index, &self.settings, &self.server) {
+            return self.tell(|| told);
+        }
         let table = self.settings[self.process.sections[index]].table;
         let limit = self.dice.usize(1..5);
         if let Some(told) = self.process.read(index, table, &self.server, limit) {
@@ -429,8 +442,9 @@ impl World {
         let section = self.process.sections[index];
         let table = self.settings[section].table;
         let from = if self.dice.bool() { None } else { Some(self.dice.i64(0..self.server.next_key[table] + 1)) };
+        let waits = self.process.waiting.contains_key(&index);
         let own = self.process.engine.section_mut(SectionId(index));
-        if own.backfill().is_some() || !own.takes_rows() || self.process.draining {
+        if waits || own.backfill().is_some() || !own.takes_rows() || self.process.draining {
             return;
         }
         let ops = own.start_resync(from.map(|from| Key::new(from.to_string())));
@@ -499,13 +513,9 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let attaches = self.server.published[1] && self.server.passes_barrier();
-        if attaches && !self.state.sections.contains_key("c") && self.dice.bool() {
-            attach(&mut self.state, "c", Lsn(self.server.end));
-            self.tell(|| format!("section c is attached at {}", self.server.end));
-        }
         let unfit = (!self.mended && self.dice.u8(0..12) == 0).then(|| self.dice.usize(0..self.settings.len()));
         self.process = Process::begin(&self.settings, &self.state, &self.paused, unfit, self.budget, &self.server);
+        self.process.hasty = self.hasty;
         self.tell(|| format!("a process begins at {}, unfit: {unfit:?}", self.state.checkpoint));
         for (name, section) in &self.state.sections {
             self.tell(|| format!("      {name}: {section:?}"));
@@ -744,10 +754,7 @@ impl World {
         self.server.published[1] = true;
         self.paused.fill(false);
         self.mended = true;
-        if !self.process.misfits.is_empty() || self.process.draining || !self.state.sections.contains_key("c") {
-            if !self.state.sections.contains_key("c") {
-                attach(&mut self.state, "c", Lsn(self.server.end));
-            }
+        if !self.process.misfits.is_empty() || self.process.draining {
             for request in std::mem::take(&mut self.process.requests) {
                 self.store(&request, &[]);
             }
@@ -791,6 +798,7 @@ impl World {
             }
         }
         for index in 0..self.process.readers.len() {
+            self.process.attach(index, &self.settings, &self.server);
             let table = self.settings[self.process.sections[index]].table;
             self.process.read(index, table, &self.server, 4);
         }

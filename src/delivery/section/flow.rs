@@ -38,6 +38,8 @@ pub(crate) enum Blocked {
     Halted(Trouble),
     /// Its older rows cannot be read; that is tried again.
     BackfillFails(Trouble),
+    /// It waits for something outside, to be attached or to read its older rows, and goes on by itself.
+    Waiting(Trouble),
     /// An operator paused it. The slot keeps WAL for it.
     Paused,
     /// Its table did not fit when the process began. Rows written before still flow.
@@ -56,10 +58,11 @@ impl Blocked {
             Blocked::Stopped(_) => 1,
             Blocked::Halted(_) => 2,
             Blocked::BackfillFails(_) => 3,
-            Blocked::Paused => 4,
-            Blocked::Misfit(_) => 5,
-            Blocked::Retrying(_) => 6,
-            Blocked::Shed => 7,
+            Blocked::Waiting(_) => 4,
+            Blocked::Paused => 5,
+            Blocked::Misfit(_) => 6,
+            Blocked::Retrying(_) => 7,
+            Blocked::Shed => 8,
         }
     }
 
@@ -74,6 +77,7 @@ impl Blocked {
             Blocked::Stopped(trouble)
             | Blocked::Halted(trouble)
             | Blocked::BackfillFails(trouble)
+            | Blocked::Waiting(trouble)
             | Blocked::Misfit(trouble)
             | Blocked::Retrying(trouble) => Some(trouble.clone()),
         }
@@ -150,6 +154,7 @@ impl Flow {
             Blocked::Off
             | Blocked::Stopped(_)
             | Blocked::BackfillFails(_)
+            | Blocked::Waiting(_)
             | Blocked::Paused
             | Blocked::Misfit(_)
             | Blocked::Retrying(_)

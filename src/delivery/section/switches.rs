@@ -177,9 +177,15 @@ impl SectionDelivery {
     }
 
     /// Stops it: it takes no row from here on, and the slot waits for the first one that it does not take.
-    pub fn stop(&mut self, trouble: Trouble) {
+    /// Returns whether that, or its reason, is new.
+    pub fn stop(&mut self, trouble: Trouble) -> bool {
         self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed));
-        self.flow.block(Blocked::Stopped(trouble));
+        self.flow.block(Blocked::Stopped(trouble))
+    }
+
+    /// Takes rows again after [`SectionDelivery::stop`]. Returns whether it was stopped.
+    pub fn go_on(&mut self) -> bool {
+        self.flow.unblock(|blocked| matches!(blocked, Blocked::Stopped(_)))
     }
 
     /// Whether it is stopped.
@@ -214,6 +220,15 @@ impl SectionDelivery {
             Some(trouble) => self.flow.block(Blocked::BackfillFails(trouble)),
             None => self.flow.unblock(|blocked| matches!(blocked, Blocked::BackfillFails(_))),
         }
+    }
+
+    /// Notes what it waits for outside; `None`: for nothing. Returns whether it waited before.
+    pub fn set_waiting(&mut self, trouble: Option<Trouble>) -> bool {
+        let waited = self.flow.unblock(|blocked| matches!(blocked, Blocked::Waiting(_)));
+        if let Some(trouble) = trouble {
+            self.flow.block(Blocked::Waiting(trouble));
+        }
+        waited
     }
 
     /// Notes why the sink did not take its last batch; `None`: it did, or the batch is not sent again as it is.

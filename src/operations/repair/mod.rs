@@ -29,10 +29,10 @@ use crate::postgres::catalog::{quote, server, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::timeline;
 use crate::postgres::setup;
-use crate::runtime::attach;
 use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
+use crate::runtime::table_fit;
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
@@ -178,14 +178,14 @@ impl Repair {
             let row = rows.iter().find(|row| row.name == section.name && row.phase != SectionPhase::Waiting);
             let Some(row) = row else { continue };
             let (config, table) = (&self.config, section);
-            let described = match attach::describe(config, &session, &types, table, None).await.map_err(fault)? {
+            let described = match table_fit::describe(config, &session, &types, table, None).await.map_err(fault)? {
                 // Renamed: followed by its OID.
                 Err(_) if same_server => {
-                    attach::describe(config, &session, &types, table, Some(row)).await.map_err(fault)?
+                    table_fit::describe(config, &session, &types, table, Some(row)).await.map_err(fault)?
                 }
                 described => described,
             };
-            let attach::Fit { section, table, columns, .. } = described?;
+            let table_fit::Fit { section, table, columns, .. } = described?;
             let phase = self.phase_of(row, &table);
             let same = row.attachment.table_oid == table.oid;
             let as_it_was = same && self.how == Mend::AcceptLoss && (!self.whole || self.keeps_positions());

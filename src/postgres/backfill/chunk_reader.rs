@@ -63,8 +63,8 @@ pub(crate) struct WholeRange {
     pub after: Option<Key>,
 }
 
-/// Text bytes that a chunk aims at.
-const CHUNK_BYTES: usize = 2 << 20;
+/// Text bytes that a chunk aims at, where memory allows.
+pub(crate) const CHUNK_BYTES: usize = 2 << 20;
 /// Rows of the first chunk, before a row's size is known.
 const FIRST_CHUNK: usize = 16;
 /// How much larger than the last a chunk may be: rows may grow along a table.
@@ -76,7 +76,7 @@ const MAX_CHUNK: usize = 20_000;
 /// for each chunk. A lock is waited for so long and no longer: then it is said who holds it.
 pub(crate) const SESSION: &str =
     "SET row_security = off; SET default_transaction_read_only = on; SET statement_timeout = 0;
-    SET lock_timeout = '5s'; SET enable_sort = off; SET enable_bitmapscan = off; SET enable_seqscan = off;
+    SET lock_timeout = '2s'; SET enable_sort = off; SET enable_bitmapscan = off; SET enable_seqscan = off;
     SET max_parallel_workers_per_gather = 0; SET jit = off";
 
 impl Selection {
@@ -188,6 +188,7 @@ impl Selection {
         (after, through): (Option<&Key>, &Key),
         whole: Option<&WholeRange>,
         limit: usize,
+        aim: usize,
     ) -> Result<TableChunk, Error> {
         // One round trip for the locks and for the COPY's plan: the server does them in this order.
         let sql = format!("COPY ({}) TO STDOUT{}", self.sql(after, through, limit), client.copy_option());
@@ -203,7 +204,7 @@ impl Selection {
             .map(|(column, oid)| Column { ty: types.of(*oid), ..column.clone() })
             .collect();
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
-        let (rows, cut) = self.copy(client, &copy, 2 * CHUNK_BYTES).await?;
+        let (rows, cut) = self.copy(client, &copy, 2 * aim).await?;
         let last = match self.last_key(&rows) {
             Some(key) if key == *through => true,
             Some(_) if cut || rows.len() >= limit => false,
@@ -367,8 +368,8 @@ async fn counted(client: &Client, sql: &str) -> Result<u64, Error> {
 }
 
 /// Rows for the next chunk, from what the last one weighed.
-pub(crate) fn next_limit(last: Option<&Rows>) -> usize {
+pub(crate) fn next_limit(last: Option<&Rows>, aim: usize) -> usize {
     let Some(rows) = last.filter(|rows| !rows.is_empty()) else { return FIRST_CHUNK };
     let row = (rows.weight() / rows.len()).max(1);
-    (CHUNK_BYTES / row).clamp(1, MAX_CHUNK.min(rows.len() * GROWTH))
+    (aim / row).clamp(1, MAX_CHUNK.min(rows.len() * GROWTH))
 }

@@ -12,9 +12,9 @@ use crate::postgres::catalog::xmin_barrier::Blocker;
 pub(crate) const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
 
 /// What a backend does, in the columns of a [`Blocker`].
-const HOLDER: &str = "'pid ' || l.pid, COALESCE(date_trunc('seconds', now() - a.xact_start)::text, '?'),
-    COALESCE(a.state, '?') || ': ' || COALESCE(a.usename::text, '?') || ' (' || COALESCE(a.application_name, '') || '): '
-        || COALESCE(left(a.query, 200), '?')
+const HOLDER: &str = "'pid ' || l.pid, date_trunc('seconds', now() - a.xact_start)::text,
+    CASE WHEN a.state IS NOT NULL THEN a.state || ': ' || COALESCE(a.usename::text, '?') || ' ('
+        || COALESCE(a.application_name, '') || '): ' || left(a.query, 200) END
  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid";
 
 /// Those that keep a table, or one of its partitions, from being read.
@@ -52,6 +52,5 @@ async fn read(
     of: &(dyn tokio_postgres::types::ToSql + Sync),
 ) -> Result<Vec<Blocker>, Error> {
     let rows = client.query(sql, &[of]).await?;
-    let text = |row: &tokio_postgres::Row, index| row.try_get(index).unwrap_or_else(|_| "?".to_owned());
-    Ok(rows.iter().map(|row| Blocker { who: text(row, 0), age: text(row, 1), what: text(row, 2) }).collect())
+    Ok(rows.iter().map(Blocker::of).collect())
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
 use crate::model::Lsn;
 
@@ -20,6 +20,26 @@ pub(crate) struct Blocker {
     pub age: String,
     /// Role and client, then the state and query, as far as rights show them.
     pub what: String,
+    /// The server hides from this role what it does.
+    pub hidden: bool,
+}
+
+impl Blocker {
+    /// A session or a prepared transaction, by the first three columns of a row; of what is NULL the server shows nothing to
+    /// this role.
+    pub(crate) fn of(row: &Row) -> Blocker {
+        Blocker::from_column(row, 0)
+    }
+
+    /// The same, by three columns from `first` on.
+    pub(crate) fn from_column(row: &Row, first: usize) -> Blocker {
+        // Names and queries of other databases come in those databases' encodings, which may be no UTF-8.
+        let text = |index: usize| row.try_get(first + index).unwrap_or_else(|_| Some("?".to_owned()));
+        let (who, age, what): (Option<String>, Option<String>, Option<String>) = (text(0), text(1), text(2));
+        let or = |text: Option<String>, other: &str| text.unwrap_or_else(|| other.to_owned());
+        let hidden = what.is_none();
+        Blocker { who: or(who, "?"), age: or(age, "?"), what: or(what, "hidden from this role"), hidden }
+    }
 }
 
 impl std::fmt::Display for Blocker {
@@ -28,26 +48,32 @@ impl std::fmt::Display for Blocker {
     }
 }
 
-const BLOCKERS: &str = "SELECT 'pid ' || pid, COALESCE(date_trunc('seconds', now() - xact_start)::text, '?'),
-    COALESCE(state, '?') || ': ' || CASE WHEN datname = current_database() THEN
-        COALESCE(usename::text, '?') || ': ' || COALESCE(left(query, 200), '?') ELSE 'in another database' END
- FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
- UNION ALL
- SELECT 'prepared transaction ' || quote_ident(gid), date_trunc('seconds', now() - prepared)::text, owner::text
- FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
- ORDER BY 2 DESC LIMIT 5";
+const BLOCKERS: &str = "SELECT who, date_trunc('seconds', now() - since)::text, what FROM (
+        SELECT 'pid ' || pid AS who, xact_start AS since, CASE
+            WHEN datname IS DISTINCT FROM current_database() THEN 'in another database'
+            WHEN state IS NOT NULL THEN state || ': ' || COALESCE(usename::text, '?') || ': ' || left(query, 200) END AS what
+        FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT 'prepared transaction ' || quote_ident(gid), prepared, CASE WHEN database = current_database()
+            THEN owner::text ELSE 'in the database ' || quote_ident(database) END
+        FROM pg_catalog.pg_prepared_xacts) AS blocker
+    ORDER BY since LIMIT 5";
 
-/// The open write transactions, oldest first, at most five.
+/// The open write transactions of all databases, oldest first, at most five.
 pub(crate) async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
     let rows = client.query(BLOCKERS, &[]).await?;
-    // Names and queries of other databases come in those databases' encodings, which may be no UTF-8.
-    let text = |row: &tokio_postgres::Row, index| row.try_get(index).unwrap_or_else(|_| "?".to_owned());
-    Ok(rows.iter().map(|row| Blocker { who: text(row, 0), age: text(row, 1), what: text(row, 2) }).collect())
+    Ok(rows.iter().map(Blocker::of).collect())
 }
 
 /// The oldest transaction that a snapshot taken now does not see as ended (64 bits).
 pub(crate) async fn xmin(client: &Client) -> Result<u64, Error> {
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
+    Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
+}
+
+/// The first transaction (64 bits) that had not begun to write.
+pub(crate) async fn xmax(client: &Client) -> Result<u64, Error> {
+    let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
     Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
 }
 
@@ -58,7 +84,7 @@ pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, Error> {
 }
 
 /// Waits until every transaction that runs now has ended and is visible. `waiting` is told by whom it is held up, every
-/// few seconds.
+/// second.
 pub(crate) async fn pass(client: &Client, waiting: impl Fn(&[Blocker])) -> Result<(), Error> {
     let row = client.query_one("SELECT pg_catalog.pg_current_xact_id()::text::bigint", &[]).await?;
     let own: i64 = row.get(0);
@@ -74,7 +100,7 @@ pub(crate) async fn pass(client: &Client, waiting: impl Fn(&[Blocker])) -> Resul
         tokio::time::sleep(pause).await;
         waited += pause;
         pause = (pause * 2).min(Duration::from_millis(500));
-        if waited - told >= Duration::from_secs(5) {
+        if waited - told >= Duration::from_secs(1) {
             told = waited;
             waiting(&blockers(client).await?);
         }

@@ -7,7 +7,7 @@ use crate::config::{Condition, Config, Section, Start};
 use crate::model::{Fault, Finding, Severity};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{locks, publication, quote, table};
+use crate::postgres::catalog::{locks, partition_roots, publication, quote, table};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::examination::Examination;
 use crate::postgres::preflight::key_findings;
@@ -54,6 +54,9 @@ pub(crate) async fn examine(
             }
         }
         found.findings.extend(nulls_left_out(section, &info));
+        if let Some((message, remedy)) = partition_roots::root_is_mapped(session, config, section, info.oid).await? {
+            found.findings.push(Finding::error("partition_beside_root", subject(section), message, remedy));
+        }
         if readable(session, section, &info, &mut found.findings).await? {
             key_findings::examine(session, section, &info, section.start != Start::Now, &mut found.findings).await?;
         }

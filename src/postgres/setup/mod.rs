@@ -5,6 +5,7 @@
 //! * Never: a publication of more than inserts, with a column list or a row filter; a slot before its publication (the
 //!   historic catalog decides at decode time: a publication younger than the slot is an error for ever).
 
+pub(crate) mod carry;
 pub(crate) mod dba_script;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::xmin_barrier::Blocker;
-use crate::postgres::catalog::{defects, publication, quote, server, slot, table, xmin_barrier};
+use crate::postgres::catalog::{defects, partition_roots, publication, quote, server, slot, table, xmin_barrier};
 use crate::postgres::connection::session::{Session, first_value};
 
 /// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
@@ -93,6 +94,20 @@ pub(crate) async fn ensure_publication(
     known: &[TableName],
     waiting: Waiting<'_>,
 ) -> Result<Vec<String>, Fault> {
+    loop {
+        // `None`: another process, `setup` beside `run` say, made at the same moment what was missing.
+        if let Some(done) = publish(session, config, known, waiting).await? {
+            return Ok(done);
+        }
+    }
+}
+
+async fn publish(
+    session: &Session,
+    config: &Config,
+    known: &[TableName],
+    waiting: Waiting<'_>,
+) -> Result<Option<Vec<String>>, Fault> {
     let name = &config.source.publication;
     let wanted = tables(config);
     let there = publication::publication(session, name).await.map_err(|error| session.fault(&error))?;
@@ -102,6 +117,7 @@ pub(crate) async fn ensure_publication(
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
         match info {
             Some(_) if there.is_some() && known.contains(table_name) => {}
+            Some(info) if is_beside_root(session, config, &info).await? => {}
             Some(info) => {
                 from.push((info.oid, info.as_from_clause()));
                 infos.push(info);
@@ -129,7 +145,7 @@ pub(crate) async fn ensure_publication(
                 .map(|(_, clause)| clause.clone())
                 .collect();
             if missing.is_empty() {
-                return Ok(Vec::new());
+                return Ok(Some(Vec::new()));
             }
             add_tables(name, &missing)
         }
@@ -141,7 +157,7 @@ pub(crate) async fn ensure_publication(
         };
         return Err(Fault::needs_person(what, format!("let the tables' owner run: {sql};")));
     }
-    patiently(session, &sql, waiting).await.map_err(|fault| {
+    let ran = patiently(session, &sql, waiting).await.map_err(|fault| {
         // What waiting mends has its own remedy.
         if fault.exit == crate::model::Exit::Unavailable {
             return fault;
@@ -150,7 +166,7 @@ pub(crate) async fn ensure_publication(
             format!("let a DBA run the script of `pg2planhat setup --print-sql`, or the tables' owner: {sql};");
         Fault::new(fault.exit, fault.what, remedy)
     })?;
-    Ok(vec![sql])
+    Ok(matches!(ran, Ran::Done(_)).then(|| vec![sql]))
 }
 
 /// What takes back a statement that [`ensure_publication`] ran.
@@ -162,6 +178,15 @@ pub(crate) fn undo_publication(config: &Config, sql: &str) -> String {
     }
 }
 
+/// Whether the table is a partition of another table that is mapped: its section is refused, so it must not be published.
+async fn is_beside_root(session: &Session, config: &Config, info: &TableInfo) -> Result<bool, Fault> {
+    let Some(section) = config.sections.iter().find(|section| section.is_on() && section.table == info.name) else {
+        return Ok(false);
+    };
+    let found = partition_roots::root_is_mapped(session, config, section, info.oid).await;
+    Ok(found.map_err(|error| session.fault(&error))?.is_some())
+}
+
 /// The remedy of a table that is not there.
 pub(crate) fn no_table(name: &TableName) -> Fault {
     Fault::usage(
@@ -171,7 +196,7 @@ pub(crate) fn no_table(name: &TableName) -> Fault {
 }
 
 /// Whether a publication that is there can be used.
-fn fits(publication: &Publication) -> Result<(), Fault> {
+pub(crate) fn fits(publication: &Publication) -> Result<(), Fault> {
     let narrowed = publication.tables.iter().flat_map(|table| defects::narrowed(publication, table));
     match defects::of_publication(publication).into_iter().chain(narrowed).next() {
         Some(defect) => Err(Fault::needs_person(defect.to_string(), defect.sql().unwrap_or_default())),
@@ -186,8 +211,8 @@ pub(crate) async fn ensure_slot(
     waiting: Waiting<'_>,
 ) -> Result<Option<Lsn>, Fault> {
     let name = &config.source.slot;
-    let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
     let server = server::server(session).await.map_err(|error| session.fault(&error))?;
+    let there = settled_slot(session, name).await?;
     match there {
         Some(slot)
             if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) =>
@@ -213,8 +238,26 @@ pub(crate) async fn ensure_slot(
         let what = format!("there is no slot {name}, and `source.manage` is false");
         return Err(Fault::needs_person(what, format!("run: {sql};")));
     }
-    let lsn = patiently(session, &sql, waiting).await?;
+    // Another process made it at the same moment: it is there.
+    let Ran::Done(lsn) = patiently(session, &sql, waiting).await? else { return Ok(None) };
     lsn.as_deref().and_then(|lsn| lsn.parse().ok()).map(Some).ok_or_else(|| Fault::bug("a slot without a position"))
+}
+
+/// How long a slot that another session makes just now is waited for.
+const SLOT_MADE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The slot; where another session makes it just now, `setup` beside `run` say, as it is when that is done.
+async fn settled_slot(session: &Session, name: &str) -> Result<Option<slot::Slot>, Fault> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let there = slot::slot(session, name).await.map_err(|error| session.fault(&error))?;
+        let half_made = there.as_ref().is_some_and(|slot| slot.active && slot.confirmed_flush_lsn.is_none());
+        if !half_made || waited >= SLOT_MADE_WITHIN {
+            return Ok(there);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        waited += Duration::from_millis(250);
+    }
 }
 
 /// A slot that decodes at PREPARE brings messages that this program never asks for.
@@ -228,9 +271,16 @@ pub(crate) fn two_phase(name: &str) -> Fault {
     )
 }
 
-/// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way. Gives the first
-/// column of its first row.
-async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>) -> Result<Option<String>, Fault> {
+/// What became of a statement that makes something.
+pub(crate) enum Ran {
+    /// The first column of its first row.
+    Done(Option<String>),
+    /// What it makes was made by another session at the same moment.
+    ThereAlready,
+}
+
+/// Runs a statement that may have to wait for other sessions: in short tries, naming who is in the way.
+pub(crate) async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>) -> Result<Ran, Fault> {
     session.batch_execute(LOCK_TIMEOUT).await.map_err(|error| session.fault(&error))?;
     let mut blockers: Vec<Blocker> = Vec::new();
     for _ in 0..TRIES {
@@ -238,33 +288,39 @@ async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>) -> Result
             Ok(messages) => {
                 let first = first_value(&messages);
                 waiting(None);
-                return Ok(first);
+                return Ok(Ran::Done(first));
             }
+            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => return Ok(Ran::ThereAlready),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 blockers = xmin_barrier::blockers(session).await.map_err(|error| session.fault(&error))?;
                 tracing::warn!(
                     waiting_for = %names(&blockers),
                     "set-up waits for open transactions to end; end them, or wait"
                 );
-                waiting(Some(&held_up(&blockers)));
+                waiting(Some(&held_up(SETUP_WAITS, &blockers, session)));
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => return Err(session.fault(&error)),
         }
     }
-    let fault = held_up(&blockers);
+    let fault = held_up(SETUP_WAITS, &blockers, session);
     Err(Fault::unavailable(format!("{}: for ten minutes", fault.what), fault.remedy))
 }
 
 /// Is told what a set-up waits for, and `None` when it goes on.
 pub(crate) type Waiting<'a> = &'a (dyn Fn(Option<&Fault>) + Send + Sync);
 
-/// That a set-up waits, and for whom.
-fn held_up(blockers: &[Blocker]) -> Fault {
-    Fault::unavailable(
-        format!("set-up waits for open transactions to end: {}", names(blockers)),
-        "wait, or end them: SELECT pg_terminate_backend(PID); for a prepared one ROLLBACK PREPARED",
-    )
+const SETUP_WAITS: &str = "set-up waits for open transactions to end";
+
+/// That something waits, and for whom.
+pub(crate) fn held_up(what: &str, blockers: &[Blocker], session: &Session) -> Fault {
+    let mut remedy =
+        "wait, or end them: SELECT pg_terminate_backend(PID); for a prepared one ROLLBACK PREPARED".to_owned();
+    if blockers.iter().any(|blocker| blocker.hidden) {
+        let user = quote::ident(session.user());
+        remedy += &format!("; to see what they do: GRANT pg_read_all_stats TO {user};");
+    }
+    Fault::unavailable(format!("{what}: {}", names(blockers)), remedy)
 }
 
 /// Blockers in one line.

@@ -10,10 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Source};
-use crate::runtime::backfill_reader::{BackfillEvent, BackfillReader, BackfillTask};
-
-/// What one backfill may hold in chunks, about.
-const BACKFILL_SHARE: u64 = 12 << 20;
+use crate::runtime::backfill_reader::{BackfillEvent, BackfillReader, BackfillTask, Room};
 
 /// The backfills under way.
 pub(crate) struct Backfills {
@@ -21,16 +18,15 @@ pub(crate) struct Backfills {
     sender: mpsc::Sender<BackfillEvent>,
     /// The thread that reads them, once there was one to read.
     reader: Option<BackfillReader>,
-    /// How many may read at once.
-    permits: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Backfills {
     pub(crate) fn new(config: &Config) -> Backfills {
         let (sender, events) = mpsc::channel(8);
         // Their chunks stay within a quarter of the memory.
-        let most = usize::try_from(config.memory / 4 / BACKFILL_SHARE).unwrap_or(1).clamp(1, 8);
-        Backfills { events, sender, reader: None, permits: Arc::new(Semaphore::new(most)) }
+        let room = Room::new(usize::try_from(config.memory / 4).unwrap_or(usize::MAX));
+        Backfills { events, sender, reader: None, room }
     }
 
     pub(crate) async fn event(&mut self) -> Option<BackfillEvent> {
@@ -39,7 +35,7 @@ impl Backfills {
 
     /// Starts to read a backfill; `ahead` bounds its chunks that are read and not used.
     pub(crate) fn start(&mut self, task: BackfillTask, source: Source, ahead: Arc<Semaphore>, tasks: &mut JoinSet<()>) {
-        self.spawn(task.run(source, Arc::clone(&self.permits), ahead, self.sender.clone()), tasks);
+        self.spawn(task.run(source, self.room.clone(), ahead, self.sender.clone()), tasks);
     }
 
     /// Runs what reads rows by SQL on the thread that does.

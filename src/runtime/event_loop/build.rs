@@ -17,6 +17,7 @@ use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::stream::Stream;
 use crate::runtime::audit_schedule;
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::attachments::Attachments;
 use crate::runtime::event_loop::backfills::Backfills;
 use crate::runtime::event_loop::diff_tasks::Diffs;
 use crate::runtime::event_loop::loop_context::LoopContext;
@@ -63,14 +64,13 @@ impl EventLoop {
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
         let caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
-        let attached =
-            attach::attach(&config, &control, &store, &term, &opened, &types, &board.wait_reporter()).await?;
+        let starts = attach::start_sections(&config, &control, &store, &term, &opened, &types).await?;
         let compared = attach_diff::attach(&config, &store, &term, &opened).await?;
         note_switched_off(&config, &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
         let Built { deliveries, runtimes, first_ops } =
-            sections::build(&config, &board, attached, compared, &opened, caught_up)?;
+            sections::build(&config, &board, starts, compared, &opened, caught_up)?;
         let engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
@@ -87,6 +87,7 @@ impl EventLoop {
             stream: StreamSupervisor::new(config.source.clone(), (stream, start), types, checkpoint, metrics, wire),
             monitor: SourceMonitor::new(events, identity, &server, checkpoint),
             state: StateLink::new(writes, acks),
+            attachments: Attachments::new(),
             backfills: Backfills::new(&config),
             diffs: Diffs::new(&config),
             requests: SinkRequests::new(Client::new(&config.planhat)?),
@@ -95,8 +96,11 @@ impl EventLoop {
             context: LoopContext::new(config, tasks),
         };
         let now = jiff::Timestamp::now();
-        event_loop.engine.section_ids().for_each(|id| event_loop.start_reader(id));
-        event_loop.engine.section_ids().for_each(|id| event_loop.watch_diff(id, now));
+        event_loop.engine.section_ids().for_each(|id| {
+            event_loop.start_reader(id);
+            event_loop.start_attacher(id);
+            event_loop.watch_diff(id, now);
+        });
         Ok(event_loop)
     }
 }

@@ -5,6 +5,8 @@
 //! * Never: a wait inside the loop but the loop's own; a row read while the budget is full.
 
 pub(crate) mod actions;
+pub(crate) mod attach_sections;
+pub(crate) mod attachments;
 pub(crate) mod backfills;
 pub(crate) mod build;
 pub(crate) mod diff_tasks;
@@ -38,6 +40,7 @@ use tokio::task::JoinError;
 
 use crate::delivery::Engine;
 use crate::model::{BySection, Fault};
+use crate::runtime::event_loop::attachments::Attachments;
 use crate::runtime::event_loop::backfills::Backfills;
 use crate::runtime::event_loop::diff_tasks::Diffs;
 use crate::runtime::event_loop::loop_context::LoopContext;
@@ -59,6 +62,7 @@ pub(crate) struct EventLoop {
     stream: StreamSupervisor,
     monitor: SourceMonitor,
     state: StateLink,
+    attachments: Attachments,
     backfills: Backfills,
     diffs: Diffs,
     requests: SinkRequests,
@@ -115,10 +119,12 @@ impl EventLoop {
                 () = self.status.asked() => self.status.show_soon(),
                 // 7. Time: batches that are due, waits that are over, connections to make again.
                 () = tokio::time::sleep(wake) => self.on_time(),
-                // 8. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
+                // 8. Sections that can be attached: seldom, and each waits for it.
+                Some(event) = self.attachments.event() => self.on_attach_event(event).await,
+                // 9. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(event) = self.backfills.event() => self.on_backfill_event(event),
                 Some(event) = self.diffs.event() => self.on_diff_event(event),
-                // 9. The stream, while there is room.
+                // 10. The stream, while there is room.
                 event = self.stream.event(), if reading => self.on_stream_event(event).await,
             }
             // A stream that never pauses would starve the clock's arm, so the clock runs here.

@@ -11,6 +11,7 @@ use crate::model::{Fault, SectionId};
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
 use crate::postgres::catalog::quote;
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::section_runtime::AttachedTable;
 use crate::runtime::monitor_event::SourceStatus;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{NewGap, Op};
@@ -27,7 +28,8 @@ impl EventLoop {
             self.rewind();
         }
         for id in self.engine.section_ids() {
-            if !self.engine.section(id).takes_rows() {
+            let is_older = |table: &AttachedTable| seen.floor_at < table.attached_at;
+            if !self.engine.section(id).takes_rows() || self.sections[id].table.as_ref().is_some_and(is_older) {
                 continue;
             }
             self.check_partitions(id, seen);

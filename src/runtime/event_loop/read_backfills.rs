@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::delivery::section::{BackfillQueue, Chunk, DiffQueue, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{Key, SectionId};
+use crate::model::{Exit, Key, SectionId};
 use crate::postgres::backfill::chunk_reader::{TableChunk, WholeRange};
 use crate::runtime::backfill_reader::{BackfillEvent, BackfillTask};
 use crate::runtime::event_loop::EventLoop;
@@ -20,6 +20,7 @@ impl EventLoop {
         match event {
             BackfillEvent::Fenced(id, end) => {
                 let section = self.engine.section_mut(id);
+                section.set_waiting(None);
                 match &end {
                     Some((ceiling, estimated)) => {
                         let rows = crate::terminal::count(*estimated);
@@ -34,12 +35,24 @@ impl EventLoop {
             BackfillEvent::Doubted(id, delivery, keys) => {
                 self.engine.section_mut(id).set_doubted_rows(delivery, &keys);
             }
+            BackfillEvent::Failed(id, fault) if fault.exit == Exit::Unavailable => {
+                self.engine.section_mut(id).set_waiting(Some(Trouble::new(fault.what, fault.remedy)));
+            }
             BackfillEvent::Failed(id, fault) => {
                 let trouble = Trouble::new(fault.what, fault.remedy);
                 self.engine.section_mut(id).set_backfill_trouble(Some(trouble));
             }
+            BackfillEvent::Waits(id, fault) => {
+                let section = self.engine.section_mut(id);
+                section.set_backfill_trouble(None);
+                if !section.set_waiting(Some(Trouble::new(fault.what.clone(), fault.remedy.clone()))) {
+                    tracing::warn!(section = %section.name(), what = fault.what, remedy = fault.remedy, "the backfill waits");
+                }
+            }
             BackfillEvent::Recovered(id) => {
-                self.engine.section_mut(id).set_backfill_trouble(None);
+                let section = self.engine.section_mut(id);
+                section.set_backfill_trouble(None);
+                section.set_waiting(None);
             }
         }
     }

@@ -76,6 +76,7 @@ impl EventLoop {
 
     /// A table's columns, from here on: its sections' mappings are compiled for them.
     async fn on_table(&mut self, table: DecodedTable) {
+        self.stream.remember(&table);
         if !self.sections.iter().any(|section| section.table.as_ref().is_some_and(|own| own.oid == table.oid)) {
             return;
         }
@@ -87,7 +88,7 @@ impl EventLoop {
         }
     }
 
-    fn routes(&self, oid: u32, columns: &[Column]) -> Vec<Route> {
+    pub(crate) fn routes(&self, oid: u32, columns: &[Column]) -> Vec<Route> {
         let names = self.context.config.planhat.bulk_activity_names;
         let of_table = self.sections.entries().filter(|(_, section)| {
             let table = section.table.as_ref();

@@ -14,6 +14,7 @@ use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::section_report::SectionReport;
+use crate::state::{OpenDelivery, SectionRow};
 use crate::telemetry::SectionMetrics;
 
 /// Chunks that a backfill may be ahead of their use.
@@ -23,6 +24,8 @@ const AHEAD: usize = 2;
 pub(crate) struct SectionRuntime {
     pub(crate) config: Section,
     pub(crate) endpoint: Endpoint,
+    /// What is known of it while it is not attached.
+    pub(crate) waits: Option<WaitingSection>,
     /// The table that it is attached to; `None` where it never was.
     pub(crate) table: Option<AttachedTable>,
     pub(crate) permits: ChunkPermits,
@@ -37,6 +40,8 @@ pub(crate) struct SectionRuntime {
 /// The table of a section, and what the monitor last saw of it.
 pub(crate) struct AttachedTable {
     pub(crate) oid: u32,
+    /// Where it was attached: what the monitor saw before says nothing of it.
+    pub(crate) attached_at: Lsn,
     /// How its rows are read; `None` where it does not fit the mapping.
     pub(crate) reading: Option<Selection>,
     /// The WAL's end and the xmin when the publication was last seen to carry it as it should.
@@ -45,6 +50,15 @@ pub(crate) struct AttachedTable {
     pub(crate) entry: Option<String>,
     /// Its partitions when they were last seen.
     pub(crate) partitions: Option<Vec<u32>>,
+}
+
+/// A section that is not attached yet.
+pub(crate) struct WaitingSection {
+    pub(crate) row: SectionRow,
+    /// Another section is attached to its table.
+    pub(crate) carried_before: bool,
+    /// What an earlier attachment left in the ledger.
+    pub(crate) left: Vec<OpenDelivery>,
 }
 
 /// How far a backfill may read ahead.

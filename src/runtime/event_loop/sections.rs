@@ -7,21 +7,22 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::config::definition::Definition;
 use crate::config::{Config, Section};
 use crate::delivery::section::{BackfillQueue, DiffQueue, SectionDelivery, Trouble};
 use crate::delivery::{Engine, Settings};
-use crate::model::{BySection, Fault, Lsn, Phase, SectionName};
+use crate::model::{BySection, Fault, Lsn, Phase};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
-use crate::runtime::attach::{Attached, Unfit};
+use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;
-use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime};
+use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime, WaitingSection};
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
 use crate::runtime::status_board::Board;
 use crate::runtime::{attach, in_doubt};
-use crate::state::{Op, Opened, SectionPhase, SectionRow};
+use crate::state::{Op, OpenDelivery, Opened, SectionPhase, SectionRow};
 
 /// All sections.
 pub(crate) struct Built {
@@ -43,12 +44,12 @@ struct Building<'a> {
 pub(crate) fn build(
     config: &Config,
     board: &Board,
-    attached: Vec<Result<Attached, Unfit>>,
+    starts: Vec<SectionStart>,
     mut compared: Vec<AttachedDiff>,
     opened: &Opened,
     mut first_ops: Vec<Op>,
 ) -> Result<Built, StartError> {
-    let mut attached: HashMap<_, _> = attached.into_iter().map(|one| (name_of(&one).clone(), one)).collect();
+    let mut starts: HashMap<_, _> = starts.into_iter().map(|one| (one.name().clone(), one)).collect();
     let (mut deliveries, mut runtimes) = (Vec::new(), Vec::new());
     for section in &config.sections {
         let Some(mut building) = Building::begin(config, section, opened, board)? else { continue };
@@ -59,9 +60,10 @@ pub(crate) fn build(
             first_ops.extend(building.ops);
             continue;
         }
-        match attached.remove(&section.name) {
-            Some(Ok(one)) => building.resume(one)?,
-            Some(Err(unfit)) => building.stop_or_warn(unfit),
+        match starts.remove(&section.name) {
+            Some(SectionStart::On(one)) => building.resume(*one)?,
+            Some(SectionStart::Unfit(unfit)) => building.stop_or_warn(*unfit),
+            Some(SectionStart::Waits(waits)) => building.wait(*waits),
             None => building.delivery.switch_off(),
         }
         deliveries.push(building.delivery);
@@ -96,13 +98,6 @@ fn limit(deliveries: &mut BySection<SectionDelivery>, budget: usize) {
     deliveries.iter_mut().for_each(|section| section.limit_batches(share as u64));
 }
 
-fn name_of(one: &Result<Attached, Unfit>) -> &SectionName {
-    match one {
-        Ok(attached) => &attached.section.name,
-        Err(unfit) => &unfit.section.name,
-    }
-}
-
 impl<'a> Building<'a> {
     /// The section before it is known whether its table fits.
     fn begin(
@@ -119,6 +114,7 @@ impl<'a> Building<'a> {
             config: section.clone(),
             endpoint: Endpoint::new(&config.planhat, section.kind)?,
             table: None,
+            waits: None,
             permits: ChunkPermits::new(),
             report: SectionReport::new(row, &counts),
             metrics,
@@ -147,6 +143,7 @@ impl<'a> Building<'a> {
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
         self.expect_doubts();
+        self.ops.push(defined(&section));
         if row.halted.is_some() {
             self.ops.push(Op::Halted { section: section.name, why: None });
         }
@@ -158,7 +155,7 @@ impl<'a> Building<'a> {
         let row = match one.row {
             Ok(row) => row,
             Err((fault, row)) => {
-                let unfit = Unfit { section: section.clone(), fault, row: Some(row), streams: false };
+                let unfit = Unfit { section: section.clone(), fault, row, streams: false };
                 return self.stop_or_warn(unfit);
             }
         };
@@ -183,12 +180,10 @@ impl<'a> Building<'a> {
     fn stop_or_warn(&mut self, unfit: Unfit) {
         let (section, trouble) = (&unfit.section.name, Trouble::new(unfit.fault.what, unfit.fault.remedy));
         let (what, remedy) = (trouble.what.clone(), trouble.remedy.clone());
-        if let Some(row) = &unfit.row {
-            self.attach(row, row.attachment.table_oid, None, None);
-            self.delivery.pause(row.paused, std::time::Duration::ZERO);
-        }
+        self.attach(&unfit.row, unfit.row.attachment.table_oid, None, None);
+        self.delivery.pause(unfit.row.paused, std::time::Duration::ZERO);
         self.runtime.config = unfit.section.clone();
-        if unfit.row.is_some() && unfit.streams {
+        if unfit.streams {
             tracing::warn!(%section, what, remedy, "the table does not fit now; rows written before are delivered, and the \
                 first that does not fit halts it");
             self.delivery.note_misfit(trouble);
@@ -197,14 +192,37 @@ impl<'a> Building<'a> {
         tracing::error!(%section, what, remedy, "halted");
         // Where it was attached, nothing may be confirmed past a row of it, though none can be mapped.
         self.delivery.stop(trouble);
-        if unfit.row.is_some() {
-            self.ops.push(Op::Halted { section: section.clone(), why: Some((what, remedy)) });
+        self.ops.push(Op::Halted { section: section.clone(), why: Some((what, remedy)) });
+    }
+
+    /// The section is not attached yet. What an earlier attachment left in the ledger is taken over when it is.
+    fn wait(&mut self, waits: Waits) {
+        self.delivery.set_waiting(Some(Trouble::new("it is being attached", "nothing: it goes on by itself")));
+        self.delivery.pause(waits.row.paused, std::time::Duration::ZERO);
+        self.runtime.report.set_row(waits.row.clone());
+        let of_this = |open: &&OpenDelivery| open.delivery.section == waits.row.name;
+        let left = self.opened.open_deliveries.iter().filter(of_this).cloned().collect();
+        let Waits { row, carried_before, renamed } = waits;
+        if let Some(fault) = renamed {
+            tracing::error!(section = %row.name, what = fault.what, remedy = fault.remedy, "halted");
+            self.ops.push(Op::Halted { section: row.name, why: Some((fault.what.clone(), fault.remedy.clone())) });
+            self.delivery.set_waiting(None);
+            self.delivery.stop(Trouble::new(fault.what, fault.remedy));
+            return;
         }
+        self.runtime.waits = Some(WaitingSection { row, carried_before, left });
     }
 
     fn attach(&mut self, row: &SectionRow, oid: u32, reading: Option<Selection>, verified: Option<(Lsn, u64)>) {
         let entry = row.publication_entry.clone();
-        self.runtime.table = Some(AttachedTable { oid, reading, verified, entry, partitions: None });
+        self.runtime.table = Some(AttachedTable {
+            oid,
+            attached_at: row.attachment.attach_lsn.unwrap_or_default(),
+            reading,
+            verified,
+            entry,
+            partitions: None,
+        });
     }
 
     /// Takes over what an earlier process left in the ledger.
@@ -214,6 +232,12 @@ impl<'a> Building<'a> {
         self.delivery.expect_doubts(left.doubts, left.rows);
         self.ops.extend(left.ops);
     }
+}
+
+/// What is recorded of a section that is taken over as the file has it.
+pub(crate) fn defined(section: &Section) -> Op {
+    let (key, definition) = (section.key.clone(), Definition::of(section));
+    Op::Defined { section: section.name.clone(), key, definition }
 }
 
 fn backfill(section: &Section, row: &SectionRow) -> Result<Option<BackfillQueue>, StartError> {

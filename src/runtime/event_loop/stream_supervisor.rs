@@ -4,6 +4,7 @@
 //! * Out: decoded items; what the end of a stream means for the loop.
 //! * Never: a stream opened from anywhere but the durable checkpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub(crate) struct StreamSupervisor {
     stream: Option<Stream>,
     decoder: Decoder,
     types: TypeCatalog,
+    /// The tables that the stream has described last, for a section that is attached later: as many as the publication has.
+    described: HashMap<u32, DecodedTable>,
     start: StreamStart,
     reconnect: Reconnect,
     /// Since when the stream is down, and why.
@@ -77,6 +80,7 @@ impl StreamSupervisor {
             stream,
             decoder,
             types,
+            described: HashMap::new(),
             start,
             reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0), patience },
             down: None,
@@ -154,6 +158,16 @@ impl StreamSupervisor {
             );
             LoopExit::NeedsPerson(NeedsPerson { reason: Reason::Wedged, fault })
         })
+    }
+
+    /// Keeps what the stream says of a table.
+    pub(crate) fn remember(&mut self, table: &DecodedTable) {
+        self.described.insert(table.oid, table.clone());
+    }
+
+    /// What the stream has said of a table.
+    pub(crate) fn described(&self, oid: u32) -> Option<DecodedTable> {
+        self.described.get(&oid).cloned()
     }
 
     /// The columns of a table; where a type is not known yet, `Later`, and the stream is to be rewound.

@@ -1,0 +1,200 @@
+//! What a file would change against what is recorded, and what that would do.
+//!
+//! * In: a configuration; the state, and how large tables are.
+//! * Out: [`Change`]s, worst first: rows that would count twice or be lost are a danger.
+//! * Never: a change; a secret.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::definition::Definition;
+use crate::config::{Config, Section, Start};
+use crate::model::Fault;
+use crate::postgres::catalog::quote;
+use crate::runtime::StateConnector;
+use crate::runtime::section_changes::{key_changed, renamed_from};
+use crate::state::{Gap, Identity, SectionPhase, SectionRow};
+use crate::terminal::plural;
+
+/// One thing that the file would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    /// The section; empty where all are concerned.
+    pub section: String,
+    /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `batch`, `flush`, `in_doubt`, `connection`.
+    pub kind: &'static str,
+    /// One sentence for people.
+    pub said: String,
+    /// The rows that it concerns, as far as that is known.
+    pub rows: Option<u64>,
+    /// Rows would count twice or be lost.
+    pub danger: bool,
+}
+
+/// What is recorded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecordedState {
+    pub sections: Vec<SectionRow>,
+    /// Names of the sections that were switched off, and whose gap nobody closed.
+    pub off: Vec<String>,
+    pub identity: Option<Identity>,
+}
+
+/// Compares a file with the state. Sends nothing, changes nothing.
+pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<Change>, Fault> {
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    let mut recorded = RecordedState::default();
+    if store.is_there().await.map_err(crate::operations::fate)? {
+        recorded.sections = store.sections().await.map_err(crate::operations::fate)?;
+        let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
+        let off = |gap: &&Gap| gap.reason == "switched_off";
+        recorded.off = gaps.iter().filter(off).filter_map(|gap| gap.section.clone()).collect();
+        let instance = store.instance().await.map_err(crate::operations::fate)?;
+        recorded.identity = instance.map(|instance| instance.identity);
+    }
+    let mut sizes = Vec::new();
+    let session = crate::operations::reading(config, "plan").await?;
+    for section in config.sections.iter().filter(|section| section.is_on() && !section.table.name.is_empty()) {
+        let sql = "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1)";
+        let row = session.query_opt(sql, &[&quote::qualified(&section.table)]).await;
+        let rows = row.map_err(|error| session.fault(&error))?.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok());
+        sizes.push((section.name.to_string(), rows));
+    }
+    let size =
+        |section: &Section| sizes.iter().find(|(name, _)| *name == section.name.as_str()).and_then(|(_, rows)| *rows);
+    Ok(compare(config, &recorded, &size))
+}
+
+/// The comparison itself. Pure: `size` gives the rows of a section's table, by estimate.
+pub(crate) fn compare(
+    config: &Config,
+    recorded: &RecordedState,
+    size: &dyn Fn(&Section) -> Option<u64>,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let Some(identity) = &recorded.identity {
+        connection(config, identity, &mut changes);
+    }
+    for section in &config.sections {
+        let row = recorded.sections.iter().find(|row| row.name == section.name);
+        match row.filter(|row| row.phase != SectionPhase::Waiting) {
+            None if section.is_on() => changes.push(begins(config, recorded, section, size(section))),
+            None => {}
+            Some(row) => differs(section, row, recorded, &mut changes),
+        }
+    }
+    for row in recorded.sections.iter().filter(|row| row.phase != SectionPhase::Waiting) {
+        let name = row.name.as_str();
+        let renamed = config
+            .sections
+            .iter()
+            .any(|section| renamed_from(config, &recorded.sections, section).is_some_and(|from| from.name == row.name));
+        let there = config.sections.iter().any(|section| section.name == row.name);
+        if !there && !renamed && !recorded.off.iter().any(|off| off == name) {
+            changes.push(rests(name, "removed", "taken out of the file"));
+        }
+    }
+    changes.sort_by_key(|change| !change.danger);
+    changes
+}
+
+fn connection(config: &Config, identity: &Identity, changes: &mut Vec<Change>) {
+    let pairs = [
+        ("slot", &identity.slot, &config.source.slot),
+        ("publication", &identity.publication, &config.source.publication),
+    ];
+    for (what, before, now) in pairs.into_iter().filter(|(_, before, now)| before != now) {
+        changes.push(Change {
+            section: String::new(),
+            kind: "connection",
+            said: format!(
+                "the {what} recorded is {before}, and the file says {now}: the instance stops and asks a person"
+            ),
+            rows: None,
+            danger: true,
+        });
+    }
+}
+
+/// A section that is not attached.
+fn begins(config: &Config, recorded: &RecordedState, section: &Section, size: Option<u64>) -> Change {
+    let name = section.name.to_string();
+    if let Some(from) = renamed_from(config, &recorded.sections, section) {
+        let rows = from.totals.delivered;
+        return Change {
+            section: name,
+            kind: "renamed?",
+            said: format!(
+                "{} is gone from the file and reads the same table: delivered again under the new name, {} would count twice; \
+                 keep the name, or write `start: now`",
+                from.name,
+                plural(rows, "row", "rows")
+            ),
+            rows: Some(rows),
+            danger: true,
+        };
+    }
+    let about = size.map_or("its rows".to_owned(), |rows| format!("about {}", plural(rows, "row", "rows")));
+    let (said, rows) = match &section.start {
+        Start::Backfill => (format!("a backfill of {about}; none was sent before"), size),
+        Start::Now => ("new rows only, from now on".to_owned(), Some(0)),
+        Start::AfterKey(key) => (format!("a backfill of the rows with a key greater than {key}"), None),
+    };
+    Change { section: name, kind: "new", said, rows, danger: false }
+}
+
+/// A section whose rows are not delivered from here on.
+fn rests(name: &str, kind: &'static str, how: &str) -> Change {
+    Change {
+        section: name.to_owned(),
+        kind,
+        said: format!("{how}: rows committed from then on are not delivered; a gap is recorded"),
+        rows: None,
+        danger: true,
+    }
+}
+
+/// A section that is attached, against what it was.
+fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, changes: &mut Vec<Change>) {
+    let name = section.name.to_string();
+    let was_off = recorded.off.contains(&name);
+    let mut note = |kind, said: String, rows, danger| {
+        changes.push(Change { section: name.clone(), kind, said, rows, danger });
+    };
+    if !section.is_on() {
+        if !was_off {
+            changes.push(rests(section.name.as_str(), "off", "switched off"));
+        }
+        return;
+    }
+    if was_off {
+        let said = "rows committed while it was off were not delivered: bring them with `pg2planhat repair --gap`, or leave them";
+        note("on again", said.to_owned(), None, true);
+    }
+    let table = section.table.to_string();
+    if row.attachment.table_name != table {
+        let said =
+            format!("the table recorded is {}: the section is attached anew to {table}", row.attachment.table_name);
+        note("table", said, Some(row.totals.delivered), true);
+        return;
+    }
+    if let Some(fault) = key_changed(section, row) {
+        note("key", format!("{}; {}", fault.what, fault.remedy), Some(row.totals.delivered), true);
+    }
+    let Some(before) = &row.definition else { return };
+    let now = Definition::of(section);
+    if before.fields != now.fields {
+        let sent = plural(row.totals.delivered, "row", "rows");
+        let said = format!("the fields change from now on; {sent} delivered already stay as they are");
+        note("fields", said, Some(row.totals.delivered), false);
+    }
+    let tuned = [
+        ("batch", &before.batch, &now.batch),
+        ("flush", &before.flush, &now.flush),
+        ("in_doubt", &before.in_doubt, &now.in_doubt),
+    ];
+    for (kind, _, _) in tuned.into_iter().filter(|(_, before, now)| before != now) {
+        note(kind, format!("`{kind}` takes effect at once"), None, false);
+    }
+}

@@ -1,0 +1,161 @@
+//! Attaches one section beside the running stream: a task for each section that waits, so that none holds another.
+//!
+//! * In: a section that is recorded as `waiting`.
+//! * Out: [`AttachEvent`]s: what it waits for, what is in its way, and that the stream can carry it from now on.
+//! * Never: a section attached while a transaction is open that had written to its table before the publication carried it.
+//!
+//! Whether a walsender sends the rows that such a transaction wrote before depends on what the walsender has decoded. So
+//! those transactions must end first. A backfill then reads their rows. A section of `start: now` reads them too, from the
+//! oldest such transaction on, where that takes longer than [`GRACE`]: they commit after the section was asked for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Config, Section, Start};
+use crate::model::{Exit, Fault, Lsn, SectionId};
+use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::writers::{self, Writer};
+use crate::postgres::catalog::xmin_barrier;
+use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::setup;
+use crate::runtime::table_fit::{Fit, describe, first_phase, refusal};
+use crate::state::{BackfillProgress, SectionPhase};
+use crate::telemetry::log_output::{Passage, Throttle};
+
+/// What a section's attacher tells the event loop.
+#[derive(Debug)]
+pub(crate) enum AttachEvent {
+    /// It waits; and for whom. With the oldest transaction that wrote to its table, where its rows must be read.
+    Waits(SectionId, Fault, Option<u64>),
+    /// It cannot be attached until somebody changes something; it is tried again.
+    Failed(SectionId, Fault),
+    /// The stream carries its rows from now on.
+    Ready(Box<Ready>),
+    /// Every transaction from this one on began after it was attached.
+    Began(SectionId, u64),
+}
+
+/// A section that can be attached.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub id: SectionId,
+    pub fit: Fit,
+    /// How it gets its rows from then on.
+    pub phase: SectionPhase,
+    /// The stream carries every row of its table that is committed behind this.
+    pub carried_at: Lsn,
+    /// To be told when it is attached.
+    pub attached: oneshot::Sender<()>,
+}
+
+/// A section that is to be attached.
+#[derive(Debug)]
+pub(crate) struct Attacher {
+    pub id: SectionId,
+    pub section: Section,
+    pub config: Arc<Config>,
+    /// The oldest transaction whose rows must be read, as an earlier process recorded it.
+    pub writers_from: Option<u64>,
+    /// The publication carried its table before.
+    pub carried_before: bool,
+}
+
+/// How long a writer may stay open before its rows are read for a section of `start: now`: that costs a scan of the table,
+/// and what such a short transaction wrote may as well count as older than the attachment.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long it waits before it tries again what a person must change.
+const RETRY: Duration = Duration::from_secs(15);
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+impl Attacher {
+    /// Ends when the section is attached, or when nobody listens any more.
+    pub(crate) async fn run(mut self, events: mpsc::Sender<AttachEvent>) {
+        let mut said = Throttle::new(1, SAY_AGAIN);
+        while let Err(fault) = self.attempt(&events).await {
+            let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
+            if let Passage::Log { suppressed } = said.event(fault.exit.code(), Instant::now()) {
+                let (what, remedy) = (&fault.what, &fault.remedy);
+                tracing::warn!(section = %self.section.name, suppressed, what, remedy, "the section cannot be attached yet");
+            }
+            if events.send(AttachEvent::Failed(self.id, fault)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&mut self, events: &mpsc::Sender<AttachEvent>) -> Result<(), Fault> {
+        let session = connect_sql(&self.config.source, "attach").await?;
+        let at = |error: tokio_postgres::Error| session.fault(&error);
+        let types = Types::load(&session).await.map_err(at)?;
+        let fit = describe(&self.config, &session, &types, &self.section, None).await.map_err(at)??;
+        if let Some(fault) = refusal(&session, &fit, None).await.map_err(at)? {
+            return Err(fault);
+        }
+        // A key that a person typed is read before anything is stored.
+        let mut phase = first_phase(&session, &fit.section, &fit.table).await?;
+        let id = self.id;
+        // Where the loop does not take it in time, the next one says it again.
+        let told = |fault: Option<&Fault>| {
+            fault.map(|fault| events.try_send(AttachEvent::Waits(id, fault.clone(), None)).ok());
+        };
+        let altered = setup::carry::carry(&session, &self.config, &fit.table, self.carried_before, &told).await?;
+        if let Some(sql) = altered {
+            tracing::info!(section = %self.section.name, sql, "added the table to the publication");
+        }
+        self.outlast_writers(&session, fit.table.oid, events).await?;
+        if let Some(floor) = self.writers_from.filter(|_| self.section.start == Start::Now) {
+            let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
+            phase = SectionPhase::Backfilling(progress);
+        }
+        let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
+        let (attached, is_attached) = oneshot::channel();
+        let ready = AttachEvent::Ready(Box::new(Ready { id, fit, phase, carried_at, attached }));
+        if events.send(ready).await.is_err() {
+            return Ok(());
+        }
+        // Where it was not attached after all, the loop has ended, or says so: it is tried again.
+        is_attached.await.map_err(|_| Fault::unavailable("the stream could not take the table up", "nothing"))?;
+        let began = xmin_barrier::xmax(&session).await.map_err(at)?;
+        events.send(AttachEvent::Began(id, began)).await.ok();
+        Ok(())
+    }
+
+    /// Waits until the transactions have ended that are open now and have written to the table.
+    async fn outlast_writers(
+        &mut self,
+        session: &Session,
+        table: u32,
+        events: &mpsc::Sender<AttachEvent>,
+    ) -> Result<(), Fault> {
+        let writers = async || writers::writers(session, table).await.map_err(|error| session.fault(&error));
+        let mut left = writers().await?;
+        let (began, mut pause, mut told) = (Instant::now(), Duration::from_millis(10), None::<Instant>);
+        let mut said = false;
+        while let Some(oldest) = left.first() {
+            if began.elapsed() > GRACE && told.is_none_or(|told| told.elapsed() > Duration::from_secs(1)) {
+                told = Some(Instant::now());
+                if self.section.start == Start::Now {
+                    self.writers_from = Some(self.writers_from.map_or(oldest.xid, |from| from.min(oldest.xid)));
+                }
+                let what = "it is attached when transactions have ended that wrote to its table before the publication carried it";
+                let blockers: Vec<_> = left.iter().map(|writer| writer.blocker.clone()).take(5).collect();
+                let fault = setup::held_up(what, &blockers, session);
+                if !std::mem::replace(&mut said, true) {
+                    let (what, remedy) = (&fault.what, &fault.remedy);
+                    tracing::warn!(section = %self.section.name, what, remedy, "the section waits");
+                }
+                if events.send(AttachEvent::Waits(self.id, fault, self.writers_from)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+            let open: Vec<Writer> = writers().await?;
+            left.retain(|writer| open.iter().any(|open| open.transaction == writer.transaction));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Sections that are attached while the stream runs.
+//!
+//! * In: what the attachers tell.
+//! * Out: sections that wait, with their reason, or that are on.
+//! * Never: a pause of another section; a row of the section delivered before its attachment is on its way to the state.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::delivery::section::{BackfillQueue, Trouble};
+use crate::model::{Exit, Fault, Phase, SectionId};
+use crate::postgres::backfill::chunk_reader::Selection;
+use crate::runtime::attacher::{AttachEvent, Attacher, Ready};
+use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::section_runtime::AttachedTable;
+use crate::runtime::event_loop::sections::defined;
+use crate::runtime::event_loop::type_catalog::ColumnTypes;
+use crate::runtime::in_doubt;
+use crate::state::{Op, SectionPhase};
+
+impl EventLoop {
+    /// Starts the attacher of a section that waits.
+    pub(crate) fn start_attacher(&mut self, id: SectionId) {
+        let section = &self.sections[id];
+        let Some(waits) = &section.waits else { return };
+        let attacher = Attacher {
+            id,
+            section: section.config.clone(),
+            config: Arc::clone(&self.context.config),
+            writers_from: waits.row.writers_from,
+            carried_before: waits.carried_before,
+        };
+        self.context.tasks.spawn(attacher.run(self.attachments.sender()));
+    }
+
+    pub(crate) async fn on_attach_event(&mut self, event: AttachEvent) {
+        match event {
+            AttachEvent::Waits(id, fault, writers_from) => self.wait_to_attach(id, fault, writers_from),
+            AttachEvent::Failed(id, fault) if fault.exit == Exit::Unavailable => self.wait_to_attach(id, fault, None),
+            AttachEvent::Failed(id, fault) => {
+                let section = self.engine.section_mut(id);
+                section.set_waiting(None);
+                if section.stop(Trouble::new(fault.what.clone(), fault.remedy.clone())) {
+                    let section = section.name().clone();
+                    self.engine.record(vec![Op::Halted { section, why: Some((fault.what, fault.remedy)) }]);
+                }
+            }
+            AttachEvent::Ready(ready) => self.attach(*ready).await,
+            AttachEvent::Began(id, xmin) => {
+                let section = self.engine.section(id).name().clone();
+                self.engine.record(vec![Op::AttachXids { section, writers_from: None, attach_xmin: Some(xmin) }]);
+            }
+        }
+    }
+
+    /// The section waits for others, and goes on by itself.
+    fn wait_to_attach(&mut self, id: SectionId, fault: Fault, writers_from: Option<u64>) {
+        let section = self.engine.section_mut(id);
+        let name = section.name().clone();
+        let mut ops = Vec::new();
+        if section.go_on() {
+            ops.push(Op::Halted { section: name.clone(), why: None });
+        }
+        section.set_waiting(Some(Trouble::new(fault.what, fault.remedy)));
+        if let Some(waits) = &mut self.sections[id].waits
+            && writers_from.is_some_and(|from| waits.row.writers_from.is_none_or(|known| from < known))
+        {
+            waits.row.writers_from = writers_from;
+            ops.push(Op::AttachXids { section: name, writers_from, attach_xmin: None });
+        }
+        if !ops.is_empty() {
+            self.engine.record(ops);
+        }
+    }
+
+    /// Attaches a section: from here on its rows of the stream are taken in.
+    async fn attach(&mut self, ready: Ready) {
+        let Ready { id, fit, phase, carried_at, attached } = ready;
+        let Some(waits) = self.sections[id].waits.take() else { return };
+        if self.engine.is_draining() {
+            self.sections[id].waits = Some(waits);
+            return;
+        }
+        let oid = fit.table.oid;
+        let config = fit.section.clone();
+        self.sections[id].config = config.clone();
+        let reading = Some(Selection::new(&config, &fit.table, &fit.columns));
+        self.sections[id].table = Some(AttachedTable {
+            oid,
+            attached_at: carried_at,
+            reading,
+            verified: None,
+            entry: None,
+            partitions: None,
+        });
+        // The stream describes a table once: where it has, for another section say, no description follows.
+        if let Some(table) = self.stream.described(oid) {
+            match self.stream.columns(&table).await {
+                ColumnTypes::Known(columns) => self.engine.set_routes(oid, self.routes(oid, &columns)),
+                ColumnTypes::Later(wait, fault) => {
+                    self.stream.rewind_after(wait, fault, self.engine.confirmed(), &mut self.context.tasks);
+                }
+            }
+        }
+        let at = self.engine.attach(id, carried_at);
+        let attachment = fit.attachment(Some(at));
+        let left = in_doubt::left(&config.name, config.in_doubt, &waits.left);
+        let section = self.engine.section_mut(id);
+        section.go_on();
+        section.set_waiting(None);
+        section.set_table_mapping(Rc::new(fit.mapping));
+        section.expect_doubts(left.doubts, left.rows);
+        if let SectionPhase::Backfilling(progress) = &phase {
+            match BackfillQueue::resume(Phase::Backfill, progress) {
+                Ok(backfill) => section.resume_backfill(backfill),
+                // Its beginning was read as a key before.
+                Err(error) => tracing::error!(section = %config.name, error, "the backfill cannot begin"),
+            }
+        }
+        let (table, word) = (&attachment.table_name, phase.as_str());
+        tracing::info!(section = %config.name, table, attach_lsn = %at, phase = word, "attached");
+        let mut row = waits.row;
+        (row.attachment, row.phase, row.position) = (attachment.clone(), phase.clone(), None);
+        self.sections[id].report.set_row(row);
+        let mut ops = vec![Op::Attach { section: config.name.clone(), to: attachment, phase }];
+        ops.push(defined(&config));
+        ops.extend(left.ops);
+        self.engine.record(ops);
+        self.start_reader(id);
+        // Where it has ended, nobody needs to know.
+        attached.send(()).ok();
+    }
+}
