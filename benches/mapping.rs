@@ -32,6 +32,7 @@ fn mapping(kind: Kind, fields: Vec<(&str, Field)>, columns: &[(&str, Type)]) -> 
         flush: Flush::Every(Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,
         conditions: Vec::new(),
+        on: None,
         on_null: OnNull::Quarantine,
         fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),
         date_receipt: false,

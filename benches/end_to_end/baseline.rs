@@ -51,6 +51,7 @@ pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publicatio
     let start = StreamStart {
         slot: slot.to_owned(),
         publication: publication.to_owned(),
+        updates: None,
         server: None,
         from: from.parse().unwrap(),
         max_message: 8 << 20,

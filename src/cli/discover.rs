@@ -107,7 +107,10 @@ async fn one(context: &Context, session: &Session, text: &str, schema: &str) -> 
         .into_iter()
         .filter(|column| info.column(&column.name).is_some_and(|known| !known.generated))
         .collect();
-    let guesses = mapping::guess(&info.name, &usable, &keys);
+    let updates = table::updates(session, info.oid).await.map_err(at)?;
+    let is_result = matches!(info.kind, 'v' | 'm' | 'f');
+    let read_as = |guess: Guess| guess.read_as(is_result, updates, &keys);
+    let guesses: Vec<Guess> = mapping::guess(&info.name, &usable, &keys).into_iter().map(read_as).collect();
     if context.json() {
         let columns: Vec<Value> = info
             .columns

@@ -149,6 +149,16 @@ async fn make_on_the_source(session: &Session, config: &Config, steps: &mut Vec<
         detail: String::new(),
         sql: altered,
     });
+    if config.sends_updates() {
+        let altered = setup::ensure_update_publication(session, config, &[], &told).await?;
+        steps.push(SetupStep {
+            what: "publication of updates",
+            name: config.source.update_publication(),
+            made: !altered.is_empty(),
+            detail: String::new(),
+            sql: altered,
+        });
+    }
     let lsn = setup::ensure_slot(session, config, &told).await?;
     steps.push(SetupStep {
         what: "slot",

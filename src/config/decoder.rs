@@ -96,7 +96,7 @@ impl<'a> Map<'a> {
     fn check_names(&self) {
         let place = if self.place.is_empty() { "at the top".to_owned() } else { format!("in {}", self.place) };
         for (index, (name, _)) in self.entries.iter().enumerate() {
-            let text = name.text.as_str();
+            let text = self.name_of(name);
             if !self.keys.iter().any(|key| key.name == text) {
                 let retired = RETIRED.iter().find(|(name, _)| *name == text);
                 let remedy = match (text, retired) {
@@ -105,11 +105,19 @@ impl<'a> Map<'a> {
                     (_, None) => did_you_mean(text, names(self.keys)),
                 };
                 self.report(name.at, format!("unknown key {} {place}", shown(text)), remedy);
-            } else if let Some((first, _)) = self.entries[..index].iter().find(|(earlier, _)| earlier.text == text) {
+            } else if let Some((first, _)) =
+                self.entries[..index].iter().find(|(earlier, _)| self.name_of(earlier) == text)
+            {
                 let message = format!("the key {} {place} was given already, on line {}", shown(text), first.at.line);
                 self.report(name.at, message, "keep one of the two");
             }
         }
+    }
+
+    /// The key's name: tools that write YAML 1.1 turn a plain `on` into `true`.
+    fn name_of<'n>(&self, name: &'n KeyName) -> &'n str {
+        let has_on = || self.keys.iter().any(|key| key.name == "on");
+        if name.text == "true" && has_on() { "on" } else { &name.text }
     }
 
     fn key(&self, name: &str) -> &'static KeySpec {
@@ -120,7 +128,7 @@ impl<'a> Map<'a> {
     }
 
     fn entry(&self, name: &str) -> Option<&'a (KeyName, Node)> {
-        self.entries.iter().find(|(given, _)| given.text == name)
+        self.entries.iter().find(|(given, _)| self.name_of(given) == name)
     }
 
     /// The node under `name`, unless it is absent or null.
@@ -130,7 +138,7 @@ impl<'a> Map<'a> {
 
     /// Whether no key was unknown.
     pub(crate) fn names_are_known(&self) -> bool {
-        self.entries.iter().all(|(name, _)| self.keys.iter().any(|key| key.name == name.text))
+        self.entries.iter().all(|(name, _)| self.keys.iter().any(|key| key.name == self.name_of(name)))
     }
 
     /// Where the key itself is written.

@@ -48,6 +48,7 @@ pub(crate) fn source(map: &Map<'_>) -> Source {
         schema: map.read("schema", names::identifier).unwrap_or_default(),
         slot: map.read("slot", names::slot).unwrap_or_default(),
         publication: map.read("publication", names::identifier).unwrap_or_default(),
+        update_publication: map.read("update_publication", names::identifier),
         manage: map.read("manage", scalar::boolean).unwrap_or_default(),
         failover_slot: map.read("failover_slot", scalar::boolean).unwrap_or_default(),
         reader: reader(map),

@@ -113,6 +113,11 @@ pub(crate) const SOURCE: &[KeySpec] = &[
     key("schema", Shape::Identifier, "Where unqualified tables are.").default("public"),
     key("slot", Shape::SlotName, "The replication slot.").default("pg2planhat"),
     key("publication", Shape::Identifier, "The publication.").default("pg2planhat"),
+    key(
+        "update_publication",
+        Shape::Identifier,
+        "The publication of the tables whose updates are sent; by default the other's name and `_updates`.",
+    ),
     key("manage", Shape::Bool, "Whether publication, slot and state schema may be created and altered.")
         .default("true"),
     key("failover_slot", Shape::Bool, "Ask for a failover slot where the server has them (PostgreSQL 17).")
@@ -207,6 +212,11 @@ pub(crate) const SECTION: &[KeySpec] = &[
         "Whether a row is sent again when it changes (that is the default); read: diff only.",
     ),
     key("within", Shape::Duration, "Compare only rows whose date is not older than this; read: diff only."),
+    key(
+        "on",
+        Shape::OneOf(&["insert", "insert_and_update"]),
+        "Which versions of a row are sent: the inserted one (that is the default), or each one committed.",
+    ),
     key(
         "key",
         Shape::Identifiers,

@@ -41,6 +41,7 @@ pub(crate) use crate::config::key_reference::key_reference;
 pub(crate) use crate::config::lints::{advice, tls_advice};
 pub(crate) use crate::config::load::load;
 pub use crate::config::load::{load_source, parse};
+pub(crate) use crate::config::read_mode::RowVersions;
 pub use crate::config::read_mode::{DiffMode, ReadMode};
 pub use crate::config::secret::Secret;
 pub use crate::config::table_name::TableName;
@@ -107,6 +108,8 @@ pub struct Source {
     /// The replication slot.
     pub slot: String,
     pub publication: String,
+    /// The publication of the tables whose updates are sent, where the file names one.
+    pub update_publication: Option<String>,
     /// Whether publication, slot and state schema may be created and altered.
     pub manage: bool,
     /// Ask for a failover slot where the server has them (PostgreSQL 17).
@@ -215,6 +218,8 @@ pub struct Section {
     pub start: Start,
     /// How its rows are read.
     pub read: ReadMode,
+    /// Which versions of a row are sent, where the file says so.
+    pub on: Option<RowVersions>,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch that is not full goes.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Field, Flush, Section};
+use crate::config::{Config, Field, Flush, Section, Source};
 
 /// How a section's rows are read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +31,38 @@ pub struct DiffMode {
     pub within: Option<Duration>,
 }
 
+/// Which versions of a row are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowVersions {
+    /// The one that was inserted.
+    Inserted,
+    /// Each one that was committed.
+    Committed,
+}
+
+impl Source {
+    /// The publication of the tables whose updates are sent.
+    pub fn update_publication(&self) -> String {
+        let derived = || {
+            let end = "_updates";
+            let most = NAME_MAX - end.len();
+            let cut = (0..=most).rev().find(|at| self.publication.is_char_boundary(*at)).unwrap_or_default();
+            let stem = self.publication.get(..cut).unwrap_or(&self.publication);
+            format!("{stem}{end}")
+        };
+        self.update_publication.clone().unwrap_or_else(derived)
+    }
+}
+
+/// Bytes of a name in PostgreSQL, at most.
+const NAME_MAX: usize = 63;
+
 impl Config {
+    /// Whether the updates of a table are sent.
+    pub fn sends_updates(&self) -> bool {
+        self.sections.iter().any(|section| section.is_on() && section.sends_updates())
+    }
+
     /// Whether a section is streamed, switched on or not: such an instance has a publication and a slot.
     pub fn streams(&self) -> bool {
         self.sections.is_empty() || self.sections.iter().any(Section::is_streamed)
@@ -47,6 +78,11 @@ impl Section {
     /// Whether its rows come from the log: the publication and the slot are for these.
     pub fn is_streamed(&self) -> bool {
         self.read == ReadMode::Stream
+    }
+
+    /// Whether updated rows are sent too.
+    pub fn sends_updates(&self) -> bool {
+        self.on == Some(RowVersions::Committed)
     }
 
     /// How its result is compared, where it is read so.

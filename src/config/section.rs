@@ -11,8 +11,8 @@ use crate::config::decoder::Map;
 use crate::config::keys::{FLUSH, START};
 use crate::config::yaml::{Node, NodeValue};
 use crate::config::{
-    BatchLimits, DiffMode, Field, Flush, InDoubt, Kind, Model, OnNull, ReadMode, Section, Start, Sync, TableName,
-    condition, fields, names, scalar,
+    BatchLimits, DiffMode, Field, Flush, InDoubt, Kind, Model, OnNull, ReadMode, RowVersions, Section, Start, Sync,
+    TableName, condition, fields, names, scalar,
 };
 use crate::model::SectionName;
 
@@ -28,6 +28,7 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
     let date_receipt = map.choice("date", |word| (word == "receipt").then_some(true)).unwrap_or_default();
     let fields = fields::fields(map, kind, date_receipt);
     let read = read(map, &fields);
+    let on = on(map, &read);
     Section {
         name: SectionName::from(name.as_str()),
         kind: kind.unwrap_or(Kind::UserActivity),
@@ -36,6 +37,7 @@ pub(crate) fn section(map: &Map<'_>, default_schema: &str) -> Section {
         key: key(map),
         start: start(map),
         read,
+        on,
         batch: batch(&map.object("batch"), kind),
         flush: flush(map),
         in_doubt: map.choice("in_doubt", in_doubt).unwrap_or_default(),
@@ -160,6 +162,20 @@ fn read(map: &Map<'_>, fields: &[(String, Field)]) -> ReadMode {
         map.report(at, message, "map `date` to a column of a time type, or remove `within`");
     }
     ReadMode::Diff(DiffMode { query, every, send_changed, within })
+}
+
+/// Which versions of a row are sent; what is not written stays unknown, for `check` to ask.
+fn on(map: &Map<'_>, read: &ReadMode) -> Option<RowVersions> {
+    map.given("on")?;
+    if let (ReadMode::Diff(_), Some(at)) = (read, map.key_mark("on")) {
+        let message = format!("{}: a result is compared, and nothing tells an insert from an update", map.path("on"));
+        map.report(at, message, "remove the key: `send` says whether a row is sent again when it changes");
+    }
+    map.choice("on", |word| match word {
+        "insert" => Some(RowVersions::Inserted),
+        "insert_and_update" => Some(RowVersions::Committed),
+        _ => None,
+    })
 }
 
 /// A query's text without what may stand behind it. That it is one SELECT is for the server to say: it is read as

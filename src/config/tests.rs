@@ -325,6 +325,16 @@ fn errors_of_what_a_section_is() {
             "4:5: table in section 1 is missing"
         ],
     );
+    one_error(
+        &section("name: a\nkind: user_activity\ntable: t\nkey: k\nread: diff\nevery: 1h\non: insert_and_update"),
+        "10:5: on in section \"a\": a result is compared",
+        "send",
+    );
+    one_error(
+        &section("name: a\nkind: user_activity\ntable: t\nkey: k\ntrue: insert\non: insert_and_update"),
+        "9:5: the key \"on\" in section \"a\" was given already, on line 8",
+        "keep one",
+    );
     let twice = "planhat: { tenant: t }\nsections:\n  - &s { name: a, kind: user_activity, table: t, key: k, fields: { email: e } }\n  - { name: a, kind: user_activity, table: t, key: k, fields: { email: e } }\n";
     one_error(twice, "4:13: a second section with the name \"a\"; the first is on line 3", "a name of its own");
 }
@@ -548,6 +558,20 @@ fn meanings() {
     assert_eq!(sync_false.sections[0].sync, Sync::Off);
     assert_eq!(sync_false.sections[0].start, Start::Now);
     assert_eq!(sync_false.sections[0].flush, Flush::Every(Duration::from_millis(250)));
+
+    // Tools that write YAML 1.1 turn a plain `on` into `true`.
+    for (key, on) in
+        [("on", RowVersions::Committed), ("true", RowVersions::Committed), ("\"on\"", RowVersions::Committed)]
+    {
+        let text = format!("{key}: insert_and_update\nfields: {{ email: e }}");
+        assert_eq!(good(&activity(&text)).sections[0].on, Some(on));
+    }
+    let updates = |source: &str| good(&top(&format!("source: {{ host: h, {source} }}"))).source.update_publication();
+    assert_eq!(updates("database: d"), "pg2planhat_updates");
+    assert_eq!(updates("publication: app"), "app_updates");
+    assert_eq!(updates("publication: app, update_publication: u"), "u");
+    let long = updates(&format!("publication: {}", "é".repeat(31)));
+    assert!(long.len() <= 63 && long.ends_with("é_updates"), "{long}");
 
     let config =
         good(&top("source: { schema: app, url: { env: STATE_URL }, tls: disable, manage: off }\nstate: { url: null }"));

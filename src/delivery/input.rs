@@ -35,18 +35,39 @@ impl Engine {
         self.progress.begin(final_lsn);
     }
 
-    /// Takes a row of the open transaction, whose WAL record is at `change_lsn`.
+    /// Takes an inserted row of the open transaction, whose WAL record is at `change_lsn`.
     #[inline]
     pub fn insert(&mut self, oid: u32, change_lsn: Lsn, row: &Row<'_>, now: Duration) {
+        self.version(oid, change_lsn, (row, None), false, now);
+    }
+
+    /// Takes an updated row of the open transaction, and how it was before, where that is known.
+    pub fn update(&mut self, oid: u32, change_lsn: Lsn, rows: (&Row<'_>, Option<&Row<'_>>), now: Duration) {
+        self.version(oid, change_lsn, rows, true, now);
+    }
+
+    #[inline]
+    fn version(
+        &mut self,
+        oid: u32,
+        change_lsn: Lsn,
+        (row, old): (&Row<'_>, Option<&Row<'_>>),
+        is_update: bool,
+        now: Duration,
+    ) {
         let Some((at, micros)) = &mut self.transaction else { return };
         *at = at.next(change_lsn);
         let position = *at;
         let Some(routes) = self.routes.get(&oid) else { return };
         for route in routes {
             let section = &mut self.sections[route.section];
+            if is_update && !section.sends_updates() {
+                continue;
+            }
             match &route.mapping {
                 Ok(mapping) if section.takes_rows() => {
-                    if section.admit(mapping, row, position, *micros, now) {
+                    let is_unchanged = old.is_some_and(|old| mapping.reads_the_same(row, old));
+                    if section.admit_version((mapping, is_unchanged), row, position, *micros, now) {
                         self.progress.admit(route.section, position);
                     }
                 }
@@ -63,6 +84,29 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// For each section that takes this updated row: its key, and the columns that are read and that the update did not
+    /// bring. Nothing where it brought all of them, or where the row is settled already.
+    pub fn not_brought(&self, oid: u32, change_lsn: Lsn, row: &Row<'_>) -> Vec<(SectionId, String, Vec<usize>)> {
+        let (Some((at, _)), Some(routes)) = (self.transaction, self.routes.get(&oid)) else { return Vec::new() };
+        let position = at.next(change_lsn);
+        let of = |route: &Route| {
+            let section = &self.sections[route.section];
+            let mapping = route.mapping.as_ref().ok()?;
+            let takes = section.sends_updates() && section.takes_rows() && position > section.admitted();
+            let unknown = |column: &usize| takes && row.get(*column) == Value::Unknown;
+            let columns: Vec<usize> = mapping.columns_used().filter(unknown).collect();
+            let key = || String::from_utf8_lossy(&mapping.key_text(row)).into_owned();
+            (!columns.is_empty()).then(|| (route.section, key(), columns))
+        };
+        routes.iter().filter_map(of).collect()
+    }
+
+    /// Whether a section sends the updates of this table.
+    pub fn takes_updates(&self, oid: u32) -> bool {
+        let routes = self.routes.get(&oid);
+        routes.is_some_and(|routes| routes.iter().any(|route| self.sections[route.section].sends_updates()))
     }
 
     /// Takes the end of the open transaction.

@@ -24,7 +24,7 @@ use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::checkpoint::Progress;
 use crate::delivery::section::{Chunk, DeliveryStep, SectionDelivery, Settled, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName};
+use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName, Value};
 use crate::planhat::Verdict;
 use crate::state::Op;
 
@@ -322,6 +322,11 @@ impl Engine {
             self.add_checkpoint(&mut ops, &mut effects, now);
             self.write(ops, effects);
         }
+    }
+
+    /// Has the checkpoint written once nothing is under way, however small its move.
+    pub(crate) fn checkpoint_soon(&mut self) {
+        self.settled_since_checkpoint = true;
     }
 
     /// Writes operations of the event loop's own, in order with all others.

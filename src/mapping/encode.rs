@@ -52,6 +52,7 @@ impl Mapping {
             match row.get(*index) {
                 Value::Null => out.extend_from_slice(b"null"),
                 Value::Oversize => json::escaped("(too large to hold)", &mut out),
+                Value::Unknown => json::escaped("(not brought by the update)", &mut out),
                 Value::Text(text) => {
                     let mark = format!("… ({} bytes)", text.len());
                     json::escaped(&shortened(text, DESCRIBED, &mark), &mut out);
@@ -107,6 +108,8 @@ fn column(step: &ColumnStep, item: &mut ItemWriter<'_>, out: &mut Vec<u8>) -> Re
     let text = match item.row.get(step.column) {
         Value::Text(text) if !step.encoder.reads_as_null(text) => text,
         Value::Oversize => return refuse(Reason::TooLarge, b""),
+        Value::Unknown if step.presence != Presence::Mandatory => return Ok(()),
+        Value::Unknown => return refuse(Reason::Unknown, b""),
         Value::Text(_) | Value::Null => {
             return match (&step.default, step.presence) {
                 (Some(default), presence) => {

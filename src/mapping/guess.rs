@@ -69,7 +69,7 @@ impl Guesser<'_> {
     ) -> Guess {
         let free = |name: &String| !self.taken.contains(name);
         let rest = self.columns.iter().map(|column| column.name.clone()).filter(free).collect();
-        Guess { table: table.clone(), number, metric, key, receipt, fields: self.fields, rest }
+        Guess { table: table.clone(), number, metric, key, receipt, fields: self.fields, rest, reading: None }
     }
 
     /// The numbers of a table that has nothing but them, a day or time, and whose they are: `account_id, day, logins,

@@ -23,6 +23,17 @@ pub(crate) struct Guess {
     pub(crate) fields: Vec<Guessed>,
     /// Columns that nothing was guessed for.
     pub(crate) rest: Vec<String>,
+    /// How it is read, where that is not the plain way.
+    pub(crate) reading: Option<GuessedReading>,
+}
+
+/// A way of reading that the catalog suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuessedReading {
+    /// A view or a foreign table: it has no log of its own.
+    Diff,
+    /// Rows with a key of their own business are updated, so often.
+    Updates(i64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +50,21 @@ pub(crate) enum GuessedSource {
 }
 
 impl Guess {
+    /// The same, read as the catalog suggests: `is_result`, where it is no table that has a log; with so many updates of its
+    /// rows, which have these unique keys.
+    pub(crate) fn read_as(mut self, is_result: bool, updates: i64, keys: &[Vec<String>]) -> Guess {
+        let is_upserted = self.metric.is_some() && updates > 0 && keys.iter().any(|key| key.len() > 1);
+        if is_result {
+            self.reading = Some(GuessedReading::Diff);
+            if keys.is_empty() {
+                "guess: it must tell the rows of the result apart".clone_into(&mut self.key.1);
+            }
+        } else if is_upserted {
+            self.reading = Some(GuessedReading::Updates(updates));
+        }
+        self
+    }
+
     /// As one item of the list `sections`.
     pub(crate) fn yaml(&self) -> String {
         let mut lines: Vec<(String, &str)> = vec![
@@ -49,6 +75,18 @@ impl Guess {
             lines.push((format!("    model: {model}"), "Company, EndUser, Project or Asset"));
         }
         lines.push((format!("    table: {}", scalar(&self.table_text())), ""));
+        let updated = match self.reading {
+            Some(GuessedReading::Updates(times)) => format!("guess: its rows were updated {times} times"),
+            Some(GuessedReading::Diff) | None => String::new(),
+        };
+        match self.reading {
+            Some(GuessedReading::Diff) => {
+                lines.push(("    read: diff".into(), "it has no log of its own"));
+                lines.push(("    every: 1h".into(), "guess: how often it is compared"));
+            }
+            Some(GuessedReading::Updates(_)) => lines.push(("    on: insert_and_update".into(), &updated)),
+            None => {}
+        }
         lines.push((format!("    key: {}", key_yaml(&self.key.0)), &self.key.1));
         if self.receipt {
             lines.push(("    date: receipt".into(), "no column looks like a date"));
@@ -94,6 +132,11 @@ impl Guess {
         }
         section["table"] = json!(self.table_text());
         section["key"] = if let [only] = &self.key.0[..] { json!(only) } else { json!(self.key.0) };
+        match self.reading {
+            Some(GuessedReading::Diff) => (section["read"], section["every"]) = (json!("diff"), json!("1h")),
+            Some(GuessedReading::Updates(_)) => section["on"] = json!("insert_and_update"),
+            None => {}
+        }
         if self.receipt {
             section["date"] = json!("receipt");
         }

@@ -47,7 +47,7 @@ use jiff::tz::TimeZone;
 
 use crate::mapping::row_filter::RowFilter;
 use crate::mapping::value::Encoder;
-use crate::model::{FilterRule, Row, key_text};
+use crate::model::{FilterRule, Row, Value, key_text};
 
 /// One section's fields, compiled against the columns of one Relation.
 #[derive(Clone, Debug)]
@@ -85,6 +85,13 @@ impl Mapping {
     #[inline]
     pub fn left_out(&self, row: &Row<'_>) -> Result<Option<FilterRule>, EncodeError> {
         self.filter.judge(row)
+    }
+
+    /// Whether two versions of a row have the same values in every column that is read.
+    pub(crate) fn reads_the_same(&self, row: &Row<'_>, old: &Row<'_>) -> bool {
+        // Of values that are not here nobody knows whether they changed.
+        let is_here = |value: Value<'_>| matches!(value, Value::Null | Value::Text(_));
+        self.columns_used().all(|column| is_here(row.get(column)) && row.get(column) == old.get(column))
     }
 
     /// The indexes of all columns that are read, the key's too: ascending, each once.

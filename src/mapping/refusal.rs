@@ -19,7 +19,7 @@ pub struct EncodeError {
 impl EncodeError {
     pub(crate) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> EncodeError {
         let excerpt = match reason {
-            Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge => None,
+            Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge | Reason::Unknown => None,
             Reason::NotUtf8
             | Reason::NotFinite
             | Reason::NotANumber
@@ -61,6 +61,8 @@ pub enum Reason {
     NoIdentity,
     /// The value was larger than memory allows for one row.
     TooLarge,
+    /// The update did not bring the value, and its row was gone when it was looked for.
+    Unknown,
     /// Bytes that are no UTF-8: they come from `SQL_ASCII` databases.
     NotUtf8,
     /// `NaN` or an infinity, which JSON cannot say.
@@ -86,6 +88,7 @@ impl Reason {
             Reason::Empty => "is empty",
             Reason::NoIdentity => "are both NULL or empty",
             Reason::TooLarge => "is too large",
+            Reason::Unknown => "is not known: the update did not bring it, and the row is gone",
             Reason::NotUtf8 => "not valid UTF-8",
             Reason::NotFinite => "not a finite number",
             Reason::NotANumber => "not a number",

@@ -133,7 +133,7 @@ impl RowFilter {
         let is_null = |(column, encoder): &(usize, Encoder)| match row.get(*column) {
             Value::Null => true,
             Value::Text(text) => encoder.reads_as_null(text),
-            Value::Oversize => false,
+            Value::Oversize | Value::Unknown => false,
         };
         Ok(self.skips.iter().any(|columns| columns.iter().all(is_null)).then_some(FilterRule::Null))
     }
@@ -144,6 +144,7 @@ impl ColumnTest {
         let seen = match row.get(self.column) {
             Value::Null => Seen::Null,
             Value::Oversize => Seen::Large,
+            Value::Unknown => return Err(EncodeError::new(&self.field, Reason::Unknown, b"")),
             Value::Text(text) => {
                 let refuse = |reason| EncodeError::new(&self.field, reason, text);
                 match self.ty {

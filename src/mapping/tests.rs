@@ -24,6 +24,7 @@ fn section(kind: Kind, fields: Vec<(&str, Field)>) -> Section {
         flush: Flush::Every(std::time::Duration::from_secs(5)),
         in_doubt: InDoubt::Resend,
         conditions: Vec::new(),
+        on: None,
         on_null: OnNull::Quarantine,
         fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),
         date_receipt: false,

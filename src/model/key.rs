@@ -53,7 +53,7 @@ pub(crate) fn key_text<'a>(row: &Row<'a>, columns: &[usize]) -> Cow<'a, [u8]> {
     match columns {
         [only] => match row.get(*only) {
             Value::Text(text) => Cow::Borrowed(text),
-            Value::Null | Value::Oversize => Cow::Borrowed(b""),
+            Value::Null | Value::Oversize | Value::Unknown => Cow::Borrowed(b""),
         },
         several => Cow::Owned(text_of_several(row, several)),
     }
@@ -64,7 +64,7 @@ fn text_of_several(row: &Row<'_>, columns: &[usize]) -> Vec<u8> {
     for column in columns {
         match row.get(*column) {
             Value::Text(text) => texts.push(text),
-            Value::Null | Value::Oversize => return Vec::new(),
+            Value::Null | Value::Oversize | Value::Unknown => return Vec::new(),
         }
     }
     let mut out = Vec::with_capacity(texts.iter().map(|text| text.len() + 1).sum());

@@ -101,7 +101,7 @@ pub struct Column {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     start: u32,
-    /// `u32::MAX` is NULL; `u32::MAX - 1` is a value that the stream did not bring (unchanged TOAST).
+    /// `u32::MAX` is NULL; the two below it are values that are not here.
     len: u32,
 }
 
@@ -110,10 +110,19 @@ impl Cell {
     pub const NULL: Cell = Cell { start: 0, len: u32::MAX };
     /// A value that was left out because it is larger than memory allows.
     pub const OVERSIZE: Cell = Cell { start: 0, len: u32::MAX - 1 };
+    /// A value that an update did not bring, because it had not changed and was stored out of line.
+    pub const UNKNOWN: Cell = Cell { start: 0, len: u32::MAX - 2 };
 
     /// The text at `start..start + len` of the row's buffer.
     pub fn text(start: u32, len: u32) -> Cell {
         Cell { start, len }
+    }
+
+    /// The same text, in a buffer that has so many bytes before.
+    #[must_use]
+    pub(crate) fn shifted(&self, bytes: u32) -> Cell {
+        let is_text = ![Cell::NULL, Cell::OVERSIZE, Cell::UNKNOWN].contains(self);
+        if is_text { Cell { start: self.start + bytes, len: self.len } } else { *self }
     }
 }
 
@@ -126,6 +135,8 @@ pub enum Value<'a> {
     Text(&'a [u8]),
     /// There was a value, larger than the memory budget allows for one row.
     Oversize,
+    /// There was a value, which an update did not bring and nobody knows.
+    Unknown,
 }
 
 /// One row as text values by column; borrowed, never owned.
@@ -144,6 +155,7 @@ impl<'a> Row<'a> {
         match self.cells.get(index) {
             None | Some(&Cell::NULL) => Value::Null,
             Some(&Cell::OVERSIZE) => Value::Oversize,
+            Some(&Cell::UNKNOWN) => Value::Unknown,
             Some(cell) => Value::Text(&self.data[cell.start as usize..][..cell.len as usize]),
         }
     }

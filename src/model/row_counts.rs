@@ -16,11 +16,16 @@ pub enum FilterRule {
     Where,
     /// A mandatory field is NULL, and the section says `on_null: skip`.
     Null,
+    /// An update that changes no mapped column.
+    Unchanged,
+    /// A newer version of the row is in the same batch.
+    Superseded,
 }
 
 impl FilterRule {
     /// All of them.
-    pub const ALL: [FilterRule; 3] = [FilterRule::Streamed, FilterRule::Where, FilterRule::Null];
+    pub const ALL: [FilterRule; 5] =
+        [FilterRule::Streamed, FilterRule::Where, FilterRule::Null, FilterRule::Unchanged, FilterRule::Superseded];
 
     /// The word in metrics and in JSON.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +33,8 @@ impl FilterRule {
             FilterRule::Streamed => "streamed",
             FilterRule::Where => "where",
             FilterRule::Null => "null",
+            FilterRule::Unchanged => "unchanged",
+            FilterRule::Superseded => "superseded",
         }
     }
 
@@ -37,14 +44,8 @@ impl FilterRule {
             FilterRule::Streamed => "the stream has brought it",
             FilterRule::Where => "a condition of `where` does not hold",
             FilterRule::Null => "a mandatory field is NULL, and `on_null` says skip",
-        }
-    }
-
-    /// Whether rows of this phase can be left out by it.
-    pub fn concerns(self, phase: Phase) -> bool {
-        match self {
-            FilterRule::Streamed => matches!(phase, Phase::Backfill | Phase::Resync),
-            FilterRule::Where | FilterRule::Null => true,
+            FilterRule::Unchanged => "the update changes no mapped column",
+            FilterRule::Superseded => "a newer version of the row is in the same batch",
         }
     }
 }

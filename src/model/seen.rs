@@ -21,7 +21,7 @@ impl KeyDigest {
     pub fn of_row(row: &Row<'_>, columns: &[usize]) -> Option<KeyDigest> {
         let text = |column: &usize| match row.get(*column) {
             Value::Text(text) => Some(text),
-            Value::Null | Value::Oversize => None,
+            Value::Null | Value::Oversize | Value::Unknown => None,
         };
         if let [only] = columns {
             return Some(KeyDigest::first_of(&Sha256::digest(text(only)?)));
@@ -95,7 +95,7 @@ pub(crate) fn values_digest(row: &Row<'_>, columns: &[usize], buffer: &mut Vec<u
         match row.get(*column) {
             Value::Null => buffer.push(0),
             // That it changed cannot be seen: it is not held.
-            Value::Oversize => buffer.push(2),
+            Value::Oversize | Value::Unknown => buffer.push(2),
             Value::Text(text) => {
                 buffer.push(1);
                 buffer.extend_from_slice(&(text.len() as u64).to_le_bytes());

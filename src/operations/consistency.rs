@@ -15,6 +15,7 @@ use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
+use crate::runtime::update_stream;
 use crate::state::{SectionPhase, SectionRow};
 
 /// Everything that differs from what was recorded.
@@ -81,8 +82,14 @@ pub(crate) async fn drifted(
         if now.is_none() && table::by_oid(control, oid).await?.is_none() {
             continue;
         }
-        let watched = WatchedTable { name: &section.table, oid, now, entry: row.publication_entry.as_deref() };
-        drift.extend(defects(publication, &watched).into_iter().map(|defect| (section.name.clone(), defect)));
+        let (inserts, updates) = update_stream::entries(row.publication_entry.as_deref());
+        let watched = WatchedTable { name: &section.table, oid, now, entry: inserts };
+        let mut found_here = defects(publication, &watched);
+        // A section that sends no updates yet has no entry there.
+        if let Some(beside) = found.updates.as_ref().filter(|_| section.sends_updates() && updates.is_some()) {
+            found_here.extend(defects(beside, &WatchedTable { entry: updates, ..watched }));
+        }
+        drift.extend(found_here.into_iter().map(|defect| (section.name.clone(), defect)));
     }
     Ok(drift)
 }

@@ -180,6 +180,6 @@ pub(crate) async fn draft_preview(
 fn text_of(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        Value::Null | Value::Oversize => None,
+        Value::Null | Value::Oversize | Value::Unknown => None,
     }
 }

@@ -16,6 +16,9 @@ pub(crate) struct TeardownPlan {
     pub slot: Option<String>,
     /// The publication, if it is there.
     pub publication: Option<String>,
+    /// The publication of updates, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_publication: Option<String>,
     /// The state schema, if it is there.
     pub state_schema: Option<String>,
     /// Rows in quarantine, which go with it.
@@ -25,7 +28,12 @@ pub(crate) struct TeardownPlan {
 impl TeardownPlan {
     /// Whether nothing is left to drop.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slot.is_none() && self.publication.is_none() && self.state_schema.is_none()
+        self.slot.is_none() && self.publications().next().is_none() && self.state_schema.is_none()
+    }
+
+    /// The publications that are there.
+    pub(crate) fn publications(&self) -> impl Iterator<Item = &String> {
+        self.publication.iter().chain(&self.update_publication)
     }
 }
 
@@ -60,6 +68,8 @@ impl Teardown {
             crate::operations::repair::plan::ours(&config.source.slot, slot, &server)?;
         }
         let publication = publication::publication(&control, &config.source.publication).await.map_err(fault)?;
+        let updates = config.source.update_publication();
+        let update_publication = publication::publication(&control, &updates).await.map_err(fault)?.map(|_| updates);
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let there = store.schema_version().await.map_err(crate::operations::fate)?.is_some();
         let mut quarantined = 0;
@@ -70,6 +80,7 @@ impl Teardown {
         let plan = TeardownPlan {
             slot: slot.map(|_| config.source.slot.clone()),
             publication: publication.map(|_| config.source.publication.clone()),
+            update_publication,
             state_schema: there.then(|| config.state.schema.clone()),
             quarantined,
         };
@@ -83,7 +94,7 @@ impl Teardown {
             return Err(Fault::needs_person(what, format!("let a DBA run this script:\n{}", self.script()?)));
         }
         let control = &self.control;
-        if let Some(name) = &self.plan.publication {
+        for name in self.plan.publications() {
             let sql = format!("DROP PUBLICATION IF EXISTS {}", quote::ident(name));
             control.batch_execute(&sql).await.map_err(|error| control.fault(&error))?;
         }
@@ -98,11 +109,10 @@ impl Teardown {
 
     /// What this role may not drop, said of it; `None` where it may drop everything.
     async fn not_ours(&self) -> Result<Option<&'static str>, Fault> {
-        let sql =
-            "SELECT coalesce((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $1),
-            true)";
-        let name = self.plan.publication.as_deref().unwrap_or_default();
-        let publication = self.control.query_one(sql, &[&name]).await.map_err(|error| self.control.fault(&error))?;
+        let sql = "SELECT coalesce((SELECT bool_and(pg_has_role(pubowner, 'USAGE')) FROM pg_catalog.pg_publication
+            WHERE pubname = ANY($1)), true)";
+        let names: Vec<&String> = self.plan.publications().collect();
+        let publication = self.control.query_one(sql, &[&names]).await.map_err(|error| self.control.fault(&error))?;
         if !publication.get::<_, bool>(0) {
             return Ok(Some("does not own the publication"));
         }
@@ -114,7 +124,7 @@ impl Teardown {
     /// Everything that is to be dropped, as SQL.
     fn script(&self) -> Result<String, Fault> {
         let mut script = String::from("BEGIN;\n");
-        if let Some(name) = &self.plan.publication {
+        for name in self.plan.publications() {
             script.push_str(&format!("DROP PUBLICATION IF EXISTS {};\n", quote::ident(name)));
         }
         if let Some(name) = &self.plan.state_schema {

@@ -60,7 +60,17 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     let newest = |words: &[&str]| {
         traced.deliveries.iter().rev().find(|one| one.certain && words.contains(&one.outcome.as_str()))
     };
-    let (outcome, why) = if let Some(one) = newest(&["delivered", "partial"]) {
+    let versions = traced.deliveries.iter().filter(|one| one.certain && is_received(&one.outcome)).count();
+    let is_newer = |xmin: &u32| section.sends_updates() && !auditor::is_below(*xmin, bounds.xmin_floor);
+    let (outcome, why) = if let (Some(xmin), true) = (xmin.filter(is_newer), versions > 0) {
+        (
+            "waiting",
+            format!("transaction {xmin} wrote a newer version, which is not settled yet; {versions} were delivered"),
+        )
+    } else if let (Some(one), true) = (newest(&["delivered", "partial"]), section.sends_updates()) {
+        let when = one.finished_at.as_deref().unwrap_or("a time that is not known");
+        ("delivered", format!("batch {} delivered the newest of {versions} versions that were sent, at {when}", one.id))
+    } else if let Some(one) = newest(&["delivered", "partial"]) {
         let status = one.http_status.map_or_else(String::new, |status| format!(", answered {status}"));
         let when = one.finished_at.as_deref().unwrap_or("a time that is not known");
         ("delivered", format!("batch {} delivered it at {when}{status}", one.id))
@@ -94,17 +104,25 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     Ok(traced)
 }
 
+/// Whether the sink has received a batch that ended so.
+fn is_received(outcome: &str) -> bool {
+    ["delivered", "partial"].contains(&outcome)
+}
+
 /// The key as it was written, and whether the result has it (the transaction of its row nobody knows).
 async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<TracedRow, Fault> {
     let session = crate::operations::reading(config, "trace").await?;
     let table = result::described(&session, section, &config.source.schema).await?;
     let decisive = RowFilter::columns(section);
-    let found = result_reader::row_of(&session, &table, &key_parts(section, key)?, &decisive).await;
+    let parts = key_parts(section, key)?;
+    let texts: Vec<&String> = parts.iter().map(|(_, text)| text).collect();
+    let key = Key::of_parts(&texts).to_string();
+    let found = result_reader::row_of(&session, &table, &parts, &decisive).await;
     let found = found.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
     let xmin = found.is_some().then_some(0);
     let rules = auditor::rules(&session, section, &table).await?;
     let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();
-    Ok(TracedRow { key: key.to_owned(), xmin, left_out: found.and_then(judge) })
+    Ok(TracedRow { key, xmin, left_out: found.and_then(judge) })
 }
 
 /// The columns of the section's key, each with its text.

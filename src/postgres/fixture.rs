@@ -129,6 +129,7 @@ impl Cluster {
             schema: "public".into(),
             slot: "pg2planhat".into(),
             publication: "pg2planhat".into(),
+            update_publication: None,
             manage: true,
             failover_slot: false,
             reader: None,

@@ -119,8 +119,20 @@ pub(crate) async fn audit(
     let reader = KeyReader::new(&table, &section.key, None);
     let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds };
     audited.judge(nowhere, compared.more_nowhere, &mut report).await?;
+    if section.sends_updates() {
+        of_versions(&mut report);
+    }
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// Where updated rows are sent, a key is delivered once for each version.
+fn of_versions(report: &mut AuditReport) {
+    report.doubled = 0;
+    if report.caveat.is_empty() {
+        report.caveat =
+            "a row is proven by its key: that some version of it was delivered, not that its newest was".into();
+    }
 }
 
 /// The audit of a section whose result is compared: the result held against what was settled of it, as a comparison does.
@@ -273,6 +285,12 @@ impl Audited<'_> {
                 report.before_attach += 1;
             } else if bounds.provable_from.is_some() || self.is_unproven_start() {
                 report.unknown += 1;
+            } else if self.is_unproven_update() {
+                report.unknown += 1;
+                report.caveat =
+                    "rows that were there before the section attached, and were updated since without a change \
+                                 of what is mapped, cannot be told from missing ones"
+                        .to_owned();
             } else if may_have_passed_since {
                 report.unknown += 1;
                 report.caveat =
@@ -325,6 +343,11 @@ impl Audited<'_> {
     /// Whether the row was committed before the section attached, and the section does not deliver such rows.
     fn is_before_attach(&self, row: &RowSeen) -> bool {
         self.section.start == Start::Now && self.bounds.attach_xmin.is_some_and(|floor| is_below(row.xmin, Some(floor)))
+    }
+
+    /// A section of new versions only: an older row that was updated since has a young transaction, too.
+    fn is_unproven_update(&self) -> bool {
+        self.section.sends_updates() && self.section.start == Start::Now
     }
 
     /// A section that began with new rows only, in a version that did not record when.

@@ -206,7 +206,7 @@ impl Pass<'_> {
             Some(last) if last == key => {
                 let text = self.comparing.key.iter().map(|column| match row.get(*column) {
                     Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                    Value::Null | Value::Oversize => String::new(),
+                    Value::Null | Value::Oversize | Value::Unknown => String::new(),
                 });
                 Err(twins(self.section, &text.collect::<Vec<_>>().join(",")))
             }

@@ -12,7 +12,7 @@ use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::replication::connection::SystemIdentity;
 use crate::runtime::start_error::{NeedsPerson, REPAIR, needs};
-use crate::state::{Identity, Instance};
+use crate::state::{Identity, Instance, UpdatePublication};
 use crate::telemetry::status_document::Reason;
 
 /// The server's identity, and this instance's slot and publication there.
@@ -24,6 +24,8 @@ pub(crate) struct Found {
     pub server: Server,
     pub slot: Option<Slot>,
     pub publication: Option<Publication>,
+    /// The publication of updates; `None` where it is gone, or none is wanted.
+    pub updates: Option<Publication>,
     /// Where each timeline of the server's past ended.
     pub history: Vec<(u32, Lsn)>,
 }
@@ -50,6 +52,7 @@ impl Found {
             server: Some(self),
             slot: self.slot.as_ref(),
             publication: self.publication.as_ref(),
+            updates: config.sends_updates().then_some(self.updates.as_ref()),
         }
     }
 }
@@ -61,12 +64,14 @@ pub(crate) struct Recorded<'a> {
     pub identity: &'a Identity,
     /// Everything before this is settled.
     pub checkpoint: Lsn,
+    /// The publication of updates.
+    pub updates: Option<&'a UpdatePublication>,
 }
 
 impl Instance {
     /// What a comparison holds against the server.
     pub(crate) fn recorded(&self) -> Recorded<'_> {
-        Recorded { identity: &self.identity, checkpoint: self.checkpoint }
+        Recorded { identity: &self.identity, checkpoint: self.checkpoint, updates: self.updates.as_ref() }
     }
 }
 
@@ -80,6 +85,8 @@ pub(crate) struct Observed<'a> {
     pub server: Option<&'a Found>,
     pub slot: Option<&'a Slot>,
     pub publication: Option<&'a Publication>,
+    /// The publication of updates, where one is wanted.
+    pub updates: Option<Option<&'a Publication>>,
 }
 
 /// Compares what is recorded with what is there: at the start, from the monitor, for `status` and for `repair`.
@@ -88,7 +95,8 @@ pub(crate) fn compare(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Resul
         same_server(recorded, server)?;
     }
     compare_slot(recorded, observed)?;
-    compare_publication(recorded, observed)
+    compare_publication(recorded, observed)?;
+    compare_updates(recorded, observed)
 }
 
 fn compare_slot(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
@@ -144,6 +152,39 @@ fn compare_publication(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Resu
             "the publication {name} was altered (its row had the version {version}, and has {} now): while it did not publish \
              inserts, rows were skipped",
             publication.version
+        );
+        return changed(what, REPAIR);
+    }
+    Ok(())
+}
+
+/// The publication of updates, once it was named to the server: what was written while it was not as it was cannot be
+/// decoded, or was skipped.
+fn compare_updates(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    let (Some(updates), Some(there)) = (recorded.updates, observed.updates) else { return Ok(()) };
+    let name = observed.source.update_publication();
+    let changed = |what: String, remedy: &str| Err(needs(Reason::PublicationChanged, what, remedy));
+    let Some(publication) = there else {
+        return changed(
+            format!("the publication of updates {name} is gone: updates written since are not streamed"),
+            REPAIR,
+        );
+    };
+    if updates.oid != publication.oid {
+        let what = format!(
+            "the publication of updates {name} was dropped and made anew: updates written in between may have been skipped"
+        );
+        return changed(what, REPAIR);
+    }
+    if let Some(defect) = defects::of_update_publication(publication) {
+        let sql = defect.sql().unwrap_or_default();
+        return changed(defect.to_string(), &format!("{sql} then {REPAIR}"));
+    }
+    if updates.version != publication.version {
+        let what = format!(
+            "the publication of updates {name} was altered (its row had the version {}, and has {} now): while it did not \
+             publish updates, they were skipped",
+            updates.version, publication.version
         );
         return changed(what, REPAIR);
     }

@@ -33,6 +33,7 @@ pub(crate) mod state_connector;
 pub(crate) mod state_writer;
 pub(crate) mod status_board;
 pub(crate) mod table_fit;
+pub(crate) mod update_stream;
 
 pub(crate) use crate::runtime::start_error::NeedsPerson;
 pub(crate) use crate::runtime::state_connector::StateConnector;
@@ -253,6 +254,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
     StreamStart {
         slot: config.source.slot.clone(),
         publication: config.source.publication.clone(),
+        updates: prepared.updates.clone(),
         server: Some((
             prepared.identity.system_identifier.clone(),
             u32::try_from(prepared.identity.timeline).unwrap_or_default(),

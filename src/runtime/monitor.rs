@@ -127,7 +127,11 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
     };
     let partitions = rows.iter().map(partition).collect();
     let publication = publication::publication(session, &config.source.publication).await?;
-    Ok(PublicationStatus { publication, names, partitions })
+    let updates = match config.sends_updates() {
+        true => publication::publication(session, &config.source.update_publication()).await?,
+        false => None,
+    };
+    Ok(PublicationStatus { publication, updates, names, partitions })
 }
 
 /// How often operators' requests are polled: they are obeyed within 5 s.

@@ -62,6 +62,8 @@ pub(crate) struct SourceStatus {
 pub(crate) struct PublicationStatus {
     /// The publication; `None` where it is gone.
     pub publication: Option<Publication>,
+    /// The publication of updates; `None` where it is gone, or none is wanted.
+    pub updates: Option<Publication>,
     /// Which OID each configured name has now.
     pub names: Vec<(String, Option<u32>)>,
     /// The partitions of watched tables.
@@ -97,6 +99,8 @@ pub(crate) enum MonitorEvent {
     Quarantine(Vec<(SectionName, u64)>),
     /// The open gaps: the section of each, or all.
     OpenGaps(Vec<Option<String>>),
+    /// From here on the publication of updates can be named to the server.
+    UpdatesFrom(Lsn),
     /// The lock that says who runs is lost.
     LockLost(Fault),
     /// What an operator asks for.

@@ -12,10 +12,12 @@ use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::{locks, publication, server, slot, xmin_barrier};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::connection::ReplicationConnection;
+use crate::postgres::replication::event::UpdateStream;
 use crate::postgres::setup;
 use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
+use crate::runtime::update_stream;
 use crate::state::{Identity, Store};
 use crate::telemetry::status_document::Reason;
 
@@ -31,6 +33,8 @@ pub(crate) struct Prepared {
     pub server: server::Server,
     /// The server's timeline is another than recorded, and that is in order: the timeline before, and where it was left.
     pub promoted: Option<(i64, Lsn)>,
+    /// The publication of updates, where one is wanted.
+    pub updates: Option<UpdateStream>,
 }
 
 /// Connects, compares, and at the very first start makes what is missing. `waiting` is told for whom that waits.
@@ -40,10 +44,15 @@ pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -
     let (control, store) = tokio::join!(connect_sql(&config.source, "control"), connector.store());
     let (control, mut store) = (control?, store?);
     lock(config, &control, waiting).await?;
-    let prepared = prepare_locked(config, &control, &mut store, waiting).await;
+    let prepared = async {
+        let prepared = prepare_locked(config, &control, &mut store, waiting).await?;
+        let updates = update_stream::prepare(config, &control, &store, waiting).await?;
+        Ok::<_, StartError>((prepared, updates))
+    };
+    let prepared = prepared.await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
-    let (checkpoint, identity, server, promoted) = prepared?;
-    Ok(Prepared { control, store, checkpoint, identity, server, promoted })
+    let ((checkpoint, identity, server, promoted), updates) = prepared?;
+    Ok(Prepared { control, store, checkpoint, identity, server, promoted, updates })
 }
 
 /// How often a lock is tried again that another process holds.
@@ -131,9 +140,7 @@ async fn prepare_locked(
         }
         // The first start; or the first with a streamed section, where results were compared before.
         Some(_) | None => {
-            for sql in setup::ensure_publication(control, config, &[], waiting).await? {
-                tracing::info!(sql, "made the publication");
-            }
+            make_publications(config, control, waiting).await?;
             // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
             let floor = xmin_barrier::xmin(control).await.map_err(fault)?;
             let made = setup::ensure_slot(control, config, waiting).await?;
@@ -147,9 +154,23 @@ async fn prepare_locked(
             };
             let identity = found.identity(config);
             store.adopt(&identity, confirmed, made.map(|_| floor), None).await?;
+            if made.is_some() {
+                update_stream::record_from_the_start(store, found.updates.as_ref(), confirmed).await?;
+            }
             Ok((confirmed, identity, found.server, None))
         }
     }
+}
+
+/// Makes the publications at a first start, before the slot.
+async fn make_publications(config: &Config, control: &Session, waiting: setup::Waiting<'_>) -> Result<(), StartError> {
+    for sql in setup::ensure_publication(control, config, &[], waiting).await? {
+        tracing::info!(sql, "made the publication");
+    }
+    for sql in setup::ensure_update_publication(control, config, &[], waiting).await? {
+        tracing::info!(sql, "made the publication of updates");
+    }
+    Ok(())
 }
 
 /// What the server says, by a real replication connection and by SQL.
@@ -166,5 +187,10 @@ pub(crate) async fn find(config: &Config, control: &Session, server: server::Ser
     let publication = publication::publication(control, &config.source.publication);
     let (identified, slot, publication) = tokio::join!(identified, slot, publication);
     let (system, history) = identified?;
-    Ok(Found { system, history, server, slot: slot.map_err(fault)?, publication: publication.map_err(fault)? })
+    let updates = match config.sends_updates() {
+        true => publication::publication(control, &config.source.update_publication()).await.map_err(fault)?,
+        false => None,
+    };
+    let (slot, publication) = (slot.map_err(fault)?, publication.map_err(fault)?);
+    Ok(Found { system, history, server, slot, publication, updates })
 }

@@ -54,7 +54,7 @@ pub(crate) async fn prepare(config: &Arc<Config>) -> Result<Prepared, StartError
         }
         adopt(&mut store, &identity).await?;
     }
-    Ok(Prepared { control, store, checkpoint: Lsn::ZERO, identity, server, promoted: None })
+    Ok(Prepared { control, store, checkpoint: Lsn::ZERO, identity, server, promoted: None, updates: None })
 }
 
 /// That the state cannot be written where the source is a standby.

@@ -59,6 +59,18 @@ pub(crate) struct Instance {
     /// The reason, where the instance needs a person.
     pub reason: Option<String>,
     pub remedy: Option<String>,
+    /// The publication of updates, where one is wanted.
+    pub updates: Option<UpdatePublication>,
+}
+
+/// The publication of updates, as it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UpdatePublication {
+    pub oid: u32,
+    /// The `xmin` of its row.
+    pub version: String,
+    /// What is decoded from here on may be decoded with it; `None` where that is not known yet.
+    pub from: Option<Lsn>,
 }
 
 /// Everything that an instance reads from the state when it starts.
@@ -90,7 +102,7 @@ impl Store {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
                 leader, {}, version, state, reason, remedy, schema_version, publication_oid,
-                publication_version
+                publication_version, updates_oid, updates_version, updates_from
              FROM {{schema}}.instance WHERE id = 1",
             rfc3339("started_at")
         );
@@ -138,6 +150,8 @@ impl Store {
             let write = "UPDATE {schema}.instance SET system_identifier = $1, timeline = $2, database_oid = $3,
                     database = $4, slot = $5, publication = $6, publication_oid = $7, checkpoint = $8, xmin_floor = $9,
                     publication_version = $10,
+                    -- Of another server's WAL, or of what was before a restored backup, it says nothing.
+                    updates_from = CASE WHEN system_identifier = $1 AND updates_from <= $8 THEN updates_from END,
                     epoch = epoch + 1,
                     state = NULL, reason = NULL, remedy = NULL
                  WHERE id = 1";
@@ -194,6 +208,25 @@ impl Store {
         let write =
             "UPDATE {schema}.instance SET publication_version = $1 WHERE id = 1 AND publication_version IS NULL";
         self.execute("recording the publication's version", write, &[&version]).await?;
+        Ok(())
+    }
+
+    /// Records the publication of updates (its OID, and the `xmin` of its row), or that none is wanted. From where it may be
+    /// named is known no more, where it is another than before.
+    pub(crate) async fn record_update_publication(&self, publication: Option<(u32, &str)>) -> Result<(), StateError> {
+        let (oid, version) = publication.unzip();
+        let write = "UPDATE {schema}.instance SET updates_oid = $1, updates_version = $2,
+                updates_from = CASE WHEN updates_oid = $1 THEN updates_from END
+             WHERE id = 1";
+        self.execute("recording the publication of updates", write, &[&oid, &version]).await?;
+        Ok(())
+    }
+
+    /// Records from where the publication of updates with this OID may be named.
+    pub(crate) async fn record_updates_from(&self, oid: u32, from: Lsn) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.instance SET updates_from = $2
+             WHERE id = 1 AND updates_oid = $1 AND updates_from IS NULL";
+        self.execute("recording where updates begin", write, &[&oid, &PgLsn::from(from.0)]).await?;
         Ok(())
     }
 
@@ -272,5 +305,10 @@ fn instance_of(row: &Row) -> Option<Instance> {
         state: row.get(12),
         reason: row.get(13),
         remedy: row.get(14),
+        updates: row.get::<_, Option<u32>>(18).map(|oid| UpdatePublication {
+            oid,
+            version: row.get::<_, Option<String>>(19).unwrap_or_default(),
+            from: lsn(row, 20),
+        }),
     })
 }

@@ -20,6 +20,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_streamed.sql"),
     include_str!("migrations/0007_seen.sql"),
     include_str!("migrations/0008_definition.sql"),
+    include_str!("migrations/0009_updates.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.

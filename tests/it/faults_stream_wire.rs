@@ -104,6 +104,7 @@ fn start() -> StreamStart {
     StreamStart {
         slot: "s".to_owned(),
         publication: "p".to_owned(),
+        updates: None,
         server: Some(("1234".to_owned(), 1)),
         from: Lsn(0x1000),
         max_message: 64 << 10,
@@ -154,7 +155,7 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
         message(b'd', b"?another copy message"),
         insert(&[b"1", b"small"]),
         insert(&[b"2", &large, b"end"]),
-        data(&[b"U".as_slice(), &large].concat()),
+        data(&[b"D".as_slice(), &large].concat()),
         insert(&[b"3", b"small"]),
         message(b'E', b"SERROR\0VERROR\0CXX000\0Minvalid memory alloc request size 1200000003\0\0"),
     ];
@@ -177,11 +178,13 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
                                 Value::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
                                 Value::Null => "null".to_owned(),
                                 Value::Oversize => "oversize".to_owned(),
+                                Value::Unknown => "unknown".to_owned(),
                             })
                             .collect::<Vec<_>>()
                             .join(" "),
                         other @ (DecodedItem::Begin(..)
                         | DecodedItem::Insert(..)
+                        | DecodedItem::Update(..)
                         | DecodedItem::Commit(_)
                         | DecodedItem::Keepalive(_)
                         | DecodedItem::Table(_)) => panic!("{other:?}"),
@@ -190,7 +193,7 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
             }
         }
     };
-    assert_eq!(seen, ["unknown", "unknown", "1 small null", "2 oversize end", "update", "3 small null"]);
+    assert_eq!(seen, ["unknown", "unknown", "1 small null", "2 oversize end", "delete", "3 small null"]);
     assert_eq!(ended.fate, EndReason::Wedged);
     assert!(ended.fault.remedy.contains("repair --gap"), "{}", ended.fault);
     drop(sending.await.unwrap());

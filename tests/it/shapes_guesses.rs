@@ -1,7 +1,9 @@
 //! `discover TABLE` on tables as public projects have them (their columns, from their published schemas): each guess is
 //! right, or its line says that it is a guess.
 
-use crate::harness::{App, Cluster, ConfigText};
+use std::time::Duration;
+
+use crate::harness::{App, Cluster, ConfigText, eventually};
 
 /// What a field may be right with: columns, or constants in braces. Nothing: it is right to leave it out.
 type Fields = &'static [(&'static str, &'static [&'static str])];
@@ -233,4 +235,38 @@ async fn case_143_each_guess_for_a_public_table_is_right_or_says_that_it_is_one(
     let values: Vec<&serde_json::Value> =
         wide["sections"].as_array().unwrap().iter().map(|one| &one["fields"]["value"]).collect();
     assert_eq!(values, ["logins", "api_calls", "active_users"], "{wide}");
+}
+
+/// A view is compared; a table whose rows are upserted by a key of the business sends each version; another is as ever.
+#[tokio::test]
+async fn case_157_how_a_table_is_read_is_guessed_from_the_catalog() {
+    let cluster = Cluster::start().await;
+    cluster
+        .sql(
+            "CREATE TABLE usage_daily (account_id text, day date, logins int, PRIMARY KEY (account_id, day));
+             INSERT INTO usage_daily VALUES ('a', '2026-01-01', 10); UPDATE usage_daily SET logins = 25;
+             CREATE TABLE seats (id bigint PRIMARY KEY, account_id text, day date, logins int);
+             INSERT INTO seats VALUES (1, 'a', '2026-01-01', 10); UPDATE seats SET logins = 25;
+             CREATE VIEW usage_view AS SELECT * FROM usage_daily",
+        )
+        .await;
+    let config = ConfigText::new(&cluster, "http://127.0.0.1:9");
+    let guess = async |table: &str| {
+        let output = App::command(&config, &["discover", table]).await;
+        assert_eq!(output.code, 0, "{table}: {}", output.stderr);
+        let whole = format!("{}{}", config.render(), output.stdout);
+        let loaded = pg2planhat::testing::config::parse(&whole, table);
+        (loaded.unwrap_or_else(|errors| panic!("{errors}\n{whole}")).sections.remove(0), output.stdout)
+    };
+    eventually(Duration::from_secs(30), "the statistics", async || {
+        let (section, text) = guess("usage_daily").await;
+        section.sends_updates().then(|| assert!(text.contains("guess: its rows were updated 1 times"), "{text}"))
+    })
+    .await;
+    let (view, text) = guess("usage_view").await;
+    assert!(view.diff().is_some() && text.contains("it has no log of its own"), "{text}");
+    let (seats, text) = guess("seats").await;
+    assert!(!seats.sends_updates() && seats.is_streamed(), "{text}");
+    let document = App::command(&config, &["--json", "discover", "usage_daily"]).await.json();
+    assert_eq!(document["section"]["on"], "insert_and_update", "{document}");
 }

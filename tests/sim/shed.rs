@@ -29,6 +29,7 @@ fn section(name: &str) -> Configured {
         flush: Flush::Every(Duration::from_millis(100)),
         in_doubt: InDoubt::Resend,
         conditions: Vec::new(),
+        on: None,
         on_null: OnNull::Quarantine,
         fields: vec![
             ("dimensionId".to_owned(), Field::Constant(Constant::Text("d".into()))),

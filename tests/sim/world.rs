@@ -128,6 +128,7 @@ fn setting(name: &str, table: usize, dice: &mut Rng) -> Setting {
         flush: Flush::Every(Duration::from_millis(*dice.choice(&[0, 10, 1000]).unwrap())),
         in_doubt: if dice.u8(0..3) == 0 { InDoubt::Hold } else { InDoubt::Resend },
         conditions: Vec::new(),
+        on: None,
         on_null: OnNull::Quarantine,
         fields,
         date_receipt: true,

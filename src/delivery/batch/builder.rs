@@ -9,6 +9,7 @@ use crate::delivery::batch::Run;
 use crate::delivery::batch::first_position;
 use crate::delivery::batch::offset;
 use crate::delivery::batch::refused_weight;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub(crate) struct BatchBuilder {
     left_out: LeftOut,
     /// Rows of the quarantine that were left out now.
     left_out_retries: Vec<i64>,
+    first_left_out: Option<Position>,
     through: Option<SettledUpTo>,
     /// The text of the backfill's key that was reached last, where `through` is none.
     key_reached: Vec<u8>,
@@ -62,6 +64,7 @@ impl BatchBuilder {
             refused: Vec::new(),
             left_out: LeftOut::default(),
             left_out_retries: Vec::new(),
+            first_left_out: None,
             through: None,
             key_reached: Vec::new(),
             opened: now,
@@ -125,9 +128,55 @@ impl BatchBuilder {
     /// Counts a row that a rule leaves out.
     pub(crate) fn leave_out(&mut self, rule: FilterRule, origin: Origin) {
         self.left_out.add(rule);
-        if let Origin::Quarantine(id) = origin {
-            self.left_out_retries.push(id);
+        match origin {
+            Origin::Quarantine(id) => self.left_out_retries.push(id),
+            Origin::Stream(position, _) => {
+                self.first_left_out.get_or_insert(position);
+            }
+            Origin::Backfill | Origin::Diff(_) => {}
         }
+    }
+
+    /// Of the streamed items with one key only the last stays: the others are superseded by it.
+    pub(crate) fn keep_newest(&mut self) {
+        let places = 0..self.items.len();
+        let start = |index: usize, end: fn(&ItemSpan) -> u32, first: usize| match index {
+            0 => first,
+            index => end(&self.items[index - 1]) as usize,
+        };
+        let key = |index: usize| &self.keys[start(index, |item| item.key_end, 0)..self.items[index].key_end as usize];
+        let mut newer = HashSet::with_capacity(self.items.len());
+        let mut kept: Vec<bool> =
+            places.clone().rev().map(|index| key(index).is_empty() || newer.insert(key(index))).collect();
+        kept.reverse();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let mut left = BatchBuilder::new(self.phase, self.opened, self.room());
+        let mut before = Vec::with_capacity(kept.len());
+        for index in places {
+            before.push(offset(left.items.len()));
+            let run = self.runs.partition_point(|run| run.first as usize <= index).checked_sub(1);
+            let Some(run) = run.and_then(|run| self.runs.get(run)) else { return };
+            let origin = Origin::Stream(self.items[index].position(run), run.commit_micros);
+            if !kept[index] {
+                left.leave_out(FilterRule::Superseded, origin);
+                continue;
+            }
+            // Behind the bracket, or behind the comma.
+            let item = start(index, |item| item.end + 1, 1)..self.items[index].end as usize;
+            let copy = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&self.body[item]);
+                Ok::<(), ()>(())
+            };
+            left.push(key(index), origin, copy).ok();
+        }
+        for row in &mut self.refused {
+            row.before = before.get(row.before as usize).copied().unwrap_or_else(|| offset(left.items.len()));
+        }
+        self.left_out.merge(&left.left_out);
+        self.first_left_out = self.first_left_out.into_iter().chain(left.first_left_out).min();
+        (self.body, self.keys, self.items, self.runs) = (left.body, left.keys, left.items, left.runs);
     }
 
     /// Records that every row up to this place has been considered for this batch.
@@ -215,9 +264,9 @@ impl BatchBuilder {
         Some(item)
     }
 
-    /// The first streamed position in it.
+    /// The first streamed position in it, of rows refused and left out too.
     pub(crate) fn first_position(&self) -> Option<Position> {
-        first_position(&self.items, &self.runs, &self.refused)
+        first_position(&self.items, &self.runs, &self.refused).into_iter().chain(self.first_left_out).min()
     }
 
     /// Closes the batch.
@@ -237,6 +286,7 @@ impl BatchBuilder {
             refused: self.refused,
             left_out: self.left_out,
             left_out_retries: self.left_out_retries,
+            first_left_out: self.first_left_out,
             through,
             opened: self.opened,
             doubts: Vec::new(),
@@ -338,6 +388,49 @@ mod tests {
             prop_assert_eq!(seen, good);
             prop_assert_eq!(refused.len(), rows.len() - json.len());
             prop_assert_eq!(reached.map(SettledUpTo::Stream), Some(end));
+        }
+
+        #[test]
+        fn of_each_key_the_newest_version_stays_with_its_place(
+            rows in proptest::collection::vec((0u64..2, 0u8..4, prop::bool::weighted(0.8)), 1..40)
+        ) {
+            let mut open = BatchBuilder::new(Phase::Stream, Duration::ZERO, Capacity::default());
+            let mut transaction = 1;
+            let mut versions = Vec::new();
+            for (index, (step, key, good)) in rows.iter().enumerate() {
+                transaction += step;
+                let (position, key) = (at(transaction, index), if *key == 3 { String::new() } else { key.to_string() });
+                if *good {
+                    let encode = |out: &mut Vec<u8>| { out.extend_from_slice(format!("{{\"n\":{index}}}").as_bytes()); Ok::<_, ()>(()) };
+                    open.push(key.as_bytes(), Origin::Stream(position, 7), encode).unwrap();
+                    versions.push((key, index, position));
+                } else {
+                    open.refuse(RejectedRow { position: Some(position), ..RejectedRow::new(key, "mapping: no".into(), index.to_string()) });
+                }
+                open.reach(SettledUpTo::Stream(position));
+            }
+            let first = open.first_position();
+            open.keep_newest();
+            let batch = open.seal();
+            let newest = |(at, (key, ..)): &(usize, &(String, usize, Position))| {
+                key.is_empty() || versions[at + 1..].iter().all(|(later, ..)| later != key)
+            };
+            let expected: Vec<_> = versions.iter().enumerate().filter(newest).map(|(_, version)| version).collect();
+            prop_assert_eq!(batch.len(), expected.len());
+            prop_assert_eq!(batch.left_out.of(FilterRule::Superseded), (versions.len() - expected.len()) as u64);
+            prop_assert_eq!(batch.first_position(), first);
+            let json: Vec<serde_json::Value> = serde_json::from_slice(&batch.body()).unwrap();
+            for (index, (key, row, position)) in expected.iter().enumerate() {
+                prop_assert_eq!(json[index]["n"].as_u64(), Some(*row as u64));
+                prop_assert_eq!(batch.key(index), key.as_bytes());
+                prop_assert_eq!(batch.position(index), Some(*position));
+            }
+            // A refused row stands behind the items that came before it.
+            for row in &batch.refused {
+                let own: usize = row.item.parse().unwrap();
+                let ahead = expected.iter().filter(|(_, index, _)| *index < own).count();
+                prop_assert_eq!(row.before as usize, ahead);
+            }
         }
 
         #[test]

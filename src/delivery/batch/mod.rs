@@ -32,6 +32,8 @@ pub struct Batch {
     /// Rows that a rule leaves out, settled with it.
     pub left_out: LeftOut,
     left_out_retries: Vec<i64>,
+    /// The first streamed row among those left out.
+    first_left_out: Option<Position>,
     /// The position or key up to which everything is settled with this batch.
     pub through: SettledUpTo,
     opened: Duration,
@@ -121,9 +123,9 @@ impl Batch {
         Some((self.position(0)?, self.position(last)?))
     }
 
-    /// The first streamed position in it, refused rows included.
+    /// The first streamed position in it, of rows refused and left out too.
     pub fn first_position(&self) -> Option<Position> {
-        first_position(&self.items, &self.runs, &self.refused)
+        first_position(&self.items, &self.runs, &self.refused).into_iter().chain(self.first_left_out).min()
     }
 
     /// The first and the last digest of a key, where its items came out of a compared result.
@@ -190,6 +192,7 @@ impl Batch {
             refused: late.into_iter().map(|row| RejectedRow { before: row.before - half_u32, ..row }).collect(),
             left_out: self.left_out,
             left_out_retries: self.left_out_retries,
+            first_left_out: self.first_left_out,
             through: self.through,
             opened: self.opened,
             doubts: self.doubts,
@@ -205,6 +208,7 @@ impl Batch {
             refused: early,
             left_out: LeftOut::default(),
             left_out_retries: Vec::new(),
+            first_left_out: None,
             through: reached,
             opened: self.opened,
             doubts: Vec::new(),

@@ -220,7 +220,7 @@ impl SectionDelivery {
     /// rows, for then it does not see which keys the stream brings.
     pub fn takes_chunks(&self) -> bool {
         let ahead = usize::try_from(self.limits.bytes).unwrap_or(usize::MAX);
-        !self.flow.is_paused() && self.flow.takes_rows() && self.backfilled.weight() < ahead
+        !self.flow.is_paused() && self.flow.takes_rows() && !self.stream_waits && self.backfilled.weight() < ahead
     }
 
     /// Takes the rows of the next chunk of its backfill, once the stream has been read past it. Returns whether it did.

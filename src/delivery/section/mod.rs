@@ -10,6 +10,7 @@ pub(crate) mod diff_queue;
 pub(crate) mod doubt_brake;
 pub(crate) mod flow;
 pub(crate) mod followers;
+pub(crate) mod intake;
 pub(crate) mod quarantine_retry;
 pub(crate) mod queue;
 pub(crate) mod refusals;
@@ -33,15 +34,18 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{BatchLimits, Flush, InDoubt, Section};
-use crate::delivery::batch::{Batch, Origin, SettledUpTo};
+use crate::config::{BatchLimits, Flush, InDoubt, Kind, Section};
+use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::key_set::KeySet;
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, FilterRule, Key, KeyDigest, Phase, Position, Row, RowCounts, SectionName};
+use crate::model::{Key, KeyDigest, Position, RowCounts, SectionName};
 use crate::state::SectionPhase;
 
 /// How many single items may be refused one after the other before that counts as the mapping's fault.
 pub(crate) const BAD_IN_A_ROW: u32 = 10;
+
+/// The age at which a batch of a backfill goes, where streamed ones go once a day.
+const BACKFILL_AGE: Duration = Duration::from_secs(5);
 
 /// The span of a batch in doubt: its rows come again, and this says when they have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +102,10 @@ pub struct InDoubtBatch {
 pub struct SectionDelivery {
     name: SectionName,
     limits: BatchLimits,
+    /// Updated rows are sent too.
+    sends_updates: bool,
+    /// Streamed rows are due, and go behind what was backfilled before: no chunk is taken meanwhile.
+    stream_waits: bool,
     flush: Flush,
     daily: Daily,
     in_doubt: InDoubt,
@@ -140,6 +148,8 @@ impl SectionDelivery {
         SectionDelivery {
             name: section.name.clone(),
             limits: section.batch,
+            sends_updates: section.sends_updates(),
+            stream_waits: false,
             flush: section.flush.clone(),
             daily: Daily::default(),
             in_doubt: section.in_doubt,
@@ -149,7 +159,7 @@ impl SectionDelivery {
             diff: None,
             table_mapping: None,
             counts: RowCounts::default(),
-            stream: Queue::default(),
+            stream: Queue::of_newest(section.sends_updates() && section.kind != Kind::UserActivity),
             backfilled: Queue::default(),
             retry: Queue::default(),
             retrying: HashSet::new(),
@@ -189,93 +199,6 @@ impl SectionDelivery {
         &self.stage
     }
 
-    /// Takes a streamed row. Returns whether it waits here now (so that progress must know of it).
-    #[inline]
-    pub fn admit(&mut self, mapping: &Mapping, row: &Row<'_>, position: Position, micros: i64, now: Duration) -> bool {
-        if position <= self.admitted {
-            return false;
-        }
-        self.admitted = position;
-        self.counts.read(Phase::Stream);
-        let key = mapping.key_text(row);
-        let key = key.as_ref();
-        if let Some(backfill) = &mut self.backfill {
-            backfill.streamed(key);
-        }
-        let held = self.is_doubted(position) && self.in_doubt == InDoubt::Hold;
-        let origin = Origin::Stream(position, micros);
-        let left_out = mapping.left_out(row);
-        let queue = &mut self.stream;
-        if let Ok(Some(rule)) = left_out {
-            queue.leave_out(Phase::Stream, now, rule, origin);
-            queue.reach(SettledUpTo::Stream(position));
-            return true;
-        }
-        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, CommitTime::Micros(micros), out));
-        let incoming = IncomingRow { limits: self.limits, phase: Phase::Stream, now, key, origin };
-        if held {
-            queue.hold(incoming, encode, || mapping.describe(row));
-        } else {
-            queue.push(incoming, encode, || mapping.describe(row));
-        }
-        queue.reach(SettledUpTo::Stream(position));
-        true
-    }
-
-    /// Whether a streamed row is of a batch in doubt. Where nobody knows which rows that had, this one counts.
-    fn is_doubted(&mut self, position: Position) -> bool {
-        let mut doubted = false;
-        for doubt in &mut self.doubts {
-            if matches!(&doubt.span, Span::Stream(first, last) if (*first..=*last).contains(&position)) {
-                doubt.rows += u32::from(doubt.open);
-                doubted = true;
-            }
-        }
-        doubted
-    }
-
-    /// Takes the rows of a chunk whose time has come (the stream has been read past it).
-    pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
-        let Some(phase) = self.backfill.as_ref().map(|backfill| backfill.phase) else { return };
-        for row in chunk.rows.iter() {
-            self.counts.read(phase);
-            let key = mapping.key_text(&row);
-            if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
-                self.backfilled.leave_out(phase, now, FilterRule::Streamed, Origin::Backfill);
-            } else {
-                self.admit_backfilled(mapping, &row, &key, phase, now);
-            }
-            // A batch ends where a batch in doubt ended, so that what it settles tells that the doubt is over.
-            let ends = !self.doubts.is_empty() && self.doubts.iter().any(|doubt| doubt.span.ends_with(&key));
-            self.backfilled.reach_key(&key, ends);
-        }
-        if chunk.last {
-            if let Some(backfill) = &mut self.backfill {
-                backfill.count_range(chunk.range_rows);
-            }
-            self.backfilled.pass(phase, now);
-            self.backfilled.reach(SettledUpTo::BackfillEnd);
-            self.backfilled.seal();
-        }
-    }
-
-    fn admit_backfilled(&mut self, mapping: &Mapping, row: &Row<'_>, key: &[u8], phase: Phase, now: Duration) {
-        let held = self.in_doubt == InDoubt::Hold
-            && self.doubts.iter().any(|doubt| matches!(&doubt.span, Span::Keys(_, _, rows) if rows.contains(key)));
-        let left_out = mapping.left_out(row);
-        if let Ok(Some(rule)) = left_out {
-            return self.backfilled.leave_out(phase, now, rule, Origin::Backfill);
-        }
-        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, CommitTime::Unknown, out));
-        let describe = || mapping.describe(row);
-        let incoming = IncomingRow { limits: self.limits, phase, now, key, origin: Origin::Backfill };
-        if held {
-            self.backfilled.hold(incoming, encode, describe);
-        } else {
-            self.backfilled.push(incoming, encode, describe);
-        }
-    }
-
     /// The next batch to send, if one is due (or `force`: everything goes, for a drain or a full budget).
     pub fn next_batch(&mut self, now: Duration, force: bool) -> Option<Batch> {
         // Its time has come: what is next is the probe, be it a row that must be read again first.
@@ -295,6 +218,9 @@ impl SectionDelivery {
         if let Some(batch) = self.retry.take(|_| true) {
             return Some(batch);
         }
+        if self.sends_updates {
+            return self.next_in_order(now, force);
+        }
         let due = |opened: Duration| match &self.flush {
             Flush::Every(age) => now >= opened + *age,
             Flush::DailyAt(..) => self.daily.is_due(opened, now),
@@ -302,7 +228,7 @@ impl SectionDelivery {
         let stream = |queue: &mut Queue| queue.take(|opened| force || due(opened));
         let age = match &self.flush {
             Flush::Every(age) => *age,
-            Flush::DailyAt(..) => Duration::from_secs(5),
+            Flush::DailyAt(..) => BACKFILL_AGE,
         };
         let backfilled = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
         self.backfill_turn = !self.backfill_turn;

@@ -16,6 +16,8 @@ pub(crate) struct Queue {
     ready: VecDeque<Batch>,
     ready_weight: usize,
     room: Capacity,
+    /// Of the versions of a row in one batch only the newest is sent.
+    newest_only: bool,
 }
 
 /// A row on its way into a queue: the batch's limits, how and when the row came, its key, and its place.
@@ -29,6 +31,11 @@ pub(crate) struct IncomingRow<'a> {
 }
 
 impl Queue {
+    /// A queue whose batches have one version of each row.
+    pub(crate) fn of_newest(newest_only: bool) -> Queue {
+        Queue { newest_only, ..Queue::default() }
+    }
+
     fn open(&mut self, phase: Phase, now: Duration) -> &mut BatchBuilder {
         let room = self.room;
         self.open.get_or_insert_with(|| BatchBuilder::new(phase, now, room))
@@ -148,9 +155,12 @@ impl Queue {
 
     /// Seals the open batch.
     pub(crate) fn seal(&mut self) {
-        if let Some(open) = self.open.take()
+        if let Some(mut open) = self.open.take()
             && !open.is_empty()
         {
+            if self.newest_only {
+                open.keep_newest();
+            }
             self.room = open.room();
             self.put_back_last(open.seal());
         }
@@ -179,6 +189,11 @@ impl Queue {
         self.open.as_ref().filter(|open| !open.is_empty()).map(BatchBuilder::opened)
     }
 
+    /// Whether a batch waits that takes no more rows.
+    pub(crate) fn has_sealed(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// When the oldest row was added.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let ready = self.ready.front().map(Batch::opened);
@@ -195,7 +210,7 @@ impl Queue {
         self.ready.is_empty() && self.open.as_ref().is_none_or(BatchBuilder::is_empty)
     }
 
-    /// The first streamed position that waits, refused rows included.
+    /// The first streamed position that waits, of rows refused and left out too.
     pub(crate) fn first_position(&self) -> Option<Position> {
         let ready = self.ready.iter().filter_map(Batch::first_position).next();
         ready.or_else(|| self.open.as_ref().and_then(BatchBuilder::first_position))
@@ -206,7 +221,7 @@ impl Queue {
         let ready = self.ready.iter().map(|batch| (batch.len() + batch.refused.len()) as u64 + batch.left_out.total());
         let open = self.open.as_ref().map_or(0, |open| open.rows() as u64 + open.left_out());
         let rows = ready.sum::<u64>() + open;
-        *self = Queue::default();
+        *self = Queue::of_newest(self.newest_only);
         rows
     }
 }

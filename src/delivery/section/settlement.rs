@@ -173,7 +173,12 @@ impl SectionDelivery {
         let mut refused: Vec<usize> = end.refused.iter().map(|(index, _)| *index).collect();
         refused.sort_unstable();
         let received = (0..batch.len()).filter(|index| refused.binary_search(index).is_err());
-        let keys: Vec<AuditKey> = received.map(|index| AuditKey::of(batch.key(index))).collect();
+        let mut keys: Vec<AuditKey> = received.map(|index| AuditKey::of(batch.key(index))).collect();
+        if self.sends_updates {
+            // The ledger's set has a key once, so the tally counts it once a batch.
+            keys.sort_unstable();
+            keys.dedup();
+        }
         let tally = Tally::of(keys.iter().copied()).0.into_iter().collect();
         let encoded = BatchKeys::new(keys.iter().copied()).encode();
         let op = Op::Keys { delivery: end.id, section: self.name.clone(), keys: encoded, tally };

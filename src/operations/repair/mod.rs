@@ -33,6 +33,7 @@ use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::table_fit;
+use crate::runtime::update_stream;
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
@@ -265,6 +266,7 @@ impl Repair {
     pub(crate) async fn run(mut self) -> Result<RepairPlan, Fault> {
         let config = Arc::clone(&self.config);
         setup::ensure_publication(&self.control, &config, &[], &|_| ()).await?;
+        setup::ensure_update_publication(&self.control, &config, &[], &|_| ()).await?;
         // Taken before the slot begins: whatever had ended by then is before it.
         let xmin = self.xmin().await?;
         let attach = if self.whole { self.slot().await? } else { self.now().await? };
@@ -305,6 +307,7 @@ impl Repair {
             let kept = self.instance.xmin_floor.filter(|_| self.is_same_log());
             let floor = if self.plan.new_slot { Some(xmin) } else { kept };
             self.store.adopt(&identity, attach, floor, left).await.map_err(crate::operations::fate)?;
+            update_stream::record(&config, &self.control, &self.store).await?;
         }
         self.record(attach).await?;
         Ok(self.plan)

@@ -34,6 +34,7 @@ pub(crate) struct Defect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DefectKind {
     NoInserts,
+    NoUpdates,
     Replaced,
     Removed,
     RowFilter,
@@ -44,6 +45,12 @@ enum DefectKind {
 /// What is wrong with a publication as a whole.
 pub(crate) fn of_publication(publication: &Publication) -> Option<Defect> {
     let none = (!publication.insert).then_some(DefectKind::NoInserts)?;
+    Some(Defect { kind: none, publication: publication.name.clone(), table: String::new() })
+}
+
+/// What is wrong with the publication of updates as a whole.
+pub(crate) fn of_update_publication(publication: &Publication) -> Option<Defect> {
+    let none = (!publication.insert || !publication.update).then_some(DefectKind::NoUpdates)?;
     Some(Defect { kind: none, publication: publication.name.clone(), table: String::new() })
 }
 
@@ -76,6 +83,7 @@ impl Defect {
     pub(crate) fn code(&self) -> &'static str {
         match self.kind {
             DefectKind::NoInserts => "publication_insert",
+            DefectKind::NoUpdates => "publication_update",
             DefectKind::RowFilter => "publication_filter",
             DefectKind::ColumnList => "publication_columns",
             DefectKind::Replaced | DefectKind::Removed | DefectKind::PutBack => "publication_drift",
@@ -87,6 +95,7 @@ impl Defect {
         let (publication, table) = (quote::ident(&self.publication), &self.table);
         match self.kind {
             DefectKind::NoInserts => Some(format!("ALTER PUBLICATION {publication} SET (publish = 'insert');")),
+            DefectKind::NoUpdates => Some(format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update');")),
             DefectKind::RowFilter | DefectKind::ColumnList => Some(format!(
                 "ALTER PUBLICATION {publication} DROP TABLE {table}; ALTER PUBLICATION {publication} ADD TABLE {table};"
             )),
@@ -111,6 +120,12 @@ impl fmt::Display for Defect {
         match kind {
             DefectKind::NoInserts => {
                 write!(f, "the publication {publication} does not publish inserts, so no row comes")
+            }
+            DefectKind::NoUpdates => {
+                write!(
+                    f,
+                    "the publication {publication} does not publish inserts and updates, so versions of rows are left out"
+                )
             }
             DefectKind::Replaced => write!(f, "{table} was dropped and re-created, or replaced by a rename"),
             DefectKind::Removed => write!(f, "{table} is no longer in the publication {publication}"),
@@ -143,7 +158,8 @@ mod tests {
             oid: 1,
             version: "700".to_owned(),
             insert: true,
-            others: false,
+            update: false,
+            removals: false,
             via_root: true,
             generated: false,
             tables: vec![table],

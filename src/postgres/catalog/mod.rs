@@ -12,6 +12,7 @@ pub(crate) mod partition_roots;
 pub(crate) mod provider;
 pub(crate) mod publication;
 pub(crate) mod quote;
+pub(crate) mod replica_identity;
 pub(crate) mod result;
 pub(crate) mod server;
 pub(crate) mod slot;

@@ -18,8 +18,10 @@ pub(crate) struct Publication {
     pub version: String,
     /// Whether it publishes inserts.
     pub insert: bool,
-    /// Whether it publishes anything else: harmful to tables without primary key.
-    pub others: bool,
+    /// Whether it publishes updates: harmful to tables without replica identity.
+    pub update: bool,
+    /// Whether it publishes deletes or truncates.
+    pub removals: bool,
     /// `publish_via_partition_root`.
     pub via_root: bool,
     /// It publishes stored generated columns (18).
@@ -43,9 +45,9 @@ pub(crate) struct PublishedTable {
 
 /// Reads the publication.
 pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
-    let sql = "SELECT oid, pubinsert, pubupdate OR pubdelete OR pubtruncate, pubviaroot,
+    let sql = "SELECT oid, pubinsert, pubdelete OR pubtruncate, pubviaroot,
             COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false), p.xmin::text,
-            current_setting('server_version_num')::int >= 150000
+            current_setting('server_version_num')::int >= 150000, pubupdate
         FROM pg_catalog.pg_publication p WHERE pubname = $1";
     let Some(row) = crate::sql::query_opt(client, sql, &[&name]).await? else { return Ok(None) };
     // Filters, column lists and schemas in publications exist from 15 on.
@@ -84,7 +86,8 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
         oid,
         version: row.get(5),
         insert: row.get(1),
-        others: row.get(2),
+        update: row.get(7),
+        removals: row.get(2),
         via_root: row.get(3),
         generated: row.get(4),
         tables: tables.iter().map(published).collect(),

@@ -228,6 +228,7 @@ mod tests {
             schema: "public".into(),
             slot: "s".into(),
             publication: "p".into(),
+            update_publication: None,
             manage: true,
             failover_slot: false,
             reader: None,

@@ -14,6 +14,7 @@ pub(crate) mod result_findings;
 pub(crate) mod server_findings;
 pub(crate) mod slot_findings;
 pub(crate) mod table_findings;
+pub(crate) mod versions_findings;
 
 use crate::postgres::catalog::locks;
 pub(crate) use crate::postgres::catalog::provider::Provider;

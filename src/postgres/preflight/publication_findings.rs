@@ -1,4 +1,4 @@
-//! The publication: carries every table whole, inserts only, and harms no application.
+//! The publications: they carry every table whole, inserts only but where updates are wanted, and harm no application.
 
 use tokio_postgres::Error;
 
@@ -6,10 +6,11 @@ use crate::config::Config;
 use crate::model::Finding;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
-use crate::postgres::catalog::{defects, publication, quote};
+use crate::postgres::catalog::{defects, publication, quote, replica_identity};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
+use crate::postgres::setup::PublicationKind;
 
 pub(crate) async fn examine(
     session: &Session,
@@ -18,12 +19,38 @@ pub(crate) async fn examine(
     tables: &[TableInfo],
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let name = &config.source.publication;
+    for kind in PublicationKind::wanted(config) {
+        let mut carried = Vec::new();
+        for table in tables.iter().filter(|table| kind.tables(config).contains(&table.name)) {
+            // What lacks an identity is an error of its table, and is never published.
+            if !kind.updates || replica_identity::missing(session, table).await?.is_none() {
+                carried.push(table.clone());
+            }
+        }
+        examine_one(session, config, facts, (&kind, &carried), findings).await?;
+    }
+    let unused = PublicationKind::updates(config);
+    if !config.sends_updates() && publication::publication(session, &unused.name).await?.is_some() {
+        let message = "no section sends updates any more, and it makes the server decode them";
+        let remedy = format!("DROP PUBLICATION {};", quote::ident(&unused.name));
+        findings.push(Finding::info("publication_unused", format!("publication {}", unused.name), message, remedy));
+    }
+    Ok(())
+}
+
+async fn examine_one(
+    session: &Session,
+    config: &Config,
+    facts: &Facts,
+    (kind, tables): (&PublicationKind, &[TableInfo]),
+    findings: &mut Vec<Finding>,
+) -> Result<(), Error> {
+    let name = &kind.name;
     let subject = format!("publication {name}");
     let there = publication::publication(session, name).await?;
     if let Some(publication) = &there {
-        form(publication, &subject, findings);
-        harm(session, publication, name, &subject, findings).await?;
+        form(kind, publication, &subject, findings);
+        harm(session, kind, publication, &subject, findings).await?;
         partitions(publication, tables, name, &subject, findings);
     }
     let missing: Vec<&TableInfo> = match &there {
@@ -48,7 +75,7 @@ pub(crate) async fn examine(
             ("publication_tables", what, setup::add_tables(name, &clauses))
         }
         None => {
-            ("publication_missing", "there is none yet".into(), setup::create_publication(name, &clauses, generated))
+            ("publication_missing", "there is none yet".into(), setup::create_publication(kind, &clauses, generated))
         }
     };
     if config.source.manage {
@@ -95,41 +122,51 @@ async fn rights(
 }
 
 /// What makes it bring too little.
-fn form(publication: &Publication, subject: &str, findings: &mut Vec<Finding>) {
+fn form(kind: &PublicationKind, publication: &Publication, subject: &str, findings: &mut Vec<Finding>) {
     let narrowed = publication.tables.iter().flat_map(|table| defects::narrowed(publication, table));
-    for defect in defects::of_publication(publication).into_iter().chain(narrowed) {
+    for defect in kind.defect(publication).into_iter().chain(narrowed) {
         let remedy = defect.sql().unwrap_or_default();
         findings.push(Finding::error(defect.code(), subject, defect.to_string(), remedy));
     }
 }
 
-/// Updates and deletes published: useless, and on a table without replica identity the application's own UPDATE fails.
+/// Updates and deletes published that nobody wants: useless, and on a table without replica identity the application's own
+/// UPDATE fails.
 async fn harm(
     session: &Session,
+    kind: &PublicationKind,
     publication: &Publication,
-    name: &str,
     subject: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    if !publication.others {
+    let is_useless = publication.removals || (publication.update && !kind.updates);
+    if !is_useless && !publication.update {
         return Ok(());
     }
-    let remedy = format!("ALTER PUBLICATION {} SET (publish = 'insert');", quote::ident(name));
+    let set = format!("ALTER PUBLICATION {} SET (publish = '{}');", quote::ident(&kind.name), kind.publishes());
+    let remedy = match kind.updates {
+        true => {
+            "give it a replica identity, ALTER TABLE … REPLICA IDENTITY FULL; or take it out of the publication".into()
+        }
+        false => set.clone(),
+    };
     let oids: Vec<u32> = publication.tables.iter().map(|table| table.oid).collect();
     let sql = "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY($1) AND (c.relreplident = 'n'
         OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))";
     let without = session.query(sql, &[&oids]).await?;
     let without: Vec<String> = without.iter().map(|row| row.get(0)).collect();
-    findings.push(if without.is_empty() {
-        let message = "it publishes updates or deletes too: they are decoded and sent for nothing";
-        Finding::warning("publication_others", subject, message, remedy)
+    if without.is_empty() {
+        if is_useless {
+            let message = "it publishes updates or deletes too: they are decoded and sent for nothing";
+            findings.push(Finding::warning("publication_others", subject, message, set));
+        }
     } else {
         let message = format!(
             "it publishes updates or deletes of {}, which has no replica identity: the application's UPDATE and DELETE fail",
             without.join(", ")
         );
-        Finding::error("publication_harm", subject, message, remedy)
-    });
+        findings.push(Finding::error("publication_harm", subject, message, remedy));
+    }
     Ok(())
 }
 

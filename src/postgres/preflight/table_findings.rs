@@ -13,6 +13,7 @@ use crate::postgres::preflight::examination::Examination;
 use crate::postgres::preflight::key_findings;
 use crate::postgres::preflight::key_findings::subject;
 use crate::postgres::preflight::server_findings::Facts;
+use crate::postgres::preflight::versions_findings;
 use crate::postgres::setup;
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
@@ -57,6 +58,7 @@ pub(crate) async fn examine(
         if let Some((message, remedy)) = partition_roots::root_is_mapped(session, config, section, info.oid).await? {
             found.findings.push(Finding::error("partition_beside_root", subject(section), message, remedy));
         }
+        versions_findings::identity(session, section, &info, &mut found.findings).await?;
         if readable(session, section, &info, &mut found.findings).await? {
             key_findings::examine(session, section, &info, section.start != Start::Now, &mut found.findings).await?;
         }
@@ -64,6 +66,7 @@ pub(crate) async fn examine(
             let message = format!("{} can be read and streamed", quote::qualified(&info.name));
             found.findings.push(Finding::ok("table", subject(section), message));
         }
+        versions_findings::examine(session, section, &info, &mut found.findings).await?;
     }
     Ok(tables)
 }
@@ -149,6 +152,7 @@ pub(crate) async fn refusal(session: &Session, section: &Section, info: &TableIn
     let mut findings = Vec::new();
     kind(session, info, &mut findings).await?;
     leaves(session, info, &mut findings).await?;
+    versions_findings::identity(session, section, info, &mut findings).await?;
     let error = findings.into_iter().find(|finding| finding.severity == Severity::Error);
     let table = quote::qualified(&info.name);
     let fault =

@@ -62,6 +62,8 @@ pub enum EndReason {
 pub struct StreamStart {
     pub slot: String,
     pub publication: String,
+    /// The publication of updates, where one is wanted.
+    pub updates: Option<UpdateStream>,
     /// The expected server: its system identifier and timeline.
     pub server: Option<(String, u32)>,
     /// The durable checkpoint.
@@ -72,6 +74,23 @@ pub struct StreamStart {
     pub status_interval: Duration,
     /// How long the server may be silent, though each status update asks for a reply.
     pub patience: Duration,
+}
+
+/// The publication of updates, and from where it may be named: the server cannot decode with one what was written before it
+/// was there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateStream {
+    pub publication: String,
+    pub oid: u32,
+    /// `None` where it is not known yet.
+    pub from: Option<Lsn>,
+}
+
+impl StreamStart {
+    /// The publication of updates, where it can be named to the server.
+    pub(crate) fn named_updates(&self) -> Option<&UpdateStream> {
+        self.updates.as_ref().filter(|updates| updates.from.is_some_and(|from| self.from >= from))
+    }
 }
 
 pub(crate) fn stopped() -> StreamEnd {

@@ -1,7 +1,7 @@
 //! Reads a CopyData message that is too long to hold, piece by piece, and makes a short one of it. Pure.
 //!
 //! * In: the message's body as it arrives, in pieces of any size.
-//! * Out: a whole CopyData message that the decoder takes: an insert whose large columns are marked
+//! * Out: a whole CopyData message that the decoder takes: an insert or an update whose large columns are marked
 //!   [`pgoutput::OVERSIZE`], so that its row can be refused by name with its key known; of anything else only its kind.
 //! * Never: more bytes held than the limit (and [`SMALL`] a column); a result that depends on how the bytes were cut.
 
@@ -11,7 +11,7 @@ use crate::postgres::replication::pgoutput;
 const SMALL: usize = 4 << 10;
 /// `w`, start and end of WAL, clock.
 const WAL_HEADER: usize = 25;
-/// And an insert's tag, OID, `N` and number of columns.
+/// And the tag, OID, kind and number of columns of an insert's or an update's first tuple.
 const INSERT_HEADER: usize = WAL_HEADER + 8;
 /// The CopyData header.
 const FRAME_HEADER: usize = 5;
@@ -27,6 +27,8 @@ enum ReaderState {
     Length(u16, [u8; 4], usize),
     /// So many bytes of a column, which is kept or thrown away.
     Value(u16, usize, bool),
+    /// The kind and number of columns of the new tuple, which follows the old one; so many bytes are known.
+    NewTuple(usize),
     /// The rest is thrown away.
     Rest,
 }
@@ -39,12 +41,14 @@ pub(crate) struct OversizeReader {
     limit: usize,
     out: Vec<u8>,
     state: ReaderState,
+    /// The tuple that is read is the row before an update: the new one follows.
+    is_old: bool,
 }
 
 impl OversizeReader {
     /// For a body of `len` bytes, of which at most about `limit` may be held.
     pub(crate) fn new(len: usize, limit: usize) -> OversizeReader {
-        OversizeReader { left: len, limit, out: vec![b'd', 0, 0, 0, 0], state: ReaderState::Head }
+        OversizeReader { left: len, limit, out: vec![b'd', 0, 0, 0, 0], state: ReaderState::Head, is_old: false }
     }
 
     /// Takes what belongs to the message off the front of `bytes`; returns how much that was.
@@ -85,7 +89,7 @@ impl OversizeReader {
                     kind => {
                         self.out.push(kind);
                         // A message of another kind is left to the decoder.
-                        if kind == b'n' { after(columns) } else { ReaderState::Rest }
+                        if matches!(kind, b'n' | b'u') { self.after(columns) } else { ReaderState::Rest }
                     }
                 };
                 1
@@ -103,26 +107,49 @@ impl OversizeReader {
                 if kept {
                     self.out.extend_from_slice(&bytes[..taken]);
                 }
-                self.state = if taken == len { after(columns) } else { ReaderState::Value(columns, len - taken, kept) };
+                self.state =
+                    if taken == len { self.after(columns) } else { ReaderState::Value(columns, len - taken, kept) };
                 taken
+            }
+            ReaderState::NewTuple(known) => {
+                self.out.push(bytes[0]);
+                self.state = match (known, self.out.last_chunk::<2>()) {
+                    (0, _) if bytes[0] != b'N' => ReaderState::Rest,
+                    (2, Some(columns)) => first(u16::from_be_bytes(*columns)),
+                    (known, _) => ReaderState::NewTuple(known + 1),
+                };
+                1
             }
             ReaderState::Rest => bytes.len(),
         }
     }
 
     /// After a byte of the headers.
-    fn head(&self) -> ReaderState {
+    fn head(&mut self) -> ReaderState {
         let body = &self.out[FRAME_HEADER..];
         let is_data = body.first() == Some(&b'w');
-        let is_insert = body.get(WAL_HEADER).is_none_or(|tag| *tag == b'I');
-        let is_new = body.get(WAL_HEADER + 5).is_none_or(|tag| *tag == b'N');
+        let is_row = body.get(WAL_HEADER).is_none_or(|tag| matches!(tag, b'I' | b'U'));
+        let is_update = body.get(WAL_HEADER) == Some(&b'U');
+        let kind = body.get(WAL_HEADER + 5);
+        let is_tuple = kind.is_none_or(|kind| *kind == b'N' || (is_update && matches!(kind, b'K' | b'O')));
         match body {
-            _ if !is_data || !is_insert || !is_new => ReaderState::Rest,
-            [.., high, low] if body.len() == INSERT_HEADER => match u16::from_be_bytes([*high, *low]) {
-                0 => ReaderState::Rest,
-                columns => ReaderState::Kind(columns),
-            },
+            _ if !is_data || !is_row || !is_tuple => ReaderState::Rest,
+            [.., high, low] if body.len() == INSERT_HEADER => {
+                self.is_old = kind != Some(&b'N');
+                match u16::from_be_bytes([*high, *low]) {
+                    0 if self.is_old => self.after(1),
+                    columns => first(columns),
+                }
+            }
             _ => ReaderState::Head,
+        }
+    }
+
+    /// What follows a column, of which so many were left with it.
+    fn after(&mut self, columns: u16) -> ReaderState {
+        match columns - 1 {
+            0 if std::mem::take(&mut self.is_old) => ReaderState::NewTuple(0),
+            columns => first(columns),
         }
     }
 
@@ -136,16 +163,13 @@ impl OversizeReader {
         } else {
             self.out.push(pgoutput::OVERSIZE);
         }
-        if len == 0 { after(columns) } else { ReaderState::Value(columns, len, kept) }
+        if len == 0 { self.after(columns) } else { ReaderState::Value(columns, len, kept) }
     }
 }
 
-/// What follows a column, of which so many were left with it.
-fn after(columns: u16) -> ReaderState {
-    match columns - 1 {
-        0 => ReaderState::Rest,
-        columns => ReaderState::Kind(columns),
-    }
+/// What follows the header of a tuple of so many columns.
+fn first(columns: u16) -> ReaderState {
+    if columns == 0 { ReaderState::Rest } else { ReaderState::Kind(columns) }
 }
 
 #[cfg(test)]
@@ -202,6 +226,7 @@ mod tests {
             Value::Null => None,
             Value::Text(text) => Some(text.to_vec()),
             Value::Oversize => Some(b"OVERSIZE".to_vec()),
+            Value::Unknown => Some(b"UNKNOWN".to_vec()),
         };
         (0..cells.len()).map(value).collect()
     }
@@ -215,8 +240,32 @@ mod tests {
     }
 
     #[test]
+    fn of_an_update_both_rows_are_kept_but_for_what_is_long() {
+        let [small, long] = [Some(b"17".to_vec()), Some(vec![b'x'; pgoutput::VALUE_MAX + 1])];
+        for (kind, old) in [(b'K', [small.clone(), None]), (b'O', [small.clone(), long.clone()])] {
+            let (old, new) = (insert(&old), insert(&[small.clone(), long.clone(), None]));
+            let mut body = [&old[..WAL_HEADER + 5], &[kind], &old[WAL_HEADER + 6..], &new[WAL_HEADER + 5..]].concat();
+            body[WAL_HEADER] = b'U';
+            *body.last_mut().unwrap() = b'u';
+            let short = skim(&body, 8 << 20, &[65_536]);
+            assert_eq!(skim(&body, 8 << 20, &[300_007, 3]), short);
+            let Payload::Data { message: data, .. } = pgoutput::payload(&short[5..]).unwrap() else { panic!() };
+            let Message::Update { oid: 0x4001, old, tuple } = pgoutput::message(data).unwrap() else { panic!() };
+            let mut cells: Vec<Cell> = Vec::new();
+            pgoutput::tuple(tuple, &mut cells).unwrap();
+            let row = Row { data: tuple, cells: &cells };
+            assert_eq!([0, 1, 2].map(|at| row.get(at)), [Value::Text(b"17"), Value::Oversize, Value::Unknown]);
+            assert_eq!(old.is_some(), kind == b'O');
+            if let Some(old) = old {
+                pgoutput::tuple(old, &mut cells).unwrap();
+                assert_eq!(Row { data: old, cells: &cells }.get(1), Value::Oversize);
+            }
+        }
+    }
+
+    #[test]
     fn of_anything_else_only_the_kind_is_left() {
-        for tag in *b"UDTMOz" {
+        for tag in *b"DTMOz" {
             let mut body = vec![b'w'];
             body.extend([0; 24]);
             body.push(tag);
@@ -233,7 +282,7 @@ mod tests {
     #[test]
     fn a_column_that_cannot_be_is_left_for_the_decoder_to_refuse() {
         let mut body = insert(&[Some(b"17".to_vec()), None]);
-        *body.last_mut().unwrap() = b'u';
+        *body.last_mut().unwrap() = b'b';
         body.extend([0; 5000]);
         let frame = skim(&body, 10, &[3]);
         let Payload::Data { message: data, .. } = pgoutput::payload(&frame[5..]).unwrap() else { panic!() };

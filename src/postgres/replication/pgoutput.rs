@@ -1,8 +1,8 @@
 //! The decoder of pgoutput, protocol version 1, text. Pure, and borrowed: a message is a view of its frame.
 //!
 //! Source of the layouts: PostgreSQL's documentation, "Logical Replication Message Formats". A message that this
-//! program has no use for (updates, deletes, truncates, origins, types, logical messages, and tags that do not exist yet)
-//! is named and skipped: a foreign publication may send any of them.
+//! program has no use for (deletes, truncates, origins, types, logical messages, and tags that do not exist yet) is named
+//! and skipped: a foreign publication may send any of them.
 
 use crate::model::{Cell, Lsn};
 
@@ -61,6 +61,14 @@ pub(crate) enum Message<'a> {
     Insert {
         oid: u32,
         /// The new tuple, to be read by [`tuple`].
+        tuple: &'a [u8],
+    },
+    /// An updated row.
+    Update {
+        oid: u32,
+        /// The row before, whole, where the table has REPLICA IDENTITY FULL: to be read by [`tuple`].
+        old: Option<&'a [u8]>,
+        /// The new tuple.
         tuple: &'a [u8],
     },
     /// A message that this program does not use.
@@ -165,7 +173,7 @@ pub(crate) fn message(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
             Message::Commit { end_lsn: reader.lsn()? }
         }
         b'R' => Message::Relation(relation(&mut reader)?),
-        b'U' => Message::Ignored("update"),
+        b'U' => update(&mut reader)?,
         b'D' => Message::Ignored("delete"),
         b'T' => Message::Ignored("truncate"),
         b'O' => Message::Ignored("origin"),
@@ -190,11 +198,27 @@ fn relation<'a>(reader: &mut Reader<'a>) -> Result<Relation<'a>, DecodeError> {
     Ok(Relation { oid, schema, name, columns })
 }
 
-/// Reads a tuple's columns into `cells` (cleared first), as places within `tuple`.
+fn update<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
+    let oid = reader.u32()?;
+    let (mut kind, mut old) = (reader.u8()?, None);
+    if matches!(kind, b'K' | b'O') {
+        let before = reader.0;
+        tuple(before, &mut Vec::new()).and_then(|len| reader.take(len))?;
+        // Of a replica identity that is a key, only the key comes, and only where it has changed.
+        old = (kind == b'O').then_some(before);
+        kind = reader.u8()?;
+    }
+    match kind {
+        b'N' => Ok(Message::Update { oid, old, tuple: reader.0 }),
+        _ => Err(DecodeError::Malformed("an update without a new tuple")),
+    }
+}
+
+/// Reads a tuple's columns into `cells` (cleared first), as places within `tuple`. Returns the tuple's length.
 ///
 /// # Errors
 /// [`DecodeError`] where the bytes end too early or a column is of a kind that protocol 1 in text does not have.
-pub(crate) fn tuple(tuple: &[u8], cells: &mut Vec<Cell>) -> Result<(), DecodeError> {
+pub(crate) fn tuple(tuple: &[u8], cells: &mut Vec<Cell>) -> Result<usize, DecodeError> {
     cells.clear();
     let mut reader = Reader(tuple);
     let count = reader.u16()?;
@@ -210,14 +234,14 @@ pub(crate) fn tuple(tuple: &[u8], cells: &mut Vec<Cell>) -> Result<(), DecodeErr
                 Cell::text(u32::try_from(start).map_err(|_| DecodeError::Malformed("a tuple over 4 GiB"))?, len)
             }
             b'n' => Cell::NULL,
-            // Unchanged TOAST: only in updates. An insert that had one would be a value that nobody knows.
-            b'u' => return Err(DecodeError::Malformed("an unchanged value in an insert")),
+            // Stored out of line, and not changed by the update: the WAL does not have it.
+            b'u' => Cell::UNKNOWN,
             OVERSIZE => Cell::OVERSIZE,
             _ => return Err(DecodeError::Malformed("an unknown kind of column")),
         };
         cells.push(cell);
     }
-    Ok(())
+    Ok(tuple.len() - reader.0.len())
 }
 
 /// A value over this, in text, is too large for an item: by the stream and by a SELECT alike.
@@ -246,6 +270,32 @@ mod tests {
     }
 
     #[test]
+    fn reads_updates_with_and_without_the_row_before() {
+        // UPDATE t SET id = 2, of a table whose third column is stored out of line.
+        let new = b"N\0\x03t\0\0\0\x012nu";
+        let olds: [(&[u8], bool); 3] =
+            [(b"", false), (b"K\0\x03t\0\0\0\x011nn", false), (b"O\0\x03t\0\0\0\x011nt\0\0\0\x01x", true)];
+        for (old, whole) in olds {
+            let bytes = [b"U\0\0\x40\x01", old, new].concat();
+            let Message::Update { oid: 0x4001, old, tuple: bytes } = message(&bytes).unwrap() else { panic!() };
+            let mut cells = Vec::new();
+            assert_eq!(tuple(bytes, &mut cells).unwrap(), bytes.len());
+            let row = crate::model::Row { data: bytes, cells: &cells };
+            assert_eq!(row.get(0), crate::model::Value::Text(b"2"));
+            assert_eq!((row.get(1), row.get(2)), (crate::model::Value::Null, crate::model::Value::Unknown));
+            assert_eq!(old.is_some(), whole);
+            if let Some(old) = old {
+                let mut cells = Vec::new();
+                tuple(old, &mut cells).unwrap();
+                assert_eq!(crate::model::Row { data: old, cells: &cells }.get(2), crate::model::Value::Text(b"x"));
+            }
+        }
+        for broken in [&b"U\0\0\x40\x01K\0\x01nX"[..], b"U\0\0\x40\x01O\0\x09n", b"U\0\0\x40\x01"] {
+            assert!(message(broken).is_err());
+        }
+    }
+
+    #[test]
     fn a_keepalive_says_how_far_the_server_is() {
         let bytes = b"k\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\0\x01";
         assert_eq!(payload(bytes).unwrap(), Payload::Keepalive { wal_end: Lsn(0x1_0000_0002), reply: true });
@@ -253,9 +303,7 @@ mod tests {
 
     #[test]
     fn what_a_foreign_publication_sends_is_named_and_skipped() {
-        for (tag, name) in
-            [(b'U', "update"), (b'D', "delete"), (b'T', "truncate"), (b'M', "message"), (b'z', "unknown")]
-        {
+        for (tag, name) in [(b'D', "delete"), (b'T', "truncate"), (b'M', "message"), (b'z', "unknown")] {
             assert_eq!(message(&[tag]).unwrap(), Message::Ignored(name));
         }
     }
@@ -267,7 +315,7 @@ mod tests {
             let tagged: Vec<u8> = std::iter::once(tag).chain(bytes.iter().copied()).collect();
             for bytes in [&bytes, &tagged] {
                 payload(bytes).ok();
-                if let Ok(Message::Insert { tuple: t, .. }) = message(bytes) {
+                if let Ok(Message::Insert { tuple: t, .. } | Message::Update { tuple: t, .. }) = message(bytes) {
                     tuple(t, &mut cells).ok();
                 }
                 if tuple(bytes, &mut cells).is_ok() {

@@ -26,6 +26,8 @@ pub enum DecodedItem<'a> {
     Begin(Lsn, i64, u32),
     /// A row of a table (by OID), and the LSN of the row's own WAL record.
     Insert(u32, Lsn, Row<'a>),
+    /// A row of a table as an update left it; and as it was before, where the server says so.
+    Update(u32, Lsn, Row<'a>, Option<Row<'a>>),
     /// The transaction ends at this LSN.
     Commit(Lsn),
     /// The server has read up to here.
@@ -46,6 +48,10 @@ pub struct Decoder {
     charset: Option<Arc<Charset>>,
     /// The row's text, where it was decoded here; and where each value lies in it.
     decoded: (Vec<u8>, Vec<Cell>),
+    /// The row before an update.
+    old: Vec<Cell>,
+    /// Its text, where it was decoded here.
+    old_decoded: (Vec<u8>, Vec<Cell>),
 }
 
 impl Decoder {
@@ -97,6 +103,30 @@ impl Decoder {
                         DecodedItem::Insert(oid, lsn, decoded(row, charset, &mut self.decoded))
                     }
                     Some(_) | None => DecodedItem::Insert(oid, lsn, row),
+                }
+            }
+            Message::Update { oid, old, tuple } => {
+                pgoutput::tuple(tuple, &mut self.cells)?;
+                // One buffer for both: what the new row does not say, the old one does.
+                if let Some(old) = old {
+                    pgoutput::tuple(old, &mut self.old)?;
+                    let ahead = u32::try_from(old.len() - tuple.len())
+                        .map_err(|_| DecodeError::Malformed("a row over 4 GiB"))?;
+                    self.cells.iter_mut().for_each(|cell| *cell = cell.shifted(ahead));
+                    let unknown = self.cells.iter_mut().zip(&self.old).filter(|(new, _)| **new == Cell::UNKNOWN);
+                    unknown.for_each(|(new, old)| *new = *old);
+                }
+                let data = old.unwrap_or(tuple);
+                let row = Row { data, cells: &self.cells };
+                let before = old.map(|data| Row { data, cells: &self.old });
+                match &self.charset {
+                    Some(charset) if !data.is_ascii() => DecodedItem::Update(
+                        oid,
+                        lsn,
+                        decoded(row, charset, &mut self.decoded),
+                        before.map(|before| decoded(before, charset, &mut self.old_decoded)),
+                    ),
+                    Some(_) | None => DecodedItem::Update(oid, lsn, row, before),
                 }
             }
             Message::Begin { final_lsn, commit_micros, xid } => DecodedItem::Begin(final_lsn, commit_micros, xid),

@@ -61,11 +61,14 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
         )));
     }
     look(rows, start)?;
+    let updates = start.named_updates().map(|updates| &updates.publication);
+    let publications: Vec<String> =
+        std::iter::once(&start.publication).chain(updates).map(|name| quote::ident(name)).collect();
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
         quote::ident(&start.slot),
         start.from,
-        quote::replication_literal(&quote::ident(&start.publication)),
+        quote::replication_literal(&publications.join(",")),
     );
     wire.narrow();
     wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))

@@ -7,11 +7,12 @@
 use std::fmt::Write as _;
 
 use crate::config::{Config, TableName};
-use crate::postgres::catalog::{quote, table};
+use crate::postgres::catalog::{quote, replica_identity, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::connection::target::Target;
 use crate::postgres::preflight::Provider;
 use crate::postgres::setup;
+use crate::postgres::setup::PublicationKind;
 
 /// What the state's room adds.
 pub(crate) struct StateScript<'a> {
@@ -26,6 +27,8 @@ struct ObservedState {
     provider: Provider,
     version: i32,
     partitioned: Vec<TableName>,
+    /// Tables whose updates must not be published, and why.
+    without_identity: Vec<(TableName, String)>,
     /// A stored generated column is mapped, and this server can publish it.
     generated: bool,
     database: String,
@@ -56,10 +59,18 @@ async fn see(session: &Session, config: &Config) -> Result<(ObservedState, Confi
         }
     }
     let generated = server.version >= 180_000 && setup::generated(&config, &tables);
+    let mut without_identity = Vec::new();
+    for table in &tables {
+        let missing = replica_identity::missing(session, table).await?;
+        without_identity.extend(missing.map(|(what, remedy)| (table.name.clone(), format!("{what}: {remedy}"))));
+    }
     let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();
     let provider = Provider::detect(session).await?;
     let database = server.database.1;
-    Ok((ObservedState { provider, version: server.version, partitioned, generated, database }, config))
+    Ok((
+        ObservedState { provider, version: server.version, partitioned, without_identity, generated, database },
+        config,
+    ))
 }
 
 fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>) -> String {
@@ -91,7 +102,11 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
     };
     writeln!(sql, "{heading}\n{}", (state.ddl)(Some(&user))).ok();
     if config.streams() {
-        publication(&mut sql, config, seen);
+        writeln!(sql, "-- 3. The publication: before the slot, inserts only, no filter and no column list.").ok();
+        writeln!(sql, "SET lock_timeout = '5s';").ok();
+        for kind in PublicationKind::wanted(config) {
+            publication(&mut sql, config, &kind, seen);
+        }
         slot(&mut sql, config, seen);
     }
     writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
@@ -173,25 +188,32 @@ fn grants(sql: &mut String, config: &Config, database: &str, role: &str, columns
     sql.push('\n');
 }
 
-fn publication(sql: &mut String, config: &Config, seen: Option<&ObservedState>) {
-    let name = &config.source.publication;
+fn publication(sql: &mut String, config: &Config, kind: &PublicationKind, seen: Option<&ObservedState>) {
+    let name = &kind.name;
     let clause = |table: &TableName| match seen {
         // An ordinary table alone; a partitioned one with all its partitions. Not knowing which, both work without ONLY.
         Some(seen) if !seen.partitioned.contains(table) => format!("ONLY {}", quote::qualified(table)),
         Some(_) | None => quote::qualified(table),
     };
-    writeln!(sql, "-- 3. The publication: before the slot, inserts only, no filter and no column list.").ok();
-    writeln!(sql, "SET lock_timeout = '5s';").ok();
+    if kind.updates {
+        writeln!(sql, "-- And one for the tables whose updates are sent. Each must have a replica identity.").ok();
+    }
     // By the plain names: an array of them says which are missing.
     let generated = if seen.is_some_and(|seen| seen.generated) { ", publish_generated_columns = stored" } else { "" };
     writeln!(
         sql,
-        "SELECT format('CREATE PUBLICATION %I WITH (publish = ''insert'', publish_via_partition_root = true{generated})', p)\n  \
+        "SELECT format('CREATE PUBLICATION %I WITH (publish = ''{}'', publish_via_partition_root = true{generated})', p)\n  \
          FROM (VALUES ({})) AS wanted (p) WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = p)\n\\gexec",
+        kind.publishes(),
         quote::literal(name)
     )
     .ok();
-    for table in setup::tables(config) {
+    for table in kind.tables(config) {
+        let without = seen.and_then(|seen| seen.without_identity.iter().find(|(name, _)| *name == table));
+        if let Some((_, why)) = without.filter(|_| kind.updates) {
+            writeln!(sql, "-- {}: {}", line(&quote::qualified(&table)), line(why)).ok();
+            continue;
+        }
         writeln!(
             sql,
             "SELECT {}\n  WHERE NOT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = {} AND schemaname = {} AND tablename = {})\n\\gexec",

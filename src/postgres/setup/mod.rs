@@ -2,8 +2,9 @@
 //!
 //! * In: the names, and the tables that the publication must carry.
 //! * Out: what was made; or what is missing, with the SQL that a DBA can run.
-//! * Never: a publication of more than inserts, with a column list or a row filter; a slot before its publication (the
-//!   historic catalog decides at decode time: a publication younger than the slot is an error for ever).
+//! * Never: a publication of more than inserts, but for tables whose updates are wanted; one with a column list or a row
+//!   filter; a slot before its publication (the historic catalog decides at decode time: a publication younger than the
+//!   slot is an error for ever).
 
 pub(crate) mod carry;
 pub(crate) mod dba_script;
@@ -14,20 +15,69 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, TableName};
 use crate::model::{Fault, Lsn};
+use crate::postgres::catalog::defects::Defect;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::xmin_barrier::Blocker;
-use crate::postgres::catalog::{defects, partition_roots, publication, quote, server, slot, table, xmin_barrier};
+use crate::postgres::catalog::{
+    defects, partition_roots, publication, quote, replica_identity, server, slot, table, xmin_barrier,
+};
 use crate::postgres::connection::session::{Session, first_value};
 
 /// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
-pub(crate) fn create_publication(name: &str, tables: &[String], generated: bool) -> String {
+pub(crate) fn create_publication(kind: &PublicationKind, tables: &[String], generated: bool) -> String {
     format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true{})",
-        quote::ident(name),
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = '{}', publish_via_partition_root = true{})",
+        quote::ident(&kind.name),
         tables.join(", "),
+        kind.publishes(),
         if generated { ", publish_generated_columns = stored" } else { "" }
     )
+}
+
+/// One of the two publications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublicationKind {
+    pub name: String,
+    /// It carries the updates of some tables; the other carries the inserts of all.
+    pub updates: bool,
+}
+
+impl PublicationKind {
+    /// The publication of every streamed table.
+    pub(crate) fn inserts(config: &Config) -> PublicationKind {
+        PublicationKind { name: config.source.publication.clone(), updates: false }
+    }
+
+    /// The publication of the tables whose updates are sent.
+    pub(crate) fn updates(config: &Config) -> PublicationKind {
+        PublicationKind { name: config.source.update_publication(), updates: true }
+    }
+
+    /// Those that this configuration wants.
+    pub(crate) fn wanted(config: &Config) -> Vec<PublicationKind> {
+        let updates = config.sends_updates().then(|| PublicationKind::updates(config));
+        std::iter::once(PublicationKind::inserts(config)).chain(updates).collect()
+    }
+
+    /// What it publishes, as `publish` has it.
+    pub(crate) fn publishes(&self) -> &'static str {
+        if self.updates { "insert, update" } else { "insert" }
+    }
+
+    /// The tables that it carries, each once, in the order written.
+    pub(crate) fn tables(&self, config: &Config) -> Vec<TableName> {
+        let is_of = |table: &TableName| {
+            let mut sections = config.sections.iter().filter(|section| section.is_on() && section.table == *table);
+            !self.updates || sections.any(|section| section.sends_updates())
+        };
+        tables(config).into_iter().filter(is_of).collect()
+    }
+
+    /// What is wrong with it as a whole.
+    pub(crate) fn defect(&self, publication: &Publication) -> Option<Defect> {
+        if self.updates { defects::of_update_publication(publication) } else { defects::of_publication(publication) }
+    }
 }
 
 /// Whether a stored generated column is mapped. Only PostgreSQL 18 can publish it; before, its section is refused.
@@ -94,9 +144,32 @@ pub(crate) async fn ensure_publication(
     known: &[TableName],
     waiting: Waiting<'_>,
 ) -> Result<Vec<String>, Fault> {
+    ensure(session, config, &PublicationKind::inserts(config), known, waiting).await
+}
+
+/// The same for the publication of updates; nothing is done where no section wants them.
+pub(crate) async fn ensure_update_publication(
+    session: &Session,
+    config: &Config,
+    known: &[TableName],
+    waiting: Waiting<'_>,
+) -> Result<Vec<String>, Fault> {
+    if !config.sends_updates() {
+        return Ok(Vec::new());
+    }
+    ensure(session, config, &PublicationKind::updates(config), known, waiting).await
+}
+
+async fn ensure(
+    session: &Session,
+    config: &Config,
+    kind: &PublicationKind,
+    known: &[TableName],
+    waiting: Waiting<'_>,
+) -> Result<Vec<String>, Fault> {
     loop {
         // `None`: another process, `setup` beside `run` say, made at the same moment what was missing.
-        if let Some(done) = publish(session, config, known, waiting).await? {
+        if let Some(done) = publish(session, config, kind, known, waiting).await? {
             return Ok(done);
         }
     }
@@ -105,11 +178,12 @@ pub(crate) async fn ensure_publication(
 async fn publish(
     session: &Session,
     config: &Config,
+    kind: &PublicationKind,
     known: &[TableName],
     waiting: Waiting<'_>,
 ) -> Result<Option<Vec<String>>, Fault> {
-    let name = &config.source.publication;
-    let wanted = tables(config);
+    let name = &kind.name;
+    let wanted = kind.tables(config);
     let there = publication::publication(session, name).await.map_err(|error| session.fault(&error))?;
     let version = server::server(session).await.map_err(|error| session.fault(&error))?.version;
     let (mut from, mut infos) = (Vec::new(), Vec::new());
@@ -118,6 +192,8 @@ async fn publish(
         match info {
             Some(_) if there.is_some() && known.contains(table_name) => {}
             Some(info) if is_beside_root(session, config, &info).await? => {}
+            // Published, it would make the application's UPDATE fail: its sections say so.
+            Some(info) if kind.updates && lacks_identity(session, &info).await? => {}
             Some(info) => {
                 from.push((info.oid, info.as_from_clause()));
                 infos.push(info);
@@ -135,10 +211,13 @@ async fn publish(
     let sql = match &there {
         None => {
             let clauses: Vec<String> = from.iter().map(|(_, clause)| clause.clone()).collect();
-            create_publication(name, &clauses, version >= 180_000 && generated(config, &infos))
+            if clauses.is_empty() && kind.updates {
+                return Ok(Some(Vec::new()));
+            }
+            create_publication(kind, &clauses, version >= 180_000 && generated(config, &infos))
         }
         Some(publication) => {
-            fits(publication)?;
+            fits(kind, publication)?;
             let missing: Vec<String> = from
                 .iter()
                 .filter(|(oid, _)| !publication.tables.iter().any(|table| table.oid == *oid))
@@ -169,13 +248,20 @@ async fn publish(
     Ok(matches!(ran, Ran::Done(_)).then(|| vec![sql]))
 }
 
-/// What takes back a statement that [`ensure_publication`] ran.
+async fn lacks_identity(session: &Session, info: &TableInfo) -> Result<bool, Fault> {
+    let missing = replica_identity::missing(session, info).await;
+    missing.map(|missing| missing.is_some()).map_err(|error| session.fault(&error))
+}
+
+/// What takes back a statement that [`ensure_publication`] or [`ensure_update_publication`] ran.
 pub(crate) fn undo_publication(config: &Config, sql: &str) -> String {
-    let name = &config.source.publication;
-    match sql.strip_prefix(&add_tables(name, &[])) {
-        Some(tables) => format!("ALTER PUBLICATION {} DROP TABLE {tables}", quote::ident(name)),
-        None => format!("DROP PUBLICATION {}", quote::ident(name)),
+    let all = PublicationKind::wanted(config);
+    let added = all.iter().find_map(|kind| Some((&kind.name, sql.strip_prefix(&add_tables(&kind.name, &[]))?)));
+    if let Some((name, tables)) = added {
+        return format!("ALTER PUBLICATION {} DROP TABLE {tables}", quote::ident(name));
     }
+    let made = all.iter().find(|kind| sql.starts_with(&format!("CREATE PUBLICATION {} ", quote::ident(&kind.name))));
+    format!("DROP PUBLICATION {}", quote::ident(made.map_or(&config.source.publication, |kind| &kind.name)))
 }
 
 /// Whether the table is a partition of another table that is mapped: its section is refused, so it must not be published.
@@ -196,9 +282,9 @@ pub(crate) fn no_table(name: &TableName) -> Fault {
 }
 
 /// Whether a publication that is there can be used.
-pub(crate) fn fits(publication: &Publication) -> Result<(), Fault> {
+pub(crate) fn fits(kind: &PublicationKind, publication: &Publication) -> Result<(), Fault> {
     let narrowed = publication.tables.iter().flat_map(|table| defects::narrowed(publication, table));
-    match defects::of_publication(publication).into_iter().chain(narrowed).next() {
+    match kind.defect(publication).into_iter().chain(narrowed).next() {
         Some(defect) => Err(Fault::needs_person(defect.to_string(), defect.sql().unwrap_or_default())),
         None => Ok(()),
     }

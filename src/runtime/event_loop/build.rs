@@ -29,6 +29,7 @@ use crate::runtime::event_loop::state_link::StateLink;
 use crate::runtime::event_loop::status_reporter::StatusReporter;
 use crate::runtime::event_loop::stream_supervisor::StreamSupervisor;
 use crate::runtime::event_loop::type_catalog::TypeCatalog;
+use crate::runtime::event_loop::value_reader::ValueReader;
 use crate::runtime::monitor_event::MonitorEvent;
 use crate::runtime::promotion::{Promotion, catch_up};
 use crate::runtime::solo_lock::SoloLock;
@@ -36,7 +37,7 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
-use crate::runtime::{attach, attach_diff, monitor, state_writer};
+use crate::runtime::{attach, attach_diff, monitor, state_writer, update_stream};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
@@ -48,7 +49,7 @@ impl EventLoop {
         prepared: Prepared,
         source: RowSource,
     ) -> Result<EventLoop, StartError> {
-        let Prepared { control, mut store, checkpoint, identity, server, promoted } = prepared;
+        let Prepared { control, mut store, checkpoint, identity, server, promoted, .. } = prepared;
         let mut promotion = None;
         if let Some((before, left)) = promoted {
             let drained = store.instance().await?.is_some_and(|instance| instance.is_drained());
@@ -71,6 +72,7 @@ impl EventLoop {
 
         let Built { deliveries, runtimes, first_ops } =
             sections::build(&config, &board, starts, compared, &opened, caught_up)?;
+        let updates = opened.instance.as_ref().and_then(|instance| instance.updates.clone());
         let engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
@@ -85,7 +87,7 @@ impl EventLoop {
             engine,
             sections: runtimes,
             stream: StreamSupervisor::new(config.source.clone(), (stream, start), types, checkpoint, metrics, wire),
-            monitor: SourceMonitor::new(events, identity, &server, checkpoint),
+            monitor: SourceMonitor::new(events, (identity, updates), &server, checkpoint),
             state: StateLink::new(writes, acks),
             attachments: Attachments::new(),
             backfills: Backfills::new(&config),
@@ -94,6 +96,7 @@ impl EventLoop {
             operators: OperatorRequests::new(events_in),
             status: StatusReporter::new(board, epoch),
             context: LoopContext::new(config, tasks),
+            values: ValueReader::default(),
         };
         let now = jiff::Timestamp::now();
         event_loop.engine.section_ids().for_each(|id| {
@@ -123,6 +126,9 @@ fn begin(
     let (stream, start) = match source {
         RowSource::Stream(stream, start) => {
             tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
+            if let Some(updates) = start.updates.clone().filter(|updates| updates.from.is_none()) {
+                tasks.spawn(update_stream::find_start(Arc::clone(config), updates, events.clone()));
+            }
             (Some(stream), start)
         }
         RowSource::Results(lock, start) => {

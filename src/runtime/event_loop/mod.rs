@@ -28,6 +28,8 @@ pub(crate) mod state_link;
 pub(crate) mod status_reporter;
 pub(crate) mod stream_supervisor;
 pub(crate) mod type_catalog;
+pub(crate) mod updates;
+pub(crate) mod value_reader;
 pub(crate) mod watch_source;
 
 pub(crate) use crate::runtime::event_loop::loop_exit::LoopExit;
@@ -51,6 +53,7 @@ use crate::runtime::event_loop::source_monitor::SourceMonitor;
 use crate::runtime::event_loop::state_link::StateLink;
 use crate::runtime::event_loop::status_reporter::StatusReporter;
 use crate::runtime::event_loop::stream_supervisor::{PING, StreamSupervisor};
+use crate::runtime::event_loop::value_reader::ValueReader;
 use crate::runtime::start_error::StartError;
 use crate::runtime::state_connector::StateConnector;
 use crate::shutdown::Stop;
@@ -69,6 +72,8 @@ pub(crate) struct EventLoop {
     operators: OperatorRequests,
     status: StatusReporter,
     context: LoopContext,
+    /// The session that reads what updates did not bring.
+    values: ValueReader,
 }
 
 /// The longest that the loop sleeps.
@@ -158,8 +163,10 @@ impl EventLoop {
             );
         }
         self.engine.resume_shed(self.context.now());
+        self.turn_to_updates();
         if !self.context.is_ending() && self.stream.reopen(self.engine.confirmed()) {
             self.engine.stream_restarts();
+            self.start_update_readers();
         }
     }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use crate::delivery::section::Trouble;
 use crate::model::{Fault, SectionId};
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
+use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::quote;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::AttachedTable;
 use crate::runtime::monitor_event::SourceStatus;
 use crate::runtime::state_connector::StateConnector;
+use crate::runtime::update_stream;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status_document::Reason;
 
@@ -41,18 +43,29 @@ impl EventLoop {
             let name = &section.config.table;
             let configured = name.to_string();
             let now = seen.published.names.iter().find(|(known, _)| *known == configured).and_then(|(_, oid)| *oid);
-            let watched = WatchedTable { name, oid: table.oid, now, entry: table.entry.as_deref() };
-            match defects(publication, &watched).first() {
+            let (inserts, updates) = update_stream::entries(table.entry.as_deref());
+            let watched = WatchedTable { name, oid: table.oid, now, entry: inserts };
+            let mut found = defects(publication, &watched);
+            let beside = seen.published.updates.as_ref().filter(|_| section.config.sends_updates());
+            if let Some(beside) = beside {
+                found.extend(defects(beside, &WatchedTable { entry: updates, ..watched }));
+            }
+            match found.first() {
                 Some(defect) => self.stop_for_drift(id, defect),
                 None => {
-                    let published = publication.tables.iter().find(|published| published.oid == table.oid);
+                    let of = |publication: &Publication| {
+                        let published = publication.tables.iter().find(|published| published.oid == table.oid);
+                        published.and_then(|published| published.entry.clone())
+                    };
+                    let entry = match (of(publication), beside.and_then(of)) {
+                        (Some(inserts), Some(updates)) => Some(update_stream::both_entries(&inserts, &updates)),
+                        (inserts, _) => inserts,
+                    };
                     table.verified = Some((seen.floor_at, seen.xmin));
-                    if table.entry.is_none()
-                        && let Some(entry) = published.and_then(|published| published.entry.clone())
-                    {
-                        table.entry = Some(entry.clone());
+                    if entry.is_some() && table.entry != entry {
+                        table.entry.clone_from(&entry);
                         let section = section.config.name.clone();
-                        self.engine.record(vec![Op::Published { section, entry }]);
+                        self.engine.record(entry.map(|entry| Op::Published { section, entry }).into_iter().collect());
                     }
                 }
             }

@@ -92,6 +92,9 @@ impl EventLoop {
 
     /// Starts the reader of a section's backfill, where it has one.
     pub(crate) fn start_reader(&mut self, id: SectionId) {
+        if self.engine.section(id).backfill().is_some() && self.waits_for_updates(id) {
+            return;
+        }
         let (section, delivery) = (&mut self.sections[id], self.engine.section(id));
         let Some(backfill) = delivery.backfill() else { return };
         let Some(table) = &section.table else { return };

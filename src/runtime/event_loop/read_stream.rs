@@ -13,11 +13,14 @@ use crate::model::{Column, Fault};
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
 use crate::runtime::event_loop::type_catalog::ColumnTypes;
+use crate::runtime::event_loop::updates::PartialRow;
 use crate::runtime::event_loop::{EventLoop, LoopExit};
 
 /// A reason to interrupt the reading of a run.
 enum Interrupt {
     Table(DecodedTable),
+    /// An updated row of which not every value came.
+    Update(PartialRow),
     End,
 }
 
@@ -53,6 +56,12 @@ impl EventLoop {
                         return;
                     }
                 }
+                Ok(Interrupt::Update(partial)) => {
+                    self.on_partial_row(partial).await;
+                    if !self.stream.is_open() {
+                        return;
+                    }
+                }
                 Ok(Interrupt::End) => return,
                 Err(exit) => return self.context.end(exit),
             }
@@ -65,6 +74,15 @@ impl EventLoop {
             match self.stream.next_item()? {
                 None => return Ok(Interrupt::End),
                 Some(DecodedItem::Insert(oid, lsn, row)) => self.engine.insert(oid, lsn, &row, now),
+                Some(DecodedItem::Update(oid, ..)) if !self.engine.takes_updates(oid) => {
+                    self.status.metrics().ignored("update");
+                }
+                Some(DecodedItem::Update(oid, lsn, row, old)) => {
+                    if !self.engine.not_brought(oid, lsn, &row).is_empty() {
+                        return Ok(Interrupt::Update(PartialRow::new(oid, lsn, &row)));
+                    }
+                    self.engine.update(oid, lsn, (&row, old.as_ref()), now);
+                }
                 Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
                 Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
                 Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
@@ -81,7 +99,10 @@ impl EventLoop {
             return;
         }
         match self.stream.columns(&table).await {
-            ColumnTypes::Known(columns) => self.engine.set_routes(table.oid, self.routes(table.oid, &columns)),
+            ColumnTypes::Known(columns) => {
+                self.engine.set_routes(table.oid, self.routes(table.oid, &columns));
+                self.stream.name_columns(table.oid, columns);
+            }
             ColumnTypes::Later(wait, fault) => {
                 self.stream.rewind_after(wait, fault, self.engine.confirmed(), &mut self.context.tasks);
             }

@@ -29,6 +29,8 @@ pub(crate) struct SectionRuntime {
     /// The table that it is attached to; `None` where it never was.
     pub(crate) table: Option<AttachedTable>,
     pub(crate) permits: ChunkPermits,
+    /// Its older rows are not read before the stream brings updates.
+    pub(crate) waits_for_updates: bool,
     pub(crate) report: SectionReport,
     pub(crate) metrics: SectionMetrics,
     /// When its result is compared, where it is read so.

@@ -116,6 +116,7 @@ impl<'a> Building<'a> {
             table: None,
             waits: None,
             permits: ChunkPermits::new(),
+            waits_for_updates: false,
             report: SectionReport::new(row, &counts),
             metrics,
             diff: None,

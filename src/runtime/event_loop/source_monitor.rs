@@ -15,12 +15,14 @@ use crate::runtime::identity::{Observed, Recorded, compare};
 use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
 use crate::runtime::section_report::WalRate;
 use crate::runtime::start_error::NeedsPerson;
-use crate::state::Identity;
+use crate::state::{Identity, UpdatePublication};
 
 /// The known state of the source.
 pub(crate) struct SourceMonitor {
     events: mpsc::Receiver<MonitorEvent>,
     identity: Identity,
+    /// The publication of updates, as it was recorded.
+    updates: Option<UpdatePublication>,
     wal: WalRate,
     /// The server's end of WAL when it was last seen.
     flushed: Lsn,
@@ -32,13 +34,14 @@ pub(crate) struct SourceMonitor {
 impl SourceMonitor {
     pub(crate) fn new(
         events: mpsc::Receiver<MonitorEvent>,
-        identity: Identity,
+        (identity, updates): (Identity, Option<UpdatePublication>),
         server: &Server,
         checkpoint: Lsn,
     ) -> SourceMonitor {
         SourceMonitor {
             events,
             identity,
+            updates,
             wal: WalRate::default(),
             flushed: checkpoint,
             unreachable: None,
@@ -80,8 +83,9 @@ impl SourceMonitor {
     /// Holds what the monitor saw against what is recorded; `checkpoint` is the newest one that was written.
     pub(crate) fn compare(&self, source: &Source, seen: &SourceStatus, checkpoint: Lsn) -> Result<(), NeedsPerson> {
         let (slot, publication) = (seen.slot.as_ref(), seen.published.publication.as_ref());
-        let recorded = Recorded { identity: &self.identity, checkpoint };
-        compare(&recorded, &Observed { source, server: None, slot, publication })
+        let recorded = Recorded { identity: &self.identity, checkpoint, updates: self.updates.as_ref() };
+        let updates = self.updates.as_ref().map(|_| seen.published.updates.as_ref());
+        compare(&recorded, &Observed { source, server: None, slot, publication, updates })
     }
 
     /// A partition was attached by then. Returns whether the stream must be opened again for it.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::config::Source;
-use crate::model::{Fault, Lsn};
+use crate::model::{Column, Fault, Lsn};
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart};
 use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable, Decoder};
 use crate::postgres::replication::stream::Stream;
@@ -52,6 +52,8 @@ pub(crate) struct StreamSupervisor {
     types: TypeCatalog,
     /// The tables that the stream has described last, for a section that is attached later: as many as the publication has.
     described: HashMap<u32, DecodedTable>,
+    /// The columns of the tables that the stream brings, in the order of rows.
+    columns: HashMap<u32, Vec<Column>>,
     start: StreamStart,
     reconnect: Reconnect,
     /// Since when the stream is down, and why.
@@ -81,6 +83,7 @@ impl StreamSupervisor {
             decoder,
             types,
             described: HashMap::new(),
+            columns: HashMap::new(),
             start,
             reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0), patience },
             down: None,
@@ -175,6 +178,16 @@ impl StreamSupervisor {
         self.types.columns(&self.source, table).await
     }
 
+    /// A table's rows have these columns from here on.
+    pub(crate) fn name_columns(&mut self, oid: u32, columns: Vec<Column>) {
+        self.columns.insert(oid, columns);
+    }
+
+    /// What a column of a table's rows is called.
+    pub(crate) fn column_name(&self, oid: u32, column: usize) -> Option<&str> {
+        self.columns.get(&oid)?.get(column).map(|column| column.name.as_str())
+    }
+
     /// The stream has ended. Returns how the loop ends with it, if it does.
     pub(crate) fn on_ended(&mut self, ended: StreamEnd, confirmed: Lsn) -> Option<LoopExit> {
         self.stream = None;
@@ -256,6 +269,24 @@ impl StreamSupervisor {
                 false
             }
         }
+    }
+
+    /// Whether the stream brings updates.
+    pub(crate) fn carries_updates(&self) -> bool {
+        self.start.named_updates().is_some()
+    }
+
+    /// From here on updates can be decoded.
+    pub(crate) fn set_updates_from(&mut self, from: Lsn) {
+        if let Some(updates) = &mut self.start.updates {
+            updates.from = Some(from);
+        }
+    }
+
+    /// From where the stream is to be opened again, so that it brings updates, where it does not yet.
+    pub(crate) fn wants_updates_from(&self) -> Option<Lsn> {
+        let updates = self.start.updates.as_ref().filter(|_| self.stream.is_some() && !self.carries_updates());
+        updates.and_then(|updates| updates.from)
     }
 
     /// The stream is read again from the checkpoint: rows were left out that can be taken now.

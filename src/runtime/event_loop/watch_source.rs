@@ -17,6 +17,7 @@ impl EventLoop {
                 self.stream.let_go(&mut self.context.tasks);
                 self.monitor.set_unreachable(fault);
             }
+            MonitorEvent::UpdatesFrom(from) => self.stream.set_updates_from(from),
             MonitorEvent::LockLost(fault) => {
                 tracing::warn!(what = fault.what, "the lock that says who runs is lost: beginning again");
                 self.context.end(LoopExit::Again);
