@@ -9,7 +9,7 @@ use crate::model::{Exit, Fault};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::{publication, quote};
 use crate::postgres::connection::session::Session;
-use crate::postgres::setup::{Waiting, add_tables, fits, patiently};
+use crate::postgres::setup::{PublicationKind, Waiting, add_tables, fits, patiently};
 
 /// Makes the publication carry `table`. `waiting` is told for whom that waits.
 pub(crate) async fn carry(
@@ -24,7 +24,7 @@ pub(crate) async fn carry(
     let Some(there) = there else {
         return Err(Fault::needs_person(format!("there is no publication {name}"), "pg2planhat setup"));
     };
-    fits(&there)?;
+    fits(&PublicationKind::inserts(config), &there)?;
     if there.tables.iter().any(|published| published.oid == table.oid) {
         return Ok(None);
     }
