@@ -10,6 +10,21 @@ pub mod admin {
     pub use crate::admin::{AdminState, Heartbeat, Hosts, RefreshRequests, bind, serve};
 }
 
+pub mod audit {
+    use crate::audit::{AuditKey, BatchKeys, Tally};
+
+    /// What a set of keys, as the ledger has it, adds to the tally: block, rows, digest.
+    pub fn tally(keys: &[u8]) -> Vec<(i64, i64, i64)> {
+        let keys = BatchKeys::decode(keys).unwrap_or_default();
+        Tally::of(keys.iter()).0.into_iter().map(|(block, entry)| (block, entry.rows, entry.digest)).collect()
+    }
+
+    /// Whether a set of keys, as the ledger has it, holds this one.
+    pub fn holds(keys: &[u8], key: &str) -> bool {
+        BatchKeys::decode(keys).is_some_and(|keys| keys.contains(AuditKey::of(key.as_bytes())))
+    }
+}
+
 pub mod cli {
     pub use crate::cli::Cli;
 }

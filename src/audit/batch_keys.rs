@@ -43,6 +43,16 @@ impl BatchKeys {
         BatchKeys { ranges, digests }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.digests.is_empty()
+    }
+
+    /// Its keys, each once.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = AuditKey> {
+        let integers = self.ranges.iter().flat_map(|(first, last)| *first..=*last).map(AuditKey::Integer);
+        integers.chain(self.digests.iter().copied().map(AuditKey::Digest))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(4 + self.ranges.len() * 4 + self.digests.len() * 8);
         varint(&mut out, self.ranges.len() as u64);

@@ -5,12 +5,12 @@
 //! * Out: the whereabouts of each key, and at the end the keys that no evidence names.
 //! * Never: a key called missing that a set or a tally accounts for; a key called delivered that neither names.
 //!
-//! Memory: 16 bytes for each gap between integer keys, 8 bytes for each other key of the ledger.
+//! Memory: 16 bytes for each gap between integer keys, 8 bytes for each other key of the ledger that is of the share.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::audit::tally::block;
-use crate::audit::{AuditKey, BatchKeys, Tally, TallyEntry};
+use crate::audit::{AuditKey, BatchKeys, Share, Tally, TallyEntry};
 
 /// The most keys without evidence that are kept by name; further ones are only counted.
 const NAMED: usize = 100_000;
@@ -50,6 +50,8 @@ impl BatchesSeen {
 /// The state's knowledge of a section's rows.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
+    /// It is of these keys alone.
+    share: Share,
     /// Of batches that carry each row once: backfill and stream.
     once: BatchesSeen,
     /// Of batches that a person asked for: re-sync, retry, repair.
@@ -66,35 +68,53 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// The section's tally: everything that was ever delivered.
-    pub(crate) fn with_tally(tally: Tally) -> Evidence {
-        Evidence { tally, ..Evidence::default() }
+    /// The section's tally: everything that was ever delivered. Of the keys of this share alone.
+    pub(crate) fn of_share(share: Share, tally: Tally) -> Evidence {
+        Evidence { share, tally, ..Evidence::default() }
+    }
+
+    /// The same, of every key.
+    #[cfg(test)]
+    fn with_tally(tally: Tally) -> Evidence {
+        Evidence::of_share(Share::default(), tally)
     }
 
     /// A batch that was delivered; `again`: because a person asked for it, so that it doubles nothing without a name.
     pub(crate) fn delivered(&mut self, keys: &BatchKeys, again: bool) {
+        let share = self.share;
         let seen = if again { &mut self.again } else { &mut self.once };
-        seen.ranges.extend_from_slice(&keys.ranges);
-        seen.digests.extend_from_slice(&keys.digests);
+        if share.index == 0 {
+            seen.ranges.extend_from_slice(&keys.ranges);
+        }
+        seen.digests.extend(keys.digests.iter().filter(|digest| share.holds(AuditKey::Digest(**digest))));
     }
 
-    /// Adds a batch in doubt.
-    pub(crate) fn in_doubt(&mut self, keys: BatchKeys) {
+    /// Adds a batch in doubt; `for_good`: it is not sent again, and the tally counts it.
+    pub(crate) fn in_doubt(&mut self, keys: BatchKeys, for_good: bool) {
+        if for_good {
+            self.retain(&keys.ranges, &keys.digests);
+        }
         self.in_doubt.push(keys);
+    }
+
+    fn retain(&mut self, ranges: &[(i64, i64)], digests: &[u64]) {
+        digests.iter().for_each(|digest| self.retained.add(AuditKey::Digest(*digest)));
+        let values = ranges.iter().flat_map(|(first, last)| *first..=*last);
+        values.for_each(|value| self.retained.add(AuditKey::Integer(value)));
     }
 
     /// Adds a row in quarantine.
     pub(crate) fn quarantined(&mut self, key: AuditKey) {
-        self.quarantined.insert(key);
+        if self.share.holds(key) {
+            self.quarantined.insert(key);
+        }
     }
 
     /// Prepares the evidence for look-ups: sorts, counts keys delivered more than once, and merges.
     fn sort(&mut self) {
         let (mut once, again) = (std::mem::take(&mut self.once), std::mem::take(&mut self.again));
         for seen in [&once, &again] {
-            seen.digests.iter().for_each(|digest| self.retained.add(AuditKey::Digest(*digest)));
-            let values = seen.ranges.iter().flat_map(|(first, last)| *first..=*last);
-            values.for_each(|value| self.retained.add(AuditKey::Integer(value)));
+            self.retain(&seen.ranges, &seen.digests);
         }
         once.sort();
         self.doubled = once.repeated;
@@ -129,6 +149,8 @@ pub(crate) enum Whereabouts {
     Filtered,
     /// No set names it; the tally may account for it.
     Nowhere,
+    /// It is of another share.
+    Elsewhere,
 }
 
 /// A comparison under way.
@@ -145,9 +167,21 @@ pub(crate) struct Comparison {
     pub(crate) in_doubt: u64,
     /// Rows that no set names, and that a rule leaves out.
     pub(crate) filtered: u64,
-    /// Keys that no set names, by block: their text, as far as they are kept.
-    nowhere: BTreeMap<i64, (TallyEntry, Vec<String>)>,
+    /// Keys that no set names, by block.
+    nowhere: BTreeMap<i64, NowhereBlock>,
     named: usize,
+    /// Integer keys up to here only make their block whole, which the tally knows as a whole: they are not audited.
+    aside: Option<i64>,
+}
+
+/// The keys of one block that no set names.
+#[derive(Debug, Default)]
+struct NowhereBlock {
+    shown: TallyEntry,
+    /// How many of them are not audited.
+    aside: u64,
+    /// Their texts, as far as they are kept.
+    names: Vec<String>,
 }
 
 /// The result of a comparison.
@@ -186,27 +220,48 @@ impl Comparison {
             filtered: 0,
             nowhere: BTreeMap::new(),
             named: 0,
+            aside: None,
         }
+    }
+
+    /// Audits integer keys greater than this alone. Those before it, from the beginning of its block on, are given all the
+    /// same: of a part of a block the tally proves nothing.
+    pub(crate) fn set_aside(&mut self, up_to: i64) {
+        self.aside = Some(up_to);
     }
 
     /// One row of the source. `is_left_out` tells whether a rule leaves it out as it is now, and is asked only for rows that
     /// no set names: what was delivered stays delivered, whatever became of the row since.
     pub(crate) fn row(&mut self, text: &[u8], is_left_out: impl FnOnce() -> bool) -> Whereabouts {
-        self.rows += 1;
         let key = AuditKey::of(text);
+        if !self.evidence.share.holds(key) {
+            return Whereabouts::Elsewhere;
+        }
         let named = self.find(key);
         let found = if named == Whereabouts::Nowhere && is_left_out() { Whereabouts::Filtered } else { named };
+        if let (AuditKey::Integer(value), Some(aside)) = (key, self.aside)
+            && value <= aside
+        {
+            if found == Whereabouts::Nowhere {
+                let block = self.nowhere.entry(block(key)).or_default();
+                block.shown = block.shown.with(key);
+                block.aside += 1;
+            }
+            return found;
+        }
+        self.rows += 1;
         match found {
             Whereabouts::Delivered => self.delivered += 1,
             Whereabouts::Quarantined => self.quarantined += 1,
             Whereabouts::InDoubt => self.in_doubt += 1,
             Whereabouts::Filtered => self.filtered += 1,
+            Whereabouts::Elsewhere => {}
             Whereabouts::Nowhere => {
-                let (counted, names) = self.nowhere.entry(block(key)).or_default();
-                *counted = counted.with(key);
+                let block = self.nowhere.entry(block(key)).or_default();
+                block.shown = block.shown.with(key);
                 if self.named < NAMED {
                     self.named += 1;
-                    names.push(String::from_utf8_lossy(text).into_owned());
+                    block.names.push(String::from_utf8_lossy(text).into_owned());
                 }
             }
         }
@@ -239,25 +294,43 @@ impl Comparison {
             ..Compared::default()
         };
         let mut blocks = self.nowhere;
-        for block in self.evidence.tally.0.keys() {
+        let share = self.evidence.share;
+        for block in self.evidence.tally.0.keys().filter(|block| share.holds_block(**block)) {
             blocks.entry(*block).or_default();
         }
-        for (block, (shown, names)) in blocks {
+        for (block, NowhereBlock { shown, aside, names }) in blocks {
             let pruned = self.evidence.tally.block(block).without(self.evidence.retained.block(block));
-            let (shown_rows, pruned_rows) = (count(shown.rows), count(pruned.rows));
+            let (audited, pruned_rows) = (count(shown.rows) - aside, count(pruned.rows));
             if shown == pruned {
-                compared.delivered += shown_rows;
+                compared.delivered += audited;
             } else if pruned_rows == 0 {
-                compared.more_nowhere += shown_rows - names.len() as u64;
+                compared.more_nowhere += audited - names.len() as u64;
                 compared.nowhere.extend(names);
-            } else if shown_rows == 0 {
+            } else if shown.rows == 0 {
                 compared.gone += pruned_rows;
             } else {
                 // Some of them are delivered, and nothing tells which.
-                compared.unknown += shown_rows;
+                compared.unknown += audited;
             }
         }
         compared
+    }
+}
+
+impl Compared {
+    /// Adds what the comparison of another share has shown.
+    pub(crate) fn add(&mut self, other: Compared) {
+        self.rows += other.rows;
+        self.delivered += other.delivered;
+        self.quarantined += other.quarantined;
+        self.in_doubt += other.in_doubt;
+        self.filtered += other.filtered;
+        let room = NAMED.saturating_sub(self.nowhere.len());
+        self.more_nowhere += other.more_nowhere + other.nowhere.len().saturating_sub(room) as u64;
+        self.nowhere.extend(other.nowhere.into_iter().take(room));
+        self.unknown += other.unknown;
+        self.doubled += other.doubled;
+        self.gone += other.gone;
     }
 }
 
@@ -292,7 +365,7 @@ mod tests {
         evidence.delivered(&keys(&["1", "2"]), false);
         evidence.delivered(&keys(&["2", "x"]), false);
         evidence.quarantined(AuditKey::of(b"3"));
-        evidence.in_doubt(keys(&["4"]));
+        evidence.in_doubt(keys(&["4"]), false);
         let compared = compare(evidence, &["1", "3", "4", "5", "x", "y"]);
         let expected = Compared {
             rows: 6,
@@ -329,6 +402,48 @@ mod tests {
         assert_eq!((changed.delivered, changed.unknown, changed.nowhere.len()), (0, 3, 0), "nothing tells which");
         let gone = compare(Evidence::with_tally(tally(&texts)), &[]);
         assert_eq!((gone.gone, gone.unknown), (3, 0));
+    }
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        let texts: Vec<String> = (0..300).map(|n| if n % 3 == 0 { n.to_string() } else { format!("k{n}") }).collect();
+        let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let sent: Vec<&str> = all.iter().copied().filter(|text| *text != "k7" && *text != "9").collect();
+        let compared = |share: Share| {
+            let mut evidence = Evidence::of_share(share, tally(&sent));
+            // The first half is pruned; the second has a row in quarantine and one that is gone.
+            evidence.delivered(&keys(&sent[150..]), false);
+            evidence.quarantined(AuditKey::of(b"held"));
+            compare(evidence, &[all.as_slice(), &["held"]].concat())
+        };
+        let mut sum = Compared::default();
+        Share::of_digests(100 << 20).for_each(|share| sum.add(compared(share)));
+        let mut whole = compared(Share::default());
+        whole.nowhere.sort();
+        sum.nowhere.sort();
+        assert_eq!(sum, whole);
+        assert_eq!((whole.rows, whole.quarantined), (301, 1));
+    }
+
+    #[test]
+    fn doubt_for_good_hides_no_loss_beside_it() {
+        let mut evidence = Evidence::with_tally(tally(&["1", "2", "3"]));
+        evidence.delivered(&keys(&["1"]), false);
+        evidence.in_doubt(keys(&["2", "3"]), true);
+        let compared = compare(evidence, &["1", "2", "3", "4"]);
+        assert_eq!((compared.in_doubt, compared.unknown, compared.gone, compared.nowhere), (2, 0, 0, vec!["4".into()]));
+    }
+
+    #[test]
+    fn a_part_of_a_block_is_proven_by_the_whole_block() {
+        let mut comparison = Comparison::new(Evidence::with_tally(tally(&["1", "2", "3"])));
+        comparison.set_aside(2);
+        ["1", "2", "3", "65536"].iter().for_each(|text| {
+            comparison.row(text.as_bytes(), || false);
+        });
+        let compared = comparison.end();
+        assert_eq!((compared.rows, compared.delivered, compared.unknown), (2, 1, 0));
+        assert_eq!(compared.nowhere, ["65536"]);
     }
 
     proptest! {

@@ -13,6 +13,8 @@ const BLOCK_BITS: u32 = 16;
 /// Other keys are counted in 16 blocks, by the top bits of their digest; these lie below every block of integers.
 const DIGEST_BITS: u32 = 4;
 const DIGEST_BASE: i64 = i64::MIN;
+/// So many blocks of keys that are no integers.
+pub(crate) const DIGEST_BLOCKS: u64 = 1 << DIGEST_BITS;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TallyEntry {
@@ -57,12 +59,27 @@ impl Tally {
     }
 }
 
+/// The key before the first one of the block that this one is counted in; `None` where there is none before it.
+pub(crate) fn before_block(value: i64) -> Option<i64> {
+    ((value >> BLOCK_BITS) << BLOCK_BITS).checked_sub(1)
+}
+
 /// The block that a key is counted in.
 pub(crate) fn block(key: AuditKey) -> i64 {
     match key {
         AuditKey::Integer(value) => value >> BLOCK_BITS,
-        AuditKey::Digest(digest) => DIGEST_BASE + (digest >> (64 - DIGEST_BITS)).cast_signed(),
+        AuditKey::Digest(digest) => DIGEST_BASE + digest_block(digest).cast_signed(),
     }
+}
+
+/// Which of the [`DIGEST_BLOCKS`] a digest is counted in.
+pub(crate) fn digest_block(digest: u64) -> u64 {
+    digest >> (64 - DIGEST_BITS)
+}
+
+/// Which of the [`DIGEST_BLOCKS`] a block is; `None`: it is one of integers.
+pub(crate) fn as_digest_block(block: i64) -> Option<u64> {
+    Some(block.wrapping_sub(DIGEST_BASE).cast_unsigned()).filter(|block| *block < DIGEST_BLOCKS)
 }
 
 /// A key's digest: mixed, so that different sets of neighbours differ (the finalizer of SplitMix64).
@@ -88,6 +105,14 @@ mod tests {
         assert_ne!(Tally::of((1..=100).filter(|n| *n != 50).map(AuditKey::Integer)), all);
         assert_ne!(Tally::of((1..=99).chain([101]).map(AuditKey::Integer)), all);
         assert_eq!(Tally::of((1..=100).rev().map(AuditKey::Integer)), all);
+    }
+
+    #[test]
+    fn a_block_begins_behind_the_key_before_it() {
+        for (value, before) in [(1, -1), (65_535, -1), (65_536, 65_535), (-1, -65_537)] {
+            assert_eq!(before_block(value), Some(before));
+        }
+        assert_eq!(before_block(i64::MIN + 5), None);
     }
 
     proptest! {

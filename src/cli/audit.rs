@@ -49,10 +49,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let mut reports = Vec::new();
     for section in &sections {
         let mut told = Instant::now();
-        let mut progress = |rows: u64| {
+        let begun = Instant::now();
+        let mut progress = |rows: u64, about: u64| {
             if told.elapsed() >= TOLD && std::io::stderr().is_terminal() {
                 told = Instant::now();
-                tracing::warn!(section = %section.name, rows, "rows of the source were looked at so far");
+                let left = seconds_left(begun.elapsed(), rows, about);
+                tracing::warn!(section = %section.name, rows, about, seconds_left = left, "looking at the rows of the source");
             }
         };
         reports.push(operations::audit(&config, &store, section, &from, &mut progress).await?);
@@ -73,6 +75,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         }
     }
     Ok(if missing > 0 { Exit::Findings } else { Exit::Done })
+}
+
+/// How long it still takes, at the rate so far; `None` where the planner's estimate is no help.
+fn seconds_left(elapsed: Duration, rows: u64, about: u64) -> Option<u64> {
+    let left = about.checked_sub(rows).filter(|left| *left > 0)?;
+    Some((elapsed.as_secs_f64() * left as f64 / rows.max(1) as f64).ceil() as u64)
 }
 
 fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
@@ -109,4 +117,17 @@ fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
         output.prose(&report.caveat, "  ")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_told_at_the_rate_so_far() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(seconds_left(ten, 1_000, 4_000), Some(30));
+        assert_eq!(seconds_left(ten, 5_000, 4_000), None, "more rows than were expected");
+        assert_eq!(seconds_left(ten, 5_000, 0), None, "never analyzed");
+    }
 }

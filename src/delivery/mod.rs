@@ -110,6 +110,8 @@ pub struct Engine {
     last_checkpoint: Duration,
     draining: bool,
     floors: VecDeque<(Lsn, u64)>,
+    /// Streamed rows up to here are settled, and the last floor written is older: an audit takes them for rows on their way.
+    above_floor: Option<Lsn>,
     /// Since when a section that had shed can take rows again.
     can_resume: Option<Duration>,
 }
@@ -147,6 +149,7 @@ impl Engine {
             last_checkpoint: Duration::ZERO,
             draining: false,
             floors: VecDeque::new(),
+            above_floor: Some(checkpoint),
             can_resume: None,
         }
     }
@@ -269,6 +272,7 @@ impl Engine {
                 if let SettledUpTo::Stream(position) = settled.through {
                     self.progress.settle(section, position);
                     self.settled_since_checkpoint = true;
+                    self.above_floor = self.above_floor.max(Some(position.final_lsn));
                 }
                 effects.push(Effect::Settled(section, settled));
             }
@@ -303,8 +307,9 @@ impl Engine {
             self.last_checkpoint = now;
             self.settled_since_checkpoint = !self.progress.is_idle();
             let mut floor = None;
-            while let Some((_, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= checkpoint) {
+            while let Some((at, xmin)) = self.floors.pop_front_if(|(at, _)| *at <= checkpoint) {
                 floor = Some(xmin);
+                self.above_floor.take_if(|settled| at > *settled);
             }
             ops.push(Op::Checkpoint { checkpoint, xmin_floor: floor });
             effects.push(Effect::Confirm(checkpoint));
@@ -317,7 +322,10 @@ impl Engine {
         let ahead = checkpoint.bytes_since(self.written);
         let others = ahead >= WORTH_A_WRITE && now >= self.last_checkpoint + CHECKPOINT_EVERY;
         let ours = self.settled_since_checkpoint && self.progress.is_idle();
-        if ahead > 0 && (others || ours || self.draining) {
+        // One more where nobody writes any more: else the last rows would count as on their way until somebody does.
+        let due = |settled: Lsn| self.floors.iter().any(|(at, _)| *at > settled && *at <= checkpoint);
+        let floor = self.above_floor.is_some_and(due) && now >= self.last_checkpoint + CHECKPOINT_EVERY;
+        if ahead > 0 && (others || ours || floor || self.draining) {
             let (mut ops, mut effects) = (Vec::new(), Vec::new());
             self.add_checkpoint(&mut ops, &mut effects, now);
             self.write(ops, effects);

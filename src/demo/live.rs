@@ -197,10 +197,11 @@ impl Scene {
         }
     }
 
-    /// Lets the streamer drain, and holds the accounts against the source.
+    /// Lets the streamer drain, audits, and holds what the stand-in received against the source.
     async fn judge(mut self, seconds: f64, end: String) -> Result<DemoReport, Fault> {
         let drained = self.stage.streamer.drain(&self.stage.place).await;
         self.take_in().await;
+        let audits = self.stage.streamer.audit(&self.stage.place).await?;
         let mut verdicts = Vec::new();
         for table in DemoTable::ALL {
             verdicts.push(self.accounts.compare(table, &keys(&self.stage.session, table).await?));
@@ -215,6 +216,7 @@ impl Scene {
             written: self.accounts.written,
             rolled_back: self.accounts.rolled_back,
             held: self.accounts.held,
+            audits,
             verdicts,
             unnamed: self.accounts.unnamed(),
             quarantined: self.status.as_ref().map_or(0, quarantined),

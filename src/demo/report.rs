@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::demo::cluster::SlotPosition;
 use crate::demo::reconcile::{Lateness, Reconciliation};
+use crate::demo::streamer::AuditFound;
 use crate::demo::view::seconds;
 use crate::terminal::count;
 
@@ -32,7 +33,9 @@ pub(crate) struct DemoReport {
     pub rolled_back: u64,
     /// Transactions held open on purpose.
     pub held: u64,
-    /// Each table's keys against the stand-in's.
+    /// The audit of each section: its table against what the program says it settled.
+    pub audits: Vec<AuditFound>,
+    /// The stand-in's word, which no audit can have: each table's keys against those that it received.
     pub verdicts: Vec<Reconciliation>,
     /// Items that no row can have given.
     pub unnamed: u64,
@@ -70,13 +73,27 @@ impl DemoReport {
     /// Whether the promise was kept.
     pub(crate) fn kept(&self) -> bool {
         let keys = self.missing() == 0 && self.doubled() == 0 && self.uncommitted() == 0;
-        keys && self.slot.reached && self.not_drained.is_none()
+        let audited = !self.audits.is_empty() && self.audits.iter().all(AuditFound::is_whole);
+        keys && audited && self.slot.reached && self.not_drained.is_none()
     }
 
     /// For people.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines =
-            vec![String::new(), "Proof: the keys in the source, held against the keys at the stand-in".to_owned()];
+        let mut lines = vec![String::new(), "Proof: `pg2planhat audit --all`".to_owned()];
+        for audit in &self.audits {
+            lines.push(format!(
+                "  {:<13}source {:>9} · settled   {:>9} · missing {} · doubled {} · looked at in {:.1} s",
+                audit.section,
+                count(audit.rows_source),
+                count(audit.rows_settled),
+                audit.missing,
+                audit.doubled,
+                std::time::Duration::from_millis(audit.took_ms).as_secs_f64()
+            ));
+            let keys = audit.missing_keys.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+            lines.extend((audit.missing > 0).then(|| format!("    missing: {keys}")));
+        }
+        lines.push("And the stand-in's word: the keys in the source, held against those that it received".to_owned());
         for verdict in &self.verdicts {
             lines.push(format!(
                 "  {:<13}source {:>9} · delivered {:>9} · missing {} · doubled {} · never committed {}",
@@ -146,6 +163,7 @@ impl DemoReport {
             },
             "held_transactions": self.held,
             "tables": tables,
+            "audit": self.audits,
             "batches": self.batches,
             "backfill": { "seconds": self.backfill_seconds, "rows_per_second": rate },
             "commit_to_delivered_seconds": self.late,
@@ -202,6 +220,7 @@ mod tests {
             written: 1,
             rolled_back: 2,
             held: 1,
+            audits: vec![AuditFound { section: "t".into(), rows_source: 5, rows_settled: 5, ..AuditFound::default() }],
             verdicts: vec![verdict],
             unnamed: 0,
             quarantined: 0,
@@ -217,11 +236,14 @@ mod tests {
     fn a_kept_promise_is_said_and_every_way_to_break_it_is_told() {
         assert!(report().kept());
         assert!(report().lines().last().unwrap().contains("missing 0, doubled 0 of 5"));
-        let breaks: [fn(&mut DemoReport); 6] = [
+        let breaks: [fn(&mut DemoReport); 9] = [
             |report| report.verdicts[0].missing = (0..30).collect(),
             |report| report.verdicts[0].doubled = vec![1],
             |report| report.verdicts[0].uncommitted = vec![1],
             |report| report.unnamed = 1,
+            |report| report.audits[0].missing = 1,
+            |report| report.audits[0].rows_settled = 4,
+            |report| report.audits.clear(),
             |report| report.slot.reached = false,
             |report| report.not_drained = Some("exit code 1".to_owned()),
         ];

@@ -1,12 +1,12 @@
 //! The streamer: this very program, as a child, with a configuration of its own.
 //!
 //! * In: a configuration.
-//! * Out: its status document while it runs; its exit code.
+//! * Out: its status document while it runs; its exit code; what an audit finds.
 //! * Never: an end that goes unnoticed; a wait for an answer that does not come.
 
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct Streamer {
     child: Child,
     admin: u16,
+    config: PathBuf,
 }
 
 impl Streamer {
@@ -38,21 +39,15 @@ impl Streamer {
                 "leave it where it is while it runs",
             )
         };
-        let mut command = Command::new(std::env::current_exe().map_err(unusable)?);
-        for (name, _) in std::env::vars_os() {
-            // libpq's environment variables are meant for another database.
-            if name.to_string_lossy().starts_with("PG") {
-                command.env_remove(name);
-            }
-        }
-        command.arg("--config").arg(config).arg("run").current_dir(place.path()).process_group(0);
+        let mut command = program(config, place.path()).map_err(unusable)?;
+        command.arg("run").process_group(0);
         let log = place.log_file(LOG)?;
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(unusable)?).stderr(log);
         let child = command.spawn().map_err(unusable)?;
         if let Some(id) = child.id() {
             place.started(id)?;
         }
-        Ok(Streamer { child, admin })
+        Ok(Streamer { child, admin, config: config.to_owned() })
     }
 
     /// Its status; `None` while nobody answers.
@@ -60,6 +55,18 @@ impl Streamer {
         let address = (Ipv4Addr::LOCALHOST, self.admin).into();
         let page = tokio::time::timeout(ASK_LIMIT, admin_request::get(address, "/status")).await.ok()??;
         serde_json::from_slice(&page).ok()
+    }
+
+    /// What `pg2planhat audit --all` finds, section by section.
+    ///
+    /// # Errors
+    /// Where the command brings no reports.
+    pub(crate) async fn audit(&self, place: &Workdir) -> Result<Vec<AuditFound>, Fault> {
+        let failed = |why: &str| Fault::new(Exit::Bug, format!("no audit: {why}"), "report it; --keep leaves the logs");
+        let mut command = program(&self.config, place.path()).map_err(|error| failed(&error.to_string()))?;
+        command.args(["--json", "audit", "--all"]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| failed(&error.to_string()))?;
+        serde_json::from_slice(&output.stdout).map_err(|_| failed(&String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Resolves when the child ends by itself, which is a failure.
@@ -89,6 +96,39 @@ impl Streamer {
             Err(_) => Err(fell(&format!("not within {} s of SIGTERM", DRAIN_LIMIT.as_secs()), place)),
         }
     }
+}
+
+/// What an audit found of one section: a part of its JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub(crate) struct AuditFound {
+    pub section: String,
+    pub rows_source: u64,
+    pub rows_settled: u64,
+    pub missing: u64,
+    pub doubled: u64,
+    pub gone: u64,
+    pub missing_keys: Vec<String>,
+    pub took_ms: u64,
+}
+
+impl AuditFound {
+    /// Whether each row of the source is settled, and once.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rows_settled == self.rows_source && (self.missing, self.doubled, self.gone) == (0, 0, 0)
+    }
+}
+
+/// This program with a configuration, in the demonstration's own directory.
+fn program(config: &Path, directory: &Path) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os() {
+        // libpq's environment variables are meant for another database.
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--config").arg(config).current_dir(directory);
+    Ok(command)
 }
 
 /// The link to the console, which the streamer writes at its start; none where it does not come soon.

@@ -72,6 +72,7 @@ pub struct ByPhase<T> {
     resync: T,
     retry: T,
     diff: T,
+    repair: T,
 }
 
 impl<T> ByPhase<T> {
@@ -83,12 +84,13 @@ impl<T> ByPhase<T> {
             resync: make(Phase::Resync),
             retry: make(Phase::Retry),
             diff: make(Phase::Diff),
+            repair: make(Phase::Repair),
         }
     }
 
     /// The values of all phases.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        [&self.backfill, &self.stream, &self.resync, &self.retry, &self.diff].into_iter()
+        [&self.backfill, &self.stream, &self.resync, &self.retry, &self.diff, &self.repair].into_iter()
     }
 }
 
@@ -103,6 +105,7 @@ impl<T> Index<Phase> for ByPhase<T> {
             Phase::Resync => &self.resync,
             Phase::Retry => &self.retry,
             Phase::Diff => &self.diff,
+            Phase::Repair => &self.repair,
         }
     }
 }
@@ -116,6 +119,7 @@ impl<T> IndexMut<Phase> for ByPhase<T> {
             Phase::Resync => &mut self.resync,
             Phase::Retry => &mut self.retry,
             Phase::Diff => &mut self.diff,
+            Phase::Repair => &mut self.repair,
         }
     }
 }

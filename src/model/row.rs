@@ -43,10 +43,13 @@ pub enum Phase {
     Retry,
     /// Out of a result that was compared again: new or changed since.
     Diff,
+    /// An audit found them missing, and a person asked for them.
+    Repair,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 5] = [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry, Phase::Diff];
+    pub const ALL: [Phase; 6] =
+        [Phase::Backfill, Phase::Stream, Phase::Resync, Phase::Retry, Phase::Diff, Phase::Repair];
 
     /// The word in the ledger, in metrics and in JSON.
     pub fn as_str(self) -> &'static str {
@@ -56,7 +59,13 @@ impl Phase {
             Phase::Resync => "resync",
             Phase::Retry => "retry",
             Phase::Diff => "diff",
+            Phase::Repair => "repair",
         }
+    }
+
+    /// Whether its rows come out of quarantine, where they stay until they are delivered.
+    pub fn is_out_of_quarantine(self) -> bool {
+        matches!(self, Phase::Retry | Phase::Repair)
     }
 
     pub fn parse(word: &str) -> Option<Phase> {

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use crate::config::{Config, Section};
-use crate::model::Fault;
+use crate::model::{Fault, Phase};
+use crate::operations::RetryAsked;
 use crate::operations::resync::{ResyncFrom, plan_resync};
-use crate::operations::{RetryAsked, retry};
 use crate::runtime::auditor::{self, AuditReport, AuditRequest};
 use crate::state::Store;
 
@@ -28,18 +28,20 @@ pub(crate) async fn audit(
     store: &Store,
     section: &Section,
     from: &AuditFrom,
-    progress: &mut (dyn FnMut(u64) + Send),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<AuditReport, Fault> {
     let from_key = match (from.key.clone(), from.time) {
         (None, Some(time)) => plan_resync(config, section, &ResyncFrom::Time(time)).await?.and_then(|plan| plan.from),
         (key, _) => key,
     };
-    let report = auditor::audit(config, store, section, AuditRequest { from_key, progress, gently: false }).await?;
+    let report =
+        auditor::audit(config, store, section, AuditRequest { from_key, since_key: None, progress, gently: false })
+            .await?;
     auditor::keep(store, &report, "asked").await?;
     Ok(report)
 }
 
-/// Puts the missing rows into quarantine and asks the running instance to send them from there.
+/// Puts the missing rows into quarantine and asks the running instance to send them from there, as a repair.
 pub(crate) async fn deliver_missing(
     store: &Store,
     section: &Section,
@@ -47,5 +49,5 @@ pub(crate) async fn deliver_missing(
 ) -> Result<Vec<RetryAsked>, Fault> {
     let ids = store.quarantine_missing(&section.name, &report.missing_all).await.map_err(crate::operations::fate)?;
     let rows = store.quarantine_rows(&ids).await.map_err(crate::operations::fate)?;
-    retry(store, &rows).await
+    crate::operations::quarantine::ask(store, &rows, Phase::Repair).await
 }

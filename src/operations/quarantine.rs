@@ -1,6 +1,6 @@
 //! Retries and drops of quarantined rows, on a person's behalf.
 
-use crate::model::{Fault, SectionName};
+use crate::model::{Fault, Phase, SectionName};
 use crate::runtime::event_loop::RETRY;
 use crate::state::{QuarantineFilter, QuarantineRow, Store};
 
@@ -46,6 +46,11 @@ pub(crate) async fn chosen(
 
 /// Asks the running instance to send these rows again.
 pub(crate) async fn retry(store: &Store, rows: &[QuarantineRow]) -> Result<Vec<RetryAsked>, Fault> {
+    ask(store, rows, Phase::Retry).await
+}
+
+/// The same; the phase is told for the record, and for the audit that follows a repair.
+pub(crate) async fn ask(store: &Store, rows: &[QuarantineRow], phase: Phase) -> Result<Vec<RetryAsked>, Fault> {
     let mut names: Vec<&str> = rows.iter().map(|row| row.section.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -53,7 +58,10 @@ pub(crate) async fn retry(store: &Store, rows: &[QuarantineRow]) -> Result<Vec<R
     for name in names {
         let ids: Vec<i64> = rows.iter().filter(|row| row.section == name).map(|row| row.id).collect();
         for ids in ids.chunks(AT_ONCE) {
-            let args = serde_json::json!({ "ids": ids });
+            let mut args = serde_json::json!({ "ids": ids });
+            if phase != Phase::Retry {
+                args["phase"] = phase.as_str().into();
+            }
             let request = crate::operations::event(RETRY, Some(&SectionName::from(name)), args);
             let event = store.append_event(&request).await.map_err(crate::operations::fate)?;
             asked.push(RetryAsked { event, section: name.to_owned(), rows: ids.len() });

@@ -13,7 +13,7 @@ use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::{auditor, table_fit};
+use crate::runtime::{audit_source, auditor, table_fit};
 use crate::state::{SectionPhase, Store, TracedDelivery};
 
 /// The trace of one row: `trace --json`.
@@ -120,7 +120,7 @@ async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result
     let found = result_reader::row_of(&session, &table, &parts, &decisive).await;
     let found = found.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
     let xmin = found.is_some().then_some(0);
-    let rules = auditor::rules(&session, section, &table).await?;
+    let rules = audit_source::rules(&session, section, &table).await?;
     let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();
     Ok(TracedRow { key, xmin, left_out: found.and_then(judge) })
 }
@@ -208,7 +208,7 @@ async fn in_source(config: &Arc<Config>, store: &Store, section: &Section, key: 
     if decisive.is_empty() {
         return Ok(TracedRow { key, xmin, left_out: None });
     }
-    let rules = auditor::rules(&session, section, &table).await?;
+    let rules = audit_source::rules(&session, section, &table).await?;
     let columns = reader.beside(&decisive).columns_of(&session, &key).await.map_err(fault)?;
     let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();
     Ok(TracedRow { key, xmin, left_out: columns.and_then(judge) })

@@ -11,17 +11,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::audit::{AuditKey, Compared, Comparison, Whereabouts};
+use crate::audit::{AuditKey, Compared, Comparison, Share, Whereabouts};
 use crate::config::{Config, Section, Start};
 use crate::mapping::row_filter::RowFilter;
-use crate::model::{Column, Fault, Key, SectionId};
+use crate::model::{Fault, SectionId};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader, RowSeen};
-use crate::postgres::catalog::table::{self, TableInfo};
-use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::table;
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::runtime::audit_source::{attached_table, block_of, from_key, least_key, rules};
 use crate::runtime::diff_reader::{DiffLook, DiffTask};
 use crate::runtime::state_connector::StateConnector;
-use crate::runtime::table_fit;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
 /// Keys that a report names.
@@ -29,6 +28,11 @@ pub(crate) const NAMED: usize = 100;
 
 /// How long rows that are on their way are waited for.
 const SETTLING: Duration = Duration::from_secs(10);
+
+const PASSED: &str = "rows of the table are updated: a row that a rule left out when it came, and would take as it is now, \
+                      cannot be told from a missing one";
+const OLDER: &str = "rows of the table were updated, or the table was rewritten: a row from before the section attached \
+                     cannot be told from a missing one then";
 
 /// What an audit found: `audit --json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -38,6 +42,8 @@ pub(crate) struct AuditReport {
     pub from: Option<String>,
     /// The last key that was looked at.
     pub to: Option<String>,
+    /// Every row was looked at that the section delivers.
+    pub whole: bool,
     pub rows_source: u64,
     /// Rows of the source that are settled: delivered, quarantined or filtered.
     pub rows_settled: u64,
@@ -72,12 +78,23 @@ pub(crate) struct AuditReport {
     pub missing_all: Vec<String>,
 }
 
+impl AuditReport {
+    fn add_caveat(&mut self, caveat: &str) {
+        if !self.caveat.is_empty() {
+            self.caveat.push_str("; ");
+        }
+        self.caveat.push_str(caveat);
+    }
+}
+
 /// The options of an audit.
 pub(crate) struct AuditRequest<'a> {
     /// Only keys greater than this, as a person writes it.
     pub from_key: Option<String>,
-    /// Called with the count of rows read so far.
-    pub progress: &'a mut (dyn FnMut(u64) + Send),
+    /// The last key of the last whole audit: where new rows come behind it, they alone are looked at.
+    pub since_key: Option<String>,
+    /// Called with how many rows were read so far, and of about how many.
+    pub progress: &'a mut (dyn FnMut(u64, u64) + Send),
     /// Between two chunks the audit rests for as long as the chunk took: for audits that nobody waits for.
     pub gently: bool,
 }
@@ -103,21 +120,43 @@ pub(crate) async fn audit(
     session.batch_execute(KEY_SESSION).await.map_err(|error| session.fault(&error))?;
     let table = attached_table(&session, section, &row).await?;
     let bounds = store.proof_bounds(&section.name).await.map_err(fate)?;
-    let evidence = store.evidence(&section.name).await.map_err(fate)?;
-    let mut comparison = Comparison::new(evidence);
+    let open = store.first_open(&section.name).await.map_err(fate)?;
     let section = &table.with_key(section);
-    let from = from_key(&session, &table, section, request.from_key.as_deref()).await?;
+    let asked = request.from_key.or(request.since_key.filter(|_| least_key(&table, section).is_some()));
+    let from = from_key(&session, &table, section, asked.as_deref()).await?;
     let rules = rules(&session, section, &table).await?;
-    let reader = KeyReader::new(&table, &section.key, from.clone()).beside(&RowFilter::columns(section));
-    let to = read(&session, reader, &rules, &mut comparison, request.gently, request.progress).await?;
+    let shares: Vec<Share> = Share::of_digests(store.key_bytes(&section.name).await.map_err(fate)?).collect();
+    let (mut compared, mut to, mut read) = (Compared::default(), None, 0);
+    for share in &shares {
+        let evidence = store.evidence(&section.name, *share).await.map_err(fate)?;
+        let mut comparison = Comparison::new(evidence);
+        let begin = block_of(&table, section, from.as_ref(), &mut comparison);
+        let reader = KeyReader::new(&table, &section.key, begin).beside(&RowFilter::columns(section));
+        let mut progress = |rows| {
+            read += rows;
+            (request.progress)(read, table.rows.max(0.0) as u64 * shares.len() as u64);
+        };
+        to = read_keys(&session, reader, &rules, &mut comparison, request.gently, &mut progress).await?;
+        compared.add(comparison.end());
+    }
+    let whole = asked.is_none();
     let from = from.map(|key| key.to_string());
-    let mut report = AuditReport { section: section.name.to_string(), from, to, ..AuditReport::default() };
+    let mut report = AuditReport { section: section.name.to_string(), from, to, whole, ..AuditReport::default() };
     let is_partial = report.from.is_some();
-    let compared = comparison.end();
     let nowhere = compared.nowhere.clone();
     take_over(&mut report, &compared, is_partial);
+    if section.key.iter().filter_map(|name| table.column(name)).any(|column| !column.not_null) {
+        report.add_caveat("rows whose key is NULL are not looked at");
+    }
+    if compared.unknown > 0 {
+        report.add_caveat(&format!(
+            "of batches that the ledger has pruned only counts are kept, by blocks of keys, and the blocks of {} rows have \
+             changed since: rows of them were deleted, delivered again, or lost",
+            compared.unknown
+        ));
+    }
     let reader = KeyReader::new(&table, &section.key, None);
-    let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds };
+    let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds, open };
     audited.judge(nowhere, compared.more_nowhere, &mut report).await?;
     if section.sends_updates() {
         of_versions(&mut report);
@@ -129,10 +168,7 @@ pub(crate) async fn audit(
 /// Where updated rows are sent, a key is delivered once for each version.
 fn of_versions(report: &mut AuditReport) {
     report.doubled = 0;
-    if report.caveat.is_empty() {
-        report.caveat =
-            "a row is proven by its key: that some version of it was delivered, not that its newest was".into();
-    }
+    report.add_caveat("a row is proven by its key: that some version of it was delivered, not that its newest was");
 }
 
 /// The audit of a section whose result is compared: the result held against what was settled of it, as a comparison does.
@@ -145,6 +181,7 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     let waiting = run.new + run.changed;
     let mut report = AuditReport {
         section: section.name.to_string(),
+        whole: true,
         rows_source: run.rows,
         rows_settled: run.rows - waiting,
         delivered: run.rows - waiting - left_out,
@@ -162,22 +199,6 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     Ok(report)
 }
 
-/// The section's rules, for the columns that decide.
-pub(crate) async fn rules(session: &Session, section: &Section, table: &TableInfo) -> Result<RowFilter, Fault> {
-    let names = RowFilter::columns(section);
-    if names.is_empty() {
-        return Ok(RowFilter::default());
-    }
-    let types = Types::load(session).await.map_err(|error| session.fault(&error))?;
-    let all = table.row_columns(&types);
-    let columns: Vec<Column> =
-        names.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
-    RowFilter::compile(section, &columns).map_err(|faults| {
-        let what: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Fault::usage(what.join("; "), "see `pg2planhat check`")
-    })
-}
-
 fn take_over(report: &mut AuditReport, compared: &Compared, is_partial: bool) {
     report.rows_source = compared.rows;
     report.delivered = compared.delivered;
@@ -191,31 +212,7 @@ fn take_over(report: &mut AuditReport, compared: &Compared, is_partial: bool) {
     report.rows_settled = compared.delivered + compared.quarantined + report.filtered;
 }
 
-/// The table that the section is attached to, under whatever name it has now.
-async fn attached_table(session: &Session, section: &Section, row: &SectionRow) -> Result<TableInfo, Fault> {
-    let found = table::by_oid(session, row.attachment.table_oid).await.map_err(|error| session.fault(&error))?;
-    found.ok_or_else(|| {
-        let what = format!("section {}: the table {} that it is attached to is gone", section.name, section.table);
-        Fault::usage(what, "see `pg2planhat check`")
-    })
-}
-
-/// Where the audit begins: what a person asks for, or where the section itself begins.
-async fn from_key(
-    session: &Session,
-    table: &TableInfo,
-    section: &Section,
-    asked: Option<&str>,
-) -> Result<Option<Key>, Fault> {
-    let configured = match &section.start {
-        Start::AfterKey(key) => Some(key.as_str()),
-        Start::Backfill | Start::Now => None,
-    };
-    let Some(key) = asked.or(configured) else { return Ok(None) };
-    table_fit::typed_key(session, section, table, key).await.map(Some)
-}
-
-async fn read(
+async fn read_keys(
     session: &Session,
     mut reader: KeyReader,
     rules: &RowFilter,
@@ -235,7 +232,7 @@ async fn read(
         if count == 0 {
             return Ok((!last.is_empty()).then(|| String::from_utf8_lossy(&last).into_owned()));
         }
-        progress(comparison.rows);
+        progress(count as u64);
         if gently {
             tokio::time::sleep(begun.elapsed()).await;
         }
@@ -250,6 +247,8 @@ struct Audited<'a> {
     row: &'a SectionRow,
     reader: &'a KeyReader,
     bounds: ProofBounds,
+    /// The first batch that may have ended since the ledger was read.
+    open: i64,
 }
 
 impl Audited<'_> {
@@ -260,58 +259,68 @@ impl Audited<'_> {
         }
         if !matches!(self.row.phase, SectionPhase::Streaming) {
             report.waiting = nowhere.len() as u64 + more;
-            report.caveat = format!("the section is {}: rows that it has not reached wait", self.row.phase.as_str());
+            report
+                .add_caveat(&format!("the section is {}: rows that it has not reached wait", self.row.phase.as_str()));
             return Ok(());
         }
         let mut bounds = self.bounds;
         let mut rows = self.rows(&nowhere).await?;
-        if rows.iter().any(|row| !is_below(row.xmin, bounds.xmin_floor)) {
-            bounds = self.settle(&rows).await?;
-            let comparison = Comparison::new(self.store.evidence(&self.section.name).await.map_err(fate)?);
-            let there = rows.len();
-            rows.retain(|row| comparison.find(AuditKey::of(row.key.as_bytes())) == Whereabouts::Nowhere);
-            report.delivered += (there - rows.len()) as u64;
-            report.rows_settled += (there - rows.len()) as u64;
-            // What was deleted before it was looked at is neither settled nor missing.
-            let there = self.rows(&rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>()).await?;
-            rows = there;
+        let deadline = Instant::now() + SETTLING;
+        while rows.iter().any(|row| !is_below(row.xmin, bounds.xmin_floor)) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            // First the floor, then the ledger: as at the beginning.
+            bounds = self.store.proof_bounds(&self.section.name).await.map_err(fate)?;
+            let evidence = self.store.evidence_since(&self.section.name, self.open).await.map_err(fate)?;
+            let newer = Comparison::new(evidence);
+            rows.retain(|row| match newer.find(AuditKey::of(row.key.as_bytes())) {
+                Whereabouts::Delivered => count(&mut report.delivered),
+                Whereabouts::Quarantined => count(&mut report.quarantined),
+                Whereabouts::InDoubt => count(&mut report.in_doubt),
+                Whereabouts::Nowhere | Whereabouts::Filtered | Whereabouts::Elsewhere => true,
+            });
+            rows = self.rows(&rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>()).await?;
         }
-        let mut missing = Vec::new();
+        report.rows_settled = report.delivered + report.quarantined + report.filtered;
+        let (mut missing, mut unproven, mut passed, mut older) = (Vec::new(), 0, 0, 0);
         let may_have_passed_since = self.may_have_passed_since().await?;
+        let may_be_older = self.may_be_older().await?;
         for row in rows {
             if !is_below(row.xmin, bounds.xmin_floor) {
                 report.waiting += 1;
             } else if self.is_before_attach(&row) {
                 report.before_attach += 1;
             } else if bounds.provable_from.is_some() || self.is_unproven_start() {
-                report.unknown += 1;
-            } else if self.is_unproven_update() {
-                report.unknown += 1;
-                report.caveat =
-                    "rows that were there before the section attached, and were updated since without a change \
-                                 of what is mapped, cannot be told from missing ones"
-                        .to_owned();
+                unproven += 1;
             } else if may_have_passed_since {
-                report.unknown += 1;
-                report.caveat =
-                    "rows of the table are updated: a row that a rule left out when it came, and would take as it \
-                     is now, cannot be told from a missing one"
-                        .to_owned();
+                passed += 1;
+            } else if may_be_older {
+                older += 1;
             } else {
                 missing.push(row.key);
             }
         }
+        report.unknown += unproven + passed + older;
         if more > 0 {
             report.unknown += more;
-            report.caveat =
-                format!("{more} more rows are nowhere; only the first {} were looked at one by one", nowhere.len());
-        } else if report.unknown > 0 && report.caveat.is_empty() {
-            report.caveat =
-                "rows of batches that were delivered before keys were kept cannot be told from missing ones".to_owned();
+            let looked = nowhere.len();
+            report.add_caveat(&format!(
+                "{more} more rows are nowhere; only the first {looked} were looked at one by one"
+            ));
+        }
+        let unprovable = [
+            (unproven, "rows of batches that were delivered before keys were kept cannot be told from missing ones"),
+            (passed, PASSED),
+            (older, OLDER),
+        ];
+        for (_, why) in unprovable.iter().filter(|(rows, _)| *rows > 0) {
+            report.add_caveat(why);
         }
         report.missing = missing.len() as u64;
         report.missing_keys = missing.iter().take(NAMED).cloned().collect();
         report.missing_all = missing;
+        // What was deleted before it was looked at one by one is neither settled nor missing.
+        let told = report.rows_settled + report.in_doubt + report.waiting + report.before_attach;
+        report.rows_source = told + report.unknown + report.missing;
         Ok(())
     }
 
@@ -324,30 +333,22 @@ impl Audited<'_> {
         updates.map(|updates| updates > 0).map_err(|error| self.session.fault(&error))
     }
 
-    async fn rows(&self, keys: &[String]) -> Result<Vec<RowSeen>, Fault> {
-        self.reader.rows(self.session, keys).await.map_err(|error| self.session.fault(&error))
+    /// Whether a row of before the attachment may have been written again since: nothing tells it from a new one then.
+    async fn may_be_older(&self) -> Result<bool, Fault> {
+        if self.section.start != Start::Now {
+            return Ok(false);
+        }
+        let written = table::written_again(self.session, self.row.attachment.table_oid).await;
+        written.map_err(|error| self.session.fault(&error))
     }
 
-    /// Waits until the newest of these rows is settled, or for as long as that may take.
-    async fn settle(&self, rows: &[RowSeen]) -> Result<ProofBounds, Fault> {
-        let deadline = Instant::now() + SETTLING;
-        loop {
-            let bounds = self.store.proof_bounds(&self.section.name).await.map_err(fate)?;
-            if rows.iter().all(|row| is_below(row.xmin, bounds.xmin_floor)) || Instant::now() >= deadline {
-                return Ok(bounds);
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
+    async fn rows(&self, keys: &[String]) -> Result<Vec<RowSeen>, Fault> {
+        self.reader.rows(self.session, keys).await.map_err(|error| self.session.fault(&error))
     }
 
     /// Whether the row was committed before the section attached, and the section does not deliver such rows.
     fn is_before_attach(&self, row: &RowSeen) -> bool {
         self.section.start == Start::Now && self.bounds.attach_xmin.is_some_and(|floor| is_below(row.xmin, Some(floor)))
-    }
-
-    /// A section of new versions only: an older row that was updated since has a young transaction, too.
-    fn is_unproven_update(&self) -> bool {
-        self.section.sends_updates() && self.section.start == Start::Now
     }
 
     /// A section that began with new rows only, in a version that did not record when.
@@ -364,6 +365,12 @@ pub(crate) async fn keep(store: &Store, report: &AuditReport, cause: &str) -> Re
 
 fn fate(error: StateError) -> Fault {
     error.fault()
+}
+
+/// Counts a row that was found; it is not kept.
+fn count(found: &mut u64) -> bool {
+    *found += 1;
+    false
 }
 
 /// Whether a row's transaction lies below the floor, a 64-bit xid: the two are less than 2^31 apart. Xids below 3 are no

@@ -63,6 +63,6 @@ fn span(phase: Phase, delivery: &crate::state::Delivery) -> Option<Span> {
             Some(Span::between(Key::new(&*delivery.first_key), Key::new(&*delivery.last_key)))
         }
         // Still in quarantine: a person sees it there, and in the ledger as in doubt.
-        Phase::Retry | Phase::Diff => None,
+        Phase::Retry | Phase::Repair | Phase::Diff => None,
     }
 }

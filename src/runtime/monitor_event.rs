@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Fault, Lsn, Rows, SectionId, SectionName};
+use crate::model::{Fault, Lsn, Phase, Rows, SectionId, SectionName};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::table::Leaf;
@@ -25,6 +25,8 @@ pub(crate) struct ReadAgain {
 
 #[derive(Debug)]
 pub(crate) struct RowsRead {
+    /// `Retry`, or `Repair` of rows that an audit found missing.
+    pub(crate) phase: Phase,
     /// Rows that are still in the table.
     pub(crate) rows: Rows,
     /// Key → id, and the date that was sent with it (µs since 2000-01-01 UTC), for those.

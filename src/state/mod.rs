@@ -40,7 +40,7 @@ pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};
 pub(crate) use crate::state::migrations::{Schema, ddl, drop_script, version};
 pub use crate::state::model::*;
-pub(crate) use crate::state::proof::{LastAudit, ProofBounds, TracedDelivery};
+pub(crate) use crate::state::proof::{LastAudit, MISSING, ProofBounds, TracedDelivery, WholeAudit};
 pub(crate) use crate::state::quarantine_groups::QuarantineGroup;
 pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
 pub use crate::state::section_rows::SectionRow;

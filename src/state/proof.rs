@@ -6,13 +6,15 @@
 
 use tokio_postgres::Row;
 
-use crate::audit::{AuditKey, BatchKeys, Evidence, Tally, TallyEntry};
+use crate::audit::{AuditKey, BatchKeys, Evidence, Share, Tally, TallyEntry};
 use crate::model::{Fault, Position, SectionName};
 use crate::state::model::{Outcome, unsigned};
 use crate::state::section_rows::position;
 use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 
+/// The word that begins the reason of a quarantined row which an audit found missing.
+pub(crate) const MISSING: &str = "missing";
 /// Batches read at once.
 const PAGE: i64 = 500;
 
@@ -37,6 +39,20 @@ pub(crate) struct LastAudit {
     pub missing: u64,
 }
 
+/// The last whole audit of a section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WholeAudit {
+    pub section: String,
+    /// When it began, in Unix time; `None`: there was none.
+    pub began: Option<i64>,
+    /// The last key that it looked at.
+    pub to: Option<String>,
+    /// Nothing was missing, and nothing on its way: what it has seen needs no second look.
+    pub is_clean: bool,
+    /// What was done to the section since it began: `backfill` or `repair`.
+    pub done_since: Option<String>,
+}
+
 /// A batch that carried a key, as `trace` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct TracedDelivery {
@@ -56,28 +72,56 @@ pub(crate) struct TracedDelivery {
 }
 
 impl Store {
-    /// The state's knowledge of a section's rows.
-    pub(crate) async fn evidence(&self, section: &SectionName) -> Result<Evidence, StateError> {
-        let doing = "reading what was delivered";
-        let name = section.as_str();
+    /// The state's knowledge of a section's rows, of a share of the keys.
+    pub(crate) async fn evidence(&self, section: &SectionName, share: Share) -> Result<Evidence, StateError> {
         let sql = "SELECT block, rows, digest FROM {schema}.tally WHERE section = $1";
-        let rows = self.query(doing, sql, &[&name]).await?;
+        let rows = self.query("reading the tally", sql, &[&section.as_str()]).await?;
         let entry = |row: &Row| (row.get(0), TallyEntry { rows: row.get(1), digest: row.get(2) });
-        let mut evidence = Evidence::with_tally(Tally(rows.iter().map(entry).collect()));
-        let sql = "SELECT d.id, d.phase, d.outcome, k.keys FROM {schema}.delivery_keys k
+        let mut evidence = Evidence::of_share(share, Tally(rows.iter().map(entry).collect()));
+        self.add_batches(section, i64::MIN, &mut evidence).await?;
+        Ok(evidence)
+    }
+
+    /// The same, of this batch and later ones, without the tally.
+    pub(crate) async fn evidence_since(&self, section: &SectionName, first: i64) -> Result<Evidence, StateError> {
+        let mut evidence = Evidence::default();
+        self.add_batches(section, first, &mut evidence).await?;
+        Ok(evidence)
+    }
+
+    /// Bytes of the sets of keys that the ledger has of a section.
+    pub(crate) async fn key_bytes(&self, section: &SectionName) -> Result<u64, StateError> {
+        let sql = "SELECT coalesce(sum(length(keys)), 0)::bigint FROM {schema}.delivery_keys WHERE section = $1";
+        let row = self.one("measuring the sets of keys", sql, &[&section.as_str()]).await?;
+        Ok(unsigned(row.get(0)))
+    }
+
+    /// The first batch of a section that may still end; where there is none, the one that would come next.
+    pub(crate) async fn first_open(&self, section: &SectionName) -> Result<i64, StateError> {
+        let sql = "SELECT coalesce(
+                (SELECT min(id) FROM {schema}.delivery
+                 WHERE section = $1 AND outcome IN ('sending', 'in_doubt') AND NOT unresolved),
+                (SELECT max(id) + 1 FROM {schema}.delivery), 0)";
+        Ok(self.one("looking for open batches", sql, &[&section.as_str()]).await?.get(0))
+    }
+
+    async fn add_batches(&self, section: &SectionName, first: i64, evidence: &mut Evidence) -> Result<(), StateError> {
+        let (doing, name) = ("reading what was delivered", section.as_str());
+        let sql = "SELECT d.id, d.phase, d.outcome, k.keys, d.unresolved FROM {schema}.delivery_keys k
              JOIN {schema}.delivery d ON d.id = k.delivery
-             WHERE k.section = $1 AND k.delivery > $2 ORDER BY k.delivery LIMIT $3";
-        let mut after = i64::MIN;
+             WHERE k.section = $1 AND k.delivery >= $2 ORDER BY k.delivery LIMIT $3";
+        let mut from = first;
         loop {
-            let page = self.query(doing, sql, &[&name, &after, &PAGE]).await?;
+            let page = self.query(doing, sql, &[&name, &from, &PAGE]).await?;
             for row in &page {
-                after = row.get(0);
-                let keys = BatchKeys::decode(row.get(3)).ok_or_else(|| unreadable(after))?;
+                let id: i64 = row.get(0);
+                from = id + 1;
+                let keys = BatchKeys::decode(row.get(3)).ok_or_else(|| unreadable(id))?;
                 match Outcome::parse(row.get(2)) {
                     Some(Outcome::Delivered | Outcome::Partial) => {
                         evidence.delivered(&keys, !matches!(row.get(1), "backfill" | "stream"));
                     }
-                    Some(Outcome::InDoubt) => evidence.in_doubt(keys),
+                    Some(Outcome::InDoubt) => evidence.in_doubt(keys, row.get(4)),
                     // Its rows were delivered by another batch, wait in quarantine, or are under way.
                     Some(Outcome::Resent | Outcome::Held | Outcome::Quarantined | Outcome::Sending) | None => {}
                 }
@@ -92,7 +136,7 @@ impl Store {
                 evidence.quarantined(AuditKey::of(row.get::<_, &str>(0).as_bytes()));
             }
         }
-        Ok(evidence)
+        Ok(())
     }
 
     /// Reads how far back the state can prove a section's rows.
@@ -196,22 +240,56 @@ impl Store {
         keys: &[String],
     ) -> Result<Vec<i64>, StateError> {
         let write = "INSERT INTO {schema}.quarantine (section, key, reason, item)
-             SELECT $1, key, 'missing: an audit found that it was neither delivered nor held', '{}'
+             SELECT $1, key, $3 || ': an audit found that it was neither delivered nor held', '{}'
              FROM unnest($2::text[]) AS missing (key)
              WHERE NOT EXISTS (
                 SELECT FROM {schema}.quarantine q WHERE q.section = $1 AND q.key = missing.key)
              RETURNING id";
-        let rows = self.query("putting missing rows into quarantine", write, &[&section.as_str(), &keys]).await?;
+        let rows =
+            self.query("putting missing rows into quarantine", write, &[&section.as_str(), &keys, &MISSING]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// The newest audit of each section.
+    /// The newest audit of each section, with the most rows that any found missing from the last whole one on: an audit of a
+    /// part takes nothing back.
     pub(crate) async fn last_audits(&self) -> Result<Vec<LastAudit>, StateError> {
-        let sql = "SELECT DISTINCT ON (section) section, extract(epoch FROM at)::bigint,
-                coalesce((result->>'missing')::bigint, 0)
-             FROM {schema}.audit ORDER BY section, id DESC";
+        let sql = "WITH whole AS (
+                SELECT section, max(id) AS id FROM {schema}.audit
+                WHERE coalesce((result->>'whole')::boolean, result->>'from' IS NULL) GROUP BY section)
+             SELECT a.section, extract(epoch FROM max(a.at))::bigint,
+                coalesce(max((a.result->>'missing')::bigint), 0)
+             FROM {schema}.audit a LEFT JOIN whole w ON w.section = a.section
+             WHERE a.id >= coalesce(w.id, 0) GROUP BY a.section ORDER BY a.section";
         let of = |row: &Row| LastAudit { section: row.get(0), at_seconds: row.get(1), missing: unsigned(row.get(2)) };
         Ok(self.query("reading the last audits", sql, &[]).await?.iter().map(of).collect())
+    }
+
+    /// The last whole audit of each section, and whether something was done to the section since: a backfill, a re-sync, an
+    /// attachment, a repair.
+    pub(crate) async fn whole_audits(&self) -> Result<Vec<WholeAudit>, StateError> {
+        let sql = "SELECT s.name, extract(epoch FROM w.began)::bigint, w.result->>'to',
+                coalesce((w.result->>'missing')::bigint + (w.result->>'waiting')::bigint = 0, false),
+                CASE WHEN done.at > coalesce(w.began, '-infinity') THEN 'repair'
+                    WHEN greatest(s.attached_at, s.backfill_started_at) > coalesce(w.began, '-infinity') THEN 'backfill'
+                END
+             FROM {schema}.section s
+             LEFT JOIN LATERAL (
+                SELECT a.at - make_interval(secs => (a.result->>'took_ms')::float8 / 1000) AS began, a.result
+                FROM {schema}.audit a
+                WHERE a.section = s.name AND coalesce((a.result->>'whole')::boolean, a.result->>'from' IS NULL)
+                ORDER BY a.id DESC LIMIT 1) w ON true
+             LEFT JOIN LATERAL (
+                SELECT max(e.handled_at) AS at FROM {schema}.event e
+                WHERE (e.section IS NULL OR e.section = s.name)
+                    AND (e.action IN ('repair', 'resync') OR e.args->>'phase' = 'repair')) done ON true";
+        let of = |row: &Row| WholeAudit {
+            section: row.get(0),
+            began: row.get(1),
+            to: row.get(2),
+            is_clean: row.get(3),
+            done_since: row.get(4),
+        };
+        Ok(self.query("reading the whole audits", sql, &[]).await?.iter().map(of).collect())
     }
 
     /// Stores an audit's result. Only the newest of each section are kept.

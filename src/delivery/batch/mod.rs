@@ -96,7 +96,7 @@ impl Batch {
 
     /// The quarantine rows that its items were retried from.
     pub fn retried(&self) -> Vec<i64> {
-        if self.phase != Phase::Retry {
+        if !self.phase.is_out_of_quarantine() {
             return Vec::new();
         }
         let items = self.items.iter().map(|item| item.retried());
@@ -106,7 +106,7 @@ impl Batch {
 
     /// The quarantine row that one item was retried from.
     pub fn retried_from(&self, index: usize) -> Option<i64> {
-        (self.phase == Phase::Retry).then(|| self.items[index].retried())
+        self.phase.is_out_of_quarantine().then(|| self.items[index].retried())
     }
 
     /// For each transaction in it: when it committed (µs since 2000-01-01 UTC) and how many items it has here.

@@ -117,7 +117,7 @@ impl DiffQueue {
         match self.phase {
             Phase::Backfill => SectionPhase::Backfilling(self.progress.clone()),
             Phase::Resync => SectionPhase::Resyncing(self.progress.clone()),
-            Phase::Diff | Phase::Stream | Phase::Retry => SectionPhase::Comparing,
+            Phase::Diff | Phase::Stream | Phase::Retry | Phase::Repair => SectionPhase::Comparing,
         }
     }
 }

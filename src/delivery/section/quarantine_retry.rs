@@ -25,19 +25,20 @@ impl SectionDelivery {
 
     /// Takes a row out of quarantine, to be sent again.
     pub fn admit_retry(&mut self, mapping: &Mapping, row: &Row<'_>, id: i64, now: Duration) {
-        self.admit_retry_of(mapping, row, id, None, now);
+        self.admit_out(Phase::Retry, mapping, row, (id, None), now);
     }
 
-    /// The same, with the commit time that was sent with it (µs since 2000-01-01 UTC).
-    pub(crate) fn admit_retry_of(
+    /// The same in this phase: a retry, or the repair of a row that an audit found missing; with the quarantined row's id, and
+    /// the commit time that was sent with it (µs since 2000-01-01 UTC).
+    pub(crate) fn admit_out(
         &mut self,
+        phase: Phase,
         mapping: &Mapping,
         row: &Row<'_>,
-        id: i64,
-        committed: Option<i64>,
+        (id, committed): (i64, Option<i64>),
         now: Duration,
     ) {
-        self.counts.read(Phase::Retry);
+        self.counts.read(phase);
         let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
         let left_out = mapping.left_out(row);
         if let Ok(Some(rule)) = left_out {
@@ -46,7 +47,7 @@ impl SectionDelivery {
         }
         let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, time, out));
         let key = mapping.key_text(row);
-        let incoming = self.retried(&key, id, now);
+        let incoming = self.retried(phase, &key, id, now);
         self.retry.push(incoming, encode, || mapping.describe(row));
         self.retry.reach(SettledUpTo::Apart);
     }
@@ -58,12 +59,12 @@ impl SectionDelivery {
             out.extend_from_slice(item);
             Ok(())
         };
-        let incoming = self.retried(key.as_bytes(), id, now);
+        let incoming = self.retried(Phase::Retry, key.as_bytes(), id, now);
         self.retry.push(incoming, encode, String::new);
         self.retry.reach(SettledUpTo::Apart);
     }
 
-    fn retried<'a>(&self, key: &'a [u8], id: i64, now: Duration) -> IncomingRow<'a> {
-        IncomingRow { limits: self.limits, phase: Phase::Retry, now, key, origin: Origin::Quarantine(id) }
+    fn retried<'a>(&self, phase: Phase, key: &'a [u8], id: i64, now: Duration) -> IncomingRow<'a> {
+        IncomingRow { limits: self.limits, phase, now, key, origin: Origin::Quarantine(id) }
     }
 }

@@ -173,15 +173,10 @@ impl SectionDelivery {
         let mut refused: Vec<usize> = end.refused.iter().map(|(index, _)| *index).collect();
         refused.sort_unstable();
         let received = (0..batch.len()).filter(|index| refused.binary_search(index).is_err());
-        let mut keys: Vec<AuditKey> = received.map(|index| AuditKey::of(batch.key(index))).collect();
-        if self.sends_updates {
-            // The ledger's set has a key once, so the tally counts it once a batch.
-            keys.sort_unstable();
-            keys.dedup();
-        }
-        let tally = Tally::of(keys.iter().copied()).0.into_iter().collect();
-        let encoded = BatchKeys::new(keys.iter().copied()).encode();
-        let op = Op::Keys { delivery: end.id, section: self.name.clone(), keys: encoded, tally };
+        let keys = BatchKeys::new(received.map(|index| AuditKey::of(batch.key(index))));
+        // Of the set: the tally less the sets of the ledger is what was pruned, to the row.
+        let tally: Vec<_> = Tally::of(keys.iter()).0.into_iter().collect();
+        let op = Op::Keys { delivery: end.id, section: self.name.clone(), keys: keys.encode(), tally };
         (!keys.is_empty()).then_some(op)
     }
 

@@ -156,7 +156,7 @@ impl SectionDelivery {
                 };
                 Some(Span::between(key(0)?, last))
             }
-            Phase::Retry | Phase::Diff => None,
+            Phase::Retry | Phase::Repair | Phase::Diff => None,
         }
     }
 }

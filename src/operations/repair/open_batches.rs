@@ -23,7 +23,7 @@ pub(crate) async fn resolve(
     for batch in open.iter().filter(|batch| batch.delivery.section == section.name) {
         let resolved = match (how, batch.delivery.phase) {
             // Its rows are in quarantine still, or a person asked for them there; a compared result is never attached anew.
-            (_, Phase::Retry | Phase::Diff) => continue,
+            (_, Phase::Retry | Phase::Repair | Phase::Diff) => continue,
             (Mend::Gap | Mend::Backfill, Phase::Stream | Phase::Backfill | Phase::Resync) => {
                 keys(control, section, table, batch).await.map_err(|error| control.fault(&error))?
             }

@@ -147,7 +147,7 @@ impl EventLoop {
         for row in read.rows.iter() {
             let key = String::from_utf8_lossy(&mapping.key_text(&row)).into_owned();
             let Some((quarantined, date)) = read.by_key.get(&key) else { continue };
-            section.admit_retry_of(&mapping, &row, *quarantined, *date, now);
+            section.admit_out(read.phase, &mapping, &row, (*quarantined, *date), now);
             began += 1;
         }
         for item in &read.items {

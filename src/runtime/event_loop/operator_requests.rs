@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Source;
-use crate::model::{Fault, Rows, SectionId, SectionName};
+use crate::model::{Fault, Phase, Rows, SectionId, SectionName};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::result;
 use crate::postgres::connection::session::connect_sql;
 use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
 use crate::runtime::state_connector::StateConnector;
-use crate::state::QuarantineItem;
+use crate::state::{MISSING, QuarantineItem};
 
 /// Deliver a section again: `{"from": KEY | null}`.
 pub(crate) const RESYNC: &str = "resync";
@@ -138,7 +138,8 @@ async fn read_again(
     by_key.retain(|_, (id, _)| !delivered.contains(id));
     let unread = ids.iter().filter(|id| !held.iter().any(|item| item.row.id == **id)).copied();
     let gone = unread.chain(keyless).collect();
-    let mut read = RowsRead { rows, by_key, twice, items: Vec::new(), gone, delivered, left };
+    let phase = held.first().map_or(Phase::Retry, phase_of);
+    let mut read = RowsRead { phase, rows, by_key, twice, items: Vec::new(), gone, delivered, left };
     for item in held.into_iter().filter(|item| absent.contains(&item.row.id)) {
         if is_item(&item) { read.items.push(item) } else { read.gone.push(item.row.id) }
     }
@@ -150,10 +151,17 @@ const ROUND: usize = 2 << 20;
 /// A picture of a row may be cut, value by value: from this size on nobody knows how large the row is.
 const CUT: usize = 16 * 1024;
 
-/// How many of these rows make one round: those whose size is known, or the first alone.
+/// How many of these rows make one round: those whose size is known, or the first alone; all of one phase.
 fn first_round(held: &[QuarantineItem]) -> usize {
     let unknown = |item: &QuarantineItem| !is_item(item) && item.item.get().len() >= CUT;
-    held.iter().position(unknown).unwrap_or(held.len()).max(1)
+    let first = held.first().map(phase_of);
+    let ends = |item: &QuarantineItem| unknown(item) || Some(phase_of(item)) != first;
+    held.iter().position(ends).unwrap_or(held.len()).max(1)
+}
+
+/// A row that an audit found missing was never sent: its delivery is a repair, whoever asks for it.
+fn phase_of(item: &QuarantineItem) -> Phase {
+    if item.row.reason.starts_with(MISSING) { Phase::Repair } else { Phase::Retry }
 }
 
 /// The date that was sent with an item: a replay must not move it in time.
@@ -211,6 +219,10 @@ mod tests {
         let cut = format!("\"{}\"", "x".repeat(CUT));
         let (small, large) = (held("refused: no", "{}", Some(1)), held("mapping: no", &cut, None));
         assert_eq!(first_round(&[small.clone(), small.clone(), large.clone(), small.clone()]), 2);
-        assert_eq!(first_round(&[large, small]), 1);
+        assert_eq!(first_round(&[large, small.clone()]), 1);
+        // What an audit found missing goes by itself, as a repair.
+        let missing = held("missing: an audit found it", "{}", None);
+        assert_eq!(first_round(&[missing.clone(), missing.clone(), small.clone()]), 2);
+        assert_eq!(first_round(&[small, missing]), 1);
     }
 }
