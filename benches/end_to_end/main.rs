@@ -10,6 +10,7 @@
     reason = "a measurement that fails says so by a panic"
 )]
 
+mod audited;
 mod baseline;
 mod far;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
@@ -54,7 +55,7 @@ async fn main() {
 }
 
 /// The parts on this machine alone.
-const NEAR: [&str; 6] = ["stream", "one", "backfill", "latency", "start", "scale"];
+const NEAR: [&str; 7] = ["stream", "one", "backfill", "latency", "start", "scale", "audit"];
 /// The parts over a network.
 const FAR: [&str; 5] = ["far-stream", "far-backfill", "far-state", "far-sink", "far-start"];
 
@@ -78,6 +79,9 @@ async fn near(table: &mut Table, wanted: &impl Fn(&str) -> bool, rows: u64, time
     }
     if wanted("scale") {
         runs::scale(&cluster, table, rows).await;
+    }
+    if wanted("audit") {
+        audited::audited(&cluster, table, rows, times).await;
     }
 }
 

@@ -50,11 +50,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     for section in &sections {
         let mut told = Instant::now();
         let begun = Instant::now();
-        let mut progress = |rows: u64, about: u64| {
+        let mut progress = |rows: u64, about: f64| {
             if told.elapsed() >= TOLD && std::io::stderr().is_terminal() {
                 told = Instant::now();
-                let left = seconds_left(begun.elapsed(), rows, about);
-                tracing::warn!(section = %section.name, rows, about, seconds_left = left, "looking at the rows of the source");
+                let left = seconds_left(begun.elapsed(), rows, about).map(|left| format!("{left:.0}"));
+                tracing::warn!(section = %section.name, rows, seconds_left = left, "looking at the rows of the source");
             }
         };
         reports.push(operations::audit(&config, &store, section, &from, &mut progress).await?);
@@ -78,9 +78,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 }
 
 /// How long it still takes, at the rate so far; `None` where the planner's estimate is no help.
-fn seconds_left(elapsed: Duration, rows: u64, about: u64) -> Option<u64> {
-    let left = about.checked_sub(rows).filter(|left| *left > 0)?;
-    Some((elapsed.as_secs_f64() * left as f64 / rows.max(1) as f64).ceil() as u64)
+fn seconds_left(elapsed: Duration, rows: u64, about: f64) -> Option<f64> {
+    let left = about - rows as f64;
+    (left > 0.0).then(|| elapsed.as_secs_f64() * left / rows.max(1) as f64)
 }
 
 fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn the_time_left_is_told_at_the_rate_so_far() {
         let ten = Duration::from_secs(10);
-        assert_eq!(seconds_left(ten, 1_000, 4_000), Some(30));
-        assert_eq!(seconds_left(ten, 5_000, 4_000), None, "more rows than were expected");
-        assert_eq!(seconds_left(ten, 5_000, 0), None, "never analyzed");
+        assert_eq!(seconds_left(ten, 1_000, 4_000.0), Some(30.0));
+        assert_eq!(seconds_left(ten, 5_000, 4_000.0), None, "more rows than were expected");
+        assert_eq!(seconds_left(ten, 5_000, 0.0), None, "never analyzed");
     }
 }

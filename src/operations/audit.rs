@@ -28,7 +28,7 @@ pub(crate) async fn audit(
     store: &Store,
     section: &Section,
     from: &AuditFrom,
-    progress: &mut (dyn FnMut(u64, u64) + Send),
+    progress: &mut (dyn FnMut(u64, f64) + Send),
 ) -> Result<AuditReport, Fault> {
     let from_key = match (from.key.clone(), from.time) {
         (None, Some(time)) => plan_resync(config, section, &ResyncFrom::Time(time)).await?.and_then(|plan| plan.from),

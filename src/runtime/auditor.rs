@@ -94,7 +94,7 @@ pub(crate) struct AuditRequest<'a> {
     /// The last key of the last whole audit: where new rows come behind it, they alone are looked at.
     pub since_key: Option<String>,
     /// Called with how many rows were read so far, and of about how many.
-    pub progress: &'a mut (dyn FnMut(u64, u64) + Send),
+    pub progress: &'a mut (dyn FnMut(u64, f64) + Send),
     /// Between two chunks the audit rests for as long as the chunk took: for audits that nobody waits for.
     pub gently: bool,
 }
@@ -134,7 +134,7 @@ pub(crate) async fn audit(
         let reader = KeyReader::new(&table, &section.key, begin).beside(&RowFilter::columns(section));
         let mut progress = |rows| {
             read += rows;
-            (request.progress)(read, table.rows.max(0.0) as u64 * shares.len() as u64);
+            (request.progress)(read, table.rows.max(0.0) * shares.len() as f64);
         };
         to = read_keys(&session, reader, &rules, &mut comparison, request.gently, &mut progress).await?;
         compared.add(comparison.end());

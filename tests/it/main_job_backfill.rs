@@ -59,6 +59,7 @@ async fn case_36_42_keys_of_every_allowed_type() {
     }
     drain(app, &cluster).await;
     assert_eq!(sim.stats().metrics.items, 21_000);
+    audited(&config).await;
 }
 
 /// Where sections begin, and what they begin with: all on one table or on small ones, all at once.
@@ -103,6 +104,7 @@ async fn case_41_starts_of_all_kinds_and_tables_of_all_sizes() {
     assert_eq!((of("new"), of("after"), of("beyond")), (vec![5001], all[4900..].to_vec(), vec![5001]));
     assert_eq!(of("off").len(), 0);
     assert_eq!(sim.stats().metrics.items, 10_108);
+    audited(&config).await;
 }
 
 /// The ceiling moves while rows above and below it commit, change and go: all that stay come once.
@@ -119,7 +121,8 @@ async fn case_36_inserts_late_commits_updates_and_deletes_beside_a_backfill() {
     let section = SectionText::activity("t", "t").without("email").without("date").set("date", "receipt");
     let section = section.field("externalId", "id").field("action", "{ value: a }").field("weight", "value");
     let section = section.field("info", "{ f: filler }").set("batch", "{ rows: 200 }");
-    let app = App::run(&ConfigText::new(&cluster, &sim.url()).section(section));
+    let config = ConfigText::new(&cluster, &sim.url()).section(section);
+    let app = App::run(&config);
     arrived(&sim, SinkKind::Activity, 1000).await;
     let late = cluster.client().await;
     // Keys that the cursor has passed, keys that it has not, keys above the ceiling.
@@ -153,6 +156,7 @@ async fn case_36_inserts_late_commits_updates_and_deletes_beside_a_backfill() {
     assert_eq!(once.len(), got.len(), "a row came twice");
     let missing = there.iter().filter(|key| !once.contains(key)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "{missing:?}");
+    audited(&config).await;
 }
 
 /// Killed in the middle, three times: goes on at the chunk; only batches under way are doubled, and the ledger names them.

@@ -108,6 +108,21 @@ pub async fn drain(app: App, cluster: &Cluster) -> String {
     slot
 }
 
+/// The auditor, beside the sink's truth: it must find every row of each section settled, and none twice. Rows in doubt for good
+/// are where they are; what a section of `start: now` does not deliver, it cannot always tell.
+pub async fn audited(config: &ConfigText) {
+    let output = App::command(config, &["--json", "audit", "--all"]).await;
+    let reports: Vec<serde_json::Value> =
+        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{}", output.stderr));
+    assert_eq!(output.code, 0, "{reports:?}");
+    for report in reports {
+        let of = |field: &str| report[field].as_u64().unwrap();
+        let old = of("before_attach") + of("unknown");
+        assert_eq!(of("rows_settled") + of("in_doubt") + old, of("rows_source"), "{report}");
+        assert_eq!((of("missing"), of("waiting"), of("doubled")), (0, 0, 0), "{report}");
+    }
+}
+
 /// Ledger rows of these outcomes.
 pub async fn ledger(cluster: &Cluster, outcomes: &str) -> i64 {
     cluster.number(&format!("SELECT count(*) FROM pg2planhat.delivery WHERE outcome IN ({outcomes})")).await

@@ -248,12 +248,33 @@ async fn case_165_audits_by_themselves_look_at_the_whole_after_a_repair_and_else
     assert_eq!(keys, r#"["321", "322", "323", "324", "325", "326", "327"]"#);
 }
 
+#[tokio::test]
+async fn case_167_check_says_how_large_the_sets_of_keys_grow() {
+    let cluster = Cluster::start().await;
+    let tables = "CREATE TABLE event (id uuid PRIMARY KEY, n numeric, at timestamptz);
+        CREATE TABLE other (id bigint PRIMARY KEY, n numeric, at timestamptz);
+        UPDATE pg_class SET reltuples = 10000000, relpages = 100000 WHERE relname IN ('event', 'other')";
+    cluster.sql(tables).await;
+    let sim = sink().await;
+    let other = SectionText::activity("other", "other").without("email").field("externalId", "id");
+    let other = other.field("weight", "n").field("action", "{ value: login }");
+    let config = ConfigText::new(&cluster, &sim.url()).section(events()).section(other);
+    let output = App::command(&config, &["--json", "check"]).await;
+    let document: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{}", output.stderr));
+    let findings = document["findings"].as_array().unwrap();
+    let told: Vec<&Value> = findings.iter().filter(|finding| finding["code"] == "key_sets").collect();
+    assert_eq!(told.len(), 1, "integers that are dense cost next to nothing: {findings:?}");
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(message.contains("86 MiB in the state (9 bytes a row"), "{message}");
+}
+
 /// An audit is in nobody's way: it holds no snapshot longer than a chunk, and one that is broken off leaves nothing.
 #[tokio::test]
 async fn case_166_an_audit_holds_no_snapshot_and_leaves_nothing_when_it_is_broken_off() {
     let cluster = Cluster::start().await;
     let fill = "INSERT INTO event (n) SELECT 1 FROM generate_series(1, 600000)";
-    cluster.sql(&format!("{EVENTS}; {fill}; CREATE TABLE other (n int); VACUUM ANALYZE event")).await;
+    cluster.sql(&format!("{EVENTS}; {fill}; CREATE TABLE other (n int)")).await;
+    cluster.sql("VACUUM ANALYZE event").await;
     let sim = sink().await;
     let config = ConfigText::new(&cluster, &sim.url()).section(events().set("start", "now"));
     let app = App::run(&config);

@@ -42,7 +42,7 @@ impl SectionDelivery {
         let time = committed.map_or(CommitTime::Unknown, CommitTime::Micros);
         let left_out = mapping.left_out(row);
         if let Ok(Some(rule)) = left_out {
-            self.retry.leave_out(Phase::Retry, now, rule, Origin::Quarantine(id));
+            self.retry.leave_out(phase, now, rule, Origin::Quarantine(id));
             return self.retry.reach(SettledUpTo::Apart);
         }
         let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, time, out));

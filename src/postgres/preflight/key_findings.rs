@@ -27,6 +27,7 @@ pub(crate) async fn examine(
         return Ok(());
     }
     nullable(section, info, findings);
+    findings.extend(kept(section, info));
     let is_unique = unique(session, section, info, reads, findings).await?;
     if reads {
         ordered(session, section, info, is_unique, findings).await?;
@@ -66,6 +67,31 @@ fn nullable(section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) {
             format!("ALTER TABLE {table} ALTER COLUMN {key} SET NOT NULL;"),
         ));
     }
+}
+
+/// Bytes of key sets in the state from which on `check` speaks of them.
+const MANY: f64 = (1 << 20) as f64;
+
+/// How large the sets of keys grow by which rows are traced and audited, where that is worth a word.
+fn kept(section: &Section, info: &TableInfo) -> Option<Finding> {
+    let is_integer = |ty: &str| matches!(ty, "bigint" | "integer" | "smallint");
+    let ty = |name: &String| info.column(name).map_or("", |column| column.base_type.as_str());
+    let (bytes, how) = match section.key.as_slice() {
+        [only] if is_integer(ty(only)) => (0.1, "at most 0.1 bytes a row where they are dense"),
+        _ => (9.0, "9 bytes a row, for the key is no single integer"),
+    };
+    let rows = info.rows.max(0.0);
+    (rows * bytes >= MANY).then(|| {
+        let (table, megabytes) = (quote::qualified(&info.name), (rows * bytes / MANY).ceil());
+        Finding::info(
+            "key_sets",
+            subject(section),
+            format!(
+                "the keys of about {rows} rows of {table} take about {megabytes} MiB in the state ({how}), with their batches"
+            ),
+            "they go with the ledger, after state.keep_deliveries; see docs/exactness.md",
+        )
+    })
 }
 
 /// Whether an index holds it unique.

@@ -151,6 +151,7 @@ async fn run(cluster: &Cluster, seed: u64) -> Tally {
     assert_eq!(app.wait_exit(Duration::from_secs(30)).await, 0, "seed {seed}: a drain\n{}", app.log());
     oracle.confirmed_is_not_early().await;
     let (rows, doubled, quarantined) = oracle.nothing_doubled(&sink).await;
+    oracle.audited(&config, &sink).await;
     oracle.clean_up().await;
     eprintln!(
         "seed {seed}: {rows} rows, doubled {doubled} (all in doubt), quarantined {quarantined}, in_doubt: {policy}"

@@ -421,8 +421,10 @@ impl<'a> Run<'a> {
         }
         self.confirmed_is_not_early().await;
         let mut tally = Tally { seeds: 1, ..Tally::default() };
+        let audits = self.audits().await;
         for (table, books) in self.books().await {
             let verdict: Verdict = judge(&books);
+            self.auditor_agrees(table, &verdict, audits.get(table.name()));
             if self.loud {
                 eprintln!("section {}: {verdict}", table.name());
             }
@@ -443,6 +445,32 @@ impl<'a> Run<'a> {
         }
         self.clean_up().await;
         (tally, self.faults)
+    }
+
+    /// What an audit says of each section, by its name.
+    async fn audits(&mut self) -> BTreeMap<String, serde_json::Value> {
+        let output = App::command(&self.config(), &["--json", "audit", "--all"]).await;
+        let reports: Result<Vec<serde_json::Value>, _> = serde_json::from_str(&output.stdout);
+        match reports {
+            Ok(reports) => {
+                reports.into_iter().map(|report| (report["section"].as_str().unwrap().to_owned(), report)).collect()
+            }
+            Err(_) => {
+                self.fault(format!("audit: exit {}: {}", output.code, tail(&output.stderr, 3)));
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// The auditor must miss the rows that the sink and the quarantine miss, and no others.
+    fn auditor_agrees(&mut self, table: Table, verdict: &Verdict, report: Option<&serde_json::Value>) {
+        let Some(report) = report else { return };
+        let of = |field: &str| report[field].as_u64().unwrap();
+        let missing = of("missing") + if verdict.missing.is_empty() { 0 } else { of("waiting") };
+        let unknown = table != Table::M && of("unknown") > 0;
+        if missing != verdict.missing.len() as u64 || of("rows_source") != verdict.rows || unknown {
+            self.fault(format!("section {}: the sink says {verdict}, the auditor {report}", table.name()));
+        }
     }
 
     async fn clean_up(&self) {
