@@ -67,13 +67,16 @@ pub(crate) fn on_signals() -> Result<Stop, Fault> {
     Ok(stop)
 }
 
-/// Calls `reload` at each SIGHUP, which ends nothing any more.
-pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> Result<(), Fault> {
+/// Calls `reload` at each SIGHUP, which ends nothing any more; one after the other.
+pub(crate) fn on_hangup<F>(reload: impl Fn() -> F + Send + 'static) -> Result<(), Fault>
+where
+    F: Future<Output = ()> + Send,
+{
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| Fault::bug(format!("no signal handler: {error}")))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload();
+            reload().await;
         }
     });
     Ok(())

@@ -1,19 +1,19 @@
-//! `run`: backfill and stream until SIGTERM, SIGINT or SIGQUIT; SIGHUP reads the file again.
+//! `run`: backfill and stream until SIGTERM, SIGINT or SIGQUIT; SIGHUP takes over what of the file harms nobody.
 //!
 //! Somebody at the console may have the file applied: then the event loop drains, and begins anew with it in this process.
 
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::cli::console;
 use crate::cli::context::Context;
-use crate::cli::reload::reload;
+use crate::cli::reload::{Reloaded, reload};
 use crate::config::Config;
-use crate::console::{Program, web_server};
+use crate::console::{Console, Program, web_server};
 use crate::model::{Exit, Fault};
 use crate::runtime::Board;
 use crate::shutdown::Stop;
@@ -36,8 +36,8 @@ pub async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let stop = shutdown::on_signals()?;
     let program = Program::elsewhere();
     let opened = console::open(&config, context.path(), &program, config.console.listen.as_deref(), &stop).await?;
-    let wanted = opened.as_ref().map(|(console, _)| console.wanted());
-    let running = again_and_again(config, context.path(), &program, &stop, args.stay, wanted);
+    let console = opened.as_ref().map(|(console, _)| Arc::clone(console));
+    let running = again_and_again(config, context.path(), &program, &stop, args.stay, console);
     match opened {
         // The console ends with the program: a drain does not wait for it.
         Some((console, listener)) => tokio::select! {
@@ -55,16 +55,26 @@ pub(crate) async fn again_and_again(
     program: &Program,
     stop: &Stop,
     stays: bool,
-    mut wanted: Option<watch::Receiver<Option<Arc<Config>>>>,
+    console: Option<Arc<Console>>,
 ) -> Result<Exit, Fault> {
-    let current = Arc::new(Mutex::new(Arc::clone(&config)));
-    let (of_reload, file) = (Arc::clone(&current), path.to_owned());
+    let mut wanted = console.as_ref().map(|console| console.wanted());
+    // The board of what runs has the configuration that counts.
+    let boards = Arc::new(Mutex::new(Board::new(&config)?));
+    let (of_reload, file) = (Arc::clone(&boards), path.to_owned());
     shutdown::on_hangup(move || {
-        let running = Arc::clone(&of_reload.lock().unwrap_or_else(PoisonError::into_inner));
-        reload(&running, &file);
+        let board = held(&of_reload).clone();
+        let (file, console) = (file.clone(), console.clone());
+        async move {
+            let Reloaded::TakenOver { config, whole } = reload(&board.config(), &file).await else { return };
+            if let Some(console) = console {
+                console.taken_over(&config, whole);
+            }
+            board.set_config(config);
+        }
     })?;
     loop {
         let board = Board::new(&config)?;
+        *held(&boards) = board.clone();
         program.runs_here(runtime::shown(&config, &board));
         let (stopper, own) = shutdown::pair();
         let mut running = pin!(runtime::run(Arc::clone(&config), board, own, stays));
@@ -88,8 +98,11 @@ pub(crate) async fn again_and_again(
             (Err(fault), Some(applied)) if !stopped && fault.exit == Exit::NeedsPerson && stays => config = applied,
             (ended, _) => return ended,
         }
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
     }
+}
+
+fn held(boards: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    boards.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The next configuration that somebody applies.

@@ -4,9 +4,11 @@
 //! * Out: its keys as texts: two are equal where nothing differs that `plan` tells of.
 //! * Never: a secret; anything of the connection.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::config::Section;
+use crate::config::{BatchLimits, Flush, InDoubt, Kind, Section, Start, Sync, TableName};
 
 /// What of a section can change without its table and key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,17 +17,45 @@ pub struct Definition {
     pub batch: String,
     pub flush: String,
     pub in_doubt: String,
+    /// Everything else; absent where it was recorded by a version before it.
+    #[serde(default)]
+    pub rest: String,
 }
 
 impl Definition {
     pub fn of(section: &Section) -> Definition {
         let zone = section.timezone.as_ref().and_then(jiff::tz::TimeZone::iana_name).unwrap_or("UTC");
-        let Section { kind, fields, date_receipt, .. } = section;
+        let Section { kind, fields, date_receipt, batch, flush, in_doubt, .. } = section;
         Definition {
             fields: format!("{kind:?} {fields:?} date_receipt={date_receipt} {zone}"),
-            batch: format!("{:?}", section.batch),
-            flush: format!("{:?}", section.flush),
-            in_doubt: format!("{:?}", section.in_doubt),
+            batch: format!("{batch:?}"),
+            flush: format!("{flush:?}"),
+            in_doubt: format!("{in_doubt:?}"),
+            rest: format!("{:?}", rest(section)),
         }
     }
+}
+
+/// The section without what has a place of its own.
+fn rest(section: &Section) -> Section {
+    Section {
+        name: "".into(),
+        kind: Kind::UserActivity,
+        sync: Sync::Receive,
+        table: TableName { schema: String::new(), name: String::new() },
+        key: Vec::new(),
+        start: Start::Backfill,
+        batch: BatchLimits { rows: 0, bytes: 0, in_flight: 0 },
+        flush: Flush::Every(Duration::ZERO),
+        in_doubt: InDoubt::default(),
+        fields: Vec::new(),
+        date_receipt: false,
+        timezone: None,
+        ..section.clone()
+    }
+}
+
+/// Whether two sections of one name are written differently.
+pub(crate) fn differs(one: &Section, other: &Section) -> bool {
+    format!("{one:?}") != format!("{other:?}")
 }

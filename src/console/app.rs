@@ -121,6 +121,14 @@ impl Console {
         Ok(())
     }
 
+    /// The instance goes on with this configuration; `whole`: it is all that the file says.
+    pub(crate) fn taken_over(&self, next: &Arc<Config>, whole: bool) {
+        *held(&self.config) = Arc::clone(next);
+        if let Some(file) = config_file::read(&self.path).ok().filter(|_| whole) {
+            *held(&self.loaded) = file.sha256;
+        }
+    }
+
     /// Whether the port speaks TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.tls.is_some()

@@ -122,8 +122,23 @@ impl Engine {
                 self.progress.release(id);
             }
         }
-        // From this moment on, not from the new connection's: in between the checkpoint must not pass what was left out, and no
-        // chunk may rely on keys that nobody noted.
+        self.read_again();
+    }
+
+    /// A section that was stopped fits its table again, and takes rows again; the stream must be read from the checkpoint.
+    /// Returns whether it was stopped.
+    pub fn go_on(&mut self, id: SectionId) -> bool {
+        let was_stopped = self.sections[id].fits_again();
+        if was_stopped {
+            self.progress.release(id);
+            self.read_again();
+        }
+        was_stopped
+    }
+
+    /// What was left out comes again. From this moment on, not from the new connection's: in between the checkpoint must not
+    /// pass what was left out, and no chunk may rely on keys that nobody noted.
+    fn read_again(&mut self) {
         self.stale = true;
         self.transaction = None;
         self.progress.restart();

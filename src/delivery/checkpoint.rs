@@ -61,6 +61,11 @@ impl Progress {
         }
     }
 
+    /// Another section takes rows from here on.
+    pub fn add_section(&mut self) {
+        self.sections.push(Outstanding::default());
+    }
+
     /// The stream starts over at the checkpoint, or before it (a new connection). What was admitted stays admitted; but what was
     /// received beyond the checkpoint counts as such only when it has come again: sections may have left rows of it out.
     pub fn restart(&mut self) {

@@ -11,6 +11,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod input;
 pub(crate) mod key_set;
 pub(crate) mod op_weight;
+pub(crate) mod reconfigure;
 pub(crate) mod section;
 pub(crate) mod seen_cursor;
 

@@ -8,7 +8,8 @@ use std::ops::{Index, IndexMut};
 
 use crate::model::row::Phase;
 
-/// One configured section: its place in the configuration, the same in every [`BySection`].
+/// One section: its place among those that a process has, the same in every [`BySection`]. In the order of the configuration;
+/// those that came while it ran are behind the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SectionId(pub usize);
 
@@ -20,6 +21,12 @@ impl<T> BySection<T> {
     /// How many sections there are.
     pub fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Adds a section's value behind the others.
+    pub fn push(&mut self, value: T) -> SectionId {
+        self.0.push(value);
+        SectionId(self.0.len() - 1)
     }
 
     pub fn ids(&self) -> impl Iterator<Item = SectionId> + use<T> {

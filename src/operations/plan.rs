@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::config::definition::Definition;
 use crate::config::{Config, Section, Start};
-use crate::model::Fault;
+use crate::model::{Fault, SectionName};
 use crate::postgres::catalog::quote;
+use crate::postgres::catalog::types::Types;
 use crate::runtime::StateConnector;
 use crate::runtime::section_changes::{key_changed, renamed_from};
+use crate::runtime::table_fit::describe;
 use crate::state::{Gap, Identity, SectionPhase, SectionRow};
 use crate::terminal::plural;
 
@@ -22,7 +24,8 @@ use crate::terminal::plural;
 pub(crate) struct Change {
     /// The section; empty where all are concerned.
     pub section: String,
-    /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `batch`, `flush`, `in_doubt`, `connection`.
+    /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `read`,
+    /// `batch`, `flush`, `in_doubt`, `settings`, `connection`.
     pub kind: &'static str,
     /// One sentence for people.
     pub said: String,
@@ -64,6 +67,23 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<Change>, Fault> {
     let size =
         |section: &Section| sizes.iter().find(|(name, _)| *name == section.name.as_str()).and_then(|(_, rows)| *rows);
     Ok(compare(config, &recorded, &size))
+}
+
+/// Why sections that are attached cannot be taken over as they are written: each is held against its table.
+pub(crate) async fn misfits(config: &Arc<Config>, names: &[SectionName]) -> Result<Vec<Fault>, Fault> {
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    let rows = store.sections().await.map_err(crate::operations::fate)?;
+    let session = crate::operations::reading(config, "plan").await?;
+    let at = |error: tokio_postgres::Error| session.fault(&error);
+    let types = Types::load(&session).await.map_err(at)?;
+    let mut faults = Vec::new();
+    for section in config.sections.iter().filter(|section| names.contains(&section.name)) {
+        let Some(row) = rows.iter().find(|row| row.name == section.name && row.phase != SectionPhase::Waiting) else {
+            continue;
+        };
+        faults.extend(describe(config, &session, &types, section, Some(row)).await.map_err(at)?.err());
+    }
+    Ok(faults)
 }
 
 /// The comparison itself. Pure: `size` gives the rows of a section's table, by estimate.
@@ -179,6 +199,12 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
         note("table", said, Some(row.totals.delivered), true);
         return;
     }
+    if section.is_streamed() != row.attachment.attach_lsn.is_some() {
+        let said = "rows that were settled by one way of reading are not known to the other: the section halts; give it a new \
+            name, and a beginning behind what is delivered";
+        note("read", said.to_owned(), Some(row.totals.delivered), true);
+        return;
+    }
     if let Some(fault) = key_changed(section, row) {
         note("key", format!("{}; {}", fault.what, fault.remedy), Some(row.totals.delivered), true);
     }
@@ -193,8 +219,10 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
         ("batch", &before.batch, &now.batch),
         ("flush", &before.flush, &now.flush),
         ("in_doubt", &before.in_doubt, &now.in_doubt),
+        ("settings", &before.rest, &now.rest),
     ];
     for (kind, _, _) in tuned.into_iter().filter(|(_, before, now)| before != now) {
-        note(kind, format!("`{kind}` takes effect at once"), None, false);
+        let what = if kind == "settings" { "what else is set of it" } else { &format!("`{kind}`") };
+        note(kind, format!("{what} takes effect at once; no row is sent again"), None, false);
     }
 }

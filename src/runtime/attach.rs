@@ -185,13 +185,7 @@ async fn wait(
     if let Some(row) = known.filter(waits) {
         return Ok(Waits { row: row.clone(), carried_before, renamed });
     }
-    let attachment = Attachment {
-        table_oid: 0,
-        table_name,
-        kind: section.kind.as_str().to_owned(),
-        attach_lsn: None,
-        columns: Vec::new(),
-    };
+    let attachment = Attachment::none_yet(&section.table, section.kind);
     store.attach_section(term, &section.name, &attachment, &SectionPhase::Waiting).await?;
     Ok(Waits { row: recorded(store, section).await?, carried_before, renamed })
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Section, Start};
 use crate::model::{Exit, Fault, Lsn, SectionId};
@@ -35,12 +35,18 @@ pub(crate) enum AttachEvent {
     Ready(Box<Ready>),
     /// Every transaction from this one on began after it was attached.
     Began(SectionId, u64),
+    /// A section that is attached fits its table as the configuration has it now.
+    Refitted(SectionId, Arc<Config>, Box<Fit>),
+    /// It does not, and goes on as it was.
+    Unfitting(SectionId, Fault),
 }
 
 /// A section that can be attached.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub id: SectionId,
+    /// The configuration by which it can be.
+    pub config: Arc<Config>,
     pub fit: Fit,
     /// How it gets its rows from then on.
     pub phase: SectionPhase,
@@ -55,7 +61,8 @@ pub(crate) struct Ready {
 pub(crate) struct Attacher {
     pub id: SectionId,
     pub section: Section,
-    pub config: Arc<Config>,
+    /// The configuration that counts: the section may have been written anew while it waits.
+    pub configs: watch::Receiver<Arc<Config>>,
     /// The oldest transaction whose rows must be read, as an earlier process recorded it.
     pub writers_from: Option<u64>,
     /// The publication carried its table before.
@@ -87,10 +94,14 @@ impl Attacher {
     }
 
     async fn attempt(&mut self, events: &mpsc::Sender<AttachEvent>) -> Result<(), Fault> {
-        let session = connect_sql(&self.config.source, "attach").await?;
+        let config = Arc::clone(&self.configs.borrow());
+        if let Some(section) = config.sections.iter().find(|section| section.name == self.section.name) {
+            self.section.clone_from(section);
+        }
+        let session = connect_sql(&config.source, "attach").await?;
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
-        let fit = describe(&self.config, &session, &types, &self.section, None).await.map_err(at)??;
+        let fit = describe(&config, &session, &types, &self.section, None).await.map_err(at)??;
         if let Some(fault) = refusal(&session, &fit, None).await.map_err(at)? {
             return Err(fault);
         }
@@ -101,7 +112,7 @@ impl Attacher {
         let told = |fault: Option<&Fault>| {
             fault.map(|fault| events.try_send(AttachEvent::Waits(id, fault.clone(), None)).ok());
         };
-        let altered = setup::carry::carry(&session, &self.config, &fit.table, self.carried_before, &told).await?;
+        let altered = setup::carry::carry(&session, &config, &fit.table, self.carried_before, &told).await?;
         if let Some(sql) = altered {
             tracing::info!(section = %self.section.name, sql, "added the table to the publication");
         }
@@ -112,7 +123,7 @@ impl Attacher {
         }
         let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
         let (attached, is_attached) = oneshot::channel();
-        let ready = AttachEvent::Ready(Box::new(Ready { id, fit, phase, carried_at, attached }));
+        let ready = AttachEvent::Ready(Box::new(Ready { id, config, fit, phase, carried_at, attached }));
         if events.send(ready).await.is_err() {
             return Ok(());
         }

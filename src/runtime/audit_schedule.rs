@@ -23,9 +23,9 @@ const AGAIN: Duration = Duration::from_secs(600);
 const WHOLE: Duration = Duration::from_secs(7 * 86_400);
 
 /// Audits what is due, until it is dropped.
-pub(crate) async fn run(config: Arc<Config>, board: Board) {
-    let connector = StateConnector::new(Arc::clone(&config));
-    let mut schedule = Schedule { config, board, failed: HashMap::new() };
+pub(crate) async fn run(board: Board) {
+    let connector = StateConnector::new(board.config());
+    let mut schedule = Schedule { config: board.config(), board, failed: HashMap::new() };
     loop {
         tokio::time::sleep(LOOK).await;
         match connector.store().await {
@@ -55,6 +55,7 @@ impl Schedule {
         for last in &audits {
             self.board.set_audit(&last.section, last.missing, last.at_seconds);
         }
+        self.config = self.board.config();
         let config = Arc::clone(&self.config);
         for section in config.sections.iter().filter(|section| section.is_on()) {
             let name = section.name.as_str();

@@ -21,6 +21,7 @@ pub(crate) mod in_doubt;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
 pub(crate) mod promotion;
+pub(crate) mod refitter;
 pub(crate) mod retained_growth;
 pub(crate) mod section_changes;
 pub(crate) mod section_report;
@@ -94,7 +95,7 @@ pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bo
         let started = tokio::select! {
             biased;
             () = stop.asked() => return Ok(Exit::Done),
-            started = start(&config, &board) => started,
+            started = start(&board.config(), &board) => started,
         };
         // From here on the event loop itself hears the request to stop: it drains.
         let ended = match started {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, StateConfig, TableName};
 use crate::model::Fault;
@@ -24,8 +24,10 @@ use crate::state::Store;
 pub(crate) const QUERY_EVERY: Duration = Duration::from_secs(3);
 
 /// Watches the server until the event loop is gone.
-pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>) {
+/// It follows the configuration that counts: which tables the publication must carry.
+pub(crate) async fn server(configs: watch::Receiver<Arc<Config>>, seen: mpsc::Sender<MonitorEvent>) {
     loop {
+        let config = Arc::clone(&configs.borrow());
         let session = match connect_sql(&config.source, &purpose(&config)).await {
             Ok(session) => session,
             Err(fault) => {
@@ -36,16 +38,17 @@ pub(crate) async fn server(config: Arc<Config>, seen: mpsc::Sender<MonitorEvent>
                 continue;
             }
         };
-        if !poll(&config, &session, &seen).await {
+        if !poll(&configs, &session, &seen).await {
             return;
         }
     }
 }
 
 /// Queries the server until the connection ends. Returns whether the event loop still listens.
-async fn poll(config: &Config, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
+async fn poll(configs: &watch::Receiver<Arc<Config>>, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
     loop {
-        let queried = tokio::time::timeout(Duration::from_secs(10), query(config, session)).await;
+        let config = Arc::clone(&configs.borrow());
+        let queried = tokio::time::timeout(Duration::from_secs(10), query(&config, session)).await;
         let event = match queried {
             Ok(Ok(status)) => MonitorEvent::SourceStatus(Box::new(status)),
             // The query was under way when the server said that it goes down.

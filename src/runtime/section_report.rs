@@ -22,7 +22,7 @@ pub(crate) fn unknown(section: &Section) -> SectionStatus {
 /// The facts about one section that the event loop holds beyond its delivery.
 #[derive(Debug)]
 pub(crate) struct SectionReport {
-    /// As the state had it at the start.
+    /// As the state had it at the start, or as it was attached since.
     row: Option<SectionRow>,
     /// When rows were last received (RFC 3339).
     last_delivered: Option<String>,
@@ -48,6 +48,11 @@ impl SectionReport {
             open_gaps: None,
             at_start: at_start.clone(),
         }
+    }
+
+    /// As the state had it at the start, or as it was attached since.
+    pub(crate) fn row(&self) -> Option<&SectionRow> {
+        self.row.as_ref()
     }
 
     /// Goes on from this row of the state.

@@ -29,20 +29,22 @@ pub(crate) struct Board {
     pub refresh: RefreshRequests,
     /// The time since the server's last message.
     pub wire: Age,
-    sections: Arc<HashMap<String, SectionMetrics>>,
+    sections: Arc<Mutex<HashMap<String, SectionMetrics>>>,
+    /// The configuration that counts: SIGHUP may bring another one.
+    config: Arc<watch::Sender<Arc<Config>>>,
     /// The progress that ended event loops of this process knew beyond the state.
     known: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
 
 impl Board {
     /// A board that says "starting".
-    pub(crate) fn new(config: &Config) -> Result<Board, Fault> {
+    pub(crate) fn new(config: &Arc<Config>) -> Result<Board, Fault> {
         let metrics = Arc::new(Metrics::new()?);
         let sections = config.sections.iter().map(|section| {
             let name = section.name.as_str();
             (name.to_owned(), metrics.section(name))
         });
-        let sections = Arc::new(sections.collect());
+        let sections = Arc::new(Mutex::new(sections.collect()));
         let mut status = Status::starting(&*config.source.slot, &*config.source.publication);
         status.sections = config.sections.iter().map(unknown).collect();
         let (status, _) = watch::channel(status);
@@ -54,6 +56,7 @@ impl Board {
             refresh: RefreshRequests::default(),
             wire,
             sections,
+            config: Arc::new(watch::channel(Arc::clone(config)).0),
             known: Arc::default(),
         })
     }
@@ -72,7 +75,28 @@ impl Board {
 
     /// The handles of one section.
     pub(crate) fn section(&self, name: &str) -> Option<SectionMetrics> {
-        self.sections.get(name).cloned()
+        self.sections.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The handles of a section that may be new.
+    pub(crate) fn add_section(&self, name: &str) -> SectionMetrics {
+        let mut sections = self.sections.lock().unwrap_or_else(PoisonError::into_inner);
+        sections.entry(name.to_owned()).or_insert_with(|| self.metrics.section(name)).clone()
+    }
+
+    /// The configuration that counts now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Those that follow it.
+    pub(crate) fn configs(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.subscribe()
+    }
+
+    /// Lets another configuration count, of the same servers: whatever runs takes its sections over.
+    pub(crate) fn set_config(&self, config: Arc<Config>) {
+        self.config.send_replace(config);
     }
 
     /// Shows a state without trouble; returns whether it is new.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Kind, TableName};
 use crate::model::Lsn;
 
 /// A mapped column as it was when the section attached: what drift is measured against.
@@ -26,6 +27,19 @@ pub struct Attachment {
     /// The moment from which the stream carries the section's inserts; `None` while it waits.
     pub attach_lsn: Option<Lsn>,
     pub columns: Vec<MappedColumn>,
+}
+
+impl Attachment {
+    /// That of a section which waits to be attached.
+    pub(crate) fn none_yet(table: &TableName, kind: Kind) -> Attachment {
+        Attachment {
+            table_oid: 0,
+            table_name: table.to_string(),
+            kind: kind.as_str().to_owned(),
+            attach_lsn: None,
+            columns: Vec::new(),
+        }
+    }
 }
 
 /// The mapped columns as the state keeps them.

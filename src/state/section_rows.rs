@@ -49,6 +49,30 @@ pub struct SectionRow {
     pub last_delivered_at: Option<String>,
 }
 
+impl SectionRow {
+    /// A section that waits to be attached, for the first time.
+    pub(crate) fn waiting(name: &SectionName, attachment: Attachment) -> SectionRow {
+        SectionRow {
+            name: name.clone(),
+            attachment,
+            attached_at: None,
+            phase: SectionPhase::Waiting,
+            key: None,
+            definition: None,
+            writers_from: None,
+            position: None,
+            backfill_rows: 0,
+            backfill_estimated: 0,
+            backfill_started_at: None,
+            totals: Totals::default(),
+            publication_entry: None,
+            paused: false,
+            halted: None,
+            last_delivered_at: None,
+        }
+    }
+}
+
 impl Store {
     /// All sections, by name.
     pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {

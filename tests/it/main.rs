@@ -57,6 +57,7 @@ mod recovery_doubt;
 mod recovery_locks;
 mod recovery_publication;
 mod recovery_upgrade;
+mod reload;
 mod shapes_guesses;
 mod shapes_updates;
 mod shapes_where;

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::Flush;
+use crate::config::{Flush, Section};
 use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
 use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery, Span};
@@ -36,6 +36,14 @@ impl SectionDelivery {
     /// How rows of its table become items, where they do not come by the stream.
     pub fn table_mapping(&self) -> Option<Rc<Mapping>> {
         self.table_mapping.clone()
+    }
+
+    /// Takes over when its batches are full, when they go, and what becomes of those in doubt.
+    pub fn reconfigure(&mut self, section: &Section) {
+        self.limits = section.batch;
+        self.flush = section.flush.clone();
+        self.daily = Daily::default();
+        self.in_doubt = section.in_doubt;
     }
 
     /// Bounds the bytes of its batches.
@@ -88,6 +96,11 @@ impl SectionDelivery {
     /// Marks it as switched off: nothing is ever given to it.
     pub fn switch_off(&mut self) {
         self.flow.block(Blocked::Off);
+    }
+
+    /// The configuration switches it on: from here on it can be attached.
+    pub fn switch_on(&mut self) {
+        self.flow.unblock(|blocked| matches!(blocked, Blocked::Off));
     }
 
     /// Whether the configuration switches it off.
@@ -186,6 +199,12 @@ impl SectionDelivery {
     /// Takes rows again after [`SectionDelivery::stop`]. Returns whether it was stopped.
     pub fn go_on(&mut self) -> bool {
         self.flow.unblock(|blocked| matches!(blocked, Blocked::Stopped(_)))
+    }
+
+    /// Its table fits its mapping again. Returns whether it was stopped.
+    pub fn fits_again(&mut self) -> bool {
+        self.flow.unblock(|blocked| matches!(blocked, Blocked::Misfit(_)));
+        self.go_on()
     }
 
     /// Whether it is stopped.

@@ -14,7 +14,6 @@ use crate::runtime::attacher::{AttachEvent, Attacher, Ready};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::AttachedTable;
 use crate::runtime::event_loop::sections::defined;
-use crate::runtime::event_loop::type_catalog::ColumnTypes;
 use crate::runtime::in_doubt;
 use crate::state::{Op, SectionPhase};
 
@@ -26,7 +25,7 @@ impl EventLoop {
         let attacher = Attacher {
             id,
             section: section.config.clone(),
-            config: Arc::clone(&self.context.config),
+            configs: self.context.configs.clone(),
             writers_from: waits.row.writers_from,
             carried_before: waits.carried_before,
         };
@@ -46,6 +45,8 @@ impl EventLoop {
                 }
             }
             AttachEvent::Ready(ready) => self.attach(*ready).await,
+            AttachEvent::Refitted(id, config, fit) => self.on_refitted(id, config, *fit).await,
+            AttachEvent::Unfitting(id, fault) => self.on_unfitting(id, &fault),
             AttachEvent::Began(id, xmin) => {
                 let section = self.engine.section(id).name().clone();
                 self.engine.record(vec![Op::AttachXids { section, writers_from: None, attach_xmin: Some(xmin) }]);
@@ -75,7 +76,11 @@ impl EventLoop {
 
     /// Attaches a section: from here on its rows of the stream are taken in.
     async fn attach(&mut self, ready: Ready) {
-        let Ready { id, fit, phase, carried_at, attached } = ready;
+        let Ready { id, config, fit, phase, carried_at, attached } = ready;
+        // Written anew meanwhile: its attacher tries again.
+        if !Arc::ptr_eq(&config, &self.context.config) {
+            return;
+        }
         let Some(waits) = self.sections[id].waits.take() else { return };
         if self.engine.is_draining() {
             self.sections[id].waits = Some(waits);
@@ -93,15 +98,7 @@ impl EventLoop {
             entry: None,
             partitions: None,
         });
-        // The stream describes a table once: where it has, for another section say, no description follows.
-        if let Some(table) = self.stream.described(oid) {
-            match self.stream.columns(&table).await {
-                ColumnTypes::Known(columns) => self.engine.set_routes(oid, self.routes(oid, &columns)),
-                ColumnTypes::Later(wait, fault) => {
-                    self.stream.rewind_after(wait, fault, self.engine.confirmed(), &mut self.context.tasks);
-                }
-            }
-        }
+        self.route(oid).await;
         let at = self.engine.attach(id, carried_at);
         let attachment = fit.attachment(Some(at));
         let left = in_doubt::left(&config.name, config.in_doubt, &waits.left);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -77,12 +77,13 @@ impl EventLoop {
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (events_in, events) = mpsc::channel(32);
-        let (stream, start, mut tasks) = begin(source, &config, &events_in);
+        let (stream, start, mut tasks) = begin(source, &config, board.configs(), &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
-        tasks.spawn(audit_schedule::run(Arc::clone(&config), board.clone()));
+        tasks.spawn(audit_schedule::run(board.clone()));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
         let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
         let types = TypeCatalog::new(control, types);
+        let configs = board.configs();
         let mut event_loop = EventLoop {
             engine,
             sections: runtimes,
@@ -95,7 +96,7 @@ impl EventLoop {
             requests: SinkRequests::new(Client::new(&config.planhat)?),
             operators: OperatorRequests::new(events_in),
             status: StatusReporter::new(board, epoch),
-            context: LoopContext::new(config, tasks),
+            context: LoopContext::new(config, configs, tasks),
             values: ValueReader::default(),
         };
         let now = jiff::Timestamp::now();
@@ -120,12 +121,13 @@ pub(crate) enum RowSource {
 fn begin(
     source: RowSource,
     config: &Arc<Config>,
+    configs: watch::Receiver<Arc<Config>>,
     events: &mpsc::Sender<MonitorEvent>,
 ) -> (Option<Stream>, StreamStart, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let (stream, start) = match source {
         RowSource::Stream(stream, start) => {
-            tasks.spawn(monitor::server(Arc::clone(config), events.clone()));
+            tasks.spawn(monitor::server(configs, events.clone()));
             if let Some(updates) = start.updates.clone().filter(|updates| updates.from.is_none()) {
                 tasks.spawn(update_stream::find_start(Arc::clone(config), updates, events.clone()));
             }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -21,12 +22,20 @@ pub(crate) struct LoopContext {
     /// Everything that runs beside the loop; it ends with it.
     pub(crate) tasks: JoinSet<()>,
     exit: Option<LoopExit>,
+    /// The configurations that follow the one that runs.
+    pub(crate) configs: watch::Receiver<Arc<Config>>,
 }
 
 impl LoopContext {
-    pub(crate) fn new(config: Arc<Config>, tasks: JoinSet<()>) -> LoopContext {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        mut configs: watch::Receiver<Arc<Config>>,
+        tasks: JoinSet<()>,
+    ) -> LoopContext {
         let now = Instant::now();
-        LoopContext { config, began: now, ticked: now, tasks, exit: None }
+        // One that came while this loop was built is looked at first.
+        configs.mark_changed();
+        LoopContext { config, began: now, ticked: now, tasks, exit: None, configs }
     }
 
     /// The reading of the monotonic clock that the delivery core is given.

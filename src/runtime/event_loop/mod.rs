@@ -27,6 +27,7 @@ pub(crate) mod source_monitor;
 pub(crate) mod state_link;
 pub(crate) mod status_reporter;
 pub(crate) mod stream_supervisor;
+pub(crate) mod take_over;
 pub(crate) mod type_catalog;
 pub(crate) mod updates;
 pub(crate) mod value_reader;
@@ -126,6 +127,7 @@ impl EventLoop {
                 () = tokio::time::sleep(wake) => self.on_time(),
                 // 8. Sections that can be attached: seldom, and each waits for it.
                 Some(event) = self.attachments.event() => self.on_attach_event(event).await,
+                Ok(()) = self.context.configs.changed() => self.on_config(),
                 // 9. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(event) = self.backfills.event() => self.on_backfill_event(event),
                 Some(event) = self.diffs.event() => self.on_diff_event(event),

@@ -76,26 +76,17 @@ pub(crate) fn build(
 /// The core over these sections, its first writes given to it.
 pub(crate) fn engine(
     config: &Config,
-    mut deliveries: BySection<SectionDelivery>,
+    deliveries: BySection<SectionDelivery>,
     first_ops: Vec<Op>,
     checkpoint: Lsn,
     next_delivery: i64,
 ) -> Engine {
     let budget = usize::try_from(config.memory).unwrap_or(usize::MAX) / 2;
-    limit(&mut deliveries, budget);
     let settings = Settings { budget, halt_probe: config.planhat.halt_probe };
     let mut engine = Engine::new(deliveries, checkpoint, next_delivery, settings);
+    engine.limit_batches();
     engine.record(first_ops);
     engine
-}
-
-/// Bounds the batches, so that sections that cannot send leave room to one that can: what is under way can't be shed, and of
-/// a backfill as much again waits behind it.
-fn limit(deliveries: &mut BySection<SectionDelivery>, budget: usize) {
-    let on = deliveries.iter().filter(|section| !section.is_off()).count();
-    // An item weighs some more than its bytes.
-    let share = budget / (2 * on + 1) / 4 * 3;
-    deliveries.iter_mut().for_each(|section| section.limit_batches(share as u64));
 }
 
 impl<'a> Building<'a> {

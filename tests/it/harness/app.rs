@@ -198,6 +198,13 @@ impl App {
         self.tell(Signal::TERM);
     }
 
+    /// Writes this file in place of its own, and SIGHUP.
+    pub fn reload(&self, config: &ConfigText) {
+        let listen = format!("127.0.0.1:{}", self.admin.number());
+        fs::write(self.config_path(), config.clone().set("admin.listen", listen).render()).unwrap();
+        self.tell(Signal::HUP);
+    }
+
     /// SIGSTOP: frozen until [`App::sigcont`].
     pub fn sigstop(&self) {
         self.tell(Signal::STOP);

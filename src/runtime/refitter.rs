@@ -1,0 +1,53 @@
+//! Holds a section that is attached against its table, as the configuration has it now: beside the loop.
+//!
+//! * In: a section that was written anew.
+//! * Out: one [`AttachEvent`]: what is read of its table and how that becomes items; or why it does not fit.
+//! * Never: another table than the one attached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::config::{Config, Section};
+use crate::model::{Exit, Fault, SectionId};
+use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::session::connect_sql;
+use crate::runtime::attacher::AttachEvent;
+use crate::runtime::table_fit::{Fit, describe};
+use crate::state::SectionRow;
+
+/// A section that was written anew.
+#[derive(Debug)]
+pub(crate) struct Refitter {
+    pub id: SectionId,
+    pub section: Section,
+    pub config: Arc<Config>,
+    /// What it is attached to.
+    pub row: SectionRow,
+    /// How long it waits first.
+    pub after: Duration,
+}
+
+impl Refitter {
+    /// Ends when that is known.
+    pub(crate) async fn run(self, events: mpsc::Sender<AttachEvent>) {
+        tokio::time::sleep(self.after).await;
+        let known = loop {
+            match self.attempt().await {
+                Ok(fit) => break AttachEvent::Refitted(self.id, Arc::clone(&self.config), Box::new(fit)),
+                Err(fault) if fault.exit == Exit::Unavailable => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(fault) => break AttachEvent::Unfitting(self.id, fault),
+            }
+        };
+        // Where the loop has ended, the next one compares the section itself.
+        events.send(known).await.ok();
+    }
+
+    async fn attempt(&self) -> Result<Fit, Fault> {
+        let session = connect_sql(&self.config.source, "reload").await?;
+        let at = |error: tokio_postgres::Error| session.fault(&error);
+        let types = Types::load(&session).await.map_err(at)?;
+        describe(&self.config, &session, &types, &self.section, Some(&self.row)).await.map_err(at)?
+    }
+}
