@@ -25,6 +25,11 @@ impl Engine {
         at
     }
 
+    /// The `final_lsn` of the transaction that is being received.
+    pub fn open_transaction(&self) -> Option<Lsn> {
+        self.transaction.map(|(at, _)| at.final_lsn)
+    }
+
     /// Takes the beginning of a transaction.
     pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
         if self.stale {

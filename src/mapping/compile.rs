@@ -18,7 +18,26 @@ impl Mapping {
     /// Everything that does not fit, at once: unknown columns, types and constants that could never fit, a field that
     /// is missing or double, an unusable key.
     pub fn compile(section: &Section, names: ActivityNames, columns: &[Column]) -> Result<Mapping, Vec<MappingFault>> {
-        let mut compiler = Compiler { section, names, columns, used: BTreeMap::new(), faults: Vec::new() };
+        Mapping::compiled(section, names, columns, false)
+    }
+
+    /// The same for rows that were written before their table had every column that it has now: such a column is NULL, or what
+    /// its field has as `default`.
+    pub(crate) fn compile_for_older_rows(
+        section: &Section,
+        names: ActivityNames,
+        columns: &[Column],
+    ) -> Result<Mapping, Vec<MappingFault>> {
+        Mapping::compiled(section, names, columns, true)
+    }
+
+    fn compiled(
+        section: &Section,
+        names: ActivityNames,
+        columns: &[Column],
+        older: bool,
+    ) -> Result<Mapping, Vec<MappingFault>> {
+        let mut compiler = Compiler { section, names, columns, older, used: BTreeMap::new(), faults: Vec::new() };
         let key = compiler.key();
         compiler.demand_mandatory();
         let mut steps = compiler.object(&section.fields, None);
@@ -55,6 +74,8 @@ struct Compiler<'a> {
     section: &'a Section,
     names: ActivityNames,
     columns: &'a [Column],
+    /// The rows may be older than a column.
+    older: bool,
     used: BTreeMap<usize, String>,
     faults: Vec<MappingFault>,
 }
@@ -156,6 +177,12 @@ impl Compiler<'_> {
             Field::Column { column: name, default, as_text } => {
                 let target = if *as_text { JsonTarget::Text } else { target };
                 let default = default.as_ref().map(|default| self.constant(path, default, target, presence));
+                let is_there = self.columns.iter().any(|column| column.name == *name);
+                if self.older && !is_there && (presence == Presence::Optional || default.is_some()) {
+                    let mut literal = lead(shown);
+                    literal.extend(default.flatten()?);
+                    return Some(FieldStep::Literal(literal));
+                }
                 let (column, ty) = self.column(path, name)?;
                 let Some(encoder) = Encoder::new(ty, target) else {
                     let problem = Problem::ColumnType { column: name.clone(), ty: words(ty), wanted: wanted(target) };

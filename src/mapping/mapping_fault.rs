@@ -58,6 +58,11 @@ pub enum Problem {
 }
 
 impl MappingFault {
+    /// Whether a column is missing.
+    pub(crate) fn is_unknown_column(&self) -> bool {
+        matches!(self.problem, Problem::UnknownColumn { .. })
+    }
+
     /// A word for `check`'s findings.
     pub fn code(&self) -> &'static str {
         match self.problem {

@@ -9,9 +9,10 @@ use tokio_postgres::types::ToSql;
 use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::lsn::Position;
-use crate::model::{Column, Fault, SectionName};
+use crate::model::{Column, Fault, Lsn, SectionName};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::connection::session::Session;
 use crate::runtime::section_changes::{key_changed, renamed, renamed_from};
 use crate::runtime::start_error::StartError;
@@ -63,14 +64,16 @@ pub(crate) struct Attached {
     pub columns: Vec<Column>,
     /// How ranges become items.
     pub mapping: Mapping,
+    /// Where the WAL ended before its table was seen to fit.
+    pub fitted_at: Lsn,
     /// As the state has it.
     pub row: SectionRow,
 }
 
 impl Attached {
-    fn new(fit: Fit, row: SectionRow) -> Attached {
+    fn new(fit: Fit, row: SectionRow, fitted_at: Lsn) -> Attached {
         let Fit { section, table, columns, mapping } = fit;
-        Attached { section, table, columns, mapping, row }
+        Attached { section, table, columns, mapping, fitted_at, row }
     }
 }
 
@@ -98,12 +101,15 @@ pub(crate) async fn start_sections(
     types: &Types,
 ) -> Result<Vec<SectionStart>, StartError> {
     let mut starts = Vec::new();
+    let looked_at = xmin_barrier::insert_lsn(control).await.map_err(|error| control.fault(&error))?;
     for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
         let row = opened.sections.iter().find(|row| row.name == section.name);
         let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
         let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
         let start = match (fit, recorded) {
-            (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => resume(control, fit, row).await?,
+            (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => {
+                resume(control, fit, row, looked_at).await?
+            }
             (Err(fault), Some(row)) => {
                 let streams = still_streams(control, section, row).await.map_err(|error| control.fault(&error))?;
                 let (streams, section) = (streams.is_some(), streams.unwrap_or_else(|| section.clone()));
@@ -128,7 +134,7 @@ pub(crate) async fn start_sections(
 }
 
 /// A section whose table is the one that it is attached to: it goes on, unless its key is another one, or cannot be read by.
-async fn resume(control: &Session, fit: Fit, row: &SectionRow) -> Result<SectionStart, StartError> {
+async fn resume(control: &Session, fit: Fit, row: &SectionRow, looked_at: Lsn) -> Result<SectionStart, StartError> {
     let refused = match key_changed(&fit.section, row) {
         Some(fault) => Some(fault),
         None => refusal(control, &fit, Some(row)).await.map_err(|error| control.fault(&error))?,
@@ -138,7 +144,7 @@ async fn resume(control: &Session, fit: Fit, row: &SectionRow) -> Result<Section
             let unfit = Unfit { section: fit.section, fault, row: row.clone(), streams: false };
             SectionStart::Unfit(Box::new(unfit))
         }
-        None => SectionStart::On(Box::new(Attached::new(fit, row.clone()))),
+        None => SectionStart::On(Box::new(Attached::new(fit, row.clone(), looked_at))),
     })
 }
 
@@ -164,7 +170,7 @@ async fn attach_first(
     let (table, phase) = (attachment.table_name, phase.as_str());
     tracing::info!(section = %fit.section.name, table, attach_lsn = %attach_lsn.unwrap_or_default(), phase, "attached");
     let row = recorded(store, &fit.section).await?;
-    Ok(Some(Attached::new(fit, row)))
+    Ok(Some(Attached::new(fit, row, attach_lsn.unwrap_or_default())))
 }
 
 /// Records that a section waits to be attached, unless that is recorded.

@@ -36,7 +36,7 @@ pub(crate) enum AttachEvent {
     /// Every transaction from this one on began after it was attached.
     Began(SectionId, u64),
     /// A section that is attached fits its table as the configuration has it now.
-    Refitted(SectionId, Arc<Config>, Box<Fit>),
+    Refitted(SectionId, Box<Refit>),
     /// It does not, and goes on as it was.
     Unfitting(SectionId, Fault),
 }
@@ -54,6 +54,15 @@ pub(crate) struct Ready {
     pub carried_at: Lsn,
     /// To be told when it is attached.
     pub attached: oneshot::Sender<()>,
+}
+
+/// A section that is attached, as the configuration has it now.
+#[derive(Debug)]
+pub(crate) struct Refit {
+    pub config: Arc<Config>,
+    pub fit: Fit,
+    /// Where the WAL ended before its table was looked at.
+    pub fitted_at: Lsn,
 }
 
 /// A section that is to be attached.

@@ -92,10 +92,12 @@ pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bo
     });
     let mut failures = 0;
     loop {
+        // The one that counts: SIGHUP may have brought another.
+        let current = board.config();
         let started = tokio::select! {
             biased;
             () = stop.asked() => return Ok(Exit::Done),
-            started = start(&board.config(), &board) => started,
+            started = start(&current, &board) => started,
         };
         // From here on the event loop itself hears the request to stop: it drains.
         let ended = match started {

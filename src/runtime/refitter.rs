@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use crate::config::{Config, Section};
 use crate::model::{Exit, Fault, SectionId};
 use crate::postgres::catalog::types::Types;
+use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::attacher::AttachEvent;
-use crate::runtime::table_fit::{Fit, describe};
+use crate::runtime::attacher::{AttachEvent, Refit};
+use crate::runtime::table_fit::describe;
 use crate::state::SectionRow;
 
 /// A section that was written anew.
@@ -35,7 +36,7 @@ impl Refitter {
         tokio::time::sleep(self.after).await;
         let known = loop {
             match self.attempt().await {
-                Ok(fit) => break AttachEvent::Refitted(self.id, Arc::clone(&self.config), Box::new(fit)),
+                Ok(refit) => break AttachEvent::Refitted(self.id, Box::new(refit)),
                 Err(fault) if fault.exit == Exit::Unavailable => tokio::time::sleep(Duration::from_secs(1)).await,
                 Err(fault) => break AttachEvent::Unfitting(self.id, fault),
             }
@@ -44,10 +45,12 @@ impl Refitter {
         events.send(known).await.ok();
     }
 
-    async fn attempt(&self) -> Result<Fit, Fault> {
+    async fn attempt(&self) -> Result<Refit, Fault> {
         let session = connect_sql(&self.config.source, "reload").await?;
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
-        describe(&self.config, &session, &types, &self.section, Some(&self.row)).await.map_err(at)?
+        let fitted_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
+        let fit = describe(&self.config, &session, &types, &self.section, Some(&self.row)).await.map_err(at)??;
+        Ok(Refit { config: Arc::clone(&self.config), fit, fitted_at })
     }
 }

@@ -112,7 +112,7 @@ async fn case_76_what_is_dangerous_is_refused_and_nothing_of_the_file_counts() {
     ];
     for (at, (word, sections)) in dangers.into_iter().enumerate() {
         app.reload(&sections.into_iter().fold(base.clone(), ConfigText::section));
-        app.wait_log(&format!("{word}")).await;
+        app.wait_log(word).await;
         let refused = || async { (app.log().matches("nothing was changed").count() > at).then_some(()) };
         crate::harness::eventually(crate::faults_stream_scene::PATIENCE, "the file to be refused", refused).await;
     }

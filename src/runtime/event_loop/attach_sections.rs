@@ -45,7 +45,7 @@ impl EventLoop {
                 }
             }
             AttachEvent::Ready(ready) => self.attach(*ready).await,
-            AttachEvent::Refitted(id, config, fit) => self.on_refitted(id, config, *fit).await,
+            AttachEvent::Refitted(id, refit) => self.on_refitted(id, *refit).await,
             AttachEvent::Unfitting(id, fault) => self.on_unfitting(id, &fault),
             AttachEvent::Began(id, xmin) => {
                 let section = self.engine.section(id).name().clone();
@@ -93,6 +93,7 @@ impl EventLoop {
         self.sections[id].table = Some(AttachedTable {
             oid,
             attached_at: carried_at,
+            fitted_at: carried_at,
             reading,
             verified: None,
             entry: None,

@@ -110,17 +110,36 @@ impl EventLoop {
     }
 
     pub(crate) fn routes(&self, oid: u32, columns: &[Column]) -> Vec<Route> {
+        let within = self.engine.open_transaction();
         let names = self.context.config.planhat.bulk_activity_names;
         let of_table = self.sections.entries().filter(|(_, section)| {
             let table = section.table.as_ref();
             table.is_some_and(|table| table.oid == oid)
         });
         let route = |(section, runtime): (_, &crate::runtime::event_loop::section_runtime::SectionRuntime)| {
-            let mapping = Mapping::compile(&runtime.config, names, columns).map(Rc::new);
-            Route { section, mapping: mapping.map_err(|faults| misfit(&faults)) }
+            let older = runtime.table.as_ref().is_some_and(|table| within.is_some_and(|at| at < table.fitted_at));
+            let mapping = match older {
+                true => {
+                    Mapping::compile_for_older_rows(&runtime.config, names, columns).map_err(|faults| too_old(&faults))
+                }
+                false => Mapping::compile(&runtime.config, names, columns).map_err(|faults| misfit(&faults)),
+            };
+            Route { section, mapping: mapping.map(Rc::new) }
         };
         of_table.map(route).collect()
     }
+}
+
+/// What of the rows is missing that were written before their table was as the mapping wants it, and what brings them.
+fn too_old(faults: &[MappingFault]) -> Trouble {
+    let Trouble { what, remedy } = misfit(faults);
+    if !faults.iter().any(MappingFault::is_unknown_column) {
+        return Trouble::new(what, remedy);
+    }
+    Trouble::new(
+        format!("{what}; rows are still to be delivered that were written when the table was not yet as it is now"),
+        "until they are delivered, give the field a default (`{ column: …, default: … }`), or the name that the column had then; then SIGHUP, or restart",
+    )
 }
 
 /// What does not fit, and the first thing to do about it.

@@ -44,6 +44,8 @@ pub(crate) struct AttachedTable {
     pub(crate) oid: u32,
     /// Where it was attached: what the monitor saw before says nothing of it.
     pub(crate) attached_at: Lsn,
+    /// Where the WAL ended before the table was last seen to fit the mapping: rows of before may be older than a column.
+    pub(crate) fitted_at: Lsn,
     /// How its rows are read; `None` where it does not fit the mapping.
     pub(crate) reading: Option<Selection>,
     /// The WAL's end and the xmin when the publication was last seen to carry it as it should.

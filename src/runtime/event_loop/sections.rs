@@ -120,7 +120,7 @@ impl<'a> Building<'a> {
 
     /// The section is attached, and goes on where the state left it.
     fn resume(&mut self, one: Attached) -> Result<(), StartError> {
-        let Attached { section, table, columns, mapping, row } = one;
+        let Attached { section, table, columns, mapping, fitted_at, row } = one;
         self.runtime.config = section.clone();
         self.delivery.resume_behind(attach::position(&row));
         self.delivery.pause(row.paused, std::time::Duration::ZERO);
@@ -132,6 +132,9 @@ impl<'a> Building<'a> {
         let verified = instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
         let selection = Selection::new(&section, &table, &columns);
         self.attach(&row, table.oid, Some(selection), verified);
+        if let Some(table) = &mut self.runtime.table {
+            table.fitted_at = fitted_at;
+        }
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
         self.expect_doubts();
@@ -210,6 +213,7 @@ impl<'a> Building<'a> {
         self.runtime.table = Some(AttachedTable {
             oid,
             attached_at: row.attachment.attach_lsn.unwrap_or_default(),
+            fitted_at: Lsn::ZERO,
             reading,
             verified,
             entry,

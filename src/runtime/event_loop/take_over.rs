@@ -8,19 +8,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Section;
 use crate::config::definition::{Definition, differs};
-use crate::config::{Config, Section};
 use crate::delivery::section::{SectionDelivery, Trouble};
 use crate::model::{Fault, Position, SectionId};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::{ChunkPermits, SectionRuntime, WaitingSection};
 use crate::runtime::event_loop::sections::defined;
 use crate::runtime::event_loop::type_catalog::ColumnTypes;
 use crate::runtime::refitter::Refitter;
 use crate::runtime::section_report::SectionReport;
-use crate::runtime::table_fit::Fit;
 use crate::state::{Attachment, Op, SectionPhase, SectionRow};
 
 /// How long a section is let go on before it is looked at again whether it can be mapped anew.
@@ -130,7 +130,8 @@ impl EventLoop {
     }
 
     /// A section fits its table as it is written now.
-    pub(crate) async fn on_refitted(&mut self, id: SectionId, config: Arc<Config>, fit: Fit) {
+    pub(crate) async fn on_refitted(&mut self, id: SectionId, refit: Refit) {
+        let Refit { config, fit, fitted_at } = refit;
         // Written anew once more: that one comes.
         if !Arc::ptr_eq(&config, &self.context.config) || self.engine.is_draining() {
             return;
@@ -158,7 +159,7 @@ impl EventLoop {
         runtime.endpoint = endpoint;
         runtime.config = fit.section;
         if let Some(table) = &mut runtime.table {
-            table.reading = Some(selection);
+            (table.reading, table.fitted_at) = (Some(selection), fitted_at);
         }
         self.engine.section_mut(id).set_table_mapping(Rc::new(fit.mapping));
         self.route(fit.table.oid).await;
