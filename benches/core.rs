@@ -120,7 +120,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
                 let mapping = Ok(Rc::new(mapping.expect("the mapping fits the recorded table")));
                 engine.set_routes(table.oid, vec![Route { section: SectionId(0), mapping }]);
             }
-            Some(DecodedItem::Ignored(_)) => {}
+            Some(DecodedItem::Update(..) | DecodedItem::Ignored(_)) => {}
         }
     }
     // A second later everything is due.

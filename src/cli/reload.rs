@@ -92,13 +92,17 @@ fn merged(running: &Config, read: &Config) -> (Vec<Section>, Vec<String>) {
         let ends = was.is_some_and(|was| was.is_on() && !section.is_on());
         let compared = !section.is_streamed() || was.is_some_and(|was| !was.is_streamed());
         let alone = section.is_on() && !running.streams();
+        // Updates come by a publication of their own, and from where the slot can decode it: the start finds that.
+        let updated = section.is_on() && section.sends_updates() != was.is_some_and(Section::sends_updates);
         match was {
             Some(was) if !differs(was, section) => sections.push(section.clone()),
-            Some(was) if ends || compared || alone => {
+            Some(was) if ends || compared || alone || updated => {
                 later.push(format!("section {} differs", section.name));
                 sections.push(was.clone());
             }
-            None if section.is_on() && (compared || alone) => later.push(format!("section {} is new", section.name)),
+            None if section.is_on() && (compared || alone || updated) => {
+                later.push(format!("section {} is new", section.name))
+            }
             Some(_) | None => sections.push(section.clone()),
         }
     }

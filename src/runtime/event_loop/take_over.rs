@@ -73,6 +73,7 @@ impl EventLoop {
             metrics,
             diff: None,
             result: None,
+            waits_for_updates: false,
         });
         self.begin_to_wait(id);
     }
