@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::audit::tally::block;
-use crate::audit::{AuditKey, BatchKeys, Share, Tally, TallyEntry};
+use crate::audit::{AuditKey, BatchKeys, Share, Tally, TallyEntry, integer};
 
 /// The most keys without evidence that are kept by name; further ones are only counted.
 const NAMED: usize = 100_000;
@@ -95,6 +95,15 @@ impl Evidence {
             self.retain(&keys.ranges, &keys.digests);
         }
         self.in_doubt.push(keys);
+    }
+
+    /// Adds a batch in doubt of which only the ends are known: integers that are nowhere else and lie between them are its own,
+    /// as far as anybody can tell.
+    pub(crate) fn in_doubt_between(&mut self, ends: &[String; 2]) {
+        if let [Some(one), Some(other)] = ends.each_ref().map(|end| integer(end.as_bytes())) {
+            let ranges = vec![(one.min(other), one.max(other))];
+            self.in_doubt(BatchKeys { ranges, digests: Vec::new() }, false);
+        }
     }
 
     fn retain(&mut self, ranges: &[(i64, i64)], digests: &[u64]) {

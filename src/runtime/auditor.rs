@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::audit;
 use crate::audit::{AuditKey, Compared, Comparison, Share, Whereabouts};
 use crate::config::{Config, Section, Start};
 use crate::mapping::row_filter::RowFilter;
@@ -33,6 +34,9 @@ const PASSED: &str = "rows of the table are updated: a row that a rule left out 
                       cannot be told from a missing one";
 const OLDER: &str = "rows of the table were updated, or the table was rewritten: a row from before the section attached \
                      cannot be told from a missing one then";
+
+const DOUBTFUL: &str = "batches are in doubt whose keys nobody knows (`pg2planhat logs --outcome in_doubt`): a row of theirs \
+                        cannot be told from a missing one";
 
 /// What an audit found: `audit --json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -156,7 +160,9 @@ pub(crate) async fn audit(
         ));
     }
     let reader = KeyReader::new(&table, &section.key, None);
-    let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds, open };
+    let keyless = store.keyless_doubts(&section.name).await.map_err(fate)?;
+    let keyless = keyless.iter().flatten().any(|end| audit::integer(end.as_bytes()).is_none());
+    let audited = Audited { store, session: &session, section, row: &row, reader: &reader, bounds, open, keyless };
     audited.judge(nowhere, compared.more_nowhere, &mut report).await?;
     if section.sends_updates() {
         of_versions(&mut report);
@@ -249,6 +255,8 @@ struct Audited<'a> {
     bounds: ProofBounds,
     /// The first batch that may have ended since the ledger was read.
     open: i64,
+    /// There are batches in doubt of which neither the keys nor a range of them is known.
+    keyless: bool,
 }
 
 impl Audited<'_> {
@@ -281,7 +289,7 @@ impl Audited<'_> {
             rows = self.rows(&rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>()).await?;
         }
         report.rows_settled = report.delivered + report.quarantined + report.filtered;
-        let (mut missing, mut unproven, mut passed, mut older) = (Vec::new(), 0, 0, 0);
+        let (mut missing, mut unproven, mut passed, mut older, mut doubtful) = (Vec::new(), 0, 0, 0, 0);
         let may_have_passed_since = self.may_have_passed_since().await?;
         let may_be_older = self.may_be_older().await?;
         for row in rows {
@@ -295,11 +303,13 @@ impl Audited<'_> {
                 passed += 1;
             } else if may_be_older {
                 older += 1;
+            } else if self.keyless {
+                doubtful += 1;
             } else {
                 missing.push(row.key);
             }
         }
-        report.unknown += unproven + passed + older;
+        report.unknown += unproven + passed + older + doubtful;
         if more > 0 {
             report.unknown += more;
             let looked = nowhere.len();
@@ -311,6 +321,7 @@ impl Audited<'_> {
             (unproven, "rows of batches that were delivered before keys were kept cannot be told from missing ones"),
             (passed, PASSED),
             (older, OLDER),
+            (doubtful, DOUBTFUL),
         ];
         for (_, why) in unprovable.iter().filter(|(rows, _)| *rows > 0) {
             report.add_caveat(why);

@@ -89,6 +89,16 @@ impl Store {
         Ok(evidence)
     }
 
+    /// The first and the last key of each batch in doubt for good whose keys were never kept: the process ended while it was
+    /// under way, and a repair gave its rows up.
+    pub(crate) async fn keyless_doubts(&self, section: &SectionName) -> Result<Vec<[String; 2]>, StateError> {
+        let sql = "SELECT first_key, last_key FROM {schema}.delivery d
+             WHERE section = $1 AND outcome = 'in_doubt' AND unresolved
+                AND NOT EXISTS (SELECT FROM {schema}.delivery_keys k WHERE k.delivery = d.id)";
+        let rows = self.query("looking for batches in doubt", sql, &[&section.as_str()]).await?;
+        Ok(rows.iter().map(|row| [row.get(0), row.get(1)]).collect())
+    }
+
     /// Bytes of the sets of keys that the ledger has of a section.
     pub(crate) async fn key_bytes(&self, section: &SectionName) -> Result<u64, StateError> {
         let sql = "SELECT coalesce(sum(length(keys)), 0)::bigint FROM {schema}.delivery_keys WHERE section = $1";
@@ -129,6 +139,9 @@ impl Store {
             if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
                 break;
             }
+        }
+        for ends in self.keyless_doubts(section).await? {
+            evidence.in_doubt_between(&ends);
         }
         for table in ["quarantine", "dropped"] {
             let sql = format!("SELECT DISTINCT key FROM {{schema}}.{table} WHERE section = $1");
