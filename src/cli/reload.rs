@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::definition::differs;
 use crate::config::{self, Config, Section};
 use crate::model::{Fault, SectionName};
-use crate::operations::plan::{Change, misfits, plan};
+use crate::operations::plan::{PlannedChange, misfits, plan};
 
 /// What became of a file that was read again.
 pub(crate) enum Reloaded {
@@ -73,8 +73,8 @@ fn refused(faults: &[Fault], said: &str) -> Reloaded {
     Reloaded::Nothing
 }
 
-fn dangers(changes: &[Change]) -> Vec<Fault> {
-    let fault = |change: &Change| {
+fn dangers(changes: &[PlannedChange]) -> Vec<Fault> {
+    let fault = |change: &PlannedChange| {
         let whose = if change.section.is_empty() { String::new() } else { format!("section {}: ", change.section) };
         Fault::usage(
             format!("{whose}{}: {}", change.kind, change.said),

@@ -1,7 +1,7 @@
 //! What a file would change against what is recorded, and what that would do.
 //!
 //! * In: a configuration; the state, and how large tables are.
-//! * Out: [`Change`]s, worst first: rows that would count twice or be lost are a danger.
+//! * Out: [`PlannedChange`]s, worst first: rows that would count twice or be lost are a danger.
 //! * Never: a change; a secret.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::terminal::plural;
 
 /// One thing that the file would change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Change {
+pub(crate) struct PlannedChange {
     /// The section; empty where all are concerned.
     pub section: String,
     /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `read`,
@@ -45,7 +45,7 @@ pub(crate) struct RecordedState {
 }
 
 /// Compares a file with the state. Sends nothing, changes nothing.
-pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<Change>, Fault> {
+pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     let mut recorded = RecordedState::default();
     if store.is_there().await.map_err(crate::operations::fate)? {
@@ -91,7 +91,7 @@ pub(crate) fn compare(
     config: &Config,
     recorded: &RecordedState,
     size: &dyn Fn(&Section) -> Option<u64>,
-) -> Vec<Change> {
+) -> Vec<PlannedChange> {
     let mut changes = Vec::new();
     if let Some(identity) = &recorded.identity {
         connection(config, identity, &mut changes);
@@ -119,13 +119,13 @@ pub(crate) fn compare(
     changes
 }
 
-fn connection(config: &Config, identity: &Identity, changes: &mut Vec<Change>) {
+fn connection(config: &Config, identity: &Identity, changes: &mut Vec<PlannedChange>) {
     let pairs = [
         ("slot", &identity.slot, &config.source.slot),
         ("publication", &identity.publication, &config.source.publication),
     ];
     for (what, before, now) in pairs.into_iter().filter(|(_, before, now)| before != now) {
-        changes.push(Change {
+        changes.push(PlannedChange {
             section: String::new(),
             kind: "connection",
             said: format!(
@@ -138,11 +138,11 @@ fn connection(config: &Config, identity: &Identity, changes: &mut Vec<Change>) {
 }
 
 /// A section that is not attached.
-fn begins(config: &Config, recorded: &RecordedState, section: &Section, size: Option<u64>) -> Change {
+fn begins(config: &Config, recorded: &RecordedState, section: &Section, size: Option<u64>) -> PlannedChange {
     let name = section.name.to_string();
     if let Some(from) = renamed_from(config, &recorded.sections, section) {
         let rows = from.totals.delivered;
-        return Change {
+        return PlannedChange {
             section: name,
             kind: "renamed?",
             said: format!(
@@ -161,12 +161,12 @@ fn begins(config: &Config, recorded: &RecordedState, section: &Section, size: Op
         Start::Now => ("new rows only, from now on".to_owned(), Some(0)),
         Start::AfterKey(key) => (format!("a backfill of the rows with a key greater than {key}"), None),
     };
-    Change { section: name, kind: "new", said, rows, danger: false }
+    PlannedChange { section: name, kind: "new", said, rows, danger: false }
 }
 
 /// A section whose rows are not delivered from here on.
-fn rests(name: &str, kind: &'static str, how: &str) -> Change {
-    Change {
+fn rests(name: &str, kind: &'static str, how: &str) -> PlannedChange {
+    PlannedChange {
         section: name.to_owned(),
         kind,
         said: format!("{how}: rows committed from then on are not delivered; a gap is recorded"),
@@ -176,11 +176,11 @@ fn rests(name: &str, kind: &'static str, how: &str) -> Change {
 }
 
 /// A section that is attached, against what it was.
-fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, changes: &mut Vec<Change>) {
+fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, changes: &mut Vec<PlannedChange>) {
     let name = section.name.to_string();
     let was_off = recorded.off.contains(&name);
     let mut note = |kind, said: String, rows, danger| {
-        changes.push(Change { section: name.clone(), kind, said, rows, danger });
+        changes.push(PlannedChange { section: name.clone(), kind, said, rows, danger });
     };
     if !section.is_on() {
         if !was_off {

@@ -346,7 +346,7 @@ async fn case_162_rows_that_the_stream_never_carried_are_named() {
 
 /// No loss: a batch that was under way when the program was killed, and whose rows a repair gave up. Planhat may have them.
 #[tokio::test]
-async fn case_150_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missing() {
+async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missing() {
     let cluster = Cluster::start().await;
     cluster.sql(&TABLES.iter().map(|table| table.create() + ";").collect::<String>()).await;
     let sim = sink().await;
