@@ -312,10 +312,8 @@ impl Audited<'_> {
         report.unknown += unproven + passed + older + doubtful;
         if more > 0 {
             report.unknown += more;
-            let looked = nowhere.len();
-            report.add_caveat(&format!(
-                "{more} more rows are nowhere; only the first {looked} were looked at one by one"
-            ));
+            let first = nowhere.len();
+            report.add_caveat(&format!("{more} more rows are nowhere; the first {first} were looked at one by one"));
         }
         let unprovable = [
             (unproven, "rows of batches that were delivered before keys were kept cannot be told from missing ones"),

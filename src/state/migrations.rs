@@ -155,7 +155,7 @@ pub(crate) fn ddl(schema: &Schema, role: Option<&str>) -> String {
     script
 }
 
-/// A migration as it can be run when later ones were run before it: 0008 lets a phase in that 0007 did not know.
+/// A migration as it can be run when later ones were run before it: 0010 lets a phase in that 0007 did not know.
 fn again(migration: &str) -> String {
     let before = "'retry', 'diff'));";
     migration.replace(before, &before.replace(';', " NOT VALID;"))
