@@ -86,7 +86,8 @@ async fn case_159_a_result_that_is_compared_at_a_time_of_day(version: Version) {
     cluster.sql("CREATE TABLE t (id text, value int); INSERT INTO t VALUES ('a', 1), ('b', 2)").await;
     let sim = sink().await;
     let zone = jiff::tz::TimeZone::get("Asia/Tokyo").unwrap();
-    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(25);
+    // A whole second, as the schedule has it.
+    let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 25).unwrap();
     let every = format!("{{ daily_at: \"{}\", timezone: Asia/Tokyo }}", at.to_zoned(zone).strftime("%H:%M:%S"));
     let section = compared("t", "t").set("every", every).field("externalId", "id");
     let config = ConfigText::new(&cluster, &sim.url()).section(section);
