@@ -454,6 +454,12 @@ async fn case_155_updates_that_were_not_streamed_are_a_gap_that_repair_reads(ver
                 status["sections"][0]["reason"].as_str().filter(|reason| reason.contains(said)).map(|_| ())
             })
             .await;
+            // It is recorded by a task of its own, which an end in the same moment would take along.
+            eventually(PATIENCE, "the gap to be recorded", async || {
+                let open = "SELECT count(*) FROM pg2planhat.gap WHERE closed_at IS NULL";
+                (cluster.number(open).await > 0).then_some(())
+            })
+            .await;
             app.sigterm();
             app.wait_exit(Duration::from_secs(30)).await;
         }
