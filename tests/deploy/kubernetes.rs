@@ -99,6 +99,34 @@ mod needs_kubectl {
     }
 
     #[test]
+    fn the_consoles_component_lets_people_in_and_nobody_else() {
+        let objects = with_components("../components/console");
+        manifests::are_as_careful_as_they_say(&objects);
+        let service = manifests::of_kind(&objects, "Service").next().unwrap();
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], "console");
+        let pod = &manifests::of_kind(&objects, "Deployment").next().unwrap()["spec"]["template"];
+        let ports = pod["spec"]["containers"][0]["ports"].to_string();
+        assert!(ports.contains(r#"{"containerPort":9188,"name":"console"}"#), "{ports}");
+        let selector = service["spec"]["selector"].as_object().unwrap();
+        assert!(selector.iter().all(|(label, value)| pod["metadata"]["labels"][label] == *value), "{selector:?}");
+        let policy = &manifests::of_kind(&objects, "NetworkPolicy").next().unwrap()["spec"]["ingress"];
+        assert_eq!(policy.as_array().unwrap().len(), 2, "Prometheus to one port, people to the other: {policy}");
+        assert_eq!(policy[1]["ports"][0]["port"], 9188);
+        assert_eq!(policy[1]["from"].as_array().unwrap().len(), 1, "never from everywhere: {policy}");
+        // The Ingress is for whoever has a name for it, and leads to the Service.
+        assert_eq!(manifests::of_kind(&objects, "Ingress").count(), 0);
+        let ingress = yaml(&text("deploy/kubernetes/components/console/ingress.yaml")).remove(0);
+        let leads = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+        assert_eq!(
+            (&leads["name"], &leads["port"]["name"]),
+            (&service["metadata"]["name"], &service["spec"]["ports"][0]["name"])
+        );
+        let plain =
+            built(&path("deploy/kubernetes/overlays/standby")).iter().any(|object| object.to_string().contains("9188"));
+        assert!(!plain, "without the component nothing of it is there");
+    }
+
+    #[test]
     fn components_open_other_ways_through_the_policy() {
         let plain = built(&path("deploy/kubernetes/overlays/standby"));
         let objects = with_components("../components/node-local-dns");
