@@ -2,19 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::cli::context::Context;
-use crate::config::Config;
 use crate::model::{Exit, Fault};
-use crate::postgres::catalog::{partition_roots, table};
-use crate::postgres::connection::session::{Session, connect_sql};
-use crate::postgres::setup;
-use crate::postgres::setup::dba_script;
-use crate::runtime::StateConnector;
-use crate::state::Schema;
+use crate::operations::set_up::{set_up, set_up_script};
 use crate::terminal::Colour;
-use crate::{operations, state};
 
 /// Arguments of `setup`.
 #[derive(Debug, clap::Args)]
@@ -24,29 +15,11 @@ pub struct Args {
     pub print_sql: bool,
 }
 
-/// One step. Nothing is made where the state knows of a slot or a publication that is not what it was: that would hide a
-/// gap, which `repair` closes.
-#[derive(Debug, Serialize)]
-struct SetupStep {
-    /// `publication`, `slot`, `state`.
-    what: &'static str,
-    name: String,
-    /// Whether it was made or changed now; otherwise it was there.
-    made: bool,
-    /// `from 0/16B3748 on`, `version 2`.
-    detail: String,
-    /// What was run for it.
-    sql: Vec<String>,
-}
-
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = context.config()?;
     if args.print_sql {
-        let schema = Schema::new(&config.state.schema)?;
-        let state =
-            dba_script::StateScript { apart: config.state.url.is_some(), ddl: &|role| state::ddl(&schema, role) };
-        let text = dba_script::dba(config, &state).await;
+        let text = set_up_script(config).await?;
         if context.json() {
             context.output.document(&serde_json::json!({ "sql": text }))?;
         } else {
@@ -54,7 +27,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         }
         return Ok(Exit::Done);
     }
-    let steps = make(&Arc::new(config.clone())).await?;
+    let steps = set_up(&Arc::new(config.clone())).await?;
     if context.json() {
         context.output.document(&serde_json::json!({ "steps": steps }))?;
         return Ok(Exit::Done);
@@ -69,103 +42,4 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
     context.output.line("\nnext: pg2planhat check, then pg2planhat run")?;
     Ok(Exit::Done)
-}
-
-/// Makes what is missing: what can fail first, and the slot last, for from there on the server keeps WAL. Where a step
-/// fails, what this run made is undone.
-async fn make(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault> {
-    if let Some(fault) = operations::standing(config).await?.hindrance() {
-        return Err(fault);
-    }
-    let session = connect_sql(&config.source, "setup").await?;
-    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
-        let at = |error: tokio_postgres::Error| session.fault(&error);
-        let Some(info) = table::by_name(&session, &section.table).await.map_err(at)? else { continue };
-        if let Some((what, remedy)) =
-            partition_roots::root_is_mapped(&session, config, section, info.oid).await.map_err(at)?
-        {
-            return Err(Fault::usage(format!("section {}: {what}", section.name), remedy));
-        }
-    }
-    let mut store = StateConnector::new(Arc::clone(config)).store().await?;
-    let at = |error: state::StateError| error.fault();
-    let before = store.schema_version().await.map_err(at)?;
-    let there = store.is_there().await.map_err(at)?;
-    if !there && !config.source.manage {
-        // It makes nothing, and says what else is missing.
-        if config.streams() {
-            make_on_the_source(&session, config, &mut Vec::new()).await?;
-        }
-        return Err(Fault::needs_person(
-            format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
-            "let a DBA run the script of `pg2planhat setup --print-sql`",
-        ));
-    }
-    if !there {
-        store.migrate().await.map_err(at)?;
-    }
-    let mut steps = vec![SetupStep {
-        what: "state schema",
-        name: config.state.schema.clone(),
-        made: !there,
-        detail: format!("version {}", state::version()),
-        sql: Vec::new(),
-    }];
-    if !config.streams() {
-        return Ok(steps);
-    }
-    let Err(fault) = make_on_the_source(&session, config, &mut steps).await else { return Ok(steps) };
-    let mut left = Vec::new();
-    for sql in steps.iter().flat_map(|step| &step.sql).map(|sql| setup::undo_publication(config, sql)) {
-        if session.batch_execute(&sql).await.is_err() {
-            left.push(format!("{sql};"));
-        }
-    }
-    // Whoever has made the slot meanwhile (`run`, started at the same time) uses the schema, too.
-    let slot = "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
-    let slot = session.query_opt(slot, &[&config.source.slot]).await;
-    let is_ours = before.is_none() && slot.is_ok_and(|slot| slot.is_none());
-    if is_ours && store.drop_schema().await.is_err() {
-        left.push(state::drop_script(&Schema::new(&config.state.schema)?));
-    }
-    if before.is_some() && steps.iter().all(|step| step.sql.is_empty()) {
-        return Err(fault);
-    }
-    if left.is_empty() {
-        return Err(Fault::new(fault.exit, format!("{}; what this run made is undone", fault.what), fault.remedy));
-    }
-    let remedy = format!("{}; and undo what this run made: {}", fault.remedy, left.join(" "));
-    Err(Fault::new(fault.exit, fault.what, remedy))
-}
-
-async fn make_on_the_source(session: &Session, config: &Config, steps: &mut Vec<SetupStep>) -> Result<(), Fault> {
-    // The log says it, on stderr.
-    let told = |_: Option<&Fault>| ();
-    let altered = setup::ensure_publication(session, config, &[], &told).await?;
-    steps.push(SetupStep {
-        what: "publication",
-        name: config.source.publication.clone(),
-        made: !altered.is_empty(),
-        detail: String::new(),
-        sql: altered,
-    });
-    if config.sends_updates() {
-        let altered = setup::ensure_update_publication(session, config, &[], &told).await?;
-        steps.push(SetupStep {
-            what: "publication of updates",
-            name: config.source.update_publication(),
-            made: !altered.is_empty(),
-            detail: String::new(),
-            sql: altered,
-        });
-    }
-    let lsn = setup::ensure_slot(session, config, &told).await?;
-    steps.push(SetupStep {
-        what: "slot",
-        name: config.source.slot.clone(),
-        made: lsn.is_some(),
-        detail: lsn.map(|lsn| format!("from {lsn} on")).unwrap_or_default(),
-        sql: Vec::new(),
-    });
-    Ok(())
 }

@@ -1,18 +1,25 @@
-//! `ui`: the console in front of an instance that runs elsewhere, or of none.
+//! `ui`: the console in front of an instance that runs elsewhere, or of none; without a configuration, the wizard that
+//! makes one.
 //!
 //! * In: the configuration, an address.
-//! * Out: the web page, and a link to it; by itself it delivers nothing.
+//! * Out: the web page, and a link to it; it delivers nothing until somebody asks for it on the page.
 //! * Never: a page beyond this machine that anybody may open.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::cli::console;
 use crate::cli::context::Context;
-use crate::config;
+use crate::cli::run::again_and_again;
+use crate::config::{self, Config};
+use crate::console::setup_draft::SetupDraft;
 use crate::console::{Program, web_server};
 use crate::model::{Exit, Fault};
 use crate::shutdown;
+use crate::shutdown::Stop;
 
 /// Arguments of `ui`.
 #[derive(Debug, clap::Args)]
@@ -30,18 +37,27 @@ pub struct Args {
 /// # Errors
 /// An address that others can reach, where nobody is named who may use the page; one that is taken.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
-    let config = Arc::new(context.config()?.clone());
+    // Without a file there is nothing to look at: the wizard makes one.
+    let draft = (!context.path().exists()).then(SetupDraft::default);
+    let config = Arc::new(match &draft {
+        Some(draft) => config::parse(&draft.text(), "nothing yet").map_err(Fault::from)?,
+        None => context.config()?.clone(),
+    });
     let named = !config.console.tokens.is_empty() || config.console.proxy.is_some();
-    if !named && !config::is_loopback(&args.listen) {
+    let local = config::is_loopback(&args.listen);
+    if !named && !local {
         let what = format!("{} is beyond this machine, and nobody is named who may use the page", args.listen);
         let remedy = "`pg2planhat console token --name NAME --role operator` makes a token and its line for \
                       console.tokens; or listen on 127.0.0.1";
         return Err(Fault::usage(what, remedy));
     }
     let stop = shutdown::on_signals()?;
-    let opened = console::open(&config, context.path(), &Program::elsewhere(), Some(&args.listen), &stop).await?;
+    let program = Program::elsewhere();
+    let opened = console::open(&config, context.path(), &program, Some(&args.listen), &stop).await?;
     let Some((console, listener)) = opened else { return Err(Fault::bug("a console without an address")) };
-    let local = config::is_loopback(&args.listen);
+    if let Some(draft) = draft {
+        console.set_up_as(draft);
+    }
     if named
         && local
         && let Some(link) = console.link()
@@ -51,9 +67,30 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     if let (true, true, Some(link)) = (args.open, local, console.link()) {
         open(&link);
     }
+    let running = when_asked(console.wanted(), context.path(), &program, &stop);
     tokio::select! {
-        () = stop.asked() => Ok(Exit::Done),
+        () = running => Ok(Exit::Done),
         () = web_server::serve(listener, console) => Ok(Exit::Done),
+    }
+}
+
+/// Runs an instance in this process once somebody asks for it, as `run --stay` does; ends with the process.
+async fn when_asked(mut wanted: watch::Receiver<Option<Arc<Config>>>, path: &Path, program: &Program, stop: &Stop) {
+    while !stop.is_asked() {
+        let config = tokio::select! {
+            () = stop.asked() => return,
+            changed = wanted.changed() => match changed {
+                Ok(()) => wanted.borrow_and_update().clone(),
+                Err(_) => return stop.asked().await,
+            },
+        };
+        let Some(config) = config else { continue };
+        let ended = again_and_again(config, path, program, stop, true, Some(wanted.clone())).await;
+        program.is_gone();
+        if let Err(fault) = ended {
+            tracing::error!(what = fault.what, remedy = fault.remedy, "the instance has ended; the console goes on");
+        }
+        wanted.mark_unchanged();
     }
 }
 

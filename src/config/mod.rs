@@ -44,6 +44,7 @@ pub use crate::config::load::{load_source, parse};
 pub(crate) use crate::config::read_mode::RowVersions;
 pub use crate::config::read_mode::{DiffMode, ReadMode};
 pub use crate::config::secret::Secret;
+pub(crate) use crate::config::secret::remember;
 pub use crate::config::table_name::TableName;
 
 use std::path::PathBuf;

@@ -1,13 +1,27 @@
 //! Secrets: a string, `{env: NAME}` or `{file: PATH}`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::config::bounded;
 use crate::model::Fault;
 
 /// Bytes of a secret, at most: a password, a tenant's UUID, a URL.
 const LARGEST: usize = 64 << 10;
+
+/// What somebody has typed for variables that the file names: this process has them in memory, the environment has not.
+static TYPED: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// Keeps a secret that was typed, under the variable by which the file names it.
+pub(crate) fn remember(variable: &str, secret: &str) {
+    TYPED.lock().unwrap_or_else(PoisonError::into_inner).insert(variable.to_owned(), secret.to_owned());
+}
+
+fn typed(variable: &str) -> Option<String> {
+    TYPED.lock().unwrap_or_else(PoisonError::into_inner).get(variable).cloned()
+}
 
 /// A secret, or where it is. Its `Debug` form never shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,7 +42,7 @@ impl Secret {
     pub fn reveal(&self) -> Result<String, Fault> {
         match self {
             Secret::Inline(text) => Ok(text.clone()),
-            Secret::Env(name) => match std::env::var(name) {
+            Secret::Env(name) => match typed(name).map_or_else(|| std::env::var(name), Ok) {
                 Ok(text) => Ok(text),
                 Err(_) if looks_like_a_secret(name) => Err(Fault::usage(
                     "the environment variable that env names is not set, and what stands there looks like the secret itself",

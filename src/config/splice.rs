@@ -168,6 +168,14 @@ pub(crate) fn add_section(text: &str, lines: &[String]) -> Spliced<String> {
     Ok(spliced)
 }
 
+/// The lines of a section, its dash and its last comment included.
+pub(crate) fn section_text(text: &str, section: &str) -> Option<String> {
+    let root = spans(text)?;
+    let item = item(&root, section)?;
+    let begin = text[..item.start].rfind('\n').map_or(0, |at| at + 1);
+    Some(text[begin..end_of_line(text, item.end)].to_owned())
+}
+
 fn item<'a>(root: &'a SpannedNode, section: &str) -> Option<&'a SpannedNode> {
     let named = |item: &&SpannedNode| item.entry("name").and_then(|name| name.value.scalar()) == Some(section);
     root.entry("sections")?.value.items().iter().find(named)

@@ -4,6 +4,7 @@
 //! * Out: a [`Console`].
 //! * Never: more than two questions to the source at once; a connection to the state that nobody uses.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::admin::Hosts;
 use crate::config::{Config, ConsoleToken};
-use crate::console::config_file;
+use crate::console::config_file::{self, FileText};
 use crate::console::drafts::Checked;
 use crate::console::history::History;
 use crate::console::lock::held;
@@ -20,6 +21,7 @@ use crate::console::people::{Person, Sessions, Token, unhex};
 use crate::console::plans::Plans;
 use crate::console::problem::Refusal;
 use crate::console::program::Program;
+use crate::console::setup_draft::SetupDraft;
 use crate::console::tls_port::TlsPort;
 use crate::model::Fault;
 use crate::operations;
@@ -47,12 +49,16 @@ pub(crate) struct Console {
     pub(crate) streams: Arc<Semaphore>,
     /// What `check` said last.
     pub(crate) checks: Mutex<Option<Checked>>,
+    /// Sections that are audited now; with a text, whose audit has failed, and why.
+    pub(crate) audits: Mutex<BTreeMap<String, Option<String>>>,
     /// What waits for a person's word.
     pub(crate) plans: Mutex<Plans>,
     /// The digest of the file that runs.
     pub(crate) loaded: Mutex<String>,
     /// Who begins anew with another configuration; nobody where nothing runs here.
     wanted: watch::Sender<Option<Arc<Config>>>,
+    /// The configuration that the wizard makes; none where there is one.
+    setup: Mutex<Option<SetupDraft>>,
     pub(crate) stop: Stop,
     pub(crate) listen: String,
     /// TLS of the port; none: it is plain.
@@ -89,7 +95,9 @@ impl Console {
             questions: Semaphore::new(QUESTIONS),
             streams: Arc::new(Semaphore::new(STREAMS)),
             checks: Mutex::default(),
+            audits: Mutex::default(),
             plans: Mutex::default(),
+            setup: Mutex::default(),
             stop,
             listen: listen.to_owned(),
             tls,
@@ -126,6 +134,46 @@ impl Console {
         *held(&self.config) = Arc::clone(next);
         if let Some(file) = config_file::read(&self.path).ok().filter(|_| whole) {
             *held(&self.loaded) = file.sha256;
+        }
+    }
+
+    /// Whether an instance can begin in this process: somebody waits for the word, and none runs.
+    pub(crate) fn can_run(&self) -> bool {
+        !self.program.is_here() && self.wanted.receiver_count() > 0
+    }
+
+    /// Whether there is no configuration yet, and the wizard makes one.
+    pub(crate) fn in_set_up(&self) -> bool {
+        held(&self.setup).is_some()
+    }
+
+    /// What the wizard has so far.
+    ///
+    /// # Errors
+    /// Where there is a configuration.
+    pub(crate) fn set_up(&self) -> Result<SetupDraft, Refusal> {
+        let done = || Refusal::not_found("there is a configuration already: the wizard is for the first one");
+        held(&self.setup).clone().ok_or_else(done)
+    }
+
+    /// Keeps what the wizard has.
+    pub(crate) fn set_up_as(&self, draft: SetupDraft) {
+        *held(&self.setup) = Some(draft);
+    }
+
+    /// The file is written.
+    pub(crate) fn set_up_is_done(&self) {
+        *held(&self.setup) = None;
+    }
+
+    /// The file's text; while the wizard makes one, what it would be.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is no text.
+    pub(crate) fn file(&self) -> Result<FileText, Fault> {
+        match &*held(&self.setup) {
+            Some(draft) => Ok(FileText::of(draft.text())),
+            None => config_file::read(&self.path),
         }
     }
 

@@ -5,7 +5,7 @@
 //! * Never: a secret shown; a file half written; a file replaced that somebody else has changed.
 
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::config::{Config, Secret};
@@ -19,6 +19,13 @@ pub(crate) struct FileText {
     pub sha256: String,
 }
 
+impl FileText {
+    /// Of a text.
+    pub(crate) fn of(text: String) -> FileText {
+        FileText { sha256: hex(&digest(&text)), text }
+    }
+}
+
 /// Reads it.
 ///
 /// # Errors
@@ -27,8 +34,7 @@ pub(crate) fn read(path: &Path) -> Result<FileText, Fault> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Fault::unavailable(format!("{} cannot be read: {error}", path.display()), "look at the file and its rights")
     })?;
-    let sha256 = hex(&digest(&text));
-    Ok(FileText { text, sha256 })
+    Ok(FileText::of(text))
 }
 
 /// Secrets that are written in the file itself.
@@ -95,6 +101,35 @@ pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
     let writable = free(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         && free(path, rustix::fs::Access::WRITE_OK);
     (!writable).then(|| format!("{name} is read-only for this process"))
+}
+
+/// Why no file can be made at this path; none where it can.
+pub(crate) fn cannot_begin(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Some(format!("{} is there already: start `pg2planhat ui` anew, which opens it", path.display()));
+    }
+    let how = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let why = rustix::fs::access(folder, how).err()?;
+    Some(format!("the folder {} cannot be written ({why}): start `pg2planhat ui` in one that can", folder.display()))
+}
+
+/// Makes a file that is not there yet.
+///
+/// # Errors
+/// Where it is there, or cannot be written.
+pub(crate) fn begin(path: &Path, text: &str, mode: u32) -> Result<(), Fault> {
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error: std::io::Error| {
+        Fault::unavailable(
+            format!("{} cannot be made: {error}", path.display()),
+            "remove what is there, or copy the file by hand",
+        )
+    })
 }
 
 /// Puts a new text in the place of the one with this digest; the old one stays as `NAME.bak`.

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use crate::config::splice::{SpliceError, add_section, edit_section};
 use crate::config::{self, Config, Section};
 use crate::console::ask::Ask;
-use crate::console::config_file::{self, FileText};
+use crate::console::config_file::FileText;
 use crate::console::draft::SectionDraft;
 use crate::console::problem::Refusal;
 use crate::model::Fault;
@@ -50,7 +50,7 @@ fn faults_of(fault: Fault) -> Vec<DraftFault> {
 
 /// The file and what it says of a section.
 pub(crate) fn in_file(ask: &Ask, name: &str) -> Result<(FileText, Option<SectionDraft>), Refusal> {
-    let file = config_file::read(&ask.console.path)?;
+    let file = ask.console.file()?;
     let parsed = config::parse(&file.text, &ask.console.path.display().to_string()).map_err(Fault::from)?;
     let before = parsed.sections.iter().find(|section| section.name.as_str() == name).map(form_of).transpose()?;
     Ok((file, before))

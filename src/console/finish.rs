@@ -9,6 +9,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::console::problem::Refusal;
 
+/// Does it beside the answer, which does not wait for it.
+pub(crate) fn beside(doing: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(doing));
+}
+
 /// Does it in a task of its own, which a lost connection does not end.
 pub(crate) async fn finished(doing: impl Future<Output = Response> + Send + 'static) -> Response {
     match tokio::spawn(doing).await {

@@ -60,7 +60,11 @@ async fn guard(
 ) -> Response {
     let headers = request.headers().clone();
     let theme = theme(&headers).to_owned();
-    let mut answer = match check(&console, route, &request) {
+    let of_set_up = console.in_set_up() && route.is_some_and(|route| !route.is_of_set_up());
+    let checked = check(&console, route, &request);
+    let mut answer = match checked {
+        // Until there is a configuration there is nothing else to see.
+        Ok(_) if of_set_up => (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/setup"))]).into_response(),
         Err(refusal) => refused(&console, route, &request, &refusal),
         Ok(person) => {
             let actor = person.as_ref().map(|person| format!("console:{}", person.name));

@@ -11,7 +11,7 @@ use crate::console::app::Console;
 use crate::console::live_stream;
 use crate::console::pages::{
     action_pages, checks_page, config_page, login_page, logs_page, mapping_page, overview_page, plan_page,
-    quarantine_page, repair_page, resync_page, section_page, sql_page, trace_page,
+    quarantine_page, repair_page, resync_page, section_page, setup_acts, setup_page, sql_page, trace_page,
 };
 use crate::console::problem::Refusal;
 use crate::console::routes::ConsoleRoute;
@@ -39,6 +39,7 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::Pause => on!(action_pages::pause),
         ConsoleRoute::Resume => on!(action_pages::resume),
         ConsoleRoute::Probe => on!(action_pages::probe),
+        ConsoleRoute::Audit => on!(action_pages::audit),
         ConsoleRoute::Resync => on!(resync_page::page),
         ConsoleRoute::PlanResync => on!(resync_page::plan),
         ConsoleRoute::Quarantine => on!(quarantine_page::page),
@@ -50,6 +51,12 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::Draft => on!(mapping_page::draft),
         ConsoleRoute::Config => on!(config_page::page),
         ConsoleRoute::Review => on!(config_page::review),
+        ConsoleRoute::Setup => on!(setup_page::page),
+        ConsoleRoute::SetupConnect => on!(setup_acts::connect),
+        ConsoleRoute::SetupTables => on!(setup_acts::tables),
+        ConsoleRoute::SetupPrepare => on!(setup_acts::prepare),
+        ConsoleRoute::SetupRun => on!(setup_acts::run),
+        ConsoleRoute::RunHere => on!(setup_acts::run_here),
         ConsoleRoute::Trace => on!(trace_page::page),
         ConsoleRoute::Sql => on!(sql_page::page),
         ConsoleRoute::Query => on!(sql_page::query),

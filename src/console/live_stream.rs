@@ -128,7 +128,9 @@ impl Follower {
         piece.0.hash(&mut hasher);
         let hash = hasher.finish();
         if self.sent.insert(name, hash) != Some(hash) {
-            self.waiting.push(Event::default().event(name).data(one_line(&piece.0)));
+            // An event without data is none to the browser: what is over would stay on the page.
+            let text = if piece.0.is_empty() { " ".to_owned() } else { one_line(&piece.0) };
+            self.waiting.push(Event::default().event(name).data(text));
         }
     }
 

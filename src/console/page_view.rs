@@ -17,6 +17,7 @@ use crate::console::draw::Markup;
 use crate::console::history::Figure;
 use crate::console::lock::held;
 use crate::console::problem::Refusal;
+use crate::console::setup_draft::{SetupDraft, steps};
 use crate::console::verdict::PageFigures;
 use crate::console::{draw, words};
 use crate::telemetry::status_document::{InstanceState, SectionStatus, Status};
@@ -35,6 +36,12 @@ impl Console {
     /// Takes a look.
     pub(crate) async fn view(&self) -> Result<PageView, Refusal> {
         let config = self.config();
+        if self.in_set_up() {
+            // Nothing runs, and nothing is to be asked for it.
+            let status = Status::starting(&*config.source.slot, &*config.source.publication);
+            let figures = PageFigures::default();
+            return Ok(PageView { status, config, counters: None, figures, now: Timestamp::now() });
+        }
         let status = self.program.status(&config).await?;
         let counters = self.program.counters().await;
         let now = Timestamp::now();
@@ -111,6 +118,8 @@ pub(crate) struct Shell {
     pub role: &'static str,
     pub foot: String,
     pub clock: String,
+    /// The wizard makes the first configuration.
+    pub in_set_up: bool,
     pub version: &'static str,
 }
 
@@ -158,8 +167,28 @@ impl Shell {
             role: ask.person.role.as_str(),
             foot: if plain { "This page is not encrypted.".to_owned() } else { String::new() },
             clock: view.now.strftime("%H:%M:%S").to_string(),
+            in_set_up: false,
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "steps.html")]
+struct Steps {
+    at: usize,
+    steps: [(&'static str, &'static str, &'static str, bool); 6],
+}
+
+impl Shell {
+    /// Around a step of the wizard.
+    pub(crate) fn of_setup(ask: &Ask, draft: &SetupDraft, title: &str, at: usize) -> Shell {
+        let config = ask.console.config();
+        let status = Status::starting(&*config.source.slot, &*config.source.publication);
+        let figures = PageFigures::default();
+        let view = PageView { status, config, counters: None, figures, now: Timestamp::now() };
+        let nav = drawn(&Steps { at, steps: steps(draft) });
+        Shell { nav, in_set_up: true, ..Shell::new(ask, &view, title, "", "", "") }
     }
 }
 

@@ -29,6 +29,11 @@ impl Program {
         *held(&self.0) = Some(admin);
     }
 
+    /// No longer in this process.
+    pub(crate) fn is_gone(&self) {
+        *held(&self.0) = None;
+    }
+
     /// Whether it runs in this process.
     pub(crate) fn is_here(&self) -> bool {
         held(&self.0).is_some()

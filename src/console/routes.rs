@@ -60,6 +60,7 @@ routes! {
     Pause = POST "/sections/{name}/pause" OPERATOR,
     Resume = POST "/sections/{name}/resume" OPERATOR,
     Probe = POST "/sections/{name}/probe" OPERATOR,
+    Audit = POST "/sections/{name}/audit" OPERATOR,
     Resync = GET "/sections/{name}/resync" OPERATOR,
     PlanResync = POST "/sections/{name}/resync" OPERATOR,
     Quarantine = GET "/quarantine" VIEWER,
@@ -71,6 +72,12 @@ routes! {
     Draft = POST "/mapping" OPERATOR,
     Config = GET "/config" VIEWER,
     Review = POST "/config/plan" OPERATOR,
+    Setup = GET "/setup" OPERATOR,
+    SetupConnect = POST "/setup/connect" OPERATOR,
+    SetupTables = POST "/setup/tables" OPERATOR,
+    SetupPrepare = POST "/setup/prepare" OPERATOR,
+    SetupRun = POST "/setup/run" OPERATOR,
+    RunHere = POST "/run" OPERATOR,
     Trace = GET "/trace" VIEWER,
     Sql = GET "/sql" OPERATOR,
     Query = POST "/sql" OPERATOR,
@@ -80,6 +87,14 @@ routes! {
 }
 
 impl ConsoleRoute {
+    /// Whether it is there while the wizard makes the first configuration.
+    pub(crate) fn is_of_set_up(self) -> bool {
+        use ConsoleRoute as Of;
+        let wizard = [Of::Setup, Of::SetupConnect, Of::SetupTables, Of::SetupPrepare, Of::SetupRun];
+        let mapping = [Of::Mapping, Of::Draft, Of::Review];
+        self.access() == Access::Anybody || self == Of::Logout || wizard.contains(&self) || mapping.contains(&self)
+    }
+
     /// Whether its answer goes on for as long as somebody listens.
     pub(crate) fn is_stream(self) -> bool {
         self == ConsoleRoute::Live

@@ -75,6 +75,19 @@ pub(crate) async fn tables(config: &Config, schema: &str) -> Result<Vec<listing:
     listing::tables(&session, schema).await.map_err(|error| session.fault(&error))
 }
 
+/// The databases that the role may connect to.
+pub(crate) async fn databases(config: &Config) -> Result<Vec<String>, Fault> {
+    let session = reading(config, "discover").await?;
+    listing::databases(&session).await.map_err(|error| session.fault(&error))
+}
+
+/// The schemas that hold tables.
+pub(crate) async fn schemas(config: &Config) -> Result<Vec<String>, Fault> {
+    let session = reading(config, "discover").await?;
+    let schemas = listing::schemas(&session).await.map_err(|error| session.fault(&error))?;
+    Ok(schemas.into_iter().filter(|schema| schema.tables > 0).map(|schema| schema.name).collect())
+}
+
 /// The facts of a table.
 pub(crate) async fn table_facts(config: &Config, name: &TableName) -> Result<TableFacts, Fault> {
     let session = reading(config, "discover").await?;

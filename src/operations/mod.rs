@@ -15,6 +15,7 @@ pub(crate) mod preview;
 pub(crate) mod quarantine;
 pub(crate) mod repair;
 pub(crate) mod resync;
+pub(crate) mod set_up;
 pub(crate) mod status;
 pub(crate) mod teardown;
 pub(crate) mod times;
@@ -22,7 +23,6 @@ pub(crate) mod trace;
 
 pub(crate) use crate::operations::audit::{AuditFrom, audit, deliver_missing};
 pub(crate) use crate::operations::check::check;
-pub(crate) use crate::operations::consistency::standing;
 pub(crate) use crate::operations::preview::{Becomes, Previewed, preview};
 pub(crate) use crate::operations::quarantine::{RetryAsked, chosen, drop_rows, retry};
 pub(crate) use crate::operations::repair::Repair;

@@ -24,6 +24,10 @@ fn tools() -> Result<String, String> {
 
 /// Runs one file of browser tests against a world of its own.
 async fn run(file: &str) {
+    run_in(file, World::new()).await;
+}
+
+async fn run_in(file: &str, world: impl Future<Output = World>) {
     let chromium = match tools() {
         Ok(chromium) => chromium,
         // `.ci/test` leaves these tests out by their names where the browser cannot be had, and fails what it does not.
@@ -33,7 +37,7 @@ async fn run(file: &str) {
             return;
         }
     };
-    let world = World::new().await;
+    let world = world.await;
     let url = format!("http://127.0.0.1:{}", world.port);
     let (control, world) = control::serve(world).await;
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/console-pictures");
@@ -50,6 +54,22 @@ async fn run(file: &str) {
         let tail: Vec<&str> = log.lines().rev().take(30).collect();
         panic!("{file}:\n{text}\n{}\nthe program's log:\n{}", String::from_utf8_lossy(&output.stderr), tail.join("\n"));
     }
+    eprintln!("{text}");
+}
+
+#[tokio::test]
+async fn from_an_empty_folder_to_flowing_rows_needs_chromium() {
+    run_in("first_run", World::empty()).await;
+}
+
+#[tokio::test]
+async fn a_backfill_is_followed_through_a_restart_needs_chromium() {
+    run_in("backfill", World::filled(6000)).await;
+}
+
+#[tokio::test]
+async fn the_keyboard_alone_and_large_text_suffice_needs_chromium() {
+    run("keyboard").await;
 }
 
 #[tokio::test]

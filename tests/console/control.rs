@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use pg2planhat::testing::sim::SimFault;
 use tokio::sync::Mutex;
 
-use crate::harness::App;
+use crate::harness::{App, ConfigText};
 use crate::world::World;
 
 type Shared = State<Arc<Mutex<World>>>;
@@ -25,8 +25,14 @@ pub async fn serve(world: World) -> (u16, Arc<Mutex<World>>) {
         .route("/fault", post(fault))
         .route("/kill", post(kill))
         .route("/start", post(start))
+        .route("/configmap", post(configmap))
         .route("/received", get(received))
         .route("/metrics", get(metrics))
+        .route("/link", get(link))
+        .route("/port", get(port))
+        .route("/sim", get(sim))
+        .route("/psql", post(psql))
+        .route("/check", get(check))
         .route("/config", get(config).post(write_config))
         .with_state(Arc::clone(&world));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -70,6 +76,12 @@ async fn kill(State(world): Shared) {
     world.lock().await.app.kill9().await;
 }
 
+/// The folder of the file looks as Kubernetes mounts a ConfigMap (`yes`), or as it did.
+async fn configmap(State(world): Shared, how: String) {
+    let data = world.lock().await.app.config_path().with_file_name("..data");
+    if how.trim() == "yes" { std::fs::create_dir(data).unwrap() } else { std::fs::remove_dir(data).unwrap() }
+}
+
 /// Starts the program again; `unready`: it is not waited for, as where it needs a person.
 async fn start(State(world): Shared, how: String) {
     let mut world = world.lock().await;
@@ -99,6 +111,47 @@ async fn write_config(State(world): Shared, change: String) {
     let (from, to) = (change["from"].as_str().unwrap(), change["to"].as_str().unwrap());
     assert!(text.contains(from), "{text}");
     std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// The link that `ui` has printed.
+async fn link(State(world): Shared) -> String {
+    let log = world.lock().await.app.log();
+    log.split_whitespace().find(|word| word.contains("/login#k=")).unwrap().to_owned()
+}
+
+async fn port(State(world): Shared) -> String {
+    world.lock().await.cluster.port().to_string()
+}
+
+async fn sim(State(world): Shared) -> String {
+    world.lock().await.sim.url()
+}
+
+/// Runs a script as a DBA does.
+async fn psql(State(world): Shared, script: String) -> Result<(), (StatusCode, String)> {
+    let world = world.lock().await;
+    let file = world.cluster.socket_directory().join("dba.sql");
+    std::fs::write(&file, script).unwrap();
+    let mut psql = tokio::process::Command::new("psql");
+    psql.args(["-X", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
+        .arg(world.cluster.socket_directory());
+    psql.args(["-p", &world.cluster.port().to_string(), "-f"]).arg(&file);
+    let output = psql.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    output.status.success().then_some(()).ok_or((StatusCode::BAD_REQUEST, said))
+}
+
+/// `check` of the file as it was written, with the secrets in the environment: its exit code.
+async fn check(State(world): Shared) -> String {
+    let path = world.lock().await.app.config_path();
+    let mut check = tokio::process::Command::new(env!("CARGO_BIN_EXE_pg2planhat"));
+    check.arg("--config").arg(path).arg("check");
+    check.env("PGPASSWORD", "first-secret").env("PLANHAT_TENANT_UUID", ConfigText::TENANT);
+    let output = check.output().await.unwrap();
+    match output.status.code() {
+        Some(0) => "0".to_owned(),
+        code => format!("{code:?}: {}", String::from_utf8_lossy(&output.stdout)),
+    }
 }
 
 async fn metrics(State(world): Shared) -> String {

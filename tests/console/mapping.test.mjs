@@ -1,4 +1,8 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { OPERATOR, URL, ask, close, control, findings, person, picture, until } from "./world.mjs";
 
@@ -92,6 +96,39 @@ test("a file that somebody else has changed is not overwritten, and what it woul
   await page.getByText("cannot be used as it is").waitFor();
   assert.equal(await act.count(), 0);
   await control("config", JSON.stringify({ from: "name: [", to: "name: seats" }));
+});
+
+test("a file from a ConfigMap is not written: its patch applies where it is kept", async () => {
+  await control("configmap", "yes");
+  const page = await person(OPERATOR);
+  await page.goto(`${URL}/sections/seats/mapping`);
+  await page.getByLabel("Batch size").fill("250");
+  await page.getByText("1 change not saved").waitFor();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByText(/comes from a ConfigMap: apply the patch where that is kept/).waitFor();
+  assert.equal(await page.getByRole("button", { name: "Save to the file" }).count(), 0);
+  const folder = mkdtempSync(join(tmpdir(), "patch-"));
+  const before = await control("config");
+  writeFileSync(join(folder, "pg2planhat.yaml"), before);
+  writeFileSync(join(folder, "x.patch"), await page.locator("#patch").textContent());
+  execFileSync("git", ["apply", "x.patch"], { cwd: folder });
+  const after = readFileSync(join(folder, "pg2planhat.yaml"), "utf8");
+  rmSync(folder, { recursive: true });
+  const added = after.split("\n").filter((line) => !before.split("\n").includes(line));
+  assert.deepEqual(added, ["    batch: { rows: 250 }"]);
+  assert.equal(await control("config"), before);
+  await control("configmap", "no");
+  // Where it can be written, somebody else's edit in between is not overwritten.
+  await page.goto(`${URL}/sections/seats/mapping`);
+  await page.getByLabel("Batch size").fill("250");
+  await page.getByText("1 change not saved").waitFor();
+  await page.getByRole("button", { name: "Review and save" }).click();
+  await page.getByRole("button", { name: "Save to the file" }).waitFor();
+  await control("config", JSON.stringify({ from: "name: seats", to: "name: seats # mine" }));
+  const [answer] = await Promise.all([page.waitForResponse((answer) => answer.url().endsWith("/plans")), page.getByRole("button", { name: "Save to the file" }).click()]);
+  assert.equal(answer.status(), 412);
+  assert.ok((await control("config")).includes("name: seats # mine"));
+  await control("config", JSON.stringify({ from: "name: seats # mine", to: "name: seats" }));
 });
 
 test("what the form does not know stays, and what a change would lose is named", async () => {

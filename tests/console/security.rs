@@ -191,6 +191,20 @@ async fn sql_is_asked_as_the_reader_and_recorded_without_its_answer() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains(r#"<i class="null">NULL</i>"#) && answer.body.contains("<td>NULL</td>"));
     assert!(!answer.body.contains("<img src=x>"), "what a row says is text");
+    // Who leaves ends the statement.
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader' AND wait_event = 'PgSleep'";
+    let body = sql("SELECT pg_sleep(25)");
+    let mut leaving = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+    let request =
+        format!("POST /sql HTTP/1.1\r\nHost: 127.0.0.1\r\n{json}Content-Length: {}\r\n\r\n{body}", body.len());
+    leaving.write_all(request.as_bytes()).await.unwrap();
+    let sleeping = |count: &'static str| {
+        let world = &world;
+        move || async move { (world.cluster.text(asleep).await == count).then_some(()) }
+    };
+    crate::harness::eventually(Duration::from_secs(10), "the statement to run", sleeping("1")).await;
+    drop(leaving);
+    crate::harness::eventually(Duration::from_secs(10), "the statement to end", sleeping("0")).await;
     let recorded =
         "SELECT string_agg(actor || ' ' || (args->>'sql') || ' ' || result, '; ' ORDER BY id) FROM pg2planhat.event";
     let recorded = world.cluster.text(recorded).await;

@@ -43,10 +43,25 @@ impl World {
 
     /// A world whose configuration is another.
     pub async fn with(change: impl FnOnce(ConfigText) -> ConfigText) -> World {
+        World::of(0, SimOptions::default(), change).await
+    }
+
+    /// A world that has rows before the program starts, and a sink that takes its time for each hundred of them.
+    pub async fn filled(rows: u64) -> World {
+        let slow = SimOptions { latency: Duration::from_millis(400), ..SimOptions::default() };
+        let small = |config: ConfigText| {
+            let section = SectionText::activity("logins", "app_event").set("batch", "{ rows: 100 }");
+            config.without_sections().section(section)
+        };
+        World::of(rows, slow, small).await
+    }
+
+    async fn of(rows: u64, sink: SimOptions, change: impl FnOnce(ConfigText) -> ConfigText) -> World {
         let cluster = Cluster::start().await;
         cluster.sql(&SectionText::activity_table("app_event")).await;
         cluster.sql(&SectionText::metric_table("usage_daily")).await;
-        let sim = Sim::start(SimOptions::default()).await.unwrap();
+        cluster.sql(&rows_of(rows)).await;
+        let sim = Sim::start(sink).await.unwrap();
         let port = Port::reserve();
         let digest = |token: &str| pg2planhat::testing::console::digest(token);
         let tokens = format!(
@@ -66,12 +81,29 @@ impl World {
         world
     }
 
+    /// An empty folder, a server that wants passwords, and `ui` in front of both.
+    pub async fn empty() -> World {
+        let hba = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256";
+        let cluster = Cluster::builder().hba(hba).start().await;
+        cluster.sql(&SectionText::activity_table("app_event")).await;
+        cluster.sql(&SectionText::metric_table("usage_daily")).await;
+        let more = "CREATE TABLE without_key (a text); CREATE ROLE app_reader LOGIN PASSWORD 'first-secret';
+            GRANT SELECT ON app_event, usage_daily TO app_reader;
+            INSERT INTO usage_daily (external_id, value) SELECT 'company-' || g, g FROM generate_series(1, 50) g";
+        cluster.sql(more).await;
+        let sim = Sim::start(SimOptions::default()).await.unwrap();
+        let port = Port::reserve();
+        let config = ConfigText::new(&cluster, &sim.url());
+        let listen = format!("127.0.0.1:{}", port.number());
+        let app = App::launch(&config).without_file().arguments(&["ui", "--listen", &listen]).start();
+        let world = World { cluster, sim, app, config, port: port.number(), _port: port };
+        world.app.wait_log("/login#k=").await;
+        world.insert(2000).await;
+        world
+    }
+
     pub async fn insert(&self, rows: u64) {
-        let sql = format!(
-            "INSERT INTO app_event (email, user_id, action, weight) SELECT 'p' || g || '@example.com', 'user-' || g, 'login', 1 \
-             FROM generate_series(1, {rows}) g"
-        );
-        self.cluster.sql(&sql).await;
+        self.cluster.sql(&rows_of(rows)).await;
     }
 
     /// One request; `extra` are header lines. The connection ends with it.
@@ -104,6 +136,13 @@ impl World {
         };
         eventually(Duration::from_secs(30), "rows to be delivered", delivered).await;
     }
+}
+
+fn rows_of(rows: u64) -> String {
+    format!(
+        "INSERT INTO app_event (email, user_id, action, weight) SELECT 'p' || g || '@example.com', 'user-' || g, 'login', 1 \
+         FROM generate_series(1, {rows}) g"
+    )
 }
 
 /// The header line of a token.

@@ -23,6 +23,7 @@ pub(crate) fn overview(view: &PageView, history: &History, span: TimeSpan, event
     let rows = view.status.sections.iter().map(|section| row(view, history, section)).collect();
     pieces.add("sections", drawn(&Sections { rows }));
     pieces.add("plots", drawn(&plots(view, history, span)));
+    pieces.add("lateness", drawn(&lateness(history, span)));
     pieces.add("events", events_of(events));
     pieces
 }
@@ -212,9 +213,14 @@ pub(crate) fn becomes(view: &PageView, name: &str) -> String {
 struct Plots {
     rows: Markup,
     wal: Markup,
-    late: Markup,
     spans: Markup,
     bounded: bool,
+}
+
+#[derive(Template)]
+#[template(path = "lateness.html")]
+struct LatePlot {
+    late: Markup,
     since: String,
 }
 
@@ -262,7 +268,6 @@ fn plots(view: &PageView, history: &History, span: TimeSpan) -> Plots {
         .retained_bytes
         .zip(slot.safe_wal_bytes)
         .map(|(kept, safe)| (kept as f64 + safe.max(0) as f64, "slot is lost"));
-    let late_label = label("From COMMIT to delivered, half and 99 %");
     let wal_label = label("WAL that the slot keeps");
     let plot = |label, width, series, bound, unit| {
         both(&Plot { label, width, height, ticks, across, series, bound, unit, binary: label == wal_label })
@@ -270,17 +275,25 @@ fn plots(view: &PageView, history: &History, span: TimeSpan) -> Plots {
     Plots {
         rows: plot(&rows_label, width, sections, None, measured),
         wal: plot(&wal_label, width, vec![line("kept", Figure::Kept)], bound, gib),
-        late: plot(
-            &late_label,
-            1000,
-            vec![line("p99", Figure::Late99), line("p50", Figure::LateHalf)],
-            None,
-            words::fine,
-        ),
         spans: spans("/", span),
         bounded: bound.is_some(),
-        since: since(history),
     }
+}
+
+fn lateness(history: &History, span: TimeSpan) -> LatePlot {
+    let line = |name, figure| Series { name, points: history.points(figure, span) };
+    let plot = Plot {
+        label: &format!("From COMMIT to delivered, half and 99 % over {}", span.label()),
+        width: 500,
+        height: 150,
+        ticks: ticks(span),
+        across: span.points(),
+        series: vec![line("p99", Figure::Late99), line("p50", Figure::LateHalf)],
+        bound: None,
+        unit: words::fine,
+        binary: false,
+    };
+    LatePlot { late: both(&plot), since: since(history) }
 }
 
 /// Since when the plots know anything.

@@ -1,12 +1,18 @@
-//! What is done to a section at once: pause, resume, probe.
+//! What is done to a section at once: pause, resume, probe; and an audit, which takes its time.
+
+use std::sync::Arc;
 
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::console::ask::Ask;
+use crate::console::finish::beside;
+use crate::console::lock::held;
 use crate::console::problem::Refusal;
 use crate::model::{Fault, SectionName};
 use crate::operations;
+use crate::operations::AuditFrom;
 
 /// A section of the configuration.
 fn known(ask: &Ask, name: &str) -> Result<SectionName, Refusal> {
@@ -43,4 +49,28 @@ pub(crate) async fn probe(ask: Ask, Path(name): Path<String>) -> Result<Response
     let event = operations::probe(&store, &name).await?;
     let document = serde_json::json!({ "section": name.as_str(), "event": event });
     ask.leads_to(&format!("/sections/{name}"), document)
+}
+
+/// `POST /sections/NAME/audit`: begins one; the section's page shows what it found.
+pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let (console, config) = (Arc::clone(&ask.console), ask.console.config());
+    let section = config.sections.iter().find(|section| section.name.as_str() == name).cloned();
+    let section = section.ok_or_else(|| Refusal::not_found(format!("there is no section {name}")))?;
+    if held(&console.audits).insert(name.clone(), None) == Some(None) {
+        return Err(Refusal::new(StatusCode::CONFLICT, format!("{name} is audited already"), "wait for its end"));
+    }
+    let of = name.clone();
+    beside(async move {
+        // As with every question: two at a time in all.
+        let _leave = console.questions.acquire().await;
+        let done = async {
+            let store = console.store().await?;
+            operations::audit(&config, &store, &section, &AuditFrom::default(), &mut |_| ()).await
+        };
+        match done.await {
+            Ok(_) => held(&console.audits).remove(&of),
+            Err(fault) => held(&console.audits).insert(of, Some(format!("{}: {}", fault.what, fault.remedy))),
+        };
+    });
+    ask.leads_to(&format!("/sections/{name}"), serde_json::json!({ "asked": "audit" }))
 }

@@ -13,6 +13,7 @@ use crate::console::app::Console;
 use crate::console::ask::Ask;
 use crate::console::drafts::Checked;
 use crate::console::draw;
+use crate::console::finding_lines::{FindingGroup, finding_groups};
 use crate::console::lock::held;
 use crate::console::page_view::Shell;
 use crate::console::problem::Refusal;
@@ -34,24 +35,8 @@ struct ChecksPage {
     detail: &'static str,
     todo: usize,
     total: usize,
-    groups: Vec<Group>,
+    groups: Vec<FindingGroup>,
     text: String,
-}
-
-/// Findings of one subject.
-struct Group {
-    subject: String,
-    findings: Vec<FindingLine>,
-}
-
-struct FindingLine {
-    number: usize,
-    class: &'static str,
-    icon: &'static str,
-    message: String,
-    code: &'static str,
-    remedy: String,
-    sql: bool,
 }
 
 /// `GET /checks`
@@ -93,7 +78,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         detail: if errors + warnings == 0 { "Nothing is to be done." } else { "Each finding says what to do." },
         todo: errors + warnings,
         total: findings.len(),
-        groups: groups(&shown),
+        groups: finding_groups(&shown),
         text: shown.iter().map(|finding| text(finding)).collect(),
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
@@ -118,34 +103,6 @@ fn withhold(finding: &mut Finding) {
     if matches!(finding.code, "rows_refused" | "dimension_id" | "open_transaction" | "sample") {
         "withheld from your role".clone_into(&mut finding.message);
     }
-}
-
-/// By subject, in the order of the worst.
-fn groups(findings: &[&Finding]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for (number, finding) in findings.iter().enumerate() {
-        let (class, icon) = match finding.severity {
-            Severity::Error => ("is-stop", "stop"),
-            Severity::Warning => ("is-warn", "warn"),
-            Severity::Info => ("is-fill", "info"),
-            Severity::Ok => ("is-flow", "ok"),
-        };
-        let words = ["ALTER ", "CREATE ", "GRANT ", "SELECT ", "REINDEX ", "pg2planhat "];
-        let line = FindingLine {
-            number,
-            class,
-            icon,
-            message: finding.message.clone(),
-            code: finding.code,
-            remedy: finding.remedy.clone(),
-            sql: words.iter().any(|word| finding.remedy.contains(word)),
-        };
-        match groups.iter_mut().find(|group| group.subject == finding.subject) {
-            Some(group) => group.findings.push(line),
-            None => groups.push(Group { subject: finding.subject.clone(), findings: vec![line] }),
-        }
-    }
-    groups
 }
 
 /// A finding for a ticket.

@@ -1,5 +1,7 @@
 //! Configuration: the file without its secrets, whether it has changed, what that would do; and the review of a draft.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
@@ -188,6 +190,13 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
     let (Some(text), Some(next)) = (state.spliced, state.config) else {
         return Err(Fault::bug("a draft without a file").into());
     };
+    if let Ok(mut made) = ask.console.set_up() {
+        // Nothing runs and nothing is written yet: there is nothing to review.
+        made.rewritten(&text);
+        *held(&ask.console.config) = Arc::new(next);
+        ask.console.set_up_as(made);
+        return ask.leads_to("/setup?step=map", serde_json::json!({ "step": "map" }));
+    }
     let mut literals = config_file::literals(&ask.console.config());
     literals.extend(config_file::literals(&next));
     literals.extend(config_file::digests(&ask.console.config()));

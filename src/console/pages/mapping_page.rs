@@ -205,8 +205,12 @@ async fn show(
     }
     let title = if is_new { "New section".to_owned() } else { format!("Mapping of {}", draft.name) };
     let at = if is_new { "config" } else { "section" };
+    let shell = match ask.console.set_up() {
+        Ok(made) => Shell::of_setup(ask, &made, &title, 2),
+        Err(_) => Shell::new(ask, &view, &title, at, &draft.name, "page=none"),
+    };
     let page = MappingPage {
-        shell: Shell::new(ask, &view, &title, at, &draft.name, "page=none"),
+        shell,
         action: "/mapping".to_owned(),
         is_new,
         base: state.file.sha256.clone(),

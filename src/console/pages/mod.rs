@@ -12,5 +12,7 @@ pub(crate) mod quarantine_page;
 pub(crate) mod repair_page;
 pub(crate) mod resync_page;
 pub(crate) mod section_page;
+pub(crate) mod setup_acts;
+pub(crate) mod setup_page;
 pub(crate) mod sql_page;
 pub(crate) mod trace_page;

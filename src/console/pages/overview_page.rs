@@ -40,7 +40,15 @@ fn add(ask: &Ask) -> Markup {
     if !ask.is_operator() {
         return Markup::default();
     }
-    Markup(format!("<a class='btn btn--s' href='/mapping'>{}Add section</a>", draw::icon("plus", 13)))
+    let run = if ask.console.can_run() {
+        "<form method='post' action='/run'><button class='btn btn--s btn--main' type='submit'>Run here</button></form>"
+    } else {
+        ""
+    };
+    Markup(format!(
+        "<div class='row-of'>{run}<a class='btn btn--s' href='/mapping'>{}Add section</a></div>",
+        draw::icon("plus", 13)
+    ))
 }
 
 /// The page's pieces now.

@@ -11,7 +11,7 @@ use crate::console::fragments::asked_fragment::asked;
 use crate::console::fragments::pieces::Fragments;
 use crate::console::fragments::section_fragments::{Batches, acts, section};
 use crate::console::lock::held;
-use crate::console::page_view::{PageView, Shell};
+use crate::console::page_view::{PageView, Shell, drawn};
 use crate::console::problem::Refusal;
 use crate::console::words::{self, bytes, count};
 use crate::model::SectionName;
@@ -32,9 +32,18 @@ struct SectionPage<'a> {
     fields: Vec<(String, String, String)>,
     settings: Vec<(&'static str, String)>,
     line: String,
-    /// What its last audit found.
-    audit: String,
-    audit_bad: bool,
+}
+
+#[derive(Template)]
+#[template(path = "section_audit.html")]
+struct AuditCard<'a> {
+    name: &'a str,
+    operator: bool,
+    under_way: bool,
+    says: String,
+    bad: bool,
+    /// Rows that can be delivered by name.
+    missing: bool,
 }
 
 /// `GET /sections/NAME`
@@ -45,10 +54,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         return Ok(axum::Json(status).into_response());
     }
     let live = format!("page=section&name={name}&span={}", ask.span().as_str());
-    let (audit, audit_bad) = last_audit(&ask, &name).await;
     let page = SectionPage {
-        audit,
-        audit_bad,
         shell: Shell::new(&ask, &view, &name, "section", &name, &live),
         f: fragments(&ask, &view, &name).await?,
         name: &name,
@@ -64,6 +70,29 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         line: ask.console.path.file_name().map(|name| format!("in {}", name.to_string_lossy())).unwrap_or_default(),
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+async fn audit_card<'a>(ask: &Ask, name: &'a str) -> AuditCard<'a> {
+    let now = held(&ask.console.audits).get(name).cloned();
+    let card = |says: String, bad| AuditCard {
+        name,
+        operator: ask.is_operator(),
+        under_way: false,
+        says,
+        bad,
+        missing: false,
+    };
+    match now {
+        Some(None) => AuditCard {
+            under_way: true,
+            ..card("The table is held against everything that was settled…".to_owned(), false)
+        },
+        Some(Some(why)) => card(format!("The audit has failed. {why}"), true),
+        None => {
+            let (says, bad) = last_audit(ask, name).await;
+            AuditCard { missing: bad, ..card(says, bad) }
+        }
+    }
 }
 
 /// What the last audit of a section found, in words; and whether rows are missing.
@@ -108,6 +137,7 @@ pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<
     let batches = Batches { rows: &rows, with_section: false, words: ask.sees_rows() };
     let mut pieces = section(view, &held(&ask.console.history), own, status, ask.span(), &batches);
     pieces.add("acts", if ask.is_operator() { acts(view, status) } else { Markup::default() });
+    pieces.add("audit", drawn(&audit_card(ask, name).await));
     pieces.add("asked", asked(ask, Some(name), &["pause", "resume", "probe", "resync"]).await);
     Ok(pieces)
 }

@@ -42,6 +42,14 @@ pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
     Ok(rows.iter().map(|row| SchemaInfo { name: row.get(0), tables: unsigned(row.get(1)) }).collect())
 }
 
+/// Lists the databases that the role may connect to.
+pub(crate) async fn databases(client: &Client) -> Result<Vec<String>, Error> {
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE NOT datistemplate AND datallowconn
+        AND has_database_privilege(oid, 'CONNECT') ORDER BY 1";
+    let rows = client.query(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Lists the tables of a schema; partitions stand behind their table.
 pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEntry>, Error> {
     let sql = "WITH RECURSIVE part AS (

@@ -19,7 +19,7 @@ pub(crate) struct StateScript<'a> {
     /// It is in another database (`state.url`).
     pub apart: bool,
     /// Its tables, with what a role needs there.
-    pub ddl: &'a dyn Fn(Option<&str>) -> String,
+    pub ddl: &'a (dyn Fn(Option<&str>) -> String + Sync),
 }
 
 /// What only a server can say.

@@ -28,6 +28,7 @@ pub struct Launch {
     environment: Vec<(String, String)>,
     beside: Option<u16>,
     program: PathBuf,
+    without_file: bool,
 }
 
 impl Launch {
@@ -50,6 +51,13 @@ impl Launch {
         self
     }
 
+    /// Without its file: the folder is empty.
+    #[allow(dead_code, reason = "the console's tests use it, the others do not")]
+    pub fn without_file(mut self) -> Launch {
+        self.without_file = true;
+        self
+    }
+
     /// With the admin port of this running program in its configuration: as a command is run beside its instance.
     pub fn beside(mut self, running: &App) -> Launch {
         self.beside = Some(running.admin_port());
@@ -62,7 +70,9 @@ impl Launch {
         let listen = self.beside.unwrap_or(admin.number());
         let config = self.config.set("admin.listen", format!("127.0.0.1:{listen}")).render();
         let file = scratch.path().join("pg2planhat.yaml");
-        fs::write(&file, &config).unwrap();
+        if !self.without_file {
+            fs::write(&file, &config).unwrap();
+        }
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") || name == "RUST_LOG" {
@@ -130,7 +140,14 @@ impl App {
     pub fn launch(config: &ConfigText) -> Launch {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_pg2planhat"));
         let arguments = vec!["run".to_owned()];
-        Launch { config: config.clone(), arguments, environment: Vec::new(), beside: None, program }
+        Launch {
+            config: config.clone(),
+            arguments,
+            environment: Vec::new(),
+            beside: None,
+            program,
+            without_file: false,
+        }
     }
 
     /// Another command, to its end: `App::command(&config, &["--json", "check"])`.

@@ -55,6 +55,13 @@ impl ConfigText {
         self
     }
 
+    /// Without the sections so far.
+    #[allow(dead_code, reason = "the console's tests use it, the others do not")]
+    pub fn without_sections(mut self) -> ConfigText {
+        self.sections.clear();
+        self
+    }
+
     /// The file.
     pub fn render(&self) -> String {
         let mut text = String::new();

@@ -1,0 +1,182 @@
+//! What the wizard does: it tries a connection, takes tables, prepares the database, and writes the file and begins.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use crate::config::{self, Config, remember};
+use crate::console::app::Console;
+use crate::console::ask::Ask;
+use crate::console::config_file;
+use crate::console::form_fields::FormFields;
+use crate::console::lock::held;
+use crate::console::pages::setup_page::chosen;
+use crate::console::problem::Refusal;
+use crate::console::setup_draft::{PASSWORD, SetupDraft, TENANT, URL};
+use crate::model::{Fault, Finding};
+use crate::operations;
+use crate::operations::draft_preview;
+use crate::operations::set_up::set_up;
+
+/// What nothing is known of before tables are chosen.
+const OF_TABLES: [&str; 5] = ["section", "table", "publication", "slot", "state"];
+
+fn next(ask: &Ask, step: &str) -> Result<Response, Refusal> {
+    ask.leads_to(&format!("/setup?step={step}"), serde_json::json!({ "step": step }))
+}
+
+/// Reads the draft as the configuration of this process.
+fn taken(console: &Console, draft: &SetupDraft) -> Result<Arc<Config>, Fault> {
+    let config = Arc::new(config::parse(&draft.text(), "what was typed").map_err(Fault::from)?);
+    *held(&console.config) = Arc::clone(&config);
+    Ok(config)
+}
+
+/// `POST /setup/connect`
+pub(crate) async fn connect(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+    let _leave = ask.console.question()?;
+    let mut draft = ask.console.set_up()?;
+    for (field, variable) in [("password", PASSWORD), ("tenant", TENANT), ("url", URL)] {
+        let typed = if field == "password" { form.exact(field) } else { form.one(field) };
+        if !typed.is_empty() {
+            remember(variable, typed);
+        }
+    }
+    draft.ends = draft.ends.sent(&form);
+    let findings = match taken(&ask.console, &draft) {
+        Ok(config) => found(&mut draft, &config).await,
+        Err(fault) => {
+            let parts = if fault.parts.is_empty() { vec![fault] } else { fault.parts };
+            parts.into_iter().map(|part| Finding::of(part, "typed", "what was typed")).collect()
+        }
+    };
+    draft.findings = Some(findings);
+    ask.console.set_up_as(draft);
+    next(&ask, "connect")
+}
+
+/// What can be known of the two ends.
+async fn found(draft: &mut SetupDraft, config: &Config) -> Vec<Finding> {
+    let mut findings = operations::check(config).await;
+    if !draft.has_sections() {
+        let early = |finding: &Finding| {
+            finding.code == "no_section_on" || OF_TABLES.iter().any(|of| finding.subject.starts_with(of))
+        };
+        findings.retain(|finding| !early(finding));
+    }
+    if !draft.ends.tenant {
+        findings.retain(|finding| finding.subject != "planhat");
+        let remedy = "Planhat shows it to administrators; until it is typed everything but Run can be done";
+        findings.push(Finding::warning("tenant", "planhat", "no tenant's UUID was typed yet", remedy));
+    }
+    draft.databases = draft_preview::databases(config).await.unwrap_or_default();
+    findings
+}
+
+/// `POST /setup/tables`
+pub(crate) async fn tables(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+    let _leave = ask.console.question()?;
+    let mut draft = ask.console.set_up()?;
+    let config = ask.console.config();
+    let wanted: Vec<&str> = form.all("table").collect();
+    let in_schema = |table: &str| config::table_name(table, &config.source.schema).map(|name| name.schema).ok();
+    // What another schema's page has chosen stays chosen.
+    let stays =
+        |table: &str| wanted.contains(&table) || in_schema(table).is_some_and(|schema| schema != form.exact("schema"));
+    let known = chosen(&config, &draft);
+    let own = if draft.has_sections() { config.sections.as_slice() } else { &[] };
+    let kept: Vec<String> =
+        own.iter().zip(&known).filter(|(_, table)| stays(table)).map(|(section, _)| section.name.to_string()).collect();
+    let mut names = kept.clone();
+    let mut new = Vec::new();
+    for table in wanted.into_iter().filter(|table| !known.iter().any(|known| known == table)) {
+        let facts = draft_preview::table_facts(&config, &config::table_name(table, &config.source.schema)?).await?;
+        // A wide table has a guess for each of its numbers.
+        for guess in &facts.guesses {
+            let (lines, name) = (guess.yaml(), guess.name());
+            let taken = |name: &String| names.contains(name);
+            let free = if taken(&name) {
+                (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name)).unwrap_or_default()
+            } else {
+                name.clone()
+            };
+            new.push(lines.replacen(&name, &free, 1));
+            names.push(free);
+        }
+    }
+    if names.is_empty() {
+        let what = "no table is chosen";
+        return Err(Refusal::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            what,
+            "tick the tables whose rows Planhat should get",
+        ));
+    }
+    draft.choose(&kept, &new);
+    taken(&ask.console, &draft)?;
+    ask.console.set_up_as(draft);
+    next(&ask, "map")
+}
+
+/// `POST /setup/prepare`: makes what the script makes, where the role may.
+pub(crate) async fn prepare(ask: Ask) -> Result<Response, Refusal> {
+    let _leave = ask.console.question()?;
+    let mut draft = ask.console.set_up()?;
+    let steps = set_up(&ask.console.config()).await?;
+    let line = |step: &operations::set_up::SetupStep| {
+        let word = if step.made { "made" } else { "was there" };
+        let detail = if step.detail.is_empty() { String::new() } else { format!(", {}", step.detail) };
+        format!("{} {}: {word}{detail}", step.what, step.name)
+    };
+    draft.made = steps.iter().map(line).collect();
+    ask.console.set_up_as(draft);
+    next(&ask, "prepare")
+}
+
+/// `POST /setup/run`: writes the file, and begins.
+pub(crate) async fn run(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+    let mut draft = ask.console.set_up()?;
+    draft.ends.admin = free_admin_port();
+    if !draft.has_sections() || !draft.ends.tenant {
+        let what = if draft.has_sections() { "no tenant's UUID was typed yet" } else { "no table is chosen yet" };
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, what, "go back to that step; nothing was written"));
+    }
+    let in_files = !form.one("in_files").is_empty();
+    let path = &ask.console.path;
+    let secrets = if in_files { draft.ends.secrets() } else { Vec::new() };
+    for (variable, file) in &secrets {
+        let secret = config::Secret::Env((*variable).to_owned()).reveal()?;
+        config_file::begin(&path.with_file_name(file), &secret, 0o600)?;
+    }
+    let folder = in_files.then(|| path.parent().unwrap_or(Path::new("")));
+    let text = draft.with_secrets(folder);
+    config_file::begin(path, &text, 0o644)?;
+    let file = config_file::read(path)?;
+    let config = config::parse(&file.text, &path.display().to_string()).map_err(Fault::from)?;
+    ask.console.set_up_is_done();
+    ask.console.apply(config, file.sha256)?;
+    ask.leads_to("/", serde_json::json!({ "written": path.display().to_string() }))
+}
+
+/// Another place for the admin port, where something else (a demo, another instance) has the usual one.
+fn free_admin_port() -> Option<String> {
+    let free = |listen: &str| std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    if free("127.0.0.1:9187").is_ok() {
+        return None;
+    }
+    free("127.0.0.1:0").ok().map(|address| address.to_string())
+}
+
+/// `POST /run`: an instance begins in this process, where `ui` looks on only.
+pub(crate) async fn run_here(ask: Ask) -> Result<Response, Refusal> {
+    if !ask.console.can_run() {
+        let what = "an instance runs in this process already, or this command runs none";
+        return Err(Refusal::new(StatusCode::CONFLICT, what, "`pg2planhat run` runs one"));
+    }
+    let file = config_file::read(&ask.console.path)?;
+    let config = config::parse(&file.text, &ask.console.path.display().to_string()).map_err(Fault::from)?;
+    ask.console.apply(config, file.sha256)?;
+    ask.leads_to("/", serde_json::json!({ "running": true }))
+}
