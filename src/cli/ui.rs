@@ -9,14 +9,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::cli::console;
 use crate::cli::context::Context;
 use crate::cli::run::again_and_again;
-use crate::config::{self, Config};
+use crate::config;
 use crate::console::setup_draft::SetupDraft;
-use crate::console::{Program, web_server};
+use crate::console::{Console, Program, web_server};
 use crate::model::{Exit, Fault};
 use crate::shutdown;
 use crate::shutdown::Stop;
@@ -67,7 +65,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     if let (true, true, Some(link)) = (args.open, local, console.link()) {
         open(&link);
     }
-    let running = when_asked(console.wanted(), context.path(), &program, &stop);
+    let running = when_asked(Arc::clone(&console), context.path(), &program, &stop);
     tokio::select! {
         () = running => Ok(Exit::Done),
         () = web_server::serve(listener, console) => Ok(Exit::Done),
@@ -75,7 +73,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 }
 
 /// Runs an instance in this process once somebody asks for it, as `run --stay` does; ends with the process.
-async fn when_asked(mut wanted: watch::Receiver<Option<Arc<Config>>>, path: &Path, program: &Program, stop: &Stop) {
+async fn when_asked(console: Arc<Console>, path: &Path, program: &Program, stop: &Stop) {
+    let mut wanted = console.wanted();
     while !stop.is_asked() {
         let config = tokio::select! {
             () = stop.asked() => return,
@@ -85,7 +84,7 @@ async fn when_asked(mut wanted: watch::Receiver<Option<Arc<Config>>>, path: &Pat
             },
         };
         let Some(config) = config else { continue };
-        let ended = again_and_again(config, path, program, stop, true, Some(wanted.clone())).await;
+        let ended = again_and_again(config, path, program, stop, true, Some(Arc::clone(&console))).await;
         program.is_gone();
         if let Err(fault) = ended {
             tracing::error!(what = fault.what, remedy = fault.remedy, "the instance has ended; the console goes on");

@@ -65,7 +65,7 @@ pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response
         let _leave = console.questions.acquire().await;
         let done = async {
             let store = console.store().await?;
-            operations::audit(&config, &store, &section, &AuditFrom::default(), &mut |_| ()).await
+            operations::audit(&config, &store, &section, &AuditFrom::default(), &mut |_, _| ()).await
         };
         match done.await {
             Ok(_) => held(&console.audits).remove(&of),
