@@ -101,6 +101,10 @@ pub(crate) async fn start_sections(
     types: &Types,
 ) -> Result<Vec<SectionStart>, StartError> {
     let mut starts = Vec::new();
+    // Results alone may be read from a standby, which has no such position.
+    if !config.streams() {
+        return Ok(starts);
+    }
     let looked_at = xmin_barrier::insert_lsn(control).await.map_err(|error| control.fault(&error))?;
     for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
         let row = opened.sections.iter().find(|row| row.name == section.name);
