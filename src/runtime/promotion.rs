@@ -125,29 +125,17 @@ mod tests {
     }
 
     fn opened(position: u64) -> Opened {
+        let attachment = Attachment {
+            table_oid: 1,
+            table_name: "t".to_owned(),
+            kind: "custom_metric".to_owned(),
+            attach_lsn: None,
+            columns: Vec::new(),
+        };
         let row = SectionRow {
-            name: "s".into(),
-            attachment: Attachment {
-                table_oid: 1,
-                table_name: "t".to_owned(),
-                kind: "custom_metric".to_owned(),
-                attach_lsn: None,
-                columns: Vec::new(),
-            },
-            attached_at: None,
-            key: None,
-            definition: None,
-            writers_from: None,
             phase: SectionPhase::Streaming,
             position: Some(at(position)),
-            backfill_rows: 0,
-            backfill_estimated: 0,
-            backfill_started_at: None,
-            totals: Totals::default(),
-            publication_entry: None,
-            paused: false,
-            halted: None,
-            last_delivered_at: None,
+            ..SectionRow::waiting(&"s".into(), attachment)
         };
         Opened { instance: None, sections: vec![row], open_deliveries: Vec::new(), next_delivery: 5 }
     }

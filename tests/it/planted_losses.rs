@@ -344,21 +344,38 @@ async fn case_162_rows_that_the_stream_never_carried_are_named() {
     drop(app);
 }
 
-/// No loss: a batch that was under way when the program was killed, and whose rows a repair gave up. Planhat may have them.
-#[tokio::test]
-async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missing() {
+/// All tables with twenty rows each, delivered and audited.
+struct Delivered {
+    cluster: Cluster,
+    sim: SimHandle,
+    config: ConfigText,
+    app: App,
+}
+
+async fn delivered_twenty() -> Delivered {
     let cluster = Cluster::start().await;
     cluster.sql(&TABLES.iter().map(|table| table.create() + ";").collect::<String>()).await;
     let sim = sink().await;
     let config = config(&cluster, &sim, &TABLES);
     let app = App::run(&config);
     app.wait_ready().await;
-    let insert = |numbers: &str| TABLES.iter().map(|table| table.insert(numbers) + ";").collect::<String>();
-    cluster.sql(&insert("generate_series(1, 20)")).await;
+    cluster.sql(&insert_everywhere("generate_series(1, 20)")).await;
     wait_items(&sim, 80).await;
     healthy(&config).await;
+    Delivered { cluster, sim, config, app }
+}
+
+/// Rows with these numbers for each of the tables.
+fn insert_everywhere(numbers: &str) -> String {
+    TABLES.iter().map(|table| table.insert(numbers) + ";").collect()
+}
+
+/// No loss: a batch that was under way when the program was killed, and whose rows a repair gave up. Planhat may have them.
+#[tokio::test]
+async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missing() {
+    let Delivered { cluster, sim, config, app } = delivered_twenty().await;
     sim.set_fault_rate(1, 1.0, vec![SimFault::Hang { store: true }]);
-    cluster.sql(&insert("generate_series(21, 25)")).await;
+    cluster.sql(&insert_everywhere("generate_series(21, 25)")).await;
     let under_way = "SELECT count(*) FROM pg2planhat.delivery WHERE outcome = 'sending' AND under_way";
     eventually(PATIENCE, "four requests under way", async || (cluster.number(under_way).await == 4).then_some(()))
         .await;
@@ -369,7 +386,7 @@ async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missin
     assert_eq!(mended.code, 0, "{}", mended.stderr);
     let app = App::run(&config);
     app.wait_ready().await;
-    cluster.sql(&insert("generate_series(31, 35)")).await;
+    cluster.sql(&insert_everywhere("generate_series(31, 35)")).await;
     wait_items(&sim, 120).await;
     eventually(PATIENCE, "every row is told apart", async || {
         let (code, reports) = audit(&config, &["--all"]).await;
@@ -388,24 +405,15 @@ async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missin
 /// Kind 11: rows that a person gave up, when somebody had moved the slot.
 #[tokio::test]
 async fn case_162_rows_that_a_repair_gave_up_are_named() {
-    let cluster = Cluster::start().await;
-    cluster.sql(&TABLES.iter().map(|table| table.create() + ";").collect::<String>()).await;
-    let sim = sink().await;
-    let config = config(&cluster, &sim, &TABLES);
-    let app = App::run(&config);
-    app.wait_ready().await;
-    let insert = |numbers: &str| TABLES.iter().map(|table| table.insert(numbers) + ";").collect::<String>();
-    cluster.sql(&insert("generate_series(1, 20)")).await;
-    wait_items(&sim, 80).await;
-    healthy(&config).await;
+    let Delivered { cluster, sim, config, app } = delivered_twenty().await;
     ends(app).await;
-    cluster.sql(&insert("generate_series(21, 25)")).await;
+    cluster.sql(&insert_everywhere("generate_series(21, 25)")).await;
     cluster.sql("SELECT pg_replication_slot_advance('pg2planhat', pg_current_wal_lsn())").await;
     let mended = App::command(&config, &["repair", "--accept-loss", "--yes"]).await;
     assert_eq!(mended.code, 0, "{}", mended.stderr);
     let app = App::run(&config);
     app.wait_ready().await;
-    cluster.sql(&insert("generate_series(31, 35)")).await;
+    cluster.sql(&insert_everywhere("generate_series(31, 35)")).await;
     wait_items(&sim, 100).await;
     for table in &TABLES {
         names(&cluster, &config, table, "n BETWEEN 21 AND 25").await;

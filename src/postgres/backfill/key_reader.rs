@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::model::{Cell, Key, Row, key_text};
 use crate::postgres::backfill::copy_text;
+use crate::postgres::backfill::one_row::one_row;
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
@@ -136,15 +137,6 @@ impl KeyReader {
     /// As [`KeyReader::chunk`].
     pub(crate) async fn columns_of(&self, client: &Session, key: &str) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
         let (list, wanted) = (self.beside.join(", "), self.key.one_of(std::iter::once(key)));
-        let sql =
-            format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT{}", self.from, client.copy_option());
-        let mut lines = pin!(client.copy_out(&sql).await?);
-        let mut found = None;
-        while let Some(line) = lines.try_next().await? {
-            let (mut data, mut cells) = (Vec::new(), Vec::new());
-            copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
-            found = Some((data, cells));
-        }
-        Ok(found)
+        one_row(client, &format!("SELECT {list} FROM {} WHERE {wanted}", self.from)).await
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod chunk_reader;
 pub(crate) mod copy_text;
 pub(crate) mod key_reader;
+pub(crate) mod one_row;
 pub(crate) mod oversize_columns;
 #[cfg(test)]
 pub(crate) mod plan_tests;

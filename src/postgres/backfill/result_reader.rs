@@ -17,6 +17,7 @@ use tokio_postgres::{Client, CopyOutStream, Error};
 
 use crate::config::Section;
 use crate::model::{Cell, Fault, KeyDigest};
+use crate::postgres::backfill::one_row::one_row;
 use crate::postgres::backfill::{copy_text, oversize_columns};
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
@@ -167,16 +168,7 @@ pub(crate) async fn row_of(
     let conditions: Vec<String> = key.iter().map(one).collect();
     let list: Vec<String> = columns.iter().map(|name| format!("t.{}", quote::ident(name))).collect();
     let (list, wanted) = (list.join(", "), conditions.join(" AND "));
-    let sql =
-        format!("COPY (SELECT {list} FROM {} WHERE {wanted} LIMIT 1) TO STDOUT{}", table.as_t(), client.copy_option());
-    let mut lines = std::pin::pin!(client.copy_out(&sql).await?);
-    let mut found = None;
-    while let Some(line) = lines.try_next().await? {
-        let (mut data, mut cells) = (Vec::new(), Vec::new());
-        copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
-        found = Some((data, cells));
-    }
-    Ok(found)
+    one_row(client, &format!("SELECT {list} FROM {} WHERE {wanted}", table.as_t())).await
 }
 
 /// The SQL of a key's digest: SHA-256 of its text as COPY shows it (`concat` prints as COPY does, a cast may not).
