@@ -16,9 +16,9 @@ use crate::postgres::catalog::{partition_roots, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 use crate::postgres::setup::dba_script;
-use crate::runtime::StateConnector;
+use crate::runtime::{StateConnector, first_slot};
 use crate::state;
-use crate::state::Schema;
+use crate::state::{Schema, Store};
 
 /// One step.
 #[derive(Debug, Serialize)]
@@ -66,7 +66,7 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     if !there && !config.source.manage {
         // It makes nothing, and says what else is missing.
         if config.streams() {
-            make_on_the_source(&session, config, &mut Vec::new()).await?;
+            make_on_the_source(&session, config, None, &mut Vec::new()).await?;
         }
         return Err(Fault::needs_person(
             format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
@@ -86,7 +86,7 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     if !config.streams() {
         return Ok(steps);
     }
-    let Err(fault) = make_on_the_source(&session, config, &mut steps).await else { return Ok(steps) };
+    let Err(fault) = make_on_the_source(&session, config, Some(&store), &mut steps).await else { return Ok(steps) };
     let mut left = Vec::new();
     for sql in steps.iter().flat_map(|step| &step.sql).map(|sql| setup::undo_publication(config, sql)) {
         if session.batch_execute(&sql).await.is_err() {
@@ -110,7 +110,12 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     Err(Fault::new(fault.exit, fault.what, remedy))
 }
 
-async fn make_on_the_source(session: &Session, config: &Config, steps: &mut Vec<SetupStep>) -> Result<(), Fault> {
+async fn make_on_the_source(
+    session: &Session,
+    config: &Config,
+    store: Option<&Store>,
+    steps: &mut Vec<SetupStep>,
+) -> Result<(), Fault> {
     // The log says it, on stderr.
     let told = |_: Option<&Fault>| ();
     let altered = setup::ensure_publication(session, config, &[], &told).await?;
@@ -131,7 +136,10 @@ async fn make_on_the_source(session: &Session, config: &Config, steps: &mut Vec<
             sql: altered,
         });
     }
-    let lsn = setup::ensure_slot(session, config, &told).await?;
+    let lsn = match store {
+        Some(store) => first_slot::make(session, config, store, &told).await?,
+        None => setup::ensure_slot(session, config, &told).await?,
+    };
     steps.push(SetupStep {
         what: "slot",
         name: config.source.slot.clone(),

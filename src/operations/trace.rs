@@ -11,9 +11,10 @@ use crate::mapping::row_filter::RowFilter;
 use crate::model::{Cell, Fault, FilterRule, Key, KeyDigest, Row};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::backfill::result_reader;
+use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::catalog::{result, table};
 use crate::postgres::connection::session::connect_sql;
-use crate::runtime::{audit_source, auditor, table_fit};
+use crate::runtime::{audit_source, table_fit};
 use crate::state::{SectionPhase, Store, TracedDelivery};
 
 /// The trace of one row: `trace --json`.
@@ -61,7 +62,7 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         traced.deliveries.iter().rev().find(|one| one.certain && words.contains(&one.outcome.as_str()))
     };
     let versions = traced.deliveries.iter().filter(|one| one.certain && is_received(&one.outcome)).count();
-    let is_newer = |xmin: &u32| section.sends_updates() && !auditor::is_below(*xmin, bounds.xmin_floor);
+    let is_newer = |xmin: &u32| section.sends_updates() && !is_below(*xmin, bounds.xmin_floor);
     let (outcome, why) = if let (Some(xmin), true) = (xmin.filter(is_newer), versions > 0) {
         (
             "waiting",
@@ -88,7 +89,7 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         in_seen(config, store, section, (&traced.key, source), left_out).await?
     } else if row.is_some_and(|row| row.phase != SectionPhase::Streaming) {
         ("waiting", "older rows of the section are still being read".to_owned())
-    } else if let Some(xmin) = xmin.filter(|xmin| !auditor::is_below(*xmin, bounds.xmin_floor)) {
+    } else if let Some(xmin) = xmin.filter(|xmin| !is_below(*xmin, bounds.xmin_floor)) {
         ("waiting", format!("transaction {xmin} wrote it, which is not settled yet"))
     } else if let Some(rule) = left_out {
         ("filtered", format!("it is left out, as the row is now: {}", rule.said()))

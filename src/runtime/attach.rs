@@ -13,6 +13,7 @@ use crate::model::{Column, Fault, Lsn, SectionName};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
+use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::Session;
 use crate::runtime::section_changes::{key_changed, renamed, renamed_from};
 use crate::runtime::start_error::StartError;
@@ -162,13 +163,14 @@ async fn attach_first(
     opened: &Opened,
     fit: Fit,
 ) -> Result<Option<Attached>, StartError> {
-    if !slot_is_younger(control, config, fit.table.oid).await?
+    let instance = opened.instance.as_ref();
+    if !slot_is_younger(control, config, fit.table.oid, instance.and_then(|instance| instance.xmin_floor)).await?
         || refusal(control, &fit, None).await.map_err(|error| control.fault(&error))?.is_some()
     {
         return Ok(None);
     }
     let Ok(phase) = first_phase(control, &fit.section, &fit.table).await else { return Ok(None) };
-    let attach_lsn = opened.instance.as_ref().map(|instance| instance.checkpoint);
+    let attach_lsn = instance.map(|instance| instance.checkpoint);
     let attachment = fit.attachment(attach_lsn);
     store.attach_section(term, &fit.section.name, &attachment, &phase).await?;
     let (table, phase) = (attachment.table_name, phase.as_str());
@@ -201,14 +203,24 @@ async fn wait(
 }
 
 /// Whether the slot was made after the publication carried the table: then every row that the slot brings is published,
-/// for the slot waited for every transaction that was open when it was made.
-async fn slot_is_younger(control: &Session, config: &Config, table: u32) -> Result<bool, StartError> {
-    let sql = "SELECT count(*) > 0 FROM pg_catalog.pg_publication p
+/// for the slot waited for every transaction that was open when it was made. `floor`, a 64-bit xid, is what was recorded
+/// before the slot was made. Where nothing was, the slot's own `catalog_xmin` can prove it, unless an older slot holds that.
+async fn slot_is_younger(
+    control: &Session,
+    config: &Config,
+    table: u32,
+    floor: Option<u64>,
+) -> Result<bool, StartError> {
+    let sql = "SELECT r.xmin::text, age(r.xmin) > age(s.catalog_xmin) FROM pg_catalog.pg_publication p
         JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
-        JOIN pg_catalog.pg_replication_slots s ON age(r.xmin) > age(s.catalog_xmin)
-        WHERE p.pubname = $1 AND r.prrelid = $2 AND s.slot_name = $3";
+        JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $3
+        WHERE p.pubname = $1 AND r.prrelid = $2";
     let params: [&(dyn ToSql + Sync); 3] = [&config.source.publication, &table, &config.source.slot];
-    Ok(control.query_one(sql, &params).await.map_err(|error| control.fault(&error))?.get(0))
+    let entry = control.query_opt(sql, &params).await.map_err(|error| control.fault(&error))?;
+    Ok(entry.is_some_and(|entry| {
+        let entered = entry.get::<_, String>(0).parse().ok();
+        entered.is_some_and(|xmin| is_below(xmin, floor)) || entry.get::<_, Option<bool>>(1) == Some(true)
+    }))
 }
 
 async fn recorded(store: &Store, section: &Section) -> Result<SectionRow, StartError> {

@@ -18,6 +18,7 @@ use crate::mapping::row_filter::RowFilter;
 use crate::model::{Fault, SectionId};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader, RowSeen};
 use crate::postgres::catalog::table;
+use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::audit_source::{attached_table, block_of, from_key, least_key, rules};
 use crate::runtime::diff_reader::{DiffLook, DiffTask};
@@ -380,29 +381,4 @@ fn fate(error: StateError) -> Fault {
 fn count(found: &mut u64) -> bool {
     *found += 1;
     false
-}
-
-/// Whether a row's transaction lies below the floor, a 64-bit xid: the two are less than 2^31 apart. Xids below 3 are no
-/// transactions of their own: a row that is frozen in that way is old.
-pub(crate) fn is_below(xmin: u32, floor: Option<u64>) -> bool {
-    let Some(floor) = floor else { return false };
-    let floor = u32::try_from(floor & u64::from(u32::MAX)).unwrap_or_default();
-    xmin < 3 || xmin.wrapping_sub(floor).cast_signed() < 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transactions_are_compared_across_the_wrap() {
-        assert!(is_below(100, Some(101)) && !is_below(101, Some(101)) && !is_below(100, None));
-        let after_wrap = (5_u64 << 32) + 10;
-        assert!(
-            is_below(u32::MAX - 5, Some(after_wrap))
-                && is_below(9, Some(after_wrap))
-                && !is_below(10, Some(after_wrap))
-        );
-        assert!(is_below(2, Some(1)), "frozen");
-    }
 }

@@ -16,6 +16,7 @@ pub(crate) mod diff_event;
 pub(crate) mod diff_reader;
 pub(crate) mod diff_schedule;
 pub(crate) mod event_loop;
+pub(crate) mod first_slot;
 pub(crate) mod identity;
 pub(crate) mod in_doubt;
 pub(crate) mod monitor;

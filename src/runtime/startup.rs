@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::{Fault, Lsn};
-use crate::postgres::catalog::{locks, publication, server, slot, xmin_barrier};
+use crate::postgres::catalog::{locks, publication, server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::replication::connection::ReplicationConnection;
 use crate::postgres::replication::event::UpdateStream;
 use crate::postgres::setup;
+use crate::runtime::first_slot;
 use crate::runtime::identity::{Found, compare};
 use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
@@ -141,10 +142,7 @@ async fn prepare_locked(
         // The first start; or the first with a streamed section, where results were compared before.
         Some(_) | None => {
             make_publications(config, control, waiting).await?;
-            // Taken before the slot is made: every transaction below it has ended before the slot's beginning.
-            let floor = xmin_barrier::xmin(control).await.map_err(fault)?;
-            let made = setup::ensure_slot(control, config, waiting).await?;
-            if let Some(lsn) = made {
+            if let Some(lsn) = first_slot::make(control, config, store, waiting).await? {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
             let found = find(config, control, server).await?;
@@ -153,10 +151,10 @@ async fn prepare_locked(
                 return Err(StartError::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            store.adopt(&identity, confirmed, made.map(|_| floor), None).await?;
-            if made.is_some() {
-                update_stream::record_from_the_start(store, found.updates.as_ref(), confirmed).await?;
-            }
+            let floor = store.floor_before_slot().await?;
+            store.adopt(&identity, confirmed, floor, None).await?;
+            let updates = found.updates.as_ref().filter(|updates| updates.is_older_than(floor));
+            update_stream::record_from_the_start(store, updates, confirmed).await?;
             Ok((confirmed, identity, found.server, None))
         }
     }

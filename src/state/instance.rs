@@ -196,6 +196,20 @@ impl Store {
         .await
     }
 
+    /// Records, before the slot is made, the first transaction that had not ended by then: nothing is adopted yet.
+    pub(crate) async fn record_floor_before_slot(&self, xmin: u64) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.instance SET xmin_floor = $1 WHERE id = 1 AND coalesce(slot, '') = ''";
+        self.execute("recording what is older than the slot", write, &[&crate::state::model::signed(xmin)]).await?;
+        Ok(())
+    }
+
+    /// What [`Store::record_floor_before_slot`] recorded; `None` where somebody else made the slot.
+    pub(crate) async fn floor_before_slot(&self) -> Result<Option<u64>, StateError> {
+        let sql = "SELECT xmin_floor FROM {schema}.instance WHERE id = 1 AND coalesce(slot, '') = ''";
+        let rows = self.query("reading what is older than the slot", sql, &[]).await?;
+        Ok(rows.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(unsigned))
+    }
+
     /// Notes that the leader of this epoch has ended with nothing under way and everything recorded.
     pub(crate) async fn note_drained(&self, epoch: i64) -> Result<(), StateError> {
         let write = "UPDATE {schema}.instance SET state = $2 WHERE id = 1 AND epoch = $1";

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 
 use crate::faults_stream_scene::{PATIENCE, Scene};
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
+use crate::least_role::psql;
 use crate::main_job_oracle::{drain, section_is, text};
 use crate::versions_main_job::on_every_version;
 
@@ -15,6 +16,7 @@ on_every_version!({
     case_62_rows_of_a_transaction_open_across_the_publication_arrive
     case_62_a_wait_outlives_a_kill
     case_62_setup_and_run_at_the_same_moment_make_one_publication
+    case_199_rows_between_the_set_up_and_the_first_run_arrive_beside_an_older_slot
 });
 
 /// A section whose items say whose they are, with the row's key as `value`.
@@ -120,6 +122,43 @@ async fn case_62_setup_and_run_at_the_same_moment_make_one_publication(version: 
     scene.insert(3).await;
     scene.exact().await;
     drop(app);
+}
+
+/// Another program's slot holds the oldest catalog row that any slot needs: the server then says of every slot that it is as
+/// old as that one. `start: now` begins at the slot all the same, whoever made it.
+async fn case_199_rows_between_the_set_up_and_the_first_run_arrive_beside_an_older_slot(version: Version) {
+    for by in ["setup", "the script", "a run that was killed"] {
+        let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+        cluster.sql("SELECT pg_create_logical_replication_slot('older', 'pgoutput')").await;
+        let mut scene = Scene::at(cluster).await;
+        scene.config = ConfigText::new(&scene.cluster, &scene.sim.url()).section(named("m").set("start", "now"));
+        scene.insert(5).await;
+        match by {
+            "setup" => assert_eq!(App::command(&scene.config, &["setup"]).await.code, 0),
+            "the script" => {
+                let script = App::command(&scene.config, &["setup", "--print-sql"]).await.stdout;
+                psql(&scene.cluster, &script).unwrap();
+            }
+            _ => {
+                // Held between the slot and the adoption of the identity.
+                let held = scene.cluster.client().await;
+                assert_eq!(App::command(&scene.config, &["setup"]).await.code, 0);
+                held.batch_execute("BEGIN; LOCK TABLE pg2planhat.section IN ACCESS EXCLUSIVE MODE").await.unwrap();
+                let app = App::run(&scene.config);
+                let adopted = "SELECT count(*) FROM pg2planhat.instance WHERE slot <> ''";
+                let is_adopted = || async { (scene.cluster.number(adopted).await == 1).then_some(()) };
+                eventually(PATIENCE, "the adoption", is_adopted).await;
+                app.kill9().await;
+                held.batch_execute("ROLLBACK").await.unwrap();
+            }
+        }
+        scene.insert(5).await;
+        let app = App::run(&scene.config);
+        section_is(&app, "m", "streaming").await;
+        scene.insert(5).await;
+        are(&scene, "m", 6..=15).await;
+        drop(app);
+    }
 }
 
 /// Sections over tables that nothing can be read of just now, and one that can be read.

@@ -7,6 +7,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::config::TableName;
+use crate::postgres::catalog::xmin_barrier::is_below;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
@@ -27,6 +28,13 @@ pub(crate) struct Publication {
     /// It publishes stored generated columns (18).
     pub generated: bool,
     pub tables: Vec<PublishedTable>,
+}
+
+impl Publication {
+    /// Whether the transaction that made or altered it last lies below the floor, a 64-bit xid.
+    pub(crate) fn is_older_than(&self, floor: Option<u64>) -> bool {
+        self.version.parse().is_ok_and(|xmin| is_below(xmin, floor))
+    }
 }
 
 /// A table in a publication.

@@ -71,6 +71,14 @@ pub(crate) async fn xmin(client: &Client) -> Result<u64, Error> {
     Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
 }
 
+/// Whether a row's transaction lies below the floor, a 64-bit xid: the two are less than 2^31 apart. Xids below 3 are no
+/// transactions of their own: a row that is frozen in that way is old.
+pub(crate) fn is_below(xmin: u32, floor: Option<u64>) -> bool {
+    let Some(floor) = floor else { return false };
+    let floor = u32::try_from(floor & u64::from(u32::MAX)).unwrap_or_default();
+    xmin < 3 || xmin.wrapping_sub(floor).cast_signed() < 0
+}
+
 /// The first transaction (64 bits) that had not begun to write.
 pub(crate) async fn xmax(client: &Client) -> Result<u64, Error> {
     let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
@@ -104,5 +112,22 @@ pub(crate) async fn pass(client: &Client, waiting: impl Fn(&[Blocker])) -> Resul
             told = waited;
             waiting(&blockers(client).await?);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_compared_across_the_wrap() {
+        assert!(is_below(100, Some(101)) && !is_below(101, Some(101)) && !is_below(100, None));
+        let after_wrap = (5_u64 << 32) + 10;
+        assert!(
+            is_below(u32::MAX - 5, Some(after_wrap))
+                && is_below(9, Some(after_wrap))
+                && !is_below(10, Some(after_wrap))
+        );
+        assert!(is_below(2, Some(1)), "frozen");
     }
 }

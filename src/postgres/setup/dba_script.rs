@@ -107,6 +107,9 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
         for kind in PublicationKind::wanted(config) {
             publication(&mut sql, config, &kind, seen);
         }
+        if !state.apart {
+            floor(&mut sql, config);
+        }
         slot(&mut sql, config, seen);
     }
     writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
@@ -225,6 +228,20 @@ fn publication(sql: &mut String, config: &Config, kind: &PublicationKind, seen: 
         .ok();
     }
     sql.push('\n');
+}
+
+/// As `runtime/first_slot.rs` records it.
+fn floor(sql: &mut String, config: &Config) {
+    writeln!(
+        sql,
+        "-- The program's evidence that the slot is younger than the publication, so that a section with `start: now` begins\n\
+         -- at the slot.\n\
+         UPDATE {}.instance SET xmin_floor = pg_snapshot_xmin(pg_current_snapshot())::text::bigint\n  \
+         WHERE id = 1 AND coalesce(slot, '') = '' AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {});\n",
+        quote::ident(&config.state.schema),
+        quote::literal(&config.source.slot)
+    )
+    .ok();
 }
 
 fn slot(sql: &mut String, config: &Config, seen: Option<&ObservedState>) {
