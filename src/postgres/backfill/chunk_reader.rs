@@ -205,12 +205,14 @@ impl Selection {
             .collect();
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
         let (rows, cut) = self.copy(client, &copy, 2 * aim).await?;
+        let counts = whole.filter(|_| self.only.is_empty());
         let last = match self.last_key(&rows) {
-            Some(key) if key == *through => true,
+            // Where the range is counted, that is done behind its last row, which need not wait for it: by one more chunk.
+            Some(key) if key == *through => counts.is_none(),
             Some(_) if cut || rows.len() >= limit => false,
             key => self.is_empty(client, key.as_ref().or(after), through).await?,
         };
-        let range_rows = match whole.filter(|_| last && self.only.is_empty()) {
+        let range_rows = match counts.filter(|_| last) {
             Some(whole) => self.count_range(client, whole.after.as_ref(), through).await?,
             None => None,
         };
