@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-const EXAMPLES: [&str; 4] = ["minimal", "many", "jobs", "console"];
+const EXAMPLES: [&str; 5] = ["minimal", "many", "jobs", "console", "openshift"];
 
 fn chart() -> std::path::PathBuf {
     path("deploy/helm/pg2planhat")
@@ -27,13 +27,13 @@ fn helm(verb: &[&str]) -> Command {
     helm
 }
 
-fn template(example: &str, more: &[&str]) -> Command {
+pub fn template(example: &str, more: &[&str]) -> Command {
     let mut template = helm(&["template", "rel", "--namespace", "planhat"]);
     template.arg("--values").arg(values(example)).args(more);
     template
 }
 
-fn rendered(example: &str, more: &[&str]) -> Vec<Value> {
+pub fn rendered(example: &str, more: &[&str]) -> Vec<Value> {
     yaml(&succeed(&mut template(example, more))).into_iter().filter(|object| !object.is_null()).collect()
 }
 
@@ -45,13 +45,13 @@ fn each_example(check: impl Fn(&[Value])) {
 }
 
 /// What it says as it refuses.
-fn refused(mut template: Command) -> String {
+pub fn refused(mut template: Command) -> String {
     let output = template.output().unwrap();
     assert!(!output.status.success(), "it was taken: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn streamers(objects: &[Value]) -> Vec<(&Value, Value)> {
+pub fn streamers(objects: &[Value]) -> Vec<(&Value, Value)> {
     let config = |deployment| yaml(configuration(objects, &deployment_pod(deployment)).1).remove(0);
     of_kind(objects, "Deployment").map(|deployment| (deployment, config(deployment))).collect()
 }
@@ -169,7 +169,8 @@ mod needs_helm {
             container["args"],
             serde_json::json!(["--config", "/etc/pg2planhat/pg2planhat.yaml", "setup", "--print-sql"])
         );
-        let job = |name: &str| named(&objects, "Job", &Value::from(format!("rel-pg2planhat-app-{name}-1")));
+        // A hook has one name in all revisions, so that the next one makes way for it.
+        let job = |name: &str| named(&objects, "Job", &Value::from(format!("rel-pg2planhat-app-{name}")));
         let weight = |name: &str| {
             let weight = &job(name)["metadata"]["annotations"]["helm.sh/hook-weight"];
             weight.as_str().unwrap().parse::<i64>().unwrap()

@@ -135,6 +135,15 @@ mod needs_kubectl {
             |objects: &[Value]| manifests::of_kind(objects, "NetworkPolicy").next().unwrap()["spec"].to_string();
         assert!(policy(&objects).contains("169.254.20.10/32") && !policy(&plain).contains("169.254.20.10"));
     }
+
+    #[test]
+    fn case_195_openshift_chooses_the_user() {
+        let objects = with_components("../components/openshift");
+        manifests::are_as_careful_as_they_say(&objects);
+        manifests::no_user_is_named(&objects);
+        let policy = &manifests::of_kind(&objects, "NetworkPolicy").next().unwrap()["spec"]["egress"][0];
+        assert!(policy.to_string().contains("openshift-dns") && policy.to_string().contains("5353"), "{policy}");
+    }
 }
 
 #[test]

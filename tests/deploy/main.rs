@@ -13,6 +13,7 @@ mod harness;
 mod agree;
 mod dashboard;
 mod helm;
+mod helm_traps;
 mod image;
 mod kubernetes;
 mod manifests;

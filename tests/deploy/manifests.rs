@@ -80,6 +80,17 @@ pub fn pods_are_as_restricted_as_can_be(objects: &[Value]) {
     }
 }
 
+/// OpenShift gives each namespace users and groups of its own, and refuses all others.
+pub fn no_user_is_named(objects: &[Value]) {
+    for pod in pods(objects) {
+        let security = &pod["spec"]["securityContext"];
+        for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert!(security[key].is_null(), "{security}");
+            assert!(pod["spec"]["containers"][0]["securityContext"][key].is_null(), "{security}");
+        }
+    }
+}
+
 pub fn probes_and_rollouts_never_wait_for_each_other(objects: &[Value]) {
     for deployment in of_kind(objects, "Deployment").map(|deployment| &deployment["spec"]) {
         let container = &deployment["template"]["spec"]["containers"][0];

@@ -60,15 +60,70 @@ app.kubernetes.io/component: streamer
 {{- default (include "pg2planhat.instance.name" .) .instance.secret -}}
 {{- end -}}
 
+{{- /*
+  Lays the dict `over` over the dict `under`, in place. What stands there counts, also 0, false, "" and []; null takes a key away.
+  Not mergeOverwrite: to that an empty list is none.
+*/ -}}
+{{- define "pg2planhat.lay" -}}
+{{- $under := .under -}}
+{{- range $key, $value := .over -}}
+{{- $below := get $under $key -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $below) -}}
+{{- include "pg2planhat.lay" (dict "under" $below "over" $value) -}}
+{{- else if kindIs "invalid" $value -}}
+{{- $_ := unset $under $key -}}
+{{- else -}}
+{{- $_ := set $under $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* `pod`, `console` or `externalSecret` (key) with the instance's own laid over; as JSON. */ -}}
 {{- define "pg2planhat.instance.over" -}}
-{{- $own := default dict (get .instance .key) -}}
-{{- mustMergeOverwrite (deepCopy (get .root.Values .key)) (deepCopy $own) | toJson -}}
+{{- $all := deepCopy (get .root.Values .key) -}}
+{{- include "pg2planhat.lay" (dict "under" $all "over" (deepCopy (default dict (get .instance .key)))) -}}
+{{- toJson $all -}}
+{{- end -}}
+
+{{- /* How many pods: 0 is a number, too. */ -}}
+{{- define "pg2planhat.instance.replicas" -}}
+{{- if hasKey .instance "replicas" }}{{ int .instance.replicas }}{{ else }}1{{ end -}}
+{{- end -}}
+
+{{- /* Fails where Helm has made another value of what was written: `value`, at `place`. */ -}}
+{{- define "pg2planhat.asWritten" -}}
+{{- $place := .place -}}
+{{- if kindIs "map" .value -}}
+{{- range $key, $value := .value -}}
+{{- if has $key (list "true" "false") -}}
+{{- fail (printf "%s: a key is %s: Helm reads y, yes, on, n, no and off as true and false; write such a key in quotes" $place $key) -}}
+{{- end -}}
+{{- include "pg2planhat.asWritten" (dict "place" (printf "%s.%s" $place $key) "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $at, $value := .value -}}
+{{- include "pg2planhat.asWritten" (dict "place" (printf "%s[%d]" $place $at) "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "float64" .value -}}
+{{- if or (gt .value 9007199254740991.0) (lt .value -9007199254740991.0) -}}
+{{- fail (printf "%s: Helm reads numbers as floating point, and has made %.0f of this one; write it in quotes" $place .value) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The whole configuration; as JSON. `over` (optional) is laid over the instance's own. */ -}}
 {{- define "pg2planhat.instance.config" -}}
-{{- $config := mustMergeOverwrite (deepCopy .root.Values.config) (deepCopy .instance.config) (deepCopy (default dict .over)) -}}
+{{- $config := deepCopy .root.Values.config -}}
+{{- include "pg2planhat.lay" (dict "under" $config "over" (deepCopy .instance.config)) -}}
+{{- include "pg2planhat.lay" (dict "under" $config "over" (deepCopy (default dict .over))) -}}
+{{- /* Helm reads YAML 1.1, to which the key `on` of a section is true. */ -}}
+{{- range $section := $config.sections -}}
+{{- if and (hasKey $section "true") (not (hasKey $section "on")) -}}
+{{- $_ := set $section "on" (get $section "true") -}}
+{{- $_ := unset $section "true" -}}
+{{- end -}}
+{{- end -}}
+{{- include "pg2planhat.asWritten" (dict "place" (printf "instance %s: config" .instance.name) "value" ($config | toJson | fromJson)) -}}
 {{- $own := printf "pg2planhat_%s" (replace "-" "_" .instance.name) -}}
 {{- $source := default dict $config.source -}}
 {{- $_ := set $source "slot" (default $own $source.slot) -}}
@@ -86,7 +141,7 @@ app.kubernetes.io/component: streamer
 {{- end -}}
 {{- $_ := set $config "planhat" $planhat -}}
 {{- $admin := default dict $config.admin -}}
-{{- $_ := set $admin "listen" "0.0.0.0:9187" -}}
+{{- $_ := set $admin "listen" (printf "%s:9187" .root.Values.listenAddress) -}}
 {{- $_ := set $config "admin" $admin -}}
 {{- $wanted := include "pg2planhat.instance.over" (dict "root" .root "instance" .instance "key" "console") | fromJson -}}
 {{- if $wanted.enabled -}}
@@ -94,7 +149,7 @@ app.kubernetes.io/component: streamer
 {{- if not $console.tokens -}}
 {{- fail (printf "instance %s: console.enabled needs config.console.tokens: nobody may come in without" .instance.name) -}}
 {{- end -}}
-{{- $_ := set $console "listen" "0.0.0.0:9188" -}}
+{{- $_ := set $console "listen" (printf "%s:9188" .root.Values.listenAddress) -}}
 {{- if and $wanted.ingress.enabled $wanted.ingress.host -}}
 {{- $_ := set $console "hosts" (append (default list $console.hosts) $wanted.ingress.host | uniq) -}}
 {{- end -}}
@@ -129,16 +184,7 @@ app.kubernetes.io/component: streamer
 {{- end -}}
 {{- end -}}
 
-{{- /* Security of a pod and of its container: as restricted as can be. */ -}}
-{{- define "pg2planhat.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
+{{- /* Security of a container: as restricted as can be. */ -}}
 {{- define "pg2planhat.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
