@@ -69,3 +69,4 @@ mod versions_differences;
 mod versions_main_job;
 mod versions_position;
 mod walk_quickstart;
+mod walk_scene;

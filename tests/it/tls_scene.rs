@@ -178,11 +178,6 @@ pub fn outer_address() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
 }
 
-/// Says loudly that a part of a test is skipped.
-pub fn skip(what: &str) {
-    eprintln!("SKIPPED {}: {what}", std::thread::current().name().unwrap_or("a test"));
-}
-
 /// As YAML text in double quotes.
 pub fn yaml(path: &Path) -> String {
     format!("\"{}\"", path.display())
