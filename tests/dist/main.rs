@@ -9,5 +9,15 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+#[allow(dead_code, reason = "the documents' reader, of which these use a part")]
+#[path = "../docs/markdown.rs"]
+mod markdown;
+#[allow(dead_code, reason = "the deployment tests' tools, of which these use a part")]
+#[path = "../deploy/tools.rs"]
+mod tools;
+#[path = "../it/walk_scene.rs"]
+mod walk_scene;
+
 mod parts;
 mod release;
+mod walks;

@@ -3,6 +3,7 @@
 use crate::harness::port::Port;
 use crate::harness::scratch::Scratch;
 use crate::harness::{Cluster, ConfigText, SectionText, eventually, http};
+use crate::markdown::Page;
 use crate::release::{components, locked};
 use pg2planhat::testing::sim::{Sim, SimOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,13 +14,13 @@ use std::time::Duration;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let told = std::env::var_os("DIST").map(PathBuf::from);
     told.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist"))
 }
 
 /// The one file whose name ends so.
-fn part(ending: &str) -> PathBuf {
+pub fn part(ending: &str) -> PathBuf {
     let files = std::fs::read_dir(folder()).unwrap_or_else(|error| panic!("{error}: run `make dist`"));
     let names = files.map(|file| file.unwrap().path());
     let fits = |file: &PathBuf| {
@@ -31,7 +32,7 @@ fn part(ending: &str) -> PathBuf {
     found.into_iter().next().unwrap()
 }
 
-fn succeed(command: &mut Command) -> String {
+pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
@@ -45,11 +46,35 @@ fn unpacked(archive: &Path) -> Scratch {
 }
 
 /// The unpacked tarball's own folder.
-fn tarball() -> (Scratch, PathBuf) {
+pub fn tarball() -> (Scratch, PathBuf) {
     let scratch = unpacked(&part("-linux.tar.gz"));
     let inside =
         scratch.path().join(part("-linux.tar.gz").file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.gz"));
     (scratch, inside)
+}
+
+/// The image's root with all of its layers, as it is in them, and its configuration.
+pub fn image() -> (Scratch, Value) {
+    let archive = unpacked(&part(".oci.tar"));
+    let json = |file: &Path| serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap();
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        archive.path().join("blobs/sha256").join(digest)
+    };
+    let manifest = json(&blob(&json(&archive.path().join("index.json"))["manifests"][0]));
+    let config = json(&blob(&manifest["config"]))["config"].take();
+    let root = Scratch::new("image");
+    for layer in manifest["layers"].as_array().unwrap() {
+        succeed(Command::new("tar").arg("-xpf").arg(blob(layer)).arg("-C").arg(root.path()));
+    }
+    // A folder of a test is its owner's alone; a container's root is everybody's to enter.
+    succeed(Command::new("chmod").arg("a+rx").arg(root.path()));
+    (root, config)
+}
+
+/// The words of a list.
+pub fn words(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
 
 /// Rows flow through a program that `command` starts with the configuration at `file`, which is written as it sees it.
@@ -125,6 +150,30 @@ mod needs_dist {
         }
     }
 
+    /// A document of the package leads to nothing that is in the repository alone.
+    #[test]
+    fn case_198_documents_lead_to_what_is_delivered_with_them() {
+        let (_scratch, inside) = tarball();
+        let package = Scratch::new("deb");
+        succeed(Command::new("dpkg-deb").arg("--extract").arg(part(".deb")).arg(package.path()));
+        for folder in [inside, package.path().join("usr/share/doc/pg2planhat")] {
+            let listed = succeed(Command::new("find").arg(".").args(["-name", "*.md"]).current_dir(&folder));
+            assert!(listed.lines().count() > 20, "{listed}");
+            let mut broken = Vec::new();
+            for file in listed.lines() {
+                let page = Page::new(file, std::fs::read_to_string(folder.join(file)).unwrap());
+                let local = page.links().into_iter().filter(|link| !link.target.contains("://"));
+                for link in local {
+                    let target = link.target.split('#').next().unwrap();
+                    if !folder.join(file).parent().unwrap().join(target).exists() {
+                        broken.push(format!("{file}:{}: {}", link.line, link.target));
+                    }
+                }
+            }
+            assert!(broken.is_empty(), "{}: {broken:#?}", folder.display());
+        }
+    }
+
     #[test]
     fn contents_are_the_locked_crates_and_each_has_its_licence() {
         let contents: Value = serde_json::from_slice(&std::fs::read(part(".cdx.json")).unwrap()).unwrap();
@@ -156,14 +205,24 @@ mod needs_dist {
     mod needs_root {
         use super::*;
 
-        /// Nothing of the machine's is there: no library, no shell, no name service but /etc/hosts.
+        /// Nothing of the machine's is there: no library, no shell, no name service but /etc/hosts. A plug-in for names that is
+        /// made for another glibc would end the process: this one does as soon as it is loaded.
         #[tokio::test]
-        async fn the_program_is_static_and_looks_names_up_in_a_bare_root() {
+        async fn case_196_the_program_is_static_and_looks_names_up_without_plug_ins() {
             let (scratch, inside) = tarball();
             let bare = scratch.path().join("bare");
             std::fs::create_dir_all(bare.join("etc")).unwrap();
             std::fs::copy(inside.join("pg2planhat"), bare.join("pg2planhat")).unwrap();
             std::fs::write(bare.join("etc/hosts"), "127.0.0.1 db.example\n").unwrap();
+            std::fs::write(bare.join("etc/nsswitch.conf"), "hosts: trap files dns\npasswd: trap files\n").unwrap();
+            std::fs::create_dir(bare.join("lib")).unwrap();
+            let trap = scratch.path().join("trap.c");
+            std::fs::write(&trap, "__attribute__((constructor)) static void loaded(void) { __builtin_trap(); }\n")
+                .unwrap();
+            let mut cc = Command::new("cc");
+            succeed(
+                cc.args(["-shared", "-fPIC", "-nostdlib"]).arg(&trap).arg("-o").arg(bare.join("lib/libnss_trap.so.2")),
+            );
             let port = Port::reserve();
             let config = format!(
                 "source: {{ host: db.example, port: {}, database: d, user: u, tls: disable }}\nplanhat: {{ tenant: t }}\nsections: \
@@ -175,7 +234,7 @@ mod needs_dist {
             let output = check.arg(&bare).args(["/pg2planhat", "--config", "/c.yaml", "check"]).output().unwrap();
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(said.contains("refused"), "the name was not looked up: {said}");
+            assert!(said.contains("refused"), "the name was not looked up: {}: {said}", output.status);
         }
 
         #[tokio::test]
@@ -217,21 +276,9 @@ mod needs_dist {
 
         #[tokio::test]
         async fn the_image_runs_as_nobody_and_delivers_rows_needs_buildah() {
-            let archive = unpacked(&part(".oci.tar"));
-            let json = |file: &Path| serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap();
-            let blob = |descriptor: &Value| {
-                let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
-                archive.path().join("blobs/sha256").join(digest)
-            };
-            let manifest = json(&blob(&json(&archive.path().join("index.json"))["manifests"][0]));
-            let image = json(&blob(&manifest["config"]));
-            let config = &image["config"];
+            let (root, config) = image();
             assert_eq!(config["User"], "65532:65532");
             assert_eq!(config["Labels"]["org.opencontainers.image.version"], VERSION);
-            let root = Scratch::new("image");
-            for layer in manifest["layers"].as_array().unwrap() {
-                succeed(Command::new("tar").arg("-xf").arg(blob(layer)).arg("-C").arg(root.path()));
-            }
             let mut files = Vec::new();
             let listed = succeed(Command::new("find").arg(".").args(["-type", "f"]).current_dir(root.path()));
             files.extend(listed.lines().filter(|file| !file.starts_with("./usr/share/doc/")));
@@ -240,17 +287,12 @@ mod needs_dist {
                 files,
                 ["./etc/group", "./etc/passwd", "./etc/ssl/certs/ca-certificates.crt", "./usr/local/bin/pg2planhat"]
             );
-            let words = |list: &Value| -> Vec<String> {
-                list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
-            };
             let mut command = Command::new("chroot");
             command
                 .arg("--userspec=65532:65532")
                 .arg(root.path())
                 .args(words(&config["Entrypoint"]))
                 .args(words(&config["Cmd"]));
-            // A folder of a test is its owner's alone; a container's root is everybody's to enter.
-            succeed(Command::new("chmod").args(["-R", "a+rX"]).arg(root.path()));
             rows_flow(command, &root.path().join("etc/pg2planhat/pg2planhat.yaml")).await;
         }
     }
