@@ -93,6 +93,46 @@ fn docs_name_metrics_that_are_there() {
     hold(&offences);
 }
 
+/// A span that names a metric without its prefix, or a field of the status document.
+fn short(span: &str) -> Option<&str> {
+    let word = !span.is_empty() && span.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let ends = ["_total", "_bytes", "_seconds", "_missing_rows"].iter().any(|end| span.ends_with(end));
+    (word && ends).then_some(span)
+}
+
+#[test]
+fn docs_name_figures_by_names_that_are_there() {
+    let fields = std::fs::read_to_string(root().join("docs/commands.md")).unwrap();
+    let mut offences = Vec::new();
+    for page in pages() {
+        for (line, span) in page.spans() {
+            let Some(name) = short(&span) else { continue };
+            if !Metrics::DECLARED.iter().any(|metric| metric.name == name) && !fields.contains(&format!("\"{name}\"")) {
+                offences.push(format!("{}:{line}: neither a metric nor a field: {name}", page.file));
+            }
+        }
+    }
+    hold(&offences);
+}
+
+/// docs/upgrades.md says which version of the state this program makes, and the quick start installs this program.
+#[test]
+fn docs_say_this_version_and_that_of_its_state() {
+    let quickstart = std::fs::read_to_string(root().join("docs/quickstart.md")).unwrap();
+    for (at, name) in quickstart.match_indices("pg2planhat-").chain(quickstart.match_indices("pg2planhat:")) {
+        let rest = quickstart[at + name.len()..].trim_start_matches("chart-");
+        let version = rest.starts_with(|c: char| c.is_ascii_digit());
+        assert!(!version || rest.starts_with(env!("CARGO_PKG_VERSION")), "docs/quickstart.md: {:.40}", &quickstart[at..]);
+    }
+    let versions = std::fs::read_dir(root().join("src/state/migrations")).unwrap().filter_map(|entry| {
+        entry.unwrap().file_name().to_str().and_then(|name| name.split('_').next()?.parse::<u32>().ok())
+    });
+    let newest = versions.max().unwrap();
+    let page = pages().into_iter().find(|page| page.file == "docs/upgrades.md").unwrap();
+    let row = format!("| {} | {newest} |", env!("CARGO_PKG_VERSION"));
+    assert!(page.text.contains(&row), "docs/upgrades.md has no row {row}");
+}
+
 /// Every file below a folder, from the root.
 fn files(folder: &str, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(root().join(folder)).unwrap() {
@@ -161,4 +201,5 @@ fn docs_wrong_names_are_seen() {
     let files = ["src/state/writes.rs".to_owned()];
     assert!(missing_sources("state/write.rs", &files) && !missing_sources("state/writes.rs", &files));
     assert_eq!(metrics("`pg2planhat_rows` x_pg2planhat_no"), ["pg2planhat_rows"]);
+    assert_eq!((short("slot_kept_bytes"), short("key_bytes: 1"), short("rows")), (Some("slot_kept_bytes"), None, None));
 }

@@ -15,9 +15,11 @@ use crate::harness::scratch::Scratch;
 use crate::harness::{Cluster, ConfigText, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(40);
+/// Where the configuration is written.
+const FILE: &str = "pg2planhat.yaml";
 const PASSWORD: &str = "it's a \"walk\"";
 
-/// The fenced blocks of README's part, each with its language.
+/// The fenced blocks of the page's part, each with its language.
 fn blocks() -> Vec<(String, String)> {
     let readme = include_str!("../../docs/quickstart.md");
     let part = readme
@@ -43,10 +45,20 @@ fn fill(text: &str, before: &str, after: &str) -> String {
     text.replacen(before, after, 1)
 }
 
-/// The commands of all `sh` blocks as one session; what does not end by itself goes on beside the rest.
-fn session(blocks: &[(String, String)]) -> String {
+/// The commands of all `sh` blocks as one session, which writes the file where the page has it; what does not end by itself goes
+/// on beside the rest.
+fn session(blocks: &[(String, String)], config: &str) -> String {
     let mut script = "set -eu\n".to_owned();
-    for line in blocks.iter().filter(|(language, _)| language == "sh").flat_map(|(_, text)| text.lines()) {
+    let lines = blocks.iter().flat_map(|(language, text)| match language.as_str() {
+        "sh" => text.lines().collect(),
+        "yaml" => vec![FILE],
+        _ => Vec::new(),
+    });
+    for line in lines {
+        if line == FILE {
+            script.push_str(&format!("cat > pg2planhat.yaml <<'END'\n{config}\nEND\n"));
+            continue;
+        }
         let command = line.split("  #").next().unwrap().trim_end();
         let endless = ["run", "status --watch", "logs --follow"].iter().find(|end| command.ends_with(*end));
         script.push_str(&match endless {
@@ -59,6 +71,7 @@ fn session(blocks: &[(String, String)]) -> String {
     }
     script.push_str("wait\n");
     let quoted = format!("'{}'", PASSWORD.replace('\'', "'\\''"));
+    let script = fill(&script, "PGHOST=db.internal", "PGHOST=127.0.0.1");
     let script = fill(&script, "PGPASSWORD=…", &format!("PGPASSWORD={quoted}"));
     fill(&script, "PLANHAT_TENANT_UUID=…", &format!("PLANHAT_TENANT_UUID={}", ConfigText::TENANT))
 }
@@ -108,15 +121,15 @@ pub async fn walk(program: &Path) {
     let config = fill(&of("yaml"), "host: db.internal", &here);
     let config = fill(&config, "planhat: {", &format!("planhat: {{ url: \"{}\",", sim.url()));
     let config = format!("{config}\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n", admin.number());
-    std::fs::write(place.path().join("pg2planhat.yaml"), config).unwrap();
-
     let shell = Command::new("sh")
-        .args(["-c", &session(&blocks)])
+        .args(["-c", &session(&blocks, &config)])
         .current_dir(place.path())
         .process_group(0)
         .env_clear()
         .env("PATH", programs(place.path(), program, &cluster))
         .env("HOME", place.path())
+        .env("PGPORT", cluster.port().to_string())
+        .env("PGSSLMODE", "disable")
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(place.path().join("out")).unwrap())
         .stderr(std::fs::File::create(place.path().join("err")).unwrap())
