@@ -4,14 +4,13 @@
 //! * Out: the configuration that counts from here on, or none; log lines.
 //! * Never: an end, a pause, a row lost or sent twice: where the file would do that, nothing of it is taken over.
 
-use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::definition::differs;
 use crate::config::{self, Config, Section};
 use crate::model::{Fault, SectionName};
-use crate::operations::plan::{PlannedChange, misfits, plan};
+use crate::operations::plan::{PlannedChange, elsewhere, misfits, plan};
 
 /// What became of a file that was read again.
 pub(crate) enum Reloaded {
@@ -31,7 +30,7 @@ pub(crate) async fn reload(running: &Arc<Config>, path: &Path) -> Reloaded {
             return refused(&faults, "reload: the file cannot be used");
         }
     };
-    let elsewhere = elsewhere(running, &read);
+    let elsewhere: Vec<String> = elsewhere(running, &read).into_iter().map(|name| format!("{name} differs")).collect();
     let (sections, later) = merged(running, &read);
     let next = Arc::new(Config { sections, ..Config::clone(running) });
     let written = |section: &&Section| match running.sections.iter().find(|was| was.name == section.name) {
@@ -115,31 +114,6 @@ fn merged(running: &Config, read: &Config) -> (Vec<Section>, Vec<String>) {
     (sections, later)
 }
 
-/// What differs beside the sections, by its name. Pure.
-fn elsewhere(running: &Config, read: &Config) -> Vec<String> {
-    // Debug forms hide inline secrets, so these are compared by themselves.
-    fn unlike<T: Debug>(one: &T, other: &T) -> bool {
-        format!("{one:?}") != format!("{other:?}")
-    }
-    let reader = |config: &Config| config.source.reader.as_ref().map(|reader| reader.password.clone());
-    let secrets = |config: &Config| (config.source.url.clone(), config.source.password.clone(), reader(config));
-    let mut changes = Vec::new();
-    let mut note = |name: &str, differs: bool| {
-        if differs {
-            changes.push(format!("{name} differs"));
-        }
-    };
-    note("source", unlike(&running.source, &read.source) || secrets(running) != secrets(read));
-    note("planhat", unlike(&running.planhat, &read.planhat) || running.planhat.tenant != read.planhat.tenant);
-    note("state", unlike(&running.state, &read.state) || running.state.url != read.state.url);
-    note("admin", unlike(&running.admin, &read.admin));
-    note("audit", unlike(&running.audit, &read.audit));
-    note("console", unlike(&running.console, &read.console));
-    note("memory", running.memory != read.memory);
-    note("shutdown_grace", running.shutdown_grace != read.shutdown_grace);
-    changes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,8 +129,8 @@ mod tests {
     #[test]
     fn case_76_what_takes_a_restart_is_named() {
         let running = file("one", "", "a, ");
-        assert_eq!(elsewhere(&running, &file("one", "", "a, ")), Vec::<String>::new());
-        assert_eq!(elsewhere(&running, &file("two", "memory: 32MiB\n", "a, ")), ["planhat differs", "memory differs"]);
+        assert_eq!(elsewhere(&running, &file("one", "", "a, ")), [""; 0]);
+        assert_eq!(elsewhere(&running, &file("two", "memory: 32MiB\n", "a, ")), ["planhat", "memory"]);
     }
 
     #[test]

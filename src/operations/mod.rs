@@ -7,7 +7,6 @@
 
 pub(crate) mod audit;
 pub(crate) mod check;
-pub(crate) mod config_changes;
 pub(crate) mod consistency;
 pub(crate) mod draft_preview;
 pub(crate) mod plan;

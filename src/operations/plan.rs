@@ -4,6 +4,7 @@
 //! * Out: [`PlannedChange`]s, worst first: rows that would count twice or be lost are a danger.
 //! * Never: a change; a secret.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -42,6 +43,13 @@ pub(crate) struct RecordedState {
     /// Names of the sections that were switched off, and whose gap nobody closed.
     pub off: Vec<String>,
     pub identity: Option<Identity>,
+}
+
+impl PlannedChange {
+    /// It is refused while an instance runs: what is recorded of the section would not be true any more.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.kind, "table" | "key" | "read")
+    }
 }
 
 /// Compares a file with the state. Sends nothing, changes nothing.
@@ -84,6 +92,27 @@ pub(crate) async fn misfits(config: &Arc<Config>, names: &[SectionName]) -> Resu
         faults.extend(describe(config, &session, &types, section, Some(row)).await.map_err(at)?.err());
     }
     Ok(faults)
+}
+
+/// What differs beside the sections between what runs and what the file says, by its name. Pure.
+pub(crate) fn elsewhere(running: &Config, read: &Config) -> Vec<&'static str> {
+    // Debug forms hide inline secrets, so these are compared by themselves.
+    fn unlike<T: Debug>(one: &T, other: &T) -> bool {
+        format!("{one:?}") != format!("{other:?}")
+    }
+    let reader = |config: &Config| config.source.reader.as_ref().map(|reader| reader.password.clone());
+    let secrets = |config: &Config| (config.source.url.clone(), config.source.password.clone(), reader(config));
+    let differs = [
+        ("source", unlike(&running.source, &read.source) || secrets(running) != secrets(read)),
+        ("planhat", unlike(&running.planhat, &read.planhat) || running.planhat.tenant != read.planhat.tenant),
+        ("state", unlike(&running.state, &read.state) || running.state.url != read.state.url),
+        ("admin", unlike(&running.admin, &read.admin)),
+        ("audit", unlike(&running.audit, &read.audit)),
+        ("console", unlike(&running.console, &read.console)),
+        ("memory", running.memory != read.memory),
+        ("shutdown_grace", running.shutdown_grace != read.shutdown_grace),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// The comparison itself. Pure: `size` gives the rows of a section's table, by estimate.
@@ -224,5 +253,68 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
     for (kind, _, _) in tuned.into_iter().filter(|(_, before, now)| before != now) {
         let what = if kind == "settings" { "what else is set of it" } else { &format!("`{kind}`") };
         note(kind, format!("{what} takes effect at once; no row is sent again"), None, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Attachment;
+
+    fn config(sections: &str) -> Config {
+        let text =
+            format!("source: {{ host: h, database: d, user: u }}\nplanhat: {{ tenant: t }}\nsections:\n{sections}");
+        crate::config::parse(&text, "test").unwrap()
+    }
+
+    fn section(name: &str, extra: &str) -> String {
+        format!(
+            "  - {{ name: {name}, kind: custom_metric, table: t, key: id, {extra}fields: {{ dimensionId: {{ value: x }}, value: v, \
+             externalId: e, date: d }} }}\n"
+        )
+    }
+
+    /// The lines of a file beside what is recorded of another one that has delivered rows.
+    fn lines(before: &str, next: &str) -> Vec<(String, &'static str, bool)> {
+        let row = |section: &Section| {
+            let attachment = Attachment {
+                attach_lsn: Some(crate::model::Lsn(1)),
+                ..Attachment::none_yet(&section.table, section.kind)
+            };
+            let mut row = SectionRow::waiting(&section.name, attachment);
+            row.phase = SectionPhase::Streaming;
+            row.totals.delivered = 10;
+            row.key = Some(section.key.clone());
+            row.definition = Some(Definition::of(section));
+            row
+        };
+        let sections = config(before).sections.iter().map(row).collect();
+        let recorded = RecordedState { sections, ..RecordedState::default() };
+        let changes = compare(&config(next), &recorded, &|_| None);
+        changes.into_iter().map(|change| (change.section, change.kind, change.danger)).collect()
+    }
+
+    #[test]
+    fn each_change_has_its_line_and_only_what_changes() {
+        let one = section("a", "");
+        let line = |section: &str, kind, danger| (section.to_owned(), kind, danger);
+        assert_eq!(lines(&one, &one), []);
+        assert_eq!(lines(&one, &(one.clone() + &section("b", ""))), [line("b", "new", false)]);
+        assert_eq!(lines(&one, &section("b", "")), [line("b", "renamed?", true)]);
+        let now = lines(&one, &section("b", "start: now, "));
+        assert_eq!(now, [line("a", "removed", true), line("b", "new", false)]);
+        assert_eq!(lines(&one, &section("a", "sync: off, ")), [line("a", "off", true)]);
+        assert_eq!(lines(&one, &section("a", "flush: 1m, ")), [line("a", "flush", false)]);
+        assert_eq!(lines(&one, &one.replace("value: v", "value: w")), [line("a", "fields", false)]);
+        assert_eq!(lines(&one, &one.replace("table: t", "table: u")), [line("a", "table", true)]);
+        assert_eq!(lines(&one, &one.replace("key: id", "key: e")), [line("a", "key", true)]);
+    }
+
+    #[test]
+    fn what_is_kept_by_table_and_key_is_refused_while_it_runs() {
+        let change =
+            |kind| PlannedChange { section: String::new(), kind, said: String::new(), rows: None, danger: true };
+        let refused = ["table", "key", "read", "off", "fields"].map(|kind| change(kind).is_refused());
+        assert_eq!(refused, [true, true, true, false, false]);
     }
 }

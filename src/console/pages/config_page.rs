@@ -22,7 +22,7 @@ use crate::console::problem::Refusal;
 use crate::console::sheets::{stored, used};
 use crate::model::Fault;
 use crate::operations;
-use crate::operations::config_changes::{ConfigChange, config_changes};
+use crate::operations::plan::{PlannedChange, elsewhere, plan};
 
 #[derive(Template)]
 #[template(path = "config.html")]
@@ -62,7 +62,29 @@ struct ChangeLine {
     what: String,
 }
 
-fn line(change: &ConfigChange) -> ChangeLine {
+/// One line of what a file would do, as `plan` judges it.
+#[derive(serde::Serialize)]
+struct ReviewedChange {
+    /// The section; empty: another part of the file.
+    section: String,
+    change: &'static str,
+    what: String,
+    rows: Option<u64>,
+    /// Rows may count twice, or be lost.
+    danger: bool,
+    /// It is not done from here: the state would no longer be true.
+    refused: bool,
+}
+
+impl From<PlannedChange> for ReviewedChange {
+    fn from(change: PlannedChange) -> ReviewedChange {
+        let refused = change.is_refused();
+        let PlannedChange { section, kind, said, rows, danger } = change;
+        ReviewedChange { section, change: kind, what: said, rows, danger, refused }
+    }
+}
+
+fn line(change: &ReviewedChange) -> ChangeLine {
     let (class, icon) = match (change.refused, change.danger) {
         (true, _) => ("is-stop", "stop"),
         (false, true) => ("is-warn", "warn"),
@@ -71,27 +93,49 @@ fn line(change: &ConfigChange) -> ChangeLine {
     let word = match change.change {
         "new" => "new",
         "fields" => "fields change",
-        "renamed" => "a new name for a table that is delivered already?",
+        "renamed?" => "a new name for a table that is delivered already?",
         "removed" => "removed",
         "off" => "off",
-        "on" => "on again",
-        "table" => "table or key change",
-        "settings" => "settings change",
+        "on again" => "on again",
+        "table" | "key" => "table or key change",
+        "read" => "another way of reading",
+        "batch" | "flush" | "in_doubt" | "settings" => "settings change",
         _ => "beside the sections",
     };
     let head = if change.section.is_empty() { word.to_owned() } else { format!("{} · {word}", change.section) };
     let refused = if change.refused { " This is refused." } else { "" };
-    ChangeLine { class, icon, head, what: format!("{}{refused}", change.what) }
+    ChangeLine { class, icon, head, what: format!("{}.{refused}", change.what) }
 }
 
-/// What a configuration would do to what runs.
-async fn changes(ask: &Ask, next: &Config) -> Vec<ConfigChange> {
-    let rows = match ask.console.store().await {
-        Ok(store) => store.sections().await.unwrap_or_default(),
-        // Where the state is away, nothing is known to be delivered; nothing is applied then either.
-        Err(_) => Vec::new(),
+/// What a configuration would do to what runs: by the judgement of `plan`, against what is recorded.
+async fn changes(ask: &Ask, next: &Config) -> Vec<ReviewedChange> {
+    let running = ask.console.config();
+    let beside = |what: String, refused| ReviewedChange {
+        section: String::new(),
+        change: "connection",
+        what,
+        rows: None,
+        danger: false,
+        refused,
     };
-    config_changes(&ask.console.config(), next, &rows)
+    // Another server is another matter.
+    let judged = Config { sections: next.sections.clone(), ..Config::clone(&running) };
+    let mut found: Vec<ReviewedChange> = match plan(&Arc::new(judged)).await {
+        Ok(changes) => changes.into_iter().map(ReviewedChange::from).collect(),
+        // What nobody can judge is not done.
+        Err(fault) => vec![beside(format!("what the sections would do is not known now: {}", fault.what), true)],
+    };
+    found.extend(elsewhere(&running, next).into_iter().map(|name| {
+        let what = match name {
+            "source" => "source changes: it is connected anew; another server than before is refused, and said",
+            "planhat" => "planhat changes: requests go there from now on",
+            "state" => "state changes: it is read and written there",
+            "console" => "console changes: `listen`, `cert` and `key` take a restart of the process",
+            name => return beside(format!("{name} changes"), false),
+        };
+        beside(what.to_owned(), false)
+    }));
+    found
 }
 
 /// `GET /config`
@@ -159,7 +203,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
 }
 
 /// Why the file cannot be applied from here; empty where it can.
-fn closed(ask: &Ask, changes: &[ConfigChange]) -> String {
+fn closed(ask: &Ask, changes: &[ReviewedChange]) -> String {
     let refused = changes.iter().any(|change| change.refused);
     match (ask.is_operator(), ask.console.config().console.edit, ask.console.program.is_here(), refused) {
         (false, ..) => "Applying it needs the role operator.".to_owned(),
