@@ -82,7 +82,7 @@ impl Engine {
                         if let Err(trouble) = mapping
                             && !section.is_stopped()
                         {
-                            section.stop(trouble.clone());
+                            section.stop_unfit(trouble.clone());
                             self.actions.push_back(Action::Stopped(route.section));
                         }
                     }

@@ -63,6 +63,8 @@ pub(crate) struct Refit {
     pub fit: Fit,
     /// Where the WAL ended before its table was looked at.
     pub fitted_at: Lsn,
+    /// Somebody waits for it: the section was written anew.
+    pub asked: bool,
 }
 
 /// A section that is to be attached.

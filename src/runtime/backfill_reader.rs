@@ -38,6 +38,38 @@ pub(crate) enum BackfillEvent {
     Recovered(SectionId),
 }
 
+impl BackfillEvent {
+    pub(crate) fn section(&self) -> SectionId {
+        match self {
+            BackfillEvent::Fenced(id, _)
+            | BackfillEvent::Chunk(id, _)
+            | BackfillEvent::Doubted(id, ..)
+            | BackfillEvent::Failed(id, _)
+            | BackfillEvent::Waits(id, _)
+            | BackfillEvent::Recovered(id) => *id,
+        }
+    }
+}
+
+/// Where a reader tells, under its number.
+#[derive(Clone, Debug)]
+pub(crate) struct BackfillNews {
+    pub(crate) number: u64,
+    pub(crate) events: mpsc::Sender<(u64, BackfillEvent)>,
+}
+
+impl BackfillNews {
+    /// Returns whether somebody listens.
+    async fn send(&self, event: BackfillEvent) -> Result<(), ()> {
+        self.events.send((self.number, event)).await.map_err(|_| ())
+    }
+
+    /// As far as there is room.
+    fn try_send(&self, event: BackfillEvent) -> Result<(), ()> {
+        self.events.try_send((self.number, event)).map_err(|_| ())
+    }
+}
+
 /// One section's range.
 #[derive(Debug)]
 pub(crate) struct BackfillTask {
@@ -127,13 +159,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 impl BackfillTask {
     /// Reads to the end of the range. `room` bounds how many ranges are read at once and how large a chunk is, `ahead` how
     /// many chunks this one may be ahead of their use.
-    pub(crate) async fn run(
-        mut self,
-        source: Source,
-        room: Room,
-        ahead: Arc<Semaphore>,
-        news: mpsc::Sender<BackfillEvent>,
-    ) {
+    pub(crate) async fn run(mut self, source: Source, room: Room, ahead: Arc<Semaphore>, news: BackfillNews) {
         let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
         let mut limit = chunk_reader::next_limit(None, room.chunk());
         loop {
@@ -160,7 +186,7 @@ impl BackfillTask {
         source: &Source,
         room: &Room,
         ahead: &Semaphore,
-        news: &mpsc::Sender<BackfillEvent>,
+        news: &BackfillNews,
         failed: &mut bool,
         limit: &mut usize,
     ) -> Result<(), Fault> {
@@ -246,11 +272,7 @@ impl BackfillTask {
     }
 
     /// Waits for the xmin barrier, then finds the range's end.
-    async fn end_of_range(
-        &self,
-        session: &Session,
-        news: &mpsc::Sender<BackfillEvent>,
-    ) -> Result<Option<(Key, u64)>, Fault> {
+    async fn end_of_range(&self, session: &Session, news: &BackfillNews) -> Result<Option<(Key, u64)>, Fault> {
         let at = |error: tokio_postgres::Error| self_fault(session, &error);
         let waiting = |blockers: &[xmin_barrier::Blocker]| {
             let what = "the backfill begins when transactions that were open when it was attached have ended";

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Config, StateConfig, TableName};
 use crate::model::Fault;
 use crate::postgres::catalog::table::Leaf;
-use crate::postgres::catalog::{publication, slot};
+use crate::postgres::catalog::{publication, replica_identity, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::monitor_event::{MonitorEvent, Partition, PublicationStatus, SourceStatus};
@@ -87,7 +87,7 @@ const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
 /// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
 /// tells of a table that was attached later. Nothing comes back for a table without partitions.
 const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin,
-        CASE WHEN c.relkind = 'f' THEN 'f' WHEN c.relpersistence = 'u' THEN 'r' END, n.nspname::text
+        CASE WHEN c.relkind = 'f' THEN 'f' WHEN c.relpersistence = 'u' THEN 'r' END, n.nspname::text, i.xmin::text::bigint
     FROM unnest($1::oid[]) AS root
     CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root::regclass) t
     JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
@@ -123,6 +123,7 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
         oid: row.get(1),
         name: row.get(2),
         attached: row.get(3),
+        entry_xmin: u32::try_from(row.get::<_, i64>(6)).unwrap_or_default(),
         without_wal: row
             .get::<_, Option<String>>(4)
             .and_then(|kind| kind.chars().next())
@@ -134,7 +135,12 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
         true => publication::publication(session, &config.source.update_publication()).await?,
         false => None,
     };
-    Ok(PublicationStatus { publication, updates, names, partitions })
+    let mut without_identity = Vec::new();
+    for published in updates.iter().flat_map(|updates| &updates.tables) {
+        let missing = replica_identity::missing_of(session, published.oid, &published.name).await?;
+        without_identity.extend(missing.map(|(what, remedy)| (published.oid, what, remedy)));
+    }
+    Ok(PublicationStatus { publication, updates, without_identity, names, partitions })
 }
 
 /// How often operators' requests are polled: they are obeyed within 5 s.

@@ -68,6 +68,8 @@ pub(crate) struct PublicationStatus {
     pub updates: Option<Publication>,
     /// Which OID each configured name has now.
     pub names: Vec<(String, Option<u32>)>,
+    /// The tables whose updates are published though they have no replica identity (any more): what, and the remedy.
+    pub without_identity: Vec<(u32, String, String)>,
     /// The partitions of watched tables.
     pub partitions: Vec<Partition>,
 }
@@ -82,6 +84,8 @@ pub(crate) struct Partition {
     pub name: String,
     /// Whether it was a table of its own before: its entry as a partition is younger than itself.
     pub attached: bool,
+    /// The transaction that made its entry as a partition.
+    pub(crate) entry_xmin: u32,
     /// Its rows are not in the WAL: it is unlogged, or foreign.
     pub without_wal: Option<Leaf>,
 }

@@ -1,6 +1,7 @@
-//! Holds a section that is attached against its table, as the configuration has it now: beside the loop.
+//! Holds a section that is attached against its table, as the configuration has it now: beside the loop, by the judgement of a
+//! start.
 //!
-//! * In: a section that was written anew.
+//! * In: a section that was written anew, or whose table did not fit.
 //! * Out: one [`AttachEvent`]: what is read of its table and how that becomes items; or why it does not fit.
 //! * Never: another table than the one attached.
 
@@ -15,10 +16,11 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::connection::session::connect_sql;
 use crate::runtime::attacher::{AttachEvent, Refit};
-use crate::runtime::table_fit::describe;
+use crate::runtime::section_changes::key_changed;
+use crate::runtime::table_fit::{describe, refusal};
 use crate::state::SectionRow;
 
-/// A section that was written anew.
+/// A section that is looked at again.
 #[derive(Debug)]
 pub(crate) struct Refitter {
     pub id: SectionId,
@@ -28,6 +30,8 @@ pub(crate) struct Refitter {
     pub row: SectionRow,
     /// How long it waits first.
     pub after: Duration,
+    /// Somebody waits for the answer: it is said, too, where it does not fit.
+    pub asked: bool,
 }
 
 impl Refitter {
@@ -38,7 +42,8 @@ impl Refitter {
             match self.attempt().await {
                 Ok(refit) => break AttachEvent::Refitted(self.id, Box::new(refit)),
                 Err(fault) if fault.exit == Exit::Unavailable => tokio::time::sleep(Duration::from_secs(1)).await,
-                Err(fault) => break AttachEvent::Unfitting(self.id, fault),
+                Err(fault) if self.asked => break AttachEvent::Unfitting(self.id, fault),
+                Err(_) => return,
             }
         };
         // Where the loop has ended, the next one compares the section itself.
@@ -51,6 +56,16 @@ impl Refitter {
         let types = Types::load(&session).await.map_err(at)?;
         let fitted_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
         let fit = describe(&self.config, &session, &types, &self.section, Some(&self.row)).await.map_err(at)??;
-        Ok(Refit { config: Arc::clone(&self.config), fit, fitted_at })
+        if let Some(fault) = key_changed(&fit.section, &self.row) {
+            return Err(fault);
+        }
+        if fit.table.oid != self.row.attachment.table_oid {
+            let what = format!("section {}: {} is another table", self.section.name, self.section.table);
+            return Err(Fault::needs_person(what, "restart: the section is attached anew to it"));
+        }
+        if let Some(fault) = refusal(&session, &fit, Some(&self.row)).await.map_err(at)? {
+            return Err(fault);
+        }
+        Ok(Refit { config: Arc::clone(&self.config), fit, fitted_at, asked: self.asked })
     }
 }

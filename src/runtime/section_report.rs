@@ -149,7 +149,9 @@ fn state(delivery: &SectionDelivery) -> SectionState {
     match blocked.first() {
         Some(Blocked::Off) => SectionState::Off,
         Some(_) if blocked.contains(&Blocked::Paused) => SectionState::Paused,
-        Some(Blocked::Stopped(_) | Blocked::Halted(_) | Blocked::BackfillFails(_)) => SectionState::Halted,
+        Some(Blocked::Stopped(_) | Blocked::Halted(_) | Blocked::BackfillFails(_) | Blocked::Harmful(_)) => {
+            SectionState::Halted
+        }
         Some(Blocked::Waiting(_)) => SectionState::Waiting,
         Some(Blocked::Paused | Blocked::Misfit(_) | Blocked::Retrying(_) | Blocked::Shed) | None => {
             match (delivery.diff(), delivery.backfill()) {

@@ -220,6 +220,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Attach { .. } => Some(Write::Attach),
         Op::Defined { .. } => Some(Write::Defined),
         Op::AttachXids { .. } => Some(Write::AttachXids),
+        Op::OpenGap(_) => Some(Write::OpenGap),
         Op::Handled { .. } => Some(Write::Handled),
         Op::Seen { .. } => Some(Write::Seen),
         Op::Forget { .. } => Some(Write::Forget),

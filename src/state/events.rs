@@ -9,10 +9,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::model::{Lsn, SectionName};
-use crate::state::model::signed;
+use crate::state::model::{NewGap, signed};
 use crate::state::section_rows::lsn;
 use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
+use crate::state::write_sql::OPEN_GAP;
 
 /// Something that a person asks of the running instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,23 +42,6 @@ pub(crate) struct Event {
     pub handled_at: Option<String>,
     /// The result, for people.
     pub result: Option<String>,
-}
-
-/// A stretch of the log that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NewGap {
-    /// The section, or all.
-    pub section: Option<SectionName>,
-    /// The reason's word: `slot_missing`, `publication_changed`, …
-    pub reason: String,
-    /// What was seen, for people.
-    pub detail: String,
-    /// Settled up to here.
-    pub from_lsn: Option<Lsn>,
-    /// Read again from here, where it is known.
-    pub to_lsn: Option<Lsn>,
-    /// Every transaction below this 64-bit xid was settled.
-    pub xmin_floor: Option<u64>,
 }
 
 /// A row of `gap`.
@@ -133,17 +117,6 @@ impl Store {
     /// Records a gap; its id. Where one of the same section and reason is open, that one's id (and
     /// its end, where it is known now).
     pub(crate) async fn open_gap(&self, gap: &NewGap) -> Result<i64, StateError> {
-        let write = "WITH open AS (
-                SELECT id FROM {schema}.gap
-                WHERE closed_at IS NULL AND reason = $2 AND section IS NOT DISTINCT FROM $1::text
-                ORDER BY id LIMIT 1),
-             ended AS (
-                UPDATE {schema}.gap SET to_lsn = $5::pg_lsn FROM open WHERE gap.id = open.id AND $5::pg_lsn IS NOT NULL),
-             added AS (
-                INSERT INTO {schema}.gap (section, reason, detail, from_lsn, to_lsn, xmin_floor)
-                SELECT $1, $2, $3::text, $4::pg_lsn, $5::pg_lsn, $6::bigint WHERE NOT EXISTS (SELECT FROM open)
-                RETURNING id)
-             SELECT id FROM open UNION ALL SELECT id FROM added";
         let section = gap.section.as_ref().map(SectionName::as_str);
         let at = |lsn: Option<Lsn>| lsn.map(|lsn| PgLsn::from(lsn.0));
         let params: crate::state::store::Params<'_> = &[
@@ -154,7 +127,7 @@ impl Store {
             &at(gap.to_lsn),
             &gap.xmin_floor.map(signed),
         ];
-        Ok(self.one("recording a gap", write, params).await?.get(0))
+        Ok(self.one("recording a gap", OPEN_GAP, params).await?.get(0))
     }
 
     /// Closes a gap: how, and by whom. `false` where it was not open.

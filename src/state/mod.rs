@@ -34,7 +34,7 @@ pub(crate) mod write_sql;
 pub(crate) mod writes;
 
 pub use crate::state::attachment::*;
-pub(crate) use crate::state::events::{Event, Gap, NewEvent, NewGap};
+pub(crate) use crate::state::events::{Event, Gap, NewEvent};
 pub(crate) use crate::state::instance::{Identity, Instance, Opened, UpdatePublication};
 pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};

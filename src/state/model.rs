@@ -217,6 +217,23 @@ pub struct DiffRun {
     pub columns: Vec<String>,
 }
 
+/// A stretch of the log that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NewGap {
+    /// The section, or all.
+    pub section: Option<SectionName>,
+    /// The reason's word: `slot_missing`, `publication_changed`, …
+    pub reason: String,
+    /// What was seen, for people.
+    pub detail: String,
+    /// Settled up to here.
+    pub from_lsn: Option<Lsn>,
+    /// Read again from here, where it is known.
+    pub to_lsn: Option<Lsn>,
+    /// Every transaction below this 64-bit xid was settled.
+    pub xmin_floor: Option<u64>,
+}
+
 /// One write. A list of them is applied in one transaction, in order, if the epoch still holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -351,6 +368,8 @@ pub enum Op {
         /// Every transaction from this 64-bit xid on began after the attachment.
         attach_xmin: Option<u64>,
     },
+    /// Rows may not have come: a gap is opened, unless one of the section and the reason is open.
+    OpenGap(NewGap),
     /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
     /// make it be done twice.
     Handled {

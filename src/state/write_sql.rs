@@ -77,6 +77,19 @@ const ATTACH_XIDS: &str = "UPDATE {schema}.section SET
                     attach_xmin = coalesce($3::bigint, attach_xmin)
                  WHERE name = $1";
 
+/// A gap, unless one of the same section and reason is open: that one's end then, where it is known now.
+pub(crate) const OPEN_GAP: &str = "WITH open AS (
+                SELECT id FROM {schema}.gap
+                WHERE closed_at IS NULL AND reason = $2::text AND section IS NOT DISTINCT FROM $1::text
+                ORDER BY id LIMIT 1),
+             ended AS (
+                UPDATE {schema}.gap SET to_lsn = $5::pg_lsn FROM open WHERE gap.id = open.id AND $5::pg_lsn IS NOT NULL),
+             added AS (
+                INSERT INTO {schema}.gap (section, reason, detail, from_lsn, to_lsn, xmin_floor)
+                SELECT $1, $2, $3::text, $4::pg_lsn, $5::pg_lsn, $6::bigint WHERE NOT EXISTS (SELECT FROM open)
+                RETURNING id)
+             SELECT id FROM open UNION ALL SELECT id FROM added";
+
 /// A prepared statement of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Write {
@@ -98,6 +111,7 @@ pub(crate) enum Write {
     Attach,
     AttachXids,
     Defined,
+    OpenGap,
     Handled,
     Seen,
     Forget,
@@ -113,7 +127,7 @@ impl Write {
             }
             Write::Retrying | Write::Ended | Write::Keys | Write::Tally | Write::Unresolved | Write::Withdrawn => false,
             Write::Streamed | Write::Quarantine | Write::Unquarantine | Write::Published | Write::Attach => false,
-            Write::Handled | Write::Seen | Write::Forget | Write::Compared => false,
+            Write::OpenGap | Write::Handled | Write::Seen | Write::Forget | Write::Compared => false,
         }
     }
 
@@ -192,6 +206,7 @@ impl Write {
                 "UPDATE {schema}.section SET key_columns = $2, definition = $3::text::jsonb WHERE name = $1"
             }
             Write::AttachXids => ATTACH_XIDS,
+            Write::OpenGap => OPEN_GAP,
             Write::Handled => {
                 "UPDATE {schema}.event SET handled_at = now(), result = $2 WHERE id = $1 AND handled_at IS NULL"
             }

@@ -11,7 +11,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use crate::audit::TallyEntry;
 use crate::model::{Lsn, Position, SectionName, SeenRow};
 use crate::state::attachment::{Attachment, columns_json};
-use crate::state::model::{Delivery, DiffRun, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
+use crate::state::model::{Delivery, DiffRun, NewGap, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
 use crate::state::write_sql::Write;
 
 /// A parameter, owned or borrowed from the list of writes.
@@ -102,6 +102,7 @@ pub(crate) fn statements<'a>(
                 let (from, xmin) = (writers_from.map(signed), attach_xmin.map(signed));
                 all.push(bound!(Write::AttachXids, section.as_str(), from, xmin));
             }
+            Op::OpenGap(gap) => all.push(opened_gap(gap, text)),
             Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
             Op::Checkpoint { .. } => {}
@@ -127,7 +128,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::SectionCheckpoint { .. }
             | Op::Streamed { .. }
             | Op::Quarantine(_) => {}
-            Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } => {}
+            Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::OpenGap(_) => {}
             Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::Attach { .. } | Op::AttachXids { .. } | Op::Defined { .. } => {}
         }
@@ -233,6 +234,19 @@ fn attach<'a>(
         progress.and_then(|p| p.xmin_floor).map(signed),
         progress.is_some_and(|p| p.from != RangeStart::Unknown),
         progress.and_then(|p| p.from.key()),
+    )
+}
+
+fn opened_gap<'a>(gap: &'a NewGap, text: impl Fn(&'a str) -> Cow<'a, str>) -> BoundParam<'a> {
+    let at = |lsn: Option<Lsn>| lsn.map(|lsn| PgLsn::from(lsn.0));
+    bound!(
+        Write::OpenGap,
+        gap.section.as_ref().map(SectionName::as_str),
+        gap.reason.as_str(),
+        text(&gap.detail),
+        at(gap.from_lsn),
+        at(gap.to_lsn),
+        gap.xmin_floor.map(signed),
     )
 }
 

@@ -62,6 +62,7 @@ mod reload;
 mod shapes_guesses;
 mod shapes_updates;
 mod shapes_where;
+mod table_changes;
 mod tls_libpq;
 mod tls_scene;
 mod tls_server;

@@ -179,6 +179,12 @@ impl BackfillQueue {
         self.chunks.len()
     }
 
+    /// The chunks are read again.
+    pub(crate) fn forget_chunks(&mut self) {
+        self.chunks.clear();
+        self.range_rows = None;
+    }
+
     /// Bytes that the chunks hold.
     pub fn weight(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.weight()).sum()

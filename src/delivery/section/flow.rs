@@ -40,6 +40,8 @@ pub(crate) enum Blocked {
     BackfillFails(Trouble),
     /// It waits for something outside, to be attached or to read its older rows, and goes on by itself.
     Waiting(Trouble),
+    /// Its rows flow, and because of it the application's own statements are refused.
+    Harmful(Trouble),
     /// An operator paused it. The slot keeps WAL for it.
     Paused,
     /// Its table did not fit when the process began. Rows written before still flow.
@@ -59,10 +61,11 @@ impl Blocked {
             Blocked::Halted(_) => 2,
             Blocked::BackfillFails(_) => 3,
             Blocked::Waiting(_) => 4,
-            Blocked::Paused => 5,
-            Blocked::Misfit(_) => 6,
-            Blocked::Retrying(_) => 7,
-            Blocked::Shed => 8,
+            Blocked::Harmful(_) => 5,
+            Blocked::Paused => 6,
+            Blocked::Misfit(_) => 7,
+            Blocked::Retrying(_) => 8,
+            Blocked::Shed => 9,
         }
     }
 
@@ -78,6 +81,7 @@ impl Blocked {
             | Blocked::Halted(trouble)
             | Blocked::BackfillFails(trouble)
             | Blocked::Waiting(trouble)
+            | Blocked::Harmful(trouble)
             | Blocked::Misfit(trouble)
             | Blocked::Retrying(trouble) => Some(trouble.clone()),
         }
@@ -155,6 +159,7 @@ impl Flow {
             | Blocked::Stopped(_)
             | Blocked::BackfillFails(_)
             | Blocked::Waiting(_)
+            | Blocked::Harmful(_)
             | Blocked::Paused
             | Blocked::Misfit(_)
             | Blocked::Retrying(_)

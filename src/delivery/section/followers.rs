@@ -105,6 +105,7 @@ impl SectionDelivery {
     pub(crate) fn has_room_beside(&self) -> bool {
         let under_way = matches!(self.stage, DeliveryStage::Announcing(_) | DeliveryStage::Requesting(_));
         let failed = |one: &TakenBatch| matches!(one, TakenBatch::Answered(_, answer) if !matches!(answer.verdict, Verdict::Received | Verdict::Partial(_)));
+        let harmless = |one: &Blocked| matches!(one, Blocked::Misfit(_) | Blocked::Stopped(_) | Blocked::Harmful(_));
         under_way
             && 1 + self.followers.taken.len() < usize::from(self.limits.in_flight)
             && self.failures == 0
@@ -112,7 +113,7 @@ impl SectionDelivery {
             && self.bad_in_a_row == 0
             && self.brake.is_off()
             && self.probe_at.is_none()
-            && self.flow.blocks().iter().all(|blocked| matches!(blocked, Blocked::Misfit(_) | Blocked::Stopped(_)))
+            && self.flow.blocks().iter().all(harmless)
             && self.retry.is_empty()
             && self.followers.rest.is_empty()
             && !self.followers.taken.iter().any(failed)

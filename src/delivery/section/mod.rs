@@ -110,6 +110,8 @@ pub struct SectionDelivery {
     daily: Daily,
     in_doubt: InDoubt,
     flow: Flow,
+    /// It is stopped because its table does not fit: when that does again, it goes on by itself.
+    is_unfit: bool,
     /// Since when the section cannot send.
     stuck: Option<Duration>,
     /// The backfill or re-sync that is read beside the stream.
@@ -154,6 +156,7 @@ impl SectionDelivery {
             daily: Daily::default(),
             in_doubt: section.in_doubt,
             flow: Flow::default(),
+            is_unfit: false,
             stuck: None,
             backfill: None,
             diff: None,

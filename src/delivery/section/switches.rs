@@ -192,8 +192,21 @@ impl SectionDelivery {
     /// Stops it: it takes no row from here on, and the slot waits for the first one that it does not take.
     /// Returns whether that, or its reason, is new.
     pub fn stop(&mut self, trouble: Trouble) -> bool {
+        self.is_unfit = false;
         self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed));
         self.flow.block(Blocked::Stopped(trouble))
+    }
+
+    /// Stops it because its table, as it is or as it was when a row was written, does not fit its mapping.
+    pub fn stop_unfit(&mut self, trouble: Trouble) -> bool {
+        let is_new = self.stop(trouble);
+        self.is_unfit = true;
+        is_new
+    }
+
+    /// Whether its table did not fit when that was last looked at: stopped for it, or not yet.
+    pub fn is_unfit(&self) -> bool {
+        self.is_stopped() && self.is_unfit || self.flow.blocks().iter().any(|one| matches!(one, Blocked::Misfit(_)))
     }
 
     /// Takes rows again after [`SectionDelivery::stop`]. Returns whether it was stopped.
@@ -250,6 +263,14 @@ impl SectionDelivery {
         waited
     }
 
+    /// Notes that the application is harmed because of it; `None`: it is not. Returns whether that is new.
+    pub(crate) fn set_harmful(&mut self, trouble: Option<Trouble>) -> bool {
+        match trouble {
+            Some(trouble) => self.flow.block(Blocked::Harmful(trouble)),
+            None => self.flow.unblock(|blocked| matches!(blocked, Blocked::Harmful(_))),
+        }
+    }
+
     /// Notes why the sink did not take its last batch; `None`: it did, or the batch is not sent again as it is.
     pub fn set_retrying(&mut self, trouble: Option<Trouble>) {
         match trouble {
@@ -263,6 +284,13 @@ impl SectionDelivery {
     /// The backfill or re-sync under way.
     pub fn backfill(&self) -> Option<&BackfillQueue> {
         self.backfill.as_ref()
+    }
+
+    /// The chunks that were read and not used are forgotten: they are read again behind what is settled.
+    pub(crate) fn forget_chunks(&mut self) {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.forget_chunks();
+        }
     }
 
     /// Goes on with a backfill that an earlier process began.

@@ -32,10 +32,19 @@ const WITHOUT: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'p',
 /// # Errors
 /// Where the query fails.
 pub(crate) async fn missing(client: &Client, table: &TableInfo) -> Result<Option<(String, String)>, Error> {
-    let Some(row) = crate::sql::query_opt(client, WITHOUT, &[&table.oid]).await? else { return Ok(None) };
+    missing_of(client, table.oid, &table.name).await
+}
+
+/// As [`missing`], of the table with this OID.
+pub(crate) async fn missing_of(
+    client: &Client,
+    oid: u32,
+    table: &TableName,
+) -> Result<Option<(String, String)>, Error> {
+    let Some(row) = crate::sql::query_opt(client, WITHOUT, &[&oid]).await? else { return Ok(None) };
     let found = TableName { schema: row.get(0), name: row.get(1) };
     let name = quote::qualified(&found);
-    let said = if found == table.name { "it has".to_owned() } else { format!("its partition {name} has") };
+    let said = if found == *table { "it has".to_owned() } else { format!("its partition {name} has") };
     let (is_partitioned, has_key): (bool, bool) = (row.get(2), row.get(3));
     let what = format!(
         "{said} no replica identity: once its updates are published, PostgreSQL refuses the application's own UPDATE and \

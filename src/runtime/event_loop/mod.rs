@@ -19,6 +19,7 @@ pub(crate) mod operator_requests;
 pub(crate) mod publication_drift;
 pub(crate) mod read_backfills;
 pub(crate) mod read_stream;
+pub(crate) mod refits;
 pub(crate) mod section_runtime;
 pub(crate) mod sections;
 pub(crate) mod show_status;

@@ -4,17 +4,14 @@
 //! * Out: stopped sections, and gaps recorded for `repair`.
 //! * Never: a section that goes on though rows of it may have been skipped.
 
-use std::sync::Arc;
-
 use crate::delivery::section::Trouble;
-use crate::model::{Fault, SectionId};
+use crate::model::SectionId;
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::quote;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::AttachedTable;
-use crate::runtime::monitor_event::SourceStatus;
-use crate::runtime::state_connector::StateConnector;
+use crate::runtime::monitor_event::{Partition, SourceStatus};
 use crate::runtime::update_stream;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status_document::Reason;
@@ -35,6 +32,7 @@ impl EventLoop {
                 continue;
             }
             self.check_partitions(id, seen);
+            self.check_identity(id, seen);
             if self.is_without_wal(id, seen) {
                 continue;
             }
@@ -81,8 +79,8 @@ impl EventLoop {
     fn stop_with_gap(&mut self, id: SectionId, reason: &str, what: String, remedy: String) {
         let section = self.engine.section(id).name().clone();
         tracing::error!(%section, what, remedy, "halted: rows may have been skipped since");
-        self.open_gap(id, reason, what.clone());
-        self.engine.record(vec![Op::Halted { section, why: Some((what.clone(), remedy.clone())) }]);
+        let gap = self.gap(id, reason, what.clone());
+        self.engine.record(vec![gap, Op::Halted { section, why: Some((what.clone(), remedy.clone())) }]);
         self.engine.section_mut(id).stop(Trouble::new(what, remedy));
     }
 
@@ -100,14 +98,46 @@ impl EventLoop {
         true
     }
 
+    /// A table that lost its replica identity while its updates are published: no row of it is skipped, for PostgreSQL refuses
+    /// each UPDATE and DELETE. That is the application's harm, so it is told at once, and what undoes it.
+    fn check_identity(&mut self, id: SectionId, seen: &SourceStatus) {
+        let Some(oid) = self.sections[id].table.as_ref().map(|table| table.oid) else { return };
+        let found = seen.published.without_identity.iter().find(|(table, ..)| *table == oid);
+        let is_sent = self.sections[id].config.sends_updates();
+        let trouble = found.filter(|_| is_sent).map(|(_, what, remedy)| {
+            let table = quote::qualified(&self.sections[id].config.table);
+            let publication = quote::ident(&self.context.config.source.update_publication());
+            let at_once =
+                format!("at once: ALTER PUBLICATION {publication} DROP TABLE {table}; then pg2planhat repair --gap");
+            Trouble::new(format!("{table}: {what}"), format!("{remedy}; {at_once}"))
+        });
+        let delivery = self.engine.section_mut(id);
+        if delivery.set_harmful(trouble.clone()) {
+            let section = delivery.name();
+            match trouble {
+                Some(Trouble { what, remedy }) => {
+                    tracing::error!(%section, what, remedy, "the application is harmed");
+                }
+                None => tracing::info!(%section, "its table has a replica identity again"),
+            }
+        }
+    }
+
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
     /// none. The section goes on: what comes from here on is whole.
     fn check_partitions(&mut self, id: SectionId, seen: &SourceStatus) {
         let Some(table) = &mut self.sections[id].table else { return };
         let now: Vec<_> = seen.published.partitions.iter().filter(|partition| partition.root == table.oid).collect();
         let known = table.partitions.replace(now.iter().map(|partition| partition.oid).collect());
-        let Some(known) = known else { return };
-        for partition in now.iter().filter(|partition| partition.attached && !known.contains(&partition.oid)) {
+        // At the first look nobody knows them: what was attached since the checkpoint was attached while nobody looked.
+        let floor = table.verified.map(|(_, floor)| floor);
+        let is_new = |partition: &&&Partition| match (&known, floor) {
+            (Some(known), _) => partition.attached && !known.contains(&partition.oid),
+            (None, Some(floor)) => partition.attached && !precedes(partition.entry_xmin, floor),
+            (None, None) => false,
+        };
+        let mut gaps = Vec::new();
+        for partition in now.iter().filter(is_new) {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
             let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();
@@ -118,29 +148,30 @@ impl EventLoop {
             let section = self.engine.section(id).name();
             tracing::warn!(%section, what, remedy, at = %seen.floor_at, "rows may be missing");
             self.status.metrics().ignored("attached_partition");
-            self.open_gap(id, "partition_attached", what);
+            gaps.push(self.gap(id, "partition_attached", what));
         }
+        self.engine.record(gaps);
     }
 
-    /// Records a stretch that was not read, since the publication was last seen in order.
-    fn open_gap(&mut self, id: SectionId, reason: &str, detail: String) {
+    /// A stretch that was not read, since the publication was last seen in order. It is written in order with all else: an end
+    /// of the process in between cannot lose it.
+    fn gap(&self, id: SectionId, reason: &str, detail: String) -> Op {
         let verified = self.sections[id].table.as_ref().and_then(|table| table.verified);
         let (from, floor) = verified.unwrap_or((self.engine.written(), 0));
-        let gap = NewGap {
+        Op::OpenGap(NewGap {
             section: Some(self.engine.section(id).name().clone()),
             reason: reason.to_owned(),
             detail,
             from_lsn: Some(from),
             to_lsn: None,
             xmin_floor: (floor > 0).then_some(floor),
-        };
-        let connector = StateConnector::new(Arc::clone(&self.context.config));
-        self.context.tasks.spawn(async move {
-            let opened = async { connector.store().await?.open_gap(&gap).await.map_err(|error| error.fault()) };
-            let opened: Result<i64, Fault> = opened.await;
-            if let Err(fault) = opened {
-                tracing::error!(what = fault.what, "the gap could not be recorded; it stands in this log");
-            }
-        });
+        })
     }
+}
+
+/// Whether a transaction, of whose id the catalog keeps the low half, began before the 64-bit `floor`. One that is further
+/// away than half a circle is old: its row was frozen long ago.
+fn precedes(xid: u32, floor: u64) -> bool {
+    let floor = u32::try_from(floor & u64::from(u32::MAX)).unwrap_or_default();
+    xid.wrapping_sub(floor).cast_signed() < 0
 }

@@ -70,7 +70,7 @@ impl EventLoop {
                 tracing::error!(section = %self.sections[id].config.name, what = trouble.what, remedy = trouble.remedy, "halted");
                 let why = Some((trouble.what.clone(), trouble.remedy.clone()));
                 let section = self.sections[id].config.name.clone();
-                self.engine.section_mut(id).stop(trouble);
+                self.engine.section_mut(id).stop_unfit(trouble);
                 return self.engine.record(vec![Op::Halted { section, why }]);
             }
         };

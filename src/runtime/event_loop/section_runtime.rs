@@ -5,11 +5,12 @@
 //! * Never: I/O.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
 use crate::config::Section;
-use crate::model::Lsn;
+use crate::model::{Column, Key, Lsn, Position};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::diff_schedule::DiffSchedule;
@@ -31,6 +32,8 @@ pub(crate) struct SectionRuntime {
     pub(crate) permits: ChunkPermits,
     /// Its older rows are not read before the stream brings updates.
     pub(crate) waits_for_updates: bool,
+    /// What was tried where its table does not fit.
+    pub(crate) refits: RefitTries,
     pub(crate) report: SectionReport,
     pub(crate) metrics: SectionMetrics,
     /// When its result is compared, where it is read so.
@@ -63,6 +66,39 @@ pub(crate) struct WaitingSection {
     pub(crate) carried_before: bool,
     /// What an earlier attachment left in the ledger.
     pub(crate) left: Vec<OpenDelivery>,
+}
+
+/// The columns of a section's table, and where the section stands: its last streamed row, and its backfill's cursor.
+pub(crate) type RefitState = (Vec<Column>, Position, Option<Key>);
+
+/// How often a table that does not fit is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The looks at a table that does not fit.
+#[derive(Default)]
+pub(crate) struct RefitTries {
+    next: Option<Instant>,
+    /// What the section went on with last. Halted again at the same row by the same table, it would be halted for ever.
+    last: Option<RefitState>,
+}
+
+impl RefitTries {
+    /// Whether it is time for a look; then the next one is later.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next.is_none_or(|next| now >= next);
+        if is_due {
+            self.next = Some(now + LOOK_AGAIN);
+        }
+        is_due
+    }
+
+    pub(crate) fn was_tried(&self, state: &RefitState) -> bool {
+        self.last.as_ref() == Some(state)
+    }
+
+    pub(crate) fn tried(&mut self, state: RefitState) {
+        self.last = Some(state);
+    }
 }
 
 /// How far a backfill may read ahead.

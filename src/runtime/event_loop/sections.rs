@@ -17,7 +17,9 @@ use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;
-use crate::runtime::event_loop::section_runtime::{AttachedTable, ChunkPermits, SectionRuntime, WaitingSection};
+use crate::runtime::event_loop::section_runtime::{
+    AttachedTable, ChunkPermits, RefitTries, SectionRuntime, WaitingSection,
+};
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
 use crate::runtime::status_board::Board;
@@ -108,6 +110,7 @@ impl<'a> Building<'a> {
             waits: None,
             permits: ChunkPermits::new(),
             waits_for_updates: false,
+            refits: RefitTries::default(),
             report: SectionReport::new(row, &counts),
             metrics,
             diff: None,
@@ -127,11 +130,8 @@ impl<'a> Building<'a> {
         if let Some(backfill) = backfill(&section, &row)? {
             self.delivery.resume_backfill(backfill);
         }
-        // Until the monitor has looked: what was skipped while nobody watched lies behind the checkpoint.
-        let instance = self.opened.instance.as_ref();
-        let verified = instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)));
         let selection = Selection::new(&section, &table, &columns);
-        self.attach(&row, table.oid, Some(selection), verified);
+        self.attach(&row, table.oid, Some(selection), self.verified());
         if let Some(table) = &mut self.runtime.table {
             table.fitted_at = fitted_at;
         }
@@ -175,7 +175,7 @@ impl<'a> Building<'a> {
     fn stop_or_warn(&mut self, unfit: Unfit) {
         let (section, trouble) = (&unfit.section.name, Trouble::new(unfit.fault.what, unfit.fault.remedy));
         let (what, remedy) = (trouble.what.clone(), trouble.remedy.clone());
-        self.attach(&unfit.row, unfit.row.attachment.table_oid, None, None);
+        self.attach(&unfit.row, unfit.row.attachment.table_oid, None, self.verified());
         self.delivery.pause(unfit.row.paused, std::time::Duration::ZERO);
         self.runtime.config = unfit.section.clone();
         if unfit.streams {
@@ -186,8 +186,15 @@ impl<'a> Building<'a> {
         }
         tracing::error!(%section, what, remedy, "halted");
         // Where it was attached, nothing may be confirmed past a row of it, though none can be mapped.
-        self.delivery.stop(trouble);
+        self.delivery.stop_unfit(trouble);
         self.ops.push(Op::Halted { section: section.clone(), why: Some((what, remedy)) });
+        self.expect_doubts();
+    }
+
+    /// Until the monitor has looked: what was skipped while nobody watched lies behind the checkpoint.
+    fn verified(&self) -> Option<(Lsn, u64)> {
+        let instance = self.opened.instance.as_ref();
+        instance.and_then(|instance| Some((instance.checkpoint, instance.xmin_floor?)))
     }
 
     /// The section is not attached yet. What an earlier attachment left in the ledger is taken over when it is.
@@ -236,7 +243,8 @@ pub(crate) fn defined(section: &Section) -> Op {
     Op::Defined { section: section.name.clone(), key, definition }
 }
 
-fn backfill(section: &Section, row: &SectionRow) -> Result<Option<BackfillQueue>, StartError> {
+/// The backfill that the state has of a section.
+pub(crate) fn backfill(section: &Section, row: &SectionRow) -> Result<Option<BackfillQueue>, StartError> {
     let (phase, progress) = match &row.phase {
         SectionPhase::Backfilling(progress) => (Phase::Backfill, progress),
         SectionPhase::Resyncing(progress) => (Phase::Resync, progress),

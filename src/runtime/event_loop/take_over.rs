@@ -2,29 +2,22 @@
 //!
 //! * In: the configuration that counts now, of the same servers; it was judged before that it harms nobody.
 //! * Out: new sections that wait to be attached; sections that go on as they are written now.
-//! * Never: a pause of another section; a chunk that was read for one mapping encoded by another.
+//! * Never: a pause of another section.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Section;
 use crate::config::definition::{Definition, differs};
 use crate::delivery::section::{SectionDelivery, Trouble};
-use crate::model::{Fault, Position, SectionId};
+use crate::model::{Position, SectionId};
 use crate::planhat::Endpoint;
-use crate::postgres::backfill::chunk_reader::Selection;
-use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::section_runtime::{ChunkPermits, SectionRuntime, WaitingSection};
+use crate::runtime::event_loop::section_runtime::{ChunkPermits, RefitTries, SectionRuntime, WaitingSection};
 use crate::runtime::event_loop::sections::defined;
 use crate::runtime::event_loop::type_catalog::ColumnTypes;
-use crate::runtime::refitter::Refitter;
 use crate::runtime::section_report::SectionReport;
 use crate::state::{Attachment, Op, SectionPhase, SectionRow};
-
-/// How long a section is let go on before it is looked at again whether it can be mapped anew.
-const LATER: Duration = Duration::from_secs(1);
 
 impl EventLoop {
     /// Another configuration counts.
@@ -74,6 +67,7 @@ impl EventLoop {
             diff: None,
             result: None,
             waits_for_updates: false,
+            refits: RefitTries::default(),
         });
         self.begin_to_wait(id);
     }
@@ -114,67 +108,14 @@ impl EventLoop {
             self.sections[id].config = Section { key, ..section.clone() };
             return self.taken_over(id);
         }
-        self.start_refitter(id, section.clone(), Duration::ZERO);
+        self.start_refitter(id, section.clone(), (Duration::ZERO, true));
     }
 
-    fn start_refitter(&mut self, id: SectionId, section: Section, after: Duration) {
-        let Some(row) = self.sections[id].report.row().cloned() else { return };
-        let refitter = Refitter { id, section, config: Arc::clone(&self.context.config), row, after };
-        self.context.tasks.spawn(refitter.run(self.attachments.sender()));
-    }
-
-    fn taken_over(&mut self, id: SectionId) {
+    pub(crate) fn taken_over(&mut self, id: SectionId) {
         let section = &self.sections[id].config;
         tracing::info!(section = %section.name, "reload: the section goes on as it is written now");
         let op = defined(section);
         self.engine.record(vec![op]);
-    }
-
-    /// A section fits its table as it is written now.
-    pub(crate) async fn on_refitted(&mut self, id: SectionId, refit: Refit) {
-        let Refit { config, fit, fitted_at } = refit;
-        // Written anew once more: that one comes.
-        if !Arc::ptr_eq(&config, &self.context.config) || self.engine.is_draining() {
-            return;
-        }
-        let delivery = self.engine.section(id);
-        // What is read by SQL was read for the mapping before.
-        if delivery.backfill().is_some() || delivery.is_retrying() {
-            return self.start_refitter(id, fit.section, LATER);
-        }
-        // Where it did not fit before, its backfill was not taken up either.
-        let runtime = &self.sections[id];
-        let never_read = runtime.table.as_ref().is_some_and(|table| table.reading.is_none());
-        let streams = |row: &SectionRow| row.phase == SectionPhase::Streaming;
-        if delivery.is_stopped() && never_read && !runtime.report.row().is_some_and(streams) {
-            let fault =
-                Fault::usage("it was halted before its backfill had ended", "restart: the file is as it must be");
-            return self.on_unfitting(id, &fault);
-        }
-        let endpoint = match Endpoint::new(&config.planhat, fit.section.kind) {
-            Ok(endpoint) => endpoint,
-            Err(fault) => return self.on_unfitting(id, &fault),
-        };
-        let selection = Selection::new(&fit.section, &fit.table, &fit.columns);
-        let runtime = &mut self.sections[id];
-        runtime.endpoint = endpoint;
-        runtime.config = fit.section;
-        if let Some(table) = &mut runtime.table {
-            (table.reading, table.fitted_at) = (Some(selection), fitted_at);
-        }
-        self.engine.section_mut(id).set_table_mapping(Rc::new(fit.mapping));
-        self.route(fit.table.oid).await;
-        self.taken_over(id);
-        if self.engine.go_on(id) {
-            let section = self.sections[id].config.name.clone();
-            self.engine.record(vec![Op::Halted { section, why: None }]);
-        }
-    }
-
-    /// It does not fit, and goes on as it was.
-    pub(crate) fn on_unfitting(&self, id: SectionId, fault: &Fault) {
-        let (section, what, remedy) = (&self.sections[id].config.name, &fault.what, &fault.remedy);
-        tracing::error!(%section, what, remedy, "reload: the section does not fit its table as it is written now; it stays as it was");
     }
 
     /// Rows of the table become items as its sections are written now. The stream describes a table once: where it has, no

@@ -58,7 +58,10 @@ impl EventLoop {
         let compared = self.monitor.compare(source, seen, self.engine.written());
         self.status.show_slot(seen, rate);
         match compared {
-            Ok(()) => self.check_publication(seen),
+            Ok(()) => {
+                self.check_publication(seen);
+                self.look_after_unfit();
+            }
             Err(needs) => self.context.end(LoopExit::NeedsPerson(needs)),
         }
     }

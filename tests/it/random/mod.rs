@@ -161,7 +161,9 @@ impl<'a> Run<'a> {
         if self.app.is_running() {
             rustix::process::kill_process(rustix::process::Pid::from_raw(self.app.id()).unwrap(), signal).unwrap();
             let code = self.app.wait_exit(Duration::from_secs(40)).await;
-            if matches!(ending, Ending::Term | Ending::Int) && code != 0 {
+            // A signal that comes before the program has begun ends it as any process.
+            let unborn = code > 128 && self.app.log().is_empty();
+            if matches!(ending, Ending::Term | Ending::Int) && code != 0 && !unborn {
                 self.fault(format!("{ending:?}: exit {code}: {}", tail(&self.app.log(), 3)));
             }
         }

@@ -1,0 +1,157 @@
+//! A table that is changed under its section while it runs, or while nothing does: what fits again goes on by itself (FAULTS 91),
+//! and what is seen once is never lost again (168 to 170).
+
+use std::time::Duration;
+
+use pg2planhat::testing::sim::{SimFault, SinkKind};
+
+use crate::faults_stream_scene::{PATIENCE, Scene, section};
+use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
+use crate::main_job_oracle::{drain, section_is};
+use crate::versions_main_job::on_every_version;
+
+on_every_version!({
+    case_169_a_partition_that_was_attached_while_nothing_ran_is_told_of
+    case_170_a_replica_identity_that_is_dropped_is_told_of_while_it_runs
+});
+
+/// An optional column goes and comes back, with rows written meanwhile; nobody restarts anything.
+#[tokio::test]
+async fn case_91_a_table_that_fits_again_lets_its_section_go_on_by_itself() {
+    let scene = Scene::new().await;
+    let app = scene.run().await;
+    scene.insert(5).await;
+    scene.exact().await;
+    for round in 0..2 {
+        scene.cluster.sql("ALTER TABLE m RENAME COLUMN at TO happened").await;
+        scene.insert(3).await;
+        section_is(&app, "m", "halted").await;
+        scene.cluster.sql("ALTER TABLE m RENAME COLUMN happened TO at").await;
+        section_is(&app, "m", "streaming").await;
+        scene.insert(2).await;
+        scene.exact().await;
+        let items = scene.sim.items(SinkKind::Metric);
+        let undated = items.iter().filter(|item| item.item().get("date").is_none()).count();
+        assert_eq!(undated, 3 * (round + 1), "rows of the time when there was no such column");
+    }
+    assert_eq!(app.log().matches("leading").count(), 1, "{}", app.log());
+    drain(app, &scene.cluster).await;
+}
+
+/// The backfill of a section whose table did not fit when the process began.
+#[tokio::test]
+async fn case_91_a_backfill_goes_on_when_its_table_fits_again() {
+    let scene = Scene::new().await;
+    scene.insert(500).await;
+    let app = App::run(&scene.config.clone().set("planhat.url", "http://127.0.0.1:9"));
+    section_is(&app, "m", "backfilling").await;
+    drain(app, &scene.cluster).await;
+    scene.cluster.sql("ALTER TABLE m RENAME COLUMN external_id TO account").await;
+    let app = App::run(&scene.config);
+    section_is(&app, "m", "halted").await;
+    scene.cluster.sql("ALTER TABLE m RENAME COLUMN account TO external_id").await;
+    scene.insert(5).await;
+    section_is(&app, "m", "streaming").await;
+    scene.exact().await;
+    assert_eq!(app.log().matches("leading").count(), 1, "{}", app.log());
+    drain(app, &scene.cluster).await;
+}
+
+/// A type that cannot be mapped, in the middle of a backfill, with chunks read ahead of it.
+#[tokio::test]
+async fn case_91_a_type_that_changes_and_changes_back_beside_a_backfill_loses_no_chunk() {
+    let mut scene = Scene::new().await;
+    scene.config = ConfigText::new(&scene.cluster, &scene.sim.url())
+        .section(section().field("value", "value").set("batch", "{ rows: 100, bytes: 1KiB }"));
+    scene.insert(30_000).await;
+    scene.sim.set_fault_rate(1, 1.0, vec![SimFault::Slow { millis: 100 }]);
+    let app = App::run(&scene.config);
+    scene.sim.wait_for(|stats| stats.metrics.items > 200, PATIENCE).await.unwrap();
+    scene.cluster.sql("ALTER TABLE m ALTER COLUMN value TYPE timestamptz USING to_timestamp(value)").await;
+    scene.sim.clear_faults();
+    section_is(&app, "m", "halted").await;
+    let back = "ALTER TABLE m ALTER COLUMN value TYPE float8 USING extract(epoch FROM value)";
+    scene.cluster.sql(back).await;
+    section_is(&app, "m", "streaming").await;
+    scene.exact().await;
+    drain(app, &scene.cluster).await;
+}
+
+/// It is written in order with all else: no connection of its own can fail, and no end of the process comes before it.
+#[tokio::test]
+async fn case_168_a_gap_is_recorded_though_nobody_can_connect_and_the_process_ends() {
+    let scene = Scene::new().await;
+    let app = scene.run().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    let (inside, outside) = (scene.cluster.client().await, scene.cluster.client_of("template1").await);
+    let name: String = inside.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    outside.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
+    inside.batch_execute("ALTER PUBLICATION pg2planhat DROP TABLE m").await.unwrap();
+    app.wait_log("halted: rows may have been skipped since").await;
+    app.sigterm();
+    assert_eq!(app.wait_exit(Duration::from_secs(30)).await, 0, "{}", app.log());
+    outside.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await.unwrap();
+    assert_eq!(scene.gaps().await, ["publication_changed"], "{}", app.log());
+}
+
+async fn case_169_a_partition_that_was_attached_while_nothing_ran_is_told_of(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    let scene = Scene::at(cluster).await;
+    let columns = "(id bigint NOT NULL, external_id text, value float8, at timestamptz DEFAULT now())";
+    let made = format!(
+        "DROP TABLE m; CREATE TABLE m {columns} PARTITION BY LIST (external_id);
+         CREATE TABLE m_a PARTITION OF m FOR VALUES IN ('a'); CREATE TABLE m_b {columns}; INSERT INTO m_b VALUES (1, 'b');
+         ALTER TABLE m ATTACH PARTITION m_b FOR VALUES IN ('b')"
+    );
+    for statement in made.split(';') {
+        scene.cluster.sql(statement).await;
+    }
+    let config =
+        ConfigText::new(&scene.cluster, &scene.sim.url()).section(section().set("key", "id").set("start", "now"));
+    let restart = async || {
+        let app = App::run(&config);
+        scene.streaming(&app).await;
+        // The floor, as it is written with the checkpoint.
+        scene.cluster.sql("INSERT INTO m (id, external_id) VALUES (nextval('ids'), 'a')").await;
+        scene.confirmed().await;
+        let floor = "SELECT count(*) FROM pg2planhat.instance WHERE xmin_floor IS NOT NULL";
+        eventually(PATIENCE, "a floor", async || (scene.cluster.number(floor).await == 1).then_some(())).await;
+        let log = app.log();
+        drain(app, &scene.cluster).await;
+        log
+    };
+    scene.cluster.sql("CREATE SEQUENCE ids START 100").await;
+    restart().await;
+    scene.cluster.sql("CREATE TABLE m_d PARTITION OF m FOR VALUES IN ('d')").await;
+    let log = restart().await;
+    assert!(!log.contains("was attached:"), "one made empty, and those of before the section: {log}");
+    scene.cluster.sql(&format!("CREATE TABLE m_c {columns}")).await;
+    scene.cluster.sql("INSERT INTO m_c VALUES (2, 'c')").await;
+    scene.cluster.sql("ALTER TABLE m ATTACH PARTITION m_c FOR VALUES IN ('c')").await;
+    let log = restart().await;
+    assert!(log.contains("the partition m_c was attached"), "{log}");
+    assert_eq!(scene.gaps().await, ["partition_attached"]);
+}
+
+async fn case_170_a_replica_identity_that_is_dropped_is_told_of_while_it_runs(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    let mut scene = Scene::at(cluster).await;
+    let updated = SectionText::metric("m", "m").field("value", "id").set("on", "insert_and_update");
+    scene.config = ConfigText::new(&scene.cluster, &scene.sim.url()).section(updated);
+    let app = scene.run().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    scene.cluster.sql("ALTER TABLE m REPLICA IDENTITY NOTHING").await;
+    assert!(scene.cluster.try_sql("UPDATE m SET value = 7").await.is_err(), "PostgreSQL refuses it");
+    section_is(&app, "m", "halted").await;
+    let status = app.status().await;
+    let said = status["sections"][0].to_string();
+    assert!(said.contains("refuses the application's own UPDATE") && said.contains("DROP TABLE"), "{said}");
+    // Nothing of it is held back meanwhile.
+    scene.insert(2).await;
+    scene.exact().await;
+    scene.cluster.sql("ALTER TABLE m REPLICA IDENTITY DEFAULT").await;
+    section_is(&app, "m", "streaming").await;
+    drain(app, &scene.cluster).await;
+}
