@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, reason = "the modules of a test are no interface")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the verdict, and stderr its report")]
+#![allow(clippy::too_many_lines, reason = "a walk reads best in one piece")]
 
 #[allow(dead_code, unused_imports, reason = "the integration tests' harness, of which these use a part")]
 #[path = "../it/harness/mod.rs"]

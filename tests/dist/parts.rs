@@ -268,10 +268,40 @@ mod needs_dist {
             let mut command = Command::new("chroot");
             command.arg(root.path()).arg(program).args(arguments.split(' '));
             rows_flow(command, &root.path().join("etc/pg2planhat/pg2planhat.yaml")).await;
-            // What an administrator wrote stays.
+            // What an administrator wrote stays, through an upgrade and a purge.
+            let file = root.path().join("etc/pg2planhat/pg2planhat.yaml");
+            let written = std::fs::read(&file).unwrap();
+            succeed(dpkg(&["--install"]).arg(part(".deb")));
+            assert_eq!(std::fs::read(&file).unwrap(), written);
+            let secrets = std::fs::metadata(root.path().join("etc/pg2planhat/secrets")).unwrap();
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secrets.permissions()) & 0o777, 0o700);
             succeed(&mut dpkg(&["--purge", "pg2planhat"]));
             assert!(!root.path().join("usr/bin/pg2planhat").exists());
             assert!(root.path().join("etc/pg2planhat/pg2planhat.yaml").exists());
+        }
+
+        /// It is loaded under the name that docs/quickstart.md uses, and is as large as the documents say.
+        #[test]
+        fn the_image_is_loaded_by_its_name_needs_buildah() {
+            let storage = Scratch::new("storage");
+            let buildah = |arguments: &[&str]| {
+                let mut buildah = Command::new("buildah");
+                buildah.arg("--root").arg(storage.path().join("root")).arg("--runroot").arg(storage.path().join("run"));
+                succeed(buildah.args(["--storage-driver", "vfs"]).args(arguments))
+            };
+            buildah(&["pull", "--quiet", &format!("oci-archive:{}", part(".oci.tar").display())]);
+            let name = buildah(&["images", "--format", "{{.Name}}:{{.Tag}}"]);
+            let read = |file: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+            assert!(read("docs/quickstart.md").contains(&format!(" {}\n", name.trim())), "{name}");
+            let megabytes = (std::fs::metadata(part(".oci.tar")).unwrap().len() + 500_000) / 1_000_000;
+            for (file, before) in
+                [("README.md", "About "), ("docs/operations.md", "binary, about "), ("deploy/Dockerfile", "image has ")]
+            {
+                assert!(
+                    read(file).contains(&format!("{before}{megabytes} MB")),
+                    "{file}: the image has {megabytes} MB"
+                );
+            }
         }
 
         #[tokio::test]

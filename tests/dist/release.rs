@@ -11,22 +11,36 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn release(repository: Option<&str>) -> Output {
+fn release(repository: Option<&str>, environment: &[(&str, &str)]) -> Output {
     let mut dist = Command::new("bash");
     dist.arg(".ci/dist").env("RELEASE", "1").env_remove("REPOSITORY").current_dir(root());
     dist.envs(repository.map(|address| ("REPOSITORY", address)));
     dist.env("OUT", std::env::temp_dir().join("pg2planhat-no-release"));
-    dist.output().unwrap()
+    dist.envs(environment.iter().copied()).output().unwrap()
 }
 
 #[test]
 fn a_release_that_names_no_repository_is_refused() {
     for repository in [None, Some(PLACEHOLDER)] {
-        let output = release(repository);
+        let output = release(repository, &[]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{said}");
         assert!(said.contains("REPOSITORY"), "{said}");
     }
+}
+
+/// Where git cannot say what is committed (another owner, an unpacked archive), nothing is.
+#[test]
+fn a_release_of_what_nobody_has_committed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let git = folder.path().join("git");
+    std::fs::write(&git, "#!/bin/sh\nexit 128\n").unwrap();
+    std::fs::set_permissions(&git, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let output = release(Some("https://git.example.com/pg2planhat"), &[("PATH", &path)]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("git status fails"), "{said}");
 }
 
 /// The placeholder is where `make dist` looks for it, and in nothing that is delivered as it is.
@@ -54,20 +68,42 @@ fn the_changelog_begins_with_this_version() {
     }
 }
 
-/// `cargo install --path .` gives the program, and nothing else. Unoptimised, so that what the tests have built serves.
+/// The program compiles by the locked versions without what the tests bring (their dependencies switch features of ours on), and is
+/// the only one that `cargo install` would make. That it links and is installed is for the release's tests: it takes three times as long.
 #[test]
-fn cargo_installs_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut install = Command::new(env!("CARGO"));
-    install.args(["install", "--quiet", "--locked", "--debug", "--path", "."]).current_dir(root());
-    let installed = install.arg("--root").arg(folder.path()).output().unwrap();
-    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    let programs: Vec<_> =
-        std::fs::read_dir(folder.path().join("bin")).unwrap().map(|file| file.unwrap().file_name()).collect();
+fn it_compiles_as_cargo_installs_it() {
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    cargo(&["check", "--quiet", "--locked", "--bin", "pg2planhat"]);
+    let metadata: Value =
+        serde_json::from_slice(&cargo(&["metadata", "--locked", "--no-deps", "--format-version", "1"])).unwrap();
+    let targets = metadata["packages"][0]["targets"].as_array().unwrap().iter();
+    let programs: Vec<&Value> =
+        targets.filter(|target| target["kind"][0] == "bin").map(|target| &target["name"]).collect();
     assert_eq!(programs, ["pg2planhat"]);
-    let version = Command::new(folder.path().join("bin/pg2planhat")).arg("--version").output().unwrap();
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+}
+
+mod needs_dist {
+    use super::*;
+
+    /// Unoptimised, so that what the tests have built serves.
+    #[test]
+    fn cargo_installs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut install = Command::new(env!("CARGO"));
+        install.args(["install", "--quiet", "--locked", "--debug", "--path", "."]).current_dir(root());
+        let installed = install.arg("--root").arg(folder.path()).output().unwrap();
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        let programs: Vec<_> =
+            std::fs::read_dir(folder.path().join("bin")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(programs, ["pg2planhat"]);
+        let version = Command::new(folder.path().join("bin/pg2planhat")).arg("--version").output().unwrap();
+        let version = String::from_utf8_lossy(&version.stdout).into_owned();
+        assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    }
 }
 
 /// The crates that the locked versions say, by name.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -24,10 +25,16 @@ async fn probe(address: &str, path: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// An address of this process alone: the port is the chart's.
+/// What a command says, while the stand-in goes on answering.
+async fn ended(mut command: Command) -> std::process::Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// An address of this walk alone: the port is the chart's.
 fn own_address() -> String {
+    static WALKS: AtomicU8 = AtomicU8::new(97);
     let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.97.{high}.{}", low.max(1))
+    format!("127.{}.{high}.{}", WALKS.fetch_add(1, Ordering::Relaxed), low.max(1))
 }
 
 /// A pod's container: its files are where its mounts say, its user is who its security context says, its root is read-only.
@@ -132,7 +139,7 @@ async fn walk_by_manifests(more: &str) {
     let pod = |spec| Pod { root: root.path(), image: &image, objects: &objects, spec };
     for job in ["-setup", "-check"] {
         let pod = pod(template("Job", job));
-        let output = pod.command(&pod.arguments()).output().unwrap();
+        let output = ended(pod.command(&pod.arguments())).await;
         let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{job}: {words}");
         said(job);
@@ -156,7 +163,8 @@ async fn walk_by_manifests(more: &str) {
     said("rows flow");
     // `kubectl exec`, as the notes of the chart have it.
     let look = ["--config", "/etc/pg2planhat/pg2planhat.yaml", "status"].map(str::to_owned);
-    assert!(succeed(&mut streamer.command(&look)).contains("running"));
+    let shown = ended(streamer.command(&look)).await;
+    assert!(shown.status.success() && String::from_utf8_lossy(&shown.stdout).contains("running"), "{shown:?}");
     let grace = spec["terminationGracePeriodSeconds"].as_u64().unwrap();
     let asked = Instant::now();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();

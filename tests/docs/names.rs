@@ -122,7 +122,11 @@ fn docs_say_this_version_and_that_of_its_state() {
     for (at, name) in quickstart.match_indices("pg2planhat-").chain(quickstart.match_indices("pg2planhat:")) {
         let rest = quickstart[at + name.len()..].trim_start_matches("chart-");
         let version = rest.starts_with(|c: char| c.is_ascii_digit());
-        assert!(!version || rest.starts_with(env!("CARGO_PKG_VERSION")), "docs/quickstart.md: {:.40}", &quickstart[at..]);
+        assert!(
+            !version || rest.starts_with(env!("CARGO_PKG_VERSION")),
+            "docs/quickstart.md: {:.40}",
+            &quickstart[at..]
+        );
     }
     let versions = std::fs::read_dir(root().join("src/state/migrations")).unwrap().filter_map(|entry| {
         entry.unwrap().file_name().to_str().and_then(|name| name.split('_').next()?.parse::<u32>().ok())

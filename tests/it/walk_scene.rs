@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg2planhat::testing::sim::{Sim, SimOptions, SinkKind};
 use rustix::process::{Pid, Signal, kill_process};
@@ -94,6 +94,8 @@ fn programs(place: &Path, program: &Path, cluster: &Cluster) -> String {
 
 /// Walks with `program`, as whoever has just installed it.
 pub async fn walk(program: &Path) {
+    let began = Instant::now();
+    let said = |what: &str| eprintln!("{:>6.1} s  {what}", began.elapsed().as_secs_f64());
     let cluster = Cluster::builder().hba("host all all 127.0.0.1/32 scram-sha-256").start().await;
     cluster.sql("CREATE DATABASE app").await;
     let dba = cluster.client_of("app").await;
@@ -141,10 +143,16 @@ pub async fn walk(program: &Path) {
         let found = tokio::time::timeout(PATIENCE, eventually(PATIENCE * 2, text, looked)).await;
         assert!(found.is_ok(), "{name} does not show {text:?}\n{}\n{}\n{}", read("out"), read("err"), read("run.err"));
     };
+    said("the server is there, the first command is typed");
+    shows("out", "public.app_event").await;
+    said("discover has answered");
+    shows("out", "ready to run").await;
+    said("set up and checked");
+    shows("out", "nothing was sent").await;
+    said("previewed");
     shows("logs.out", "delivered").await;
-    for text in ["public.app_event", "sections:", "ready to run", "nothing was sent"] {
-        shows("out", text).await;
-    }
+    said("the ledger shows the first batch");
+    shows("out", "sections:").await;
     let arrived = async |activities, metrics| {
         let all = |stats: &pg2planhat::testing::sim::Stats| {
             (stats.activities.items, stats.metrics.items) == (activities, metrics)
@@ -161,6 +169,7 @@ pub async fn walk(program: &Path) {
     .await
     .unwrap();
     arrived(310, 41).await;
+    said("old rows and new ones are there");
     shows("status.out", "\nrunning\n").await;
     let mut users: Vec<String> = sim
         .items(SinkKind::Activity)
@@ -178,6 +187,7 @@ pub async fn walk(program: &Path) {
     let shell = std::sync::Mutex::new(shell);
     let ended =
         eventually(PATIENCE, "the session to end", || async { shell.lock().unwrap().try_wait().unwrap() }).await;
+    said("drained");
     assert!(ended.success(), "{ended}\n{}\n{}", read("err"), read("run.err"));
     assert!(read("run.err").contains("drained"), "{}", read("run.err"));
     assert!(!read("err").contains("error"), "{}", read("err"));
