@@ -35,7 +35,9 @@ fn begin() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let fault = Fault::bug(format!("no runtime: {error}"));
+            let remedy = "raise this process's limits of file descriptors and threads (`ulimit -n`, `ulimit -u`)";
+            let fault =
+                Fault::new(Exit::Unavailable, format!("the operating system gives no event queue: {error}"), remedy);
             say(&fault);
             return ExitCode::from(fault.exit.code());
         }

@@ -12,6 +12,7 @@ use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
 use crate::postgres::catalog::{server, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::identity::{Found, compare};
+use crate::runtime::server_address::moved;
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
@@ -29,6 +30,8 @@ pub(crate) struct Consistency {
     rows: Vec<SectionRow>,
     /// Rows in quarantine.
     quarantined: Vec<(SectionName, u64)>,
+    /// The server is elsewhere than when an instance last ran.
+    moved: Option<Fault>,
 }
 
 /// Compares; finds nothing where no instance has run yet.
@@ -45,6 +48,8 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(&control).await.map_err(fault)?;
+    let before = store.server_address().await.map_err(crate::operations::fate)?;
+    let moved = moved(before.as_deref(), server.address.as_deref());
     let found = if server.in_recovery { None } else { find(config, &control, server).await.ok() };
     let (Some(instance), Some(found)) = (store.instance().await.map_err(crate::operations::fate)?, found) else {
         return Ok(Consistency::default());
@@ -58,7 +63,7 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
     }
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
-    Ok(Consistency { needs, drift, rows, quarantined })
+    Ok(Consistency { needs, drift, rows, quarantined, moved })
 }
 
 /// Sections that were attached, and whose table the publication does not carry whole any more.
@@ -110,6 +115,9 @@ impl Consistency {
         let mut findings = Vec::new();
         if let Some(needs) = &self.needs {
             findings.push(Finding::of(needs.fault.clone(), needs.reason.as_str(), "instance"));
+        }
+        if let Some(Fault { what, remedy, .. }) = &self.moved {
+            findings.push(Finding::warning("server_address", "server", what, remedy));
         }
         let subject = |name: &SectionName| format!("section {name}");
         for (name, defect) in &self.drift {

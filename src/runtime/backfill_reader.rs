@@ -151,6 +151,9 @@ impl Room {
     }
 }
 
+/// How long a silence is borne, in times of what a prompt answer may take: two minutes at first, an hour at most.
+const FIRST_PATIENCE: u32 = 2;
+const MOST_PATIENCE: u32 = 60;
 /// How long it waits before it tries again what a person must mend.
 const RETRY: Duration = Duration::from_secs(15);
 /// How often a hindrance of one kind is logged.
@@ -162,8 +165,10 @@ impl BackfillTask {
     pub(crate) async fn run(mut self, source: Source, room: Room, ahead: Arc<Semaphore>, news: BackfillNews) {
         let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
         let mut limit = chunk_reader::next_limit(None, room.chunk());
+        // Of a large table that was never read the first rows may take minutes: each silence is borne twice as long.
+        let mut patience = FIRST_PATIENCE;
         loop {
-            match self.attempt(&source, &room, &ahead, &news, &mut failed, &mut limit).await {
+            match self.attempt(&source, &room, &ahead, &news, (&mut failed, &mut limit, &mut patience)).await {
                 Ok(()) => return,
                 Err(fault) => {
                     let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
@@ -187,10 +192,11 @@ impl BackfillTask {
         room: &Room,
         ahead: &Semaphore,
         news: &BackfillNews,
-        failed: &mut bool,
-        limit: &mut usize,
+        (failed, limit, patience): (&mut bool, &mut usize, &mut u32),
     ) -> Result<(), Fault> {
         let session = connect_sql(source, "backfill").await?;
+        session.set_patience(session.patience() * *patience);
+        *patience = (*patience * 2).min(MOST_PATIENCE);
         let at = |error: tokio_postgres::Error| self_fault(&session, &error);
         if let Some(table) = table::by_oid(&session, self.oid).await.map_err(at)? {
             self.selection.follow(&table);
@@ -209,13 +215,8 @@ impl BackfillTask {
         };
         session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;
         let mut types = Types::load(&session).await.map_err(at)?;
-        while let Some((id, first, last)) = self.doubts.last() {
-            let all = self.section.in_doubt == InDoubt::Hold;
-            let keys = self.selection.keys_between(&session, first, last, all).await.map_err(at)?;
-            if news.send(BackfillEvent::Doubted(self.id, *id, keys)).await.is_err() {
-                return Ok(());
-            }
-            self.doubts.pop();
+        if !self.tell_doubts(&session, news).await? {
+            return Ok(());
         }
         loop {
             let Ok(permit) = ahead.acquire().await else { return Ok(()) };
@@ -233,6 +234,7 @@ impl BackfillTask {
                 }
             };
             drop(reading);
+            *patience = FIRST_PATIENCE;
             if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
                 return Ok(());
             }
@@ -249,6 +251,20 @@ impl BackfillTask {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads the keys of the batches in doubt. Returns whether anybody listens.
+    async fn tell_doubts(&mut self, session: &Session, news: &BackfillNews) -> Result<bool, Fault> {
+        while let Some((id, first, last)) = self.doubts.last() {
+            let all = self.section.in_doubt == InDoubt::Hold;
+            let keys = self.selection.keys_between(session, first, last, all).await;
+            let keys = keys.map_err(|error| self_fault(session, &error))?;
+            if news.send(BackfillEvent::Doubted(self.id, *id, keys)).await.is_err() {
+                return Ok(false);
+            }
+            self.doubts.pop();
+        }
+        Ok(true)
     }
 
     /// Why a chunk was not read; where the table is locked, by whom.

@@ -27,6 +27,7 @@ pub(crate) mod retained_growth;
 pub(crate) mod section_changes;
 pub(crate) mod section_report;
 pub(crate) mod seen_merge;
+pub(crate) mod server_address;
 pub(crate) mod solo_lock;
 pub(crate) mod standby;
 pub(crate) mod start_error;
@@ -49,6 +50,7 @@ use crate::admin;
 use crate::admin::{AdminState, Hosts};
 use crate::config::Config;
 use crate::model::{Exit, Fault};
+use crate::postgres::connection::faults;
 use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::stream::Stream;
@@ -67,6 +69,9 @@ const PATIENCE: Duration = Duration::from_millis(2 * STATUS_EVERY + 1_000);
 
 /// How long a standby waits before it polls the slot again.
 const STANDBY_POLL: Duration = Duration::from_secs(2);
+
+/// How often in a row a start may fail for one reason before that is logged again: about five minutes.
+const SAY_AGAIN: u32 = 20;
 
 /// How long a process that stays waits before it checks again a state that needs a person.
 const CHECK_AGAIN: Duration = Duration::from_secs(10);
@@ -91,14 +96,14 @@ pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bo
             tracing::error!(%error, "the admin port has failed");
         }
     });
-    let mut failures = 0;
+    let (mut failures, mut said) = (0_u32, String::new());
     loop {
         // The one that counts: SIGHUP may have brought another.
         let current = board.config();
         let started = tokio::select! {
             biased;
             () = stop.asked() => return Ok(Exit::Done),
-            started = start(&current, &board) => started,
+            started = start_in_sight(&current, &board) => started,
         };
         // From here on the event loop itself hears the request to stop: it drains.
         let ended = match started {
@@ -122,14 +127,20 @@ pub(crate) async fn run(config: Arc<Config>, board: Board, stop: Stop, stays: bo
             Ok(LoopExit::Failed(fault)) => return Err(fault),
             Ok(LoopExit::Again) => {
                 failures = 0;
+                said.clear();
                 continue;
             }
-            Err(StartError::Wrong(fault)) => return Err(fault),
-            Err(StartError::Later(fault)) => fault,
+            // What worked before is wrong on the other side: a password is being changed, a right was taken away for a while.
+            Err(StartError::Wrong(fault)) if !board.has_connected() => return Err(fault),
+            Err(StartError::Wrong(fault) | StartError::Later(fault)) => fault,
         };
         failures += 1;
         board.set_stalled(&fault);
-        tracing::warn!(what = fault.what, remedy = fault.remedy, "cannot begin yet; it is tried again");
+        // Said again where it is another reason, and now and then.
+        if said != fault.what || failures.is_multiple_of(SAY_AGAIN) {
+            tracing::warn!(what = fault.what, remedy = fault.remedy, failures, "cannot begin yet; it is tried again");
+            said.clone_from(&fault.what);
+        }
         let delay = crate::model::backoff::delay(failures.min(7), None, fastrand::f64()).min(Duration::from_secs(15));
         tokio::select! {
             () = stop.asked() => return Ok(Exit::Done),
@@ -202,6 +213,20 @@ async fn superseded(config: &Arc<Config>, board: &Board) -> Option<Fault> {
     (instance.epoch > ours).then(|| crate::state::StateError::Fenced.fault())
 }
 
+/// How long a start may take before that is shown.
+const LONG_START: Duration = Duration::from_secs(10);
+
+/// As [`start`]; a start that waits for an answer, and has nothing else to say, says that.
+async fn start_in_sight(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
+    let mut starting = std::pin::pin!(start(config, board));
+    loop {
+        tokio::select! {
+            started = &mut starting => return started,
+            () = tokio::time::sleep(LONG_START) => board.note_long_start(LONG_START),
+        }
+    }
+}
+
 /// Connects, compares and takes the slot; `None` after a wait as standby, when it may be free.
 async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
     // What needs a person is shown until it is known to be mended.
@@ -212,9 +237,10 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
         return start_solo(config, board).await;
     }
     let prepared = startup::prepare(config, &board.wait_reporter()).await?;
+    board.note_connected();
     let begin = stream_start(config, &prepared);
     let mut stream =
-        Stream::open(config.source.clone(), begin.clone()).map_err(|error| Fault::bug(error.to_string()))?;
+        Stream::open(config.source.clone(), begin.clone()).map_err(|error| faults::no_thread("the stream", &error))?;
     match stream.events.recv().await {
         Some(StreamEvent::Started) => {
             board.set_state(InstanceState::Starting);
@@ -239,6 +265,7 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
 /// As [`start`], where nothing is streamed: a lock in the state's database says who runs.
 async fn start_solo(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>, StartError> {
     let Some(lock) = solo_lock::take(config).await? else {
+        board.note_connected();
         if board.set_state(InstanceState::Standby) {
             tracing::info!(schema = config.state.schema, "another process runs by this state: waiting as standby");
         }
@@ -246,6 +273,7 @@ async fn start_solo(config: &Arc<Config>, board: &Board) -> Result<Option<EventL
         return Ok(None);
     };
     let prepared = startup_diff::prepare(config).await?;
+    board.note_connected();
     let begin = stream_start(config, &prepared);
     EventLoop::build(Arc::clone(config), board.clone(), prepared, RowSource::Results(Box::new(lock), begin))
         .await

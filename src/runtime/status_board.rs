@@ -5,7 +5,9 @@
 //! * Never: "ready" where nothing flows.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -32,6 +34,8 @@ pub(crate) struct Board {
     sections: Arc<Mutex<HashMap<String, SectionMetrics>>>,
     /// The configuration that counts: SIGHUP may bring another one.
     config: Arc<watch::Sender<Arc<Config>>>,
+    /// A start has come through to the server once.
+    has_connected: Arc<AtomicBool>,
     /// The progress that ended event loops of this process knew beyond the state.
     known: Arc<Mutex<HashMap<String, KnownProgress>>>,
 }
@@ -57,6 +61,7 @@ impl Board {
             wire,
             sections,
             config: Arc::new(watch::channel(Arc::clone(config)).0),
+            has_connected: Arc::default(),
             known: Arc::default(),
         })
     }
@@ -120,6 +125,32 @@ impl Board {
                 status.remedy = fault.map(|fault| fault.remedy.clone());
             });
         }
+    }
+
+    /// Notes that servers, rights and names were in order.
+    pub(crate) fn note_connected(&self) {
+        self.has_connected.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they ever were.
+    pub(crate) fn has_connected(&self) -> bool {
+        self.has_connected.load(Ordering::Relaxed)
+    }
+
+    /// Shows that a start waits for an answer, where nothing else is said of it.
+    pub(crate) fn note_long_start(&self, since: Duration) {
+        self.status.send_if_modified(|status| {
+            let is_news = status.state == InstanceState::Starting && status.message.is_none();
+            if is_news {
+                let seconds = since.as_secs();
+                status.message = Some(format!(
+                    "the start takes longer than {seconds} s: a server has not answered the last question"
+                ));
+                status.remedy =
+                    Some("look at the load of the source and of the state's database; it is tried again".to_owned());
+            }
+            is_news
+        });
     }
 
     /// Shows that a server is away.

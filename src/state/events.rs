@@ -15,6 +15,9 @@ use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 use crate::state::write_sql::OPEN_GAP;
 
+/// The action of the events that say where the server was.
+const SERVER_ADDRESS: &str = "server_address";
+
 /// Something that a person asks of the running instance.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NewEvent {
@@ -112,6 +115,24 @@ impl Store {
             rfc3339("handled_at")
         );
         Ok(self.query("reading the events", &sql, &[&id, &i64::from(limit)]).await?.iter().map(event_of).collect())
+    }
+
+    /// Where the server was when an instance last led at it.
+    pub(crate) async fn server_address(&self) -> Result<Option<String>, StateError> {
+        let asked = "SELECT args ->> 'address' FROM {schema}.event WHERE action = $1 ORDER BY id DESC LIMIT 1";
+        let rows = self.query("reading the server's address", asked, &[&self.text(SERVER_ADDRESS)]).await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
+    /// Records where the server is now.
+    pub(crate) async fn record_server_address(&self, address: &str, result: &str) -> Result<(), StateError> {
+        let event = NewEvent {
+            actor: "pg2planhat".to_owned(),
+            action: SERVER_ADDRESS.to_owned(),
+            section: None,
+            args: serde_json::json!({ "address": address }),
+        };
+        self.record_event(&event, result).await.map(drop)
     }
 
     /// Records a gap; its id. Where one of the same section and reason is open, that one's id (and

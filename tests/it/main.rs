@@ -32,6 +32,7 @@ mod encodings;
 mod faults_answers;
 mod faults_planhat;
 mod faults_process;
+mod faults_server;
 mod faults_signals;
 mod faults_slot;
 mod faults_stream;

@@ -21,6 +21,8 @@ pub(crate) struct Server {
     pub role: String,
     /// The role may replicate.
     pub replication: bool,
+    /// Where it listens, as it says itself; `None` from a socket.
+    pub address: Option<String>,
 }
 
 /// Reads them.
@@ -29,7 +31,8 @@ pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
             pg_catalog.pg_is_in_recovery(),
             (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'),
             current_user::text,
-            (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+            (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+            pg_catalog.host(pg_catalog.inet_server_addr()) || ':' || pg_catalog.inet_server_port()
         FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
     let row = crate::sql::query_one(client, sql, &[]).await?;
     Ok(Server {
@@ -40,5 +43,6 @@ pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
         wal_sender_timeout: row.get::<_, Option<i64>>(5).unwrap_or(60_000),
         role: row.get(6),
         replication: row.get::<_, Option<bool>>(7).unwrap_or(false),
+        address: row.get(8),
     })
 }

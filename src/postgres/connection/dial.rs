@@ -193,7 +193,7 @@ fn too_slow(place: &str, address: &Address, limit: Duration) -> Fault {
         Address::Unix(path) => path.display().to_string(),
     };
     Fault::unavailable(
-        format!("{place}: {address} gave no connection within {} s", limit.as_secs()),
+        format!("{place}: {address} gave no connection that answers within {} s", limit.as_secs()),
         "look at firewalls, security groups and routes between this host and the server, and at its load; it is tried again",
     )
 }

@@ -43,6 +43,17 @@ fn is_out_of_files(error: &io::Error) -> bool {
 const OUT_OF_FILES: &str = "this process has no file descriptor left: raise its limit (`ulimit -n`, LimitNOFILE= in the \
 unit, the container's nofile), and see who holds them in /proc/PID/fd; it is tried again";
 
+/// That the operating system gives no thread, or nothing for it to wait by. It may later: it is no bug.
+pub(crate) fn no_thread(whose: &str, error: &io::Error) -> Fault {
+    let remedy = if is_out_of_files(error) {
+        OUT_OF_FILES
+    } else {
+        "raise this process's limit of threads (`ulimit -u`, TasksMax= in the unit, the container's pids limit), or its memory; it \
+         is tried again"
+    };
+    Fault::unavailable(format!("there is no thread for {whose}: {error}"), remedy)
+}
+
 #[allow(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which grows")]
 pub(crate) fn describe_unix(place: &str, path: &std::path::Path, error: &io::Error) -> Fault {
     let remedy = match error.kind() {

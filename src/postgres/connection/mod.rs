@@ -15,6 +15,7 @@ pub(crate) mod passfile;
 pub(crate) mod server_error;
 pub(crate) mod session;
 pub(crate) mod settings;
+pub(crate) mod silence;
 pub(crate) mod target;
 pub(crate) mod tls;
 pub(crate) mod tokio_postgres_adapter;

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,18 +21,27 @@ use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::dial::{Link, Socket};
 use crate::postgres::connection::params::{Binding, ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
+use crate::postgres::connection::silence::Silence;
 use crate::postgres::connection::target::Target;
 use crate::postgres::connection::tokio_postgres_adapter::{Established, Guarded, Oversize, oversize, refused_password};
 use crate::postgres::connection::{auth, dial, faults};
 
-/// Settings of each session, behind the given options, so that these win.
-const PINNED: &str =
-    "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3";
+/// Settings of each session, behind the given options, so that these win. A role's `idle_session_timeout` would end the
+/// connections that wait for work.
+const PINNED: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=3 \
+                      -c idle_session_timeout=0";
 /// Purposes that only look at the catalog, whose answers are small.
 const LOOKING: [&str; 4] = ["check", "check reader", "discover", "setup"];
 /// The largest message that these take.
 const LARGEST_LOOK: usize = 16 << 20;
 const PRODUCT: &str = "pg2planhat";
+/// Purposes whose every statement is short, or waits for a lock in short tries. They know no other bound.
+const PROMPT: [&str; 8] = ["control", "attach", "reload", "updates", "state", "look", "status", "setup"];
+/// Purposes whose statements read much before their first row.
+const SLOW: [&str; 3] = ["audit", "trace", "retry"];
+/// How long an answer may be owed, in times to connect: a minute, and ten.
+const PROMPT_ANSWER: u32 = 6;
+const SLOW_ANSWER: u32 = 60;
 
 /// A connection, ended when this is dropped.
 pub(crate) struct Session {
@@ -42,6 +52,9 @@ pub(crate) struct Session {
     /// The characters of the database, where its text is decoded here.
     charset: Option<Arc<Charset>>,
     ended: watch::Receiver<Option<SessionEnd>>,
+    silence: Silence,
+    /// A minute, where the configuration leaves the time to connect as it is.
+    patience: Duration,
     driver: Driver,
 }
 
@@ -176,17 +189,25 @@ impl Session {
         let config = settings(target, endpoint, &link, purpose);
         let established = Established { end_point: link.end_point };
         let largest = target.largest_message.or_else(|| LOOKING.contains(&purpose).then_some(LARGEST_LOOK));
-        let stream = Guarded::new(link.stream, link.private, largest);
+        let silence = Silence::new();
+        let stream = Guarded::new(link.stream, link.private, largest, silence.clone());
         let (client, connection) = config
             .connect_raw(stream, established)
             .await
             .map_err(|error| describe_start(&error, target, endpoint, &place))?;
         let server_encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
         let (tell, ended) = watch::channel(None);
-        let driver = Driver(tokio::spawn(drive(connection, tell, place.clone(), target.user.clone())));
+        let user = target.user.clone();
+        let driver = Driver(tokio::spawn(drive(connection, tell, place.clone(), user.clone(), silence.clone())));
+        let patience = target.connect_timeout * PROMPT_ANSWER;
         let mut session =
-            Session { client, place, user: target.user.clone(), server_encoding, charset: None, ended, driver };
+            Session { client, place, user, server_encoding, charset: None, ended, silence, patience, driver };
         session.settle(target.session).await?;
+        if PROMPT.contains(&purpose) {
+            session.silence.set_patience(patience);
+        } else if SLOW.contains(&purpose) {
+            session.silence.set_patience(target.connect_timeout * SLOW_ANSWER);
+        }
         Ok(session)
     }
 
@@ -200,14 +221,11 @@ impl Session {
         }
         let charset = Charset::load(&self.client, &self.server_encoding).await.map_err(|error| self.fault(&error))?;
         self.charset = charset.map(Arc::new);
-        if wanted == SessionKind::ReadWrite {
-            let answer =
-                self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
-            let is_off = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"));
-            let writable = answer.iter().any(is_off);
-            if !writable {
-                return Err(dial::read_only(&self.place));
-            }
+        // Asked of every server: one that greets and then says nothing is not connected to.
+        let answer =
+            self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
+        if wanted == SessionKind::ReadWrite && first_value(&answer).as_deref() != Some("off") {
+            return Err(dial::read_only(&self.place));
         }
         Ok(())
     }
@@ -221,7 +239,18 @@ impl Session {
 
     /// The fault of `error` on this connection.
     pub(crate) fn fault(&self, error: &Error) -> Fault {
-        describe(error, &self.place, &self.user)
+        let ended = if error.is_closed() { self.ended() } else { None };
+        ended.unwrap_or_else(|| describe(error, &self.place, &self.user))
+    }
+
+    /// How long an answer that should be prompt may be owed.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Ends the connection where an answer is owed for longer.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        self.silence.set_patience(patience);
     }
 
     /// How the connection ended, where it has.
@@ -314,9 +343,19 @@ async fn drive(
     tell: watch::Sender<Option<SessionEnd>>,
     place: String,
     user: String,
+    silence: Silence,
 ) {
     let ending = loop {
-        match poll_fn(|cx| connection.poll_message(cx)).await {
+        let message = tokio::select! {
+            biased;
+            message = poll_fn(|cx| connection.poll_message(cx)) => message,
+            silent = silence.too_long() => {
+                let what = format!("{place}: the server has owed an answer for {} s", silent.as_secs());
+                let remedy = "look at the server, and at proxies between it and this host; it is connected to again";
+                break SessionEnd { fault: Fault::unavailable(what, remedy), shutdown: false };
+            }
+        };
+        match message {
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 tracing::debug!(notice = %ServerError::from(&notice), "PostgreSQL says");
             }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use crate::postgres::connection::dial::Socket;
+use crate::postgres::connection::silence::{Silence, Tail};
 
 /// An Authentication message up to its code.
 const HEAD: usize = 9;
@@ -28,6 +29,8 @@ pub(crate) struct Guarded {
     /// The first bytes of the server; full at once where nothing is to be watched.
     head: Vec<u8>,
     sizes: SizeWatch,
+    silence: Silence,
+    tail: Tail,
     /// The hash of the stream's channel, to which the authentication is bound.
     end_point: Option<Vec<u8>>,
 }
@@ -112,14 +115,15 @@ pub(crate) fn refused_password(error: &io::Error) -> Option<&'static str> {
 }
 
 impl Guarded {
-    /// `largest`: the largest message once the server is ready.
-    pub(crate) fn new(stream: Socket, private: bool, largest: Option<usize>) -> Guarded {
+    /// `largest`: the largest message once the server is ready. `silence` is told what is asked and what comes.
+    pub(crate) fn new(stream: Socket, private: bool, largest: Option<usize>, silence: Silence) -> Guarded {
         let sizes = SizeWatch { header: [0; 5], held: 0, left: 0, start: Some(START), largest };
         let head = if private { vec![0; HEAD] } else { Vec::new() };
-        Guarded { stream, head, sizes, end_point: None }
+        Guarded { stream, head, sizes, silence, tail: Tail::default(), end_point: None }
     }
 
     fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.silence.came(bytes, &mut self.tail);
         self.sizes.watch(bytes).map_err(|oversize| io::Error::new(io::ErrorKind::InvalidData, oversize))?;
         if self.head.len() >= HEAD {
             return Ok(());
@@ -146,7 +150,10 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = std::task::ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.silence.asked();
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -252,6 +252,7 @@ pub(crate) mod tests {
                 wal_sender_timeout: 60_000,
                 role: "r".into(),
                 replication: true,
+                address: None,
             },
             provider: Provider::Own,
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),

@@ -10,6 +10,7 @@ pub(crate) use crate::postgres::replication::split::{WireReader, WireWriter};
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -23,7 +24,7 @@ use crate::postgres::connection::params::{ServerEndpoint, SessionKind};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::target::Target;
 use crate::postgres::connection::{charset, dial, faults};
-use crate::postgres::replication::frames::{Frame, FrameError, next_frame};
+use crate::postgres::replication::frames::{Frame, FrameError, next_frame, text_row};
 use crate::postgres::replication::read_coalescing::NEAR_BUFFER;
 use crate::postgres::replication::split::flush;
 
@@ -31,6 +32,9 @@ use crate::postgres::replication::split::flush;
 const REPLY_MAX: usize = 16 << 20;
 /// The longest message before the server is authenticated.
 const START_MAX: usize = 64 << 10;
+
+/// How long an answer may take, outside a copy.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Sent at start-up, so that neither a role's nor a database's settings change a row's text or end the session.
 const PINNED: [(&str, &str); 8] = [
@@ -261,7 +265,7 @@ impl ReplicationConnection {
     /// Runs `sql` by the simple protocol, and gives the rows of all its results as text.
     pub async fn simple_query(&mut self, sql: &str) -> Result<TextRows, WireError> {
         frontend::query(sql, &mut self.outbound)?;
-        self.until_ready().await
+        in_time(self.until_ready()).await
     }
 
     /// Runs IDENTIFY_SYSTEM.
@@ -274,7 +278,7 @@ impl ReplicationConnection {
         frontend::query("IDENTIFY_SYSTEM", &mut self.outbound)?;
         frontend::query(sql, &mut self.outbound)?;
         // Both answers are read, whatever the first says.
-        let (system, rows) = (self.until_ready().await, self.until_ready().await?);
+        let (system, rows) = (in_time(self.until_ready()).await, in_time(self.until_ready()).await?);
         Ok((SystemIdentity::read(system?)?, rows))
     }
 
@@ -355,7 +359,10 @@ impl ReplicationConnection {
         loop {
             let frame = self.reply(REPLY_MAX).await?;
             match frame.tag {
-                b'D' => rows.push(parse_row(&frame.body)?),
+                b'D' => {
+                    let odd = || WireError::Protocol("the server sent a row that cannot be read".to_owned());
+                    rows.push(text_row(&frame.body).ok_or_else(odd)?);
+                }
                 // Row description, command complete, empty query.
                 b'T' | b'C' | b'I' => {}
                 b'E' => {
@@ -372,29 +379,15 @@ impl ReplicationConnection {
     }
 }
 
-fn unexpected(tag: u8) -> WireError {
-    WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
+/// A server that greets and then says nothing is not waited for without end.
+async fn in_time<T>(answer: impl Future<Output = Result<T, WireError>>) -> Result<T, WireError> {
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| {
+        Err(WireError::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", ANSWER.as_secs()))))
+    })
 }
 
-fn parse_row(mut body: &[u8]) -> Result<Vec<Option<String>>, WireError> {
-    let mut take = |len: usize| {
-        let (part, rest) = body.split_at_checked(len)?;
-        body = rest;
-        Some(part)
-    };
-    let mut parse = || {
-        let columns = u16::from_be_bytes(take(2)?.try_into().ok()?);
-        let mut row = Vec::new();
-        for _ in 0..columns {
-            let len = i32::from_be_bytes(take(4)?.try_into().ok()?);
-            row.push(match usize::try_from(len) {
-                Ok(len) => Some(String::from_utf8_lossy(take(len)?).into_owned()),
-                Err(_) => None,
-            });
-        }
-        Some(row)
-    };
-    parse().ok_or_else(|| WireError::Protocol("the server sent a row that cannot be read".to_owned()))
+fn unexpected(tag: u8) -> WireError {
+    WireError::Protocol(format!("the server sent a message of the type {:?}, which has no place here", char::from(tag)))
 }
 
 #[cfg(test)]
@@ -536,7 +529,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_row_is_taken_without_a_panic(body: Vec<u8>) {
-            parse_row(&body).ok();
+            drop(text_row(&body));
         }
     }
 }

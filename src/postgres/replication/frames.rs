@@ -1,7 +1,7 @@
 //! Cuts the server's bytes into whole messages, without copying them. Pure.
 //!
 //! * In: what was read so far.
-//! * Out: the next [`Frame`], once it is whole.
+//! * Out: the next [`Frame`], once it is whole; the values of a row.
 //! * Never: memory reserved because a length header says so; a panic, whatever the bytes are.
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -71,6 +71,25 @@ pub(crate) fn missing_bytes(buffer: &[u8], max_len: usize) -> Result<Option<usiz
 fn body_len(header: &[u8]) -> usize {
     let len = header.get(1..HEADER).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).map_or(4, u32::from_be_bytes);
     (len as usize).saturating_sub(4)
+}
+
+/// The values of a DataRow as text; `None` where it cannot be read.
+pub(crate) fn text_row(mut body: &[u8]) -> Option<Vec<Option<String>>> {
+    let mut take = |len: usize| {
+        let (part, rest) = body.split_at_checked(len)?;
+        body = rest;
+        Some(part)
+    };
+    let columns = u16::from_be_bytes(take(2)?.try_into().ok()?);
+    let mut row = Vec::new();
+    for _ in 0..columns {
+        let len = i32::from_be_bytes(take(4)?.try_into().ok()?);
+        row.push(match usize::try_from(len) {
+            Ok(len) => Some(String::from_utf8_lossy(take(len)?).into_owned()),
+            Err(_) => None,
+        });
+    }
+    Some(row)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::config::Source;
-use crate::model::Fault;
+use crate::postgres::connection::faults;
 use crate::postgres::replication::control::Control;
 use crate::postgres::replication::copy_loop::CopyLoop;
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart, stopped};
@@ -47,7 +47,7 @@ impl Stream {
                 Ok(runtime) => runtime,
                 Err(error) => {
                     let ended =
-                        StreamEnd { fate: EndReason::Transient, fault: Fault::bug(format!("no runtime: {error}")) };
+                        StreamEnd { fate: EndReason::Transient, fault: faults::no_thread("the stream", &error) };
                     // The receiver is gone: there is nobody left to report to.
                     let _gone = sender.blocking_send(StreamEvent::Ended(ended));
                     return;

@@ -37,7 +37,7 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
-use crate::runtime::{attach, attach_diff, monitor, state_writer, update_stream};
+use crate::runtime::{attach, attach_diff, monitor, server_address, state_writer, update_stream};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
@@ -61,6 +61,7 @@ impl EventLoop {
         let epoch = term.epoch();
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
+        server_address::note(&store, server.address.as_deref()).await?;
         let (opened, types) = tokio::join!(store.open(), Types::load(&control));
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());

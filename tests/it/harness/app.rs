@@ -138,7 +138,9 @@ impl App {
 
     /// `run`, with more to say before it starts.
     pub fn launch(config: &ConfigText) -> Launch {
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_pg2planhat"));
+        // Another build of it, to see that a test fails there.
+        let other = std::env::var_os("PG2PLANHAT_TEST_PROGRAM").map(PathBuf::from);
+        let program = other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pg2planhat")));
         let arguments = vec!["run".to_owned()];
         Launch {
             config: config.clone(),

@@ -297,6 +297,16 @@ impl Cluster {
         standby
     }
 
+    /// Another server on a copy of this stopped one's volume: the same identity, slots and all.
+    pub async fn clone_of_volume(&self) -> Cluster {
+        assert!(!self.is_running(), "a running server's volume is no consistent copy");
+        let (version, binaries, from) = (self.version, self.binaries.clone(), self.data());
+        let copied = move || Cluster::laid_out(version, binaries, |_, data| copy(&from, data));
+        let clone = tokio::task::spawn_blocking(copied).await.unwrap();
+        clone.start_again().await;
+        clone
+    }
+
     /// Waits until this standby has replayed everything that `primary` has written by now.
     #[allow(dead_code, reason = "the measurements have no standby")]
     pub async fn catch_up_with(&self, primary: &Cluster) {

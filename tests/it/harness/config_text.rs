@@ -18,9 +18,14 @@ impl ConfigText {
 
     /// For this cluster, by TCP without TLS as its superuser, and a sink at `url`.
     pub fn new(cluster: &Cluster, url: &str) -> ConfigText {
+        ConfigText::for_port(cluster.port(), url)
+    }
+
+    /// For whatever listens on this port of 127.0.0.1.
+    pub fn for_port(port: u16, url: &str) -> ConfigText {
         let text = ConfigText { entries: Vec::new(), sections: Vec::new() };
         text.set("source.host", "127.0.0.1")
-            .set("source.port", cluster.port())
+            .set("source.port", port)
             .set("source.database", "postgres")
             .set("source.user", "postgres")
             .set("source.tls", "disable")

@@ -56,6 +56,8 @@ struct Network {
     rate: Option<u64>,
     /// Goes up by one to cut every connection.
     cuts: u64,
+    /// Goes up by one to forget every connection.
+    forgets: u64,
     ended: bool,
 }
 
@@ -104,6 +106,7 @@ impl Proxy {
             delay: Duration::ZERO,
             rate: None,
             cuts: 0,
+            forgets: 0,
             ended: false,
         };
         let shared = Arc::new(Shared {
@@ -162,6 +165,11 @@ impl Proxy {
     /// Half-open connections: both directions swallow; new connections are taken and hear nothing.
     pub fn half_open(&self) {
         self.change(|network| network.flow = [Flow::Swallow; 2]);
+    }
+
+    /// Open connections stay open and nothing comes through them any more; new ones are as good as ever.
+    pub fn forget(&self) {
+        self.change(|network| network.forgets += 1);
     }
 
     /// Every piece arrives this much later.
@@ -287,21 +295,30 @@ fn reset_at_close(stream: &TcpStream) {
     drop(socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)));
 }
 
-/// Both directions until both have ended; an error is a cut.
+/// Both directions until both have ended; an error is a cut. A connection that is forgotten stays, as long as the proxy.
 async fn carry(
     (reader, writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     (back, forth): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     shared: &Shared,
 ) -> Result<(), ()> {
     let mut network = shared.network.subscribe();
-    let cuts = network.borrow().cuts;
+    let (cuts, forgets) = (network.borrow().cuts, network.borrow().forgets);
     let forward = pump(Direction::ToTarget, reader, forth, shared);
     let backward = pump(Direction::ToClient, back, writer, shared);
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        _ = network.wait_for(|network| network.cuts != cuts) => Err(()),
-        outcome = async { tokio::try_join!(forward, backward) } => outcome.map(drop),
+        _ = network.wait_for(|network| network.cuts != cuts) => Some(Err(())),
+        () = wait_forgotten(shared.network.subscribe(), forgets) => None,
+        outcome = async { tokio::try_join!(forward, backward) } => Some(outcome.map(drop)),
+    };
+    match outcome {
+        Some(outcome) => outcome,
+        None => std::future::pending().await,
     }
+}
+
+async fn wait_forgotten(mut network: watch::Receiver<Network>, known: u64) {
+    drop(network.wait_for(|network| network.forgets != known).await);
 }
 
 /// One direction until its end. An error on either side is a cut, and so resets the other side too.
