@@ -56,7 +56,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
 }
 
-/// Whether nobody needs to look: an instance runs and rows flow, or waits as standby, and no section is halted.
+/// Whether nobody needs to look: an instance runs, or waits as standby; the rows of every section flow, but of those that a
+/// person switched off or paused; and no gap is open.
 fn is_well(status: &Status) -> bool {
     let state = match status.state {
         InstanceState::Running => status.ready,
@@ -65,7 +66,16 @@ fn is_well(status: &Status) -> bool {
             false
         }
     };
-    state && status.sections.iter().all(|section| section.state != SectionState::Halted)
+    let is_well = |section: &SectionStatus| match section.state {
+        SectionState::Off => true,
+        SectionState::Paused => section.open_gaps.unwrap_or(0) == 0,
+        SectionState::Halted => false,
+        // A standby has nothing that flows.
+        SectionState::Waiting | SectionState::Backfilling | SectionState::Streaming | SectionState::Comparing => {
+            (section.flows || status.state == InstanceState::Standby) && section.open_gaps.unwrap_or(0) == 0
+        }
+    };
+    state && status.sections.iter().all(is_well)
 }
 
 fn show(context: &Context, status: &Status) -> Result<(), Fault> {
@@ -120,16 +130,14 @@ fn row(section: &SectionStatus, flows: bool, now: Timestamp) -> [StyledText; 7] 
         Some(backfill) => percent(backfill).map_or_else(|| count(backfill.rows), |part| format!("{part}%")),
     };
     let last = section.last_delivered_at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
-    let quarantined = count(section.rows_quarantined);
+    // What is there now; the total where only that is known.
+    let rows = section.quarantined_now.unwrap_or(section.rows_quarantined);
+    let quarantined = count(rows);
     [
         section.name.clone().into(),
         StyledText::painted(colour, section.state.to_string()),
         count(section.rows_delivered).into(),
-        if section.rows_quarantined > 0 {
-            StyledText::painted(Colour::Yellow, quarantined)
-        } else {
-            quarantined.into()
-        },
+        if rows > 0 { StyledText::painted(Colour::Yellow, quarantined) } else { quarantined.into() },
         section.lag_seconds.map_or_else(|| "-".to_owned(), time).into(),
         last.map_or_else(
             || "-".to_owned(),
@@ -163,19 +171,51 @@ fn notes(context: &Context, section: &SectionStatus) -> Result<(), Fault> {
             output.remedy(remedy, "  ")?;
         }
     }
-    if section.rows_in_doubt > 0 {
-        output.prose(
-            &format!(
-                "{}: {} been in doubt, {} sent again; see `pg2planhat logs {} --outcome resent --outcome held`",
-                section.name,
-                plural(section.rows_in_doubt, "row has", "rows have"),
-                count(section.rows_resent),
-                section.name
-            ),
-            "",
-        )?;
+    for note in [gaps(section), quarantine(section), doubt(section)].into_iter().flatten() {
+        output.prose(&note, "")?;
     }
     Ok(())
+}
+
+/// Stretches whose rows may be missing.
+fn gaps(section: &SectionStatus) -> Option<String> {
+    let open = section.open_gaps.filter(|open| *open > 0 && section.state != SectionState::Off)?;
+    Some(format!(
+        "{}: {} open, rows of that time may be missing; `pg2planhat audit {}` names them, `pg2planhat repair --gap` reads them again",
+        section.name,
+        plural(open, "gap is", "gaps are"),
+        section.name
+    ))
+}
+
+/// The total of the quarantine, where it is not what is there now.
+fn quarantine(section: &SectionStatus) -> Option<String> {
+    let now = section.quarantined_now.filter(|now| *now != section.rows_quarantined)?;
+    Some(format!(
+        "{}: {} quarantined now, {} ever; see `pg2planhat quarantine list --section {}`",
+        section.name,
+        plural(now, "row is", "rows are"),
+        count(section.rows_quarantined),
+        section.name
+    ))
+}
+
+/// What is in doubt now, and what ever was.
+fn doubt(section: &SectionStatus) -> Option<String> {
+    if section.rows_in_doubt == 0 && section.in_doubt_now == 0 {
+        return None;
+    }
+    let now = match section.in_doubt_now {
+        0 => "none is now".to_owned(),
+        now => format!("{} now", plural(now, "row is", "rows are")),
+    };
+    Some(format!(
+        "{}: {} been in doubt, {} sent again, {now}; see `pg2planhat logs {} --outcome resent --outcome held`",
+        section.name,
+        plural(section.rows_in_doubt, "row has", "rows have"),
+        count(section.rows_resent),
+        section.name
+    ))
 }
 
 /// A time for people: `3 s`, `12 min`, `5 h`, `3 d`.

@@ -17,26 +17,43 @@ use crate::runtime::section_report;
 use crate::runtime::section_report::comparisons;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
-use crate::state::{Instance, SectionPhase, SectionRow};
+use crate::state::{Gap, Instance, SectionPhase, SectionRow};
 use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
 
 /// How long the admin port may take.
 const ADMIN: Duration = Duration::from_secs(1);
 
+/// How long the server may take to say which one it is.
+const IDENTIFY: Duration = Duration::from_secs(2);
+
 /// The status: the running instance's own where its admin port answers, otherwise as the state and the server have it.
 pub(crate) async fn status(config: &Arc<Config>) -> Result<Status, Fault> {
     let asked = tokio::time::timeout(ADMIN, ask(config)).await.ok().flatten();
-    match asked.filter(|status| is_own(config, status)) {
-        Some(status) => Ok(status),
-        None => look(config).await,
+    match asked {
+        Some(status) if is_own(config, &status).await => Ok(status),
+        Some(_) | None => look(config).await,
     }
 }
 
-/// A standby knows nothing of what the leader does; another instance may listen where this one would.
-fn is_own(config: &Config, status: &Status) -> bool {
+/// A standby knows nothing of what the leader does; another instance may listen where this one would, and most have the names
+/// that come of themselves.
+async fn is_own(config: &Config, status: &Status) -> bool {
     status.instance.slot == config.source.slot
         && status.instance.publication == config.source.publication
         && status.state != InstanceState::Standby
+        && same_server(config, status).await
+}
+
+/// Whether the instance that answers runs at the server that the configuration names. Slots belong to a server as a whole, so
+/// its identifier is enough. Where the server does not say it, the names must do.
+async fn same_server(config: &Config, status: &Status) -> bool {
+    let Some(theirs) = &status.instance.system_identifier else { return true };
+    let ours = async {
+        let session = connect_sql(&config.source, "status").await.ok()?;
+        let asked = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
+        session.query_one(asked, &[]).await.ok()?.try_get::<_, String>(0).ok()
+    };
+    tokio::time::timeout(IDENTIFY, ours).await.ok().flatten().is_none_or(|ours| ours == *theirs)
 }
 
 async fn ask(config: &Config) -> Option<Status> {
@@ -78,9 +95,15 @@ async fn look(config: &Arc<Config>) -> Result<Status, Fault> {
     };
     let rows = store.sections().await.map_err(crate::operations::fate)?;
     let runs = store.diff_runs().await.map_err(crate::operations::fate)?;
+    let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
+    let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
     for (section, shown) in config.sections.iter().zip(&mut status.sections) {
         if let Some(row) = rows.iter().find(|row| row.name == section.name) {
             show_section(row, shown);
+            let of_all = |gap: &&Gap| gap.section.as_deref().is_none_or(|name| name == section.name.as_str());
+            shown.open_gaps = Some(gaps.iter().filter(of_all).count() as u64);
+            let kept = quarantined.iter().find(|(name, _)| *name == section.name);
+            shown.quarantined_now = Some(kept.map_or(0, |(_, rows)| *rows));
             let last = runs.iter().find(|(name, _)| *name == section.name).map(|(_, run)| run.clone());
             shown.diff = section
                 .diff()
@@ -110,6 +133,7 @@ async fn judge(
         let leader = instance.leader.as_deref().unwrap_or("unknown");
         status.state = InstanceState::Running;
         status.ready = true;
+        believe(status);
         status.message = Some(format!(
             "an instance ({leader}) holds the slot (walsender {pid}), and does not answer at {}: this is what the state \
              and the server say",
@@ -150,10 +174,19 @@ async fn judge_solo(config: &Config, instance: &Instance, status: &mut Status) {
     };
     let leader = instance.leader.as_deref().unwrap_or("unknown");
     (status.state, status.ready) = (InstanceState::Running, true);
+    believe(status);
     status.message = Some(format!(
         "an instance ({leader}) runs (backend {pid}), and does not answer at {}: this is what the state says",
         config.admin.listen
     ));
+}
+
+/// An instance runs, and does not answer here: its sections count as flowing where the state does not say otherwise.
+fn believe(status: &mut Status) {
+    for section in &mut status.sections {
+        section.flows =
+            matches!(section.state, SectionState::Streaming | SectionState::Backfilling | SectionState::Comparing);
+    }
 }
 
 fn stalled(status: &mut Status, fault: &Fault) {

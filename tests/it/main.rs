@@ -38,6 +38,7 @@ mod faults_slot;
 mod faults_stream;
 mod faults_stream_scene;
 mod faults_stream_wire;
+mod faults_truth;
 mod harness_works;
 mod healthy_histories;
 mod in_flight;

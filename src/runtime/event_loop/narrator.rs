@@ -2,7 +2,7 @@
 //!
 //! * In: the sections as the status shows them, at each look.
 //! * Out: log lines.
-//! * Never: a line for each batch; more than one line about a section's progress in 30 s.
+//! * Never: a line for each batch; more than one line about a section's progress in 30 s, or about its quarantine in 60 s.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use crate::terminal::count;
 
 /// How often a backfill's progress is logged.
 const EVERY: Duration = Duration::from_secs(30);
+/// How often a growing quarantine is logged.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(60);
 
 /// The last logged state of each section.
 #[derive(Default)]
@@ -25,6 +27,8 @@ struct Told {
     /// Since when it is in this state.
     since: Instant,
     progress: Instant,
+    /// Rows that were ever quarantined, as of the last line about it, and when that was.
+    quarantined: (u64, Option<Instant>),
 }
 
 impl Narrator {
@@ -34,7 +38,28 @@ impl Narrator {
             for line in self.lines(section, now) {
                 tracing::info!(section = section.name, "{line}");
             }
+            if let Some(rows) = self.quarantined(section, now) {
+                let remedy = format!("pg2planhat quarantine list --section {}", section.name);
+                tracing::warn!(
+                    section = section.name,
+                    rows,
+                    total = section.rows_quarantined,
+                    remedy,
+                    "rows are quarantined (not delivered)"
+                );
+            }
         }
+    }
+
+    /// How many rows have gone into quarantine since that was last told, where it is to be told. Pure.
+    fn quarantined(&mut self, section: &SectionStatus, now: Instant) -> Option<u64> {
+        let (before, at) = &mut self.told.get_mut(&section.name)?.quarantined;
+        let rows = section.rows_quarantined.checked_sub(*before).filter(|rows| *rows > 0)?;
+        if at.is_some_and(|at| now.saturating_duration_since(at) < QUARANTINE_EVERY) {
+            return None;
+        }
+        (*before, *at) = (section.rows_quarantined, Some(now));
+        Some(rows)
     }
 
     /// What is new of a section. Pure.
@@ -42,7 +67,8 @@ impl Narrator {
         let delivered = section.last_delivered_at.is_some();
         let Some(told) = self.told.get_mut(&section.name) else {
             // What was so when this process came is no news, but for what it is about to do.
-            let told = Told { state: section.state, delivered, since: now, progress: now };
+            let quarantined = (section.rows_quarantined, None);
+            let told = Told { state: section.state, delivered, since: now, progress: now, quarantined };
             self.told.insert(section.name.clone(), told);
             return matches!(section.state, SectionState::Streaming)
                 .then(|| "streaming".to_owned())
@@ -115,6 +141,21 @@ mod tests {
             "last_delivered_at": last, "backfill": Backfill { rows, estimated: Some(1000), eta_seconds: Some(9.4) },
         });
         serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn a_growing_quarantine_is_told_at_once_and_then_once_a_minute() {
+        let (mut narrator, start) = (Narrator::default(), Instant::now());
+        let mut told = |rows_quarantined, second| {
+            let section = SectionStatus { rows_quarantined, ..section(SectionState::Streaming, 1, None) };
+            narrator.lines(&section, start);
+            narrator.quarantined(&section, start + Duration::from_secs(second))
+        };
+        assert_eq!(told(5, 0), None, "what was so before is no news");
+        assert_eq!(told(7, 1), Some(2));
+        assert_eq!(told(900, 30), None);
+        assert_eq!(told(1000, 61), Some(993));
+        assert_eq!(told(1000, 500), None);
     }
 
     #[test]
