@@ -62,12 +62,15 @@ pub(crate) fn right(source: u16, sink: u16) -> String {
 
 /// Runs all, several at a time, and fails with every case that went wrong.
 pub(crate) fn judge(cases: &[Case]) {
-    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, wrong, worst) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new((0, Duration::ZERO)));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let problems = run(case);
+                    let (problems, memory, took) = run(case);
+                    let mut worst = worst.lock().unwrap();
+                    *worst = (worst.0.max(memory), worst.1.max(took));
+                    drop(worst);
                     if !problems.is_empty() {
                         wrong.lock().unwrap().push(format!("{}: {}", case.name, problems.join("; ")));
                     }
@@ -75,11 +78,18 @@ pub(crate) fn judge(cases: &[Case]) {
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    let (wrong, (memory, took)) = (wrong.into_inner().unwrap(), worst.into_inner().unwrap());
+    eprintln!(
+        "{} cases, {} wrong; at most {} MiB and {:.1} s",
+        cases.len(),
+        wrong.len(),
+        memory >> 10,
+        took.as_secs_f64()
+    );
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-fn run(case: &Case) -> Vec<String> {
+fn run(case: &Case) -> (Vec<String>, u64, Duration) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pg2planhat.yaml");
     if let Some(bytes) = &case.file {
@@ -91,7 +101,7 @@ fn run(case: &Case) -> Vec<String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return vec![format!("not started: {error}")],
+        Err(error) => return (vec![format!("not started: {error}")], 0, Duration::ZERO),
     };
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let reader = |pipe: &mut dyn Read| {
@@ -113,6 +123,7 @@ fn run(case: &Case) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(if begun.elapsed().as_millis() < 200 { 2 } else { 20 }));
     };
+    let took = begun.elapsed();
     let (out, err) = (out.join().unwrap(), err.join().unwrap());
     let mut problems = Vec::new();
     match status {
@@ -144,7 +155,7 @@ fn run(case: &Case) -> Vec<String> {
     if !problems.is_empty() {
         problems.push(String::from_utf8_lossy(&err).chars().take(300).collect());
     }
-    problems
+    (problems, memory, took)
 }
 
 /// VmHWM in KiB; 0 once it has ended.

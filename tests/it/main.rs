@@ -51,6 +51,7 @@ mod main_job_oracle;
 mod main_job_schema;
 mod main_job_values;
 mod memory;
+mod memory_table;
 mod older_rows;
 mod plans;
 mod planted_losses;

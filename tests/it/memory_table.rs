@@ -1,0 +1,258 @@
+//! The table of memory: each input that once grew without a bound, at `memory: 64MiB`, in a cgroup of 192 MiB.
+//!
+//! `cargo test --test it -- --ignored --nocapture soak_memory_table`; with `PG2PLANHAT_TEST_PROGRAM` another build stands in the
+//! table instead. Where there is no cgroup to be had, VmHWM alone is watched, and the table says so.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pg2planhat::testing::sim::{Keep, SimFault, SimOptions};
+
+use crate::delivery_scene::{Scene, seats};
+use crate::harness::{App, Cluster, SectionText};
+
+const MIB: u64 = 1 << 20;
+/// The cgroup's bound: what the manifests give for `memory: 64MiB`.
+const BOUND: u64 = 192 * MIB;
+/// The longest that one input may take.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A cgroup of its own; version 2 or 1, whichever this machine lets us have.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Cgroup> {
+        let name = format!("pg2planhat-{}-{name}", std::process::id());
+        for (root, bound) in [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")] {
+            let path = Path::new(root).join(&name);
+            if std::fs::create_dir(&path).is_err() {
+                continue;
+            }
+            let group = Cgroup(path);
+            if std::fs::write(group.0.join(bound), BOUND.to_string()).is_ok() {
+                return Some(group);
+            }
+        }
+        None
+    }
+
+    fn take(&self, app: &App) {
+        std::fs::write(self.0.join("cgroup.procs"), app.id().to_string()).unwrap();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Its process has ended, and the kernel has not taken notice yet.
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// One line of the table, while its input is given.
+struct Measured {
+    scene: Scene,
+    app: App,
+    group: Option<Cgroup>,
+    begun: Instant,
+}
+
+impl Measured {
+    async fn begin(name: &str, scene: Scene) -> Measured {
+        let scene = Scene { config: scene.config.set("memory", "64MiB"), ..scene };
+        let app = App::run(&scene.config);
+        let group = Cgroup::new(name);
+        if let Some(group) = &group {
+            group.take(&app);
+        }
+        app.wait_ready().await;
+        Measured { scene, app, group, begun: Instant::now() }
+    }
+
+    fn peak(&self) -> u64 {
+        if self.app.is_running() { self.app.rss() } else { u64::MAX }
+    }
+
+    /// The most that was held before the input, and the most by its end.
+    fn end(self, case: &str, input: &str, before: u64, table: &mut String) {
+        let (peak, seconds) = (self.peak(), self.begun.elapsed().as_secs());
+        let held = if peak == u64::MAX { "killed".to_owned() } else { format!("{} MiB", peak / MIB) };
+        let bound = if self.group.is_some() { "" } else { ", no cgroup" };
+        writeln!(table, "| {case} | {input} | {} MiB | {held}{bound} | {seconds} s |", before / MIB).unwrap();
+        assert!(peak < BOUND, "{table}\n{}", self.app.log());
+    }
+}
+
+async fn scene(sections: &[SectionText], keep: Keep) -> Scene {
+    let options = SimOptions { keep, ..SimOptions::default() };
+    Scene::on(Cluster::start().await, options, sections).await
+}
+
+/// Waits until `done`, or until the program has ended.
+async fn until(measured: &Measured, mut done: impl AsyncFnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while measured.app.is_running() && begun.elapsed() < LONG {
+        if done().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    false
+}
+
+/// Waits until the stream has been read up to where the WAL ends now, or for long.
+async fn read_on(measured: &Measured) {
+    let end = measured.scene.wal().await;
+    let sent = format!("SELECT count(*) FROM pg_stat_replication WHERE sent_lsn >= '{end}'");
+    until(measured, async || measured.scene.cluster.number(&sent).await > 0).await;
+}
+
+async fn stuck_section(table: &mut String) {
+    let measured =
+        Measured::begin("80", scene(&[seats(), SectionText::activity("logins", "a")], Keep::Counts).await).await;
+    let pause = App::launch(&measured.scene.config).beside(&measured.app).arguments(&["pause", "seats"]);
+    assert_eq!(pause.output().await.code, 0);
+    measured.scene.insert(1, 1).await;
+    let before = measured.peak();
+    // Of a table that is published: a server sends no other commits.
+    let commits = "DO $$ BEGIN FOR i IN 1..400000 LOOP
+        INSERT INTO a (user_id, action, weight) VALUES ('k', 'login', 1); COMMIT; END LOOP; END $$";
+    let writer = measured.scene.cluster.client().await;
+    writer.batch_execute("SET synchronous_commit = off").await.unwrap();
+    writer.batch_execute(commits).await.unwrap();
+    until(&measured, async || measured.scene.sim.stats().activities.items >= 400_000).await;
+    measured.end("80", "400,000 commits of one row beside a section that is paused with one row", before, table);
+}
+
+async fn streamed_keys(table: &mut String) {
+    let section = SectionText::metric("seats", "by_time").set("key", "at");
+    let scene = scene(&[section], Keep::Counts).await;
+    scene.cluster.sql(
+        "CREATE TABLE by_time (at timestamptz PRIMARY KEY, external_id text NOT NULL, value numeric, created_at timestamptz NOT NULL DEFAULT now());
+         INSERT INTO by_time SELECT 'epoch'::timestamptz + g * interval '1 ms', 'k' || g, g FROM generate_series(1, 1000) g",
+    ).await;
+    let measured = Measured::begin("81", scene).await;
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= 1000).await;
+    // A re-sync waits for the transaction, and meanwhile remembers what the stream brings.
+    let idle = measured.scene.cluster.client().await;
+    idle.batch_execute("BEGIN; CREATE TABLE held ()").await.unwrap();
+    let resync =
+        App::launch(&measured.scene.config).beside(&measured.app).arguments(&["resync", "seats", "--all", "--yes"]);
+    let _resync = resync.start();
+    let waits = async || measured.app.status().await["sections"][0]["state"] == "backfilling";
+    until(&measured, waits).await;
+    let before = measured.peak();
+    for part in 0..4 {
+        let rows = format!(
+            "INSERT INTO by_time SELECT 'epoch'::timestamptz + (10000 + {part} * 50000 + g) * interval '1 ms', 'k' || g, g FROM generate_series(1, 50000) g"
+        );
+        measured.scene.cluster.sql(&rows).await;
+    }
+    read_on(&measured).await;
+    measured.end(
+        "81",
+        "200,000 rows with a timestamp as key, streamed while a transaction holds a re-sync up",
+        before,
+        table,
+    );
+}
+
+async fn chunks_without_state(table: &mut String) {
+    let scene = scene(&[seats()], Keep::Counts).await;
+    scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 4000), g FROM generate_series(1, 100000) g").await;
+    let measured = Measured::begin("82", scene).await;
+    let before = measured.peak();
+    let locker = measured.scene.cluster.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE pg2planhat.delivery, pg2planhat.section").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= 100_000).await;
+    measured.end("82", "a backfill of 400 MB while the state cannot be written for 20 s", before, table);
+}
+
+async fn one_refusal(table: &mut String) {
+    let section = seats().set("batch", "{ rows: 10000, bytes: 8MiB }").set("flush", "500ms");
+    let measured = Measured::begin("83", scene(&[section], Keep::Counts).await).await;
+    let before = measured.peak();
+    measured.scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no".into() }.times(0));
+    measured.scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 800), g FROM generate_series(1, 80000) g").await;
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= 79_000).await;
+    measured.end("83", "8 batches of 8 MiB, one item of each refused", before, table);
+}
+
+async fn large_retry(table: &mut String) {
+    let section = seats().set("batch", "{ rows: 200, bytes: 8MiB }");
+    let measured = Measured::begin("84", scene(&[section], Keep::Counts).await).await;
+    // Mandatory, and NULL: each goes into quarantine with its item.
+    measured
+        .scene
+        .cluster
+        .sql(
+            "INSERT INTO m (external_id) SELECT 'k' || g || '-' || repeat('x', 2500000) FROM generate_series(1, 200) g",
+        )
+        .await;
+    let kept = "SELECT count(*) FROM pg2planhat.quarantine";
+    until(&measured, async || measured.scene.cluster.number(kept).await >= 200).await;
+    let before = measured.peak();
+    measured.scene.cluster.sql("UPDATE m SET value = id").await;
+    let retry =
+        App::launch(&measured.scene.config).beside(&measured.app).arguments(&["quarantine", "retry", "--all", "--yes"]);
+    let retrying = retry.start();
+    until(&measured, async || measured.scene.cluster.number(kept).await == 0).await;
+    drop(retrying);
+    measured.end("84", "`quarantine retry` of 200 rows of 2.5 MB", before, table);
+}
+
+async fn old_ledger(table: &mut String) {
+    let scene = scene(&[seats()], Keep::Counts).await;
+    let app = App::run(&scene.config);
+    app.wait_ready().await;
+    app.sigterm();
+    app.wait_exit(Duration::from_secs(20)).await;
+    scene.cluster.sql(
+        "INSERT INTO pg2planhat.delivery (id, section, phase, rows, bytes, first_key, last_key, outcome, under_way, attempts, started_at, epoch, changed)
+         SELECT -g, 'seats', 'stream', 1, 1, '1', '1', 'delivered', false, 1, now() - interval '40 days', 0, 0 FROM generate_series(1, 300000) g",
+    ).await;
+    let measured = Measured::begin("85", scene).await;
+    let before = measured.peak();
+    let pruned =
+        until(&measured, async || measured.scene.cluster.number("SELECT count(*) FROM pg2planhat.delivery").await == 0)
+            .await;
+    let input = format!(
+        "300,000 batches older than `keep_deliveries`: {}",
+        if pruned { "all pruned" } else { "not pruned in 120 s" }
+    );
+    measured.end("85", &input, before, table);
+}
+
+#[tokio::test]
+#[ignore = "long: the table of memory"]
+async fn soak_memory_table() {
+    let mut table = "| case | input | VmHWM before it | after it | took |\n|---|---|---|---|---|\n".to_owned();
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let is_asked = |case: &str| only.is_empty() || only.split(',').any(|asked| asked == case);
+    if is_asked("80") {
+        stuck_section(&mut table).await;
+    }
+    if is_asked("81") {
+        streamed_keys(&mut table).await;
+    }
+    if is_asked("82") {
+        chunks_without_state(&mut table).await;
+    }
+    if is_asked("83") {
+        one_refusal(&mut table).await;
+    }
+    if is_asked("84") {
+        large_retry(&mut table).await;
+    }
+    if is_asked("85") {
+        old_ledger(&mut table).await;
+    }
+    eprintln!("{table}");
+}
