@@ -97,6 +97,11 @@ pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
     if !meta.is_file() {
         return Some(format!("{name} is a link or no regular file"));
     }
+    let own = rustix::process::geteuid();
+    if meta.uid() != own.as_raw() && !own.is_root() {
+        // A file that takes its place would be another's: whoever owns it might not read it any more.
+        return Some(format!("{name} belongs to another user: the patch is for its owner"));
+    }
     let free = |path: &Path, how| rustix::fs::access(path, how).is_ok();
     let writable = free(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
         && free(path, rustix::fs::Access::WRITE_OK);
@@ -158,12 +163,26 @@ pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
     };
     let (new, old) = (beside(".new"), beside(".bak"));
     let meta = std::fs::metadata(path).map_err(|error| failed("a look", error))?;
-    let write = || {
-        let mut file = std::fs::File::create(&new)?;
+    // A file of its own each time: what lies there already may be a link to somewhere else.
+    let made = |text: &str| {
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (meta.uid(), meta.gid()) {
+            // Whoever could read it can read it still.
+            std::os::unix::fs::fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
+        }
         file.set_permissions(std::fs::Permissions::from_mode(meta.mode() & 0o7777))?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::copy(path, &old)?;
+        file.sync_all()
+    };
+    let write = || {
+        made(&now.text)?;
+        std::fs::rename(&new, &old)?;
+        made(text)?;
         std::fs::rename(&new, path)
     };
     write().map_err(|error| {
@@ -205,6 +224,37 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(save(&path, &seen.sha256, "three").is_err_and(|fault| fault.what.contains("somebody else")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_link_that_lies_beside_the_file_is_not_followed() {
+        for beside in ["x.yaml.new", "x.yaml.bak"] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, victim) = (folder.path().join("x.yaml"), folder.path().join("victim"));
+            std::fs::write(&path, "one").unwrap();
+            std::fs::write(&victim, "precious").unwrap();
+            std::os::unix::fs::symlink(&victim, folder.path().join(beside)).unwrap();
+            save(&path, &read(&path).unwrap().sha256, "two").unwrap();
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious", "{beside}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+        }
+    }
+
+    #[test]
+    fn the_file_stays_its_owners() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.yaml");
+        std::fs::write(&path, "one").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
+        save(&path, &read(&path).unwrap().sha256, "two").unwrap();
+        for name in ["x.yaml", "x.yaml.bak"] {
+            let meta = std::fs::metadata(folder.path().join(name)).unwrap();
+            assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (1234, 4321, 0o640), "{name}");
+        }
     }
 
     #[test]
