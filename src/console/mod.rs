@@ -32,6 +32,7 @@ pub(crate) mod live_stream;
 pub(crate) mod lock;
 pub(crate) mod page_view;
 pub(crate) mod pages;
+pub(crate) mod patient_stream;
 pub(crate) mod people;
 pub(crate) mod plans;
 pub(crate) mod problem;

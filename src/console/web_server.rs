@@ -2,7 +2,8 @@
 //!
 //! * In: an address, and the wish to end.
 //! * Out: requests, to the guard; a sample of the counters every five seconds.
-//! * Never: more than [`CONNECTIONS`] at once; a client that takes its time with the headers; a drain that waits for a page.
+//! * Never: more than [`CONNECTIONS`] at once; a client that takes its time with the headers, or with
+//!   the answer; a drain that waits for a page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::console::app::Console;
 use crate::console::guard;
 use crate::console::history::EVERY;
 use crate::console::lock::held;
+use crate::console::patient_stream::PatientStream;
 use crate::console::tls_port::TlsPort;
 use crate::model::{Exit, Fault};
 
@@ -27,6 +29,8 @@ use crate::model::{Exit, Fault};
 const CONNECTIONS: usize = 64;
 /// Headers come within so long.
 const HEADERS: Duration = Duration::from_secs(5);
+/// And a client that reads nothing of its answer is waited for so long.
+const READ: Duration = Duration::from_secs(20);
 
 /// Opens the port.
 ///
@@ -59,6 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
                 let service = router.clone().layer(axum::Extension(ConnectInfo(peer)));
                 let acceptor = console.tls.as_ref().map(TlsPort::acceptor);
                 connections.spawn(async move {
+                    let stream = PatientStream::new(stream, READ);
                     let mut http = http1::Builder::new();
                     http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
                     let service = TowerToHyperService::new(service);
