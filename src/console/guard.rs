@@ -6,27 +6,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 
-use crate::config::Role;
 use crate::console::app::Console;
 use crate::console::finish::finished;
 use crate::console::handlers::handler;
-use crate::console::lock::held;
 use crate::console::people::Person;
-use crate::console::problem::{Refusal, cookie, theme, wants_json};
+use crate::console::problem::{Refusal, theme, wants_json};
 use crate::console::routes::{Access, ConsoleRoute};
+use crate::console::who::{bearer, who};
 use crate::operations::in_the_name_of;
 
 /// A body is at most so large.
@@ -34,6 +33,9 @@ const BODY: usize = 1 << 20;
 
 /// An answer takes at most so long; a statement of a person may take 30 s of its own.
 const ANSWER: Duration = Duration::from_secs(45);
+
+/// A login, which anybody may try, is short.
+const LOGIN: Duration = Duration::from_secs(5);
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -78,8 +80,9 @@ async fn guard(
             } else if route == Some(ConsoleRoute::CarryOut) {
                 finished(answer).await
             } else {
+                let limit = if route == Some(ConsoleRoute::Login) { LOGIN } else { ANSWER };
                 let late = Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long", "try again");
-                tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| late.into_response())
+                tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| late.into_response())
             }
         }
     };
@@ -118,19 +121,14 @@ fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, re
 fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> Result<Option<Person>, Refusal> {
     let headers = request.headers();
     let host = host(console, request)?;
-    let bearer = bearer(headers);
     if !request.method().is_safe() {
-        same_origin(headers, &host, bearer.is_some())?;
+        same_origin(headers, &host, bearer(headers).is_some())?;
         form(headers)?;
     }
     let Some(route) = route else { return Ok(None) };
     let Access::Of(role) = route.access() else { return Ok(None) };
-    let person = match bearer {
-        Some(token) => held(&console.sessions).bearer(token),
-        None => by_proxy(console, request).or_else(|| {
-            cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now()))
-        }),
-    };
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let person = who(console, headers, peer);
     let nobody = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody is logged in here", "log in with your token");
     let person = person.ok_or_else(nobody)?;
     if person.role < role {
@@ -138,28 +136,6 @@ fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> R
         return Err(Refusal::new(StatusCode::FORBIDDEN, what, "ask for a token of that role"));
     }
     Ok(Some(person))
-}
-
-/// Whom the proxy names, where the request comes from it. Anybody else may send what they like in these headers.
-fn by_proxy(console: &Console, request: &Request) -> Option<Person> {
-    let config = console.config();
-    let proxy = config.console.proxy.as_ref()?;
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0.ip();
-    if !proxy.from.iter().any(|range| range.contains(peer)) {
-        return None;
-    }
-    let header = |name: &str| {
-        let mut given = request.headers().get_all(name).iter();
-        // Twice is a client that adds its own.
-        match (given.next(), given.next()) {
-            (Some(value), None) => value.to_str().ok(),
-            _ => None,
-        }
-    };
-    let name: String = header(&proxy.user)?.chars().filter(|c| !c.is_control()).take(100).collect();
-    let groups = proxy.groups.as_deref().and_then(header).unwrap_or_default();
-    let role = if proxy.is_operator(&name, groups) { Role::Operator } else { Role::Viewer };
-    (!name.trim().is_empty()).then_some(Person { name, role })
 }
 
 /// One Host, and ours.
@@ -200,10 +176,6 @@ fn form(headers: &HeaderMap) -> Result<(), Refusal> {
     let what = "the body is no form";
     let remedy = "send application/x-www-form-urlencoded";
     fine.then_some(()).ok_or_else(|| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what, remedy))
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 /// The headers of every answer.

@@ -2,13 +2,16 @@
 //!
 //! * In: a page's name and parameters; the program, once a second.
 //! * Out: server-sent events: a piece's name and its markup, only where it changed; rows of the ledger, each once.
-//! * Never: a stream that outlives the program's end or 15 minutes; a question to anybody while nobody looks.
+//! * Never: a stream that outlives its session, the program's end or 15 minutes; a question to anybody while nobody looks.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +25,7 @@ use crate::console::fragments::section_fragments::batch_row;
 use crate::console::page_view::{PageView, nav};
 use crate::console::pages::{overview_page, quarantine_page, section_page};
 use crate::console::problem::Refusal;
+use crate::console::who::who;
 use crate::state::{DeliveryFilter, DeliveryRow};
 
 /// How often the program is looked at, where it runs here.
@@ -36,6 +40,9 @@ const ROWS: u32 = 1000;
 /// One stream.
 struct Follower {
     ask: Ask,
+    /// By what who looks was known: it must hold still.
+    headers: HeaderMap,
+    peer: Option<IpAddr>,
     began: Instant,
     /// What was sent last, by name.
     sent: HashMap<&'static str, u64>,
@@ -47,13 +54,17 @@ struct Follower {
 }
 
 /// Opens the stream.
-pub(crate) async fn live(ask: Ask, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn live(
+    ask: Ask,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let place = std::sync::Arc::clone(&ask.console.streams).try_acquire_owned();
     let place = place.map_err(|_| Refusal::busy("16 pages follow the program already"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or_else(|| ask.given("after").parse().ok());
-    let (began, sent) = (Instant::now(), HashMap::new());
-    let follower = Follower { ask, began, sent, after, waiting: Vec::new(), over: false, _place: place };
+    let (began, sent, peer) = (Instant::now(), HashMap::new(), peer.map(|Extension(ConnectInfo(peer))| peer.ip()));
+    let follower = Follower { ask, headers, peer, began, sent, after, waiting: Vec::new(), over: false, _place: place };
     let alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
     let mut answer = Sse::new(follower.events()).keep_alive(alive).into_response();
     let unbuffered = HeaderName::from_static("x-accel-buffering");
@@ -89,6 +100,12 @@ impl Follower {
                 return;
             }
             () = tokio::time::sleep(pause) => {}
+        }
+        // Logged out, or another role by now: what was allowed then is not any more.
+        if who(&self.ask.console, &self.headers, self.peer).as_ref() != Some(&self.ask.person) {
+            self.waiting.push(Event::default().event("out").data("1"));
+            self.over = true;
+            return;
         }
         if self.began.elapsed() > MOST {
             self.over = true;

@@ -46,6 +46,7 @@ pub(crate) mod static_files;
 pub(crate) mod tls_port;
 pub(crate) mod verdict;
 pub(crate) mod web_server;
+pub(crate) mod who;
 pub(crate) mod words;
 
 pub(crate) use crate::console::app::Console;

@@ -102,14 +102,14 @@ impl Sessions {
 
     /// Opens a session for a token, or for a link's key.
     pub(crate) fn login(&mut self, given: &str, now: Instant) -> Login {
-        if let Some((second, failed)) = self.failures
-            && now.saturating_duration_since(second) < Duration::from_secs(1)
-            && failed >= FAILURES
-        {
-            return Login::Later;
-        }
         let person = self.bearer(given).or_else(|| self.by_link(given, now));
         let (Some(person), Some(id)) = (person, secret()) else {
+            if let Some((second, failed)) = self.failures
+                && now.saturating_duration_since(second) < Duration::from_secs(1)
+                && failed >= FAILURES
+            {
+                return Login::Later;
+            }
             let fresh = self.failures.is_none_or(|(second, _)| now.saturating_duration_since(second).as_secs() >= 1);
             self.failures = Some(if fresh { (now, 1) } else { self.failures.map_or((now, 1), |(at, n)| (at, n + 1)) });
             return Login::Wrong;
@@ -268,8 +268,10 @@ mod tests {
         for _ in 0..FAILURES {
             assert_eq!(sessions.login("wrong", now), Login::Wrong);
         }
-        assert_eq!(sessions.login("one", now), Login::Later);
-        opened(&mut sessions, "one", now + Duration::from_secs(1));
+        assert_eq!(sessions.login("wrong", now), Login::Later);
+        // Nobody guesses 256 bits; whoever tries must not keep others out.
+        opened(&mut sessions, "one", now);
+        assert_eq!(sessions.login("wrong", now + Duration::from_secs(1)), Login::Wrong);
     }
 
     #[test]

@@ -1,0 +1,54 @@
+//! Who asks: by a token, by the proxy's word, or by the browser's cookie.
+//!
+//! * In: a request's headers, and where it comes from.
+//! * Out: a [`Person`], or nobody.
+//! * Never: a proxy's header believed from anywhere else.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+
+use crate::config::Role;
+use crate::console::app::Console;
+use crate::console::lock::held;
+use crate::console::people::Person;
+use crate::console::problem::cookie;
+
+/// Who asks so. A token counts alone: who sends one means it.
+pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Person> {
+    match bearer(headers) {
+        Some(token) => held(&console.sessions).bearer(token),
+        None => by_proxy(console, headers, peer).or_else(|| {
+            cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now()))
+        }),
+    }
+}
+
+/// The token of a script.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Whom the proxy names, where the request comes from it. Anybody else may send what they like in these headers.
+fn by_proxy(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Person> {
+    let config = console.config();
+    let proxy = config.console.proxy.as_ref()?;
+    let peer = peer?;
+    if !proxy.from.iter().any(|range| range.contains(peer)) {
+        return None;
+    }
+    let header = |name: &str| {
+        let mut given = headers.get_all(name).iter();
+        // Twice is a client that adds its own.
+        match (given.next(), given.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
+    };
+    let name: String = header(&proxy.user)?.chars().filter(|c| !c.is_control()).take(100).collect();
+    let groups = proxy.groups.as_deref().and_then(header).unwrap_or_default();
+    let role = if proxy.is_operator(&name, groups) { Role::Operator } else { Role::Viewer };
+    (!name.trim().is_empty()).then_some(Person { name, role })
+}
