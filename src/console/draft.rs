@@ -5,19 +5,9 @@
 //! * Never: a key that the form does not know: it stays in the file as it is.
 
 use crate::config::splice::{EditValue, KeyEdit, scalar};
-use crate::config::{Constant, Field, Flush, InDoubt, Kind, Section, Start, Sync};
+use crate::config::{DiffMode, Flush, InDoubt, Kind, ReadMode, RowVersions, Section, Start, Sync};
+use crate::console::draft_words::{DraftField, constant_yaml, duration, flatten, quoted, size, table_text, zone};
 use crate::console::form_fields::FormFields;
-
-/// Where a field's value comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DraftField {
-    /// `action`, `info.plan`.
-    pub name: String,
-    /// The column; empty: a constant.
-    pub column: String,
-    /// The constant; behind a column, what stands for NULL.
-    pub constant: String,
-}
 
 /// The form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +18,18 @@ pub(crate) struct SectionDraft {
     pub sync: String,
     pub table: String,
     pub key: String,
+    /// `stream` or `diff`.
+    pub read: String,
+    /// Of a stream: which versions of a row; empty: the file does not say.
+    pub on: String,
+    /// Of a comparison: how often, as `flush`.
+    pub every: String,
+    pub every_at: String,
+    pub every_zone: String,
+    /// `new_and_changed` or `new`.
+    pub send: String,
+    /// A duration; empty: rows of any age.
+    pub within: String,
     pub rows: String,
     pub bytes: String,
     /// A duration; `daily`: at a time of day.
@@ -50,8 +52,10 @@ fn defaults() -> SectionDraft {
     SectionDraft {
         model: text("Company"),
         sync: text("receive"),
+        read: text("stream"),
+        send: text("new_and_changed"),
         rows: text("10000"),
-        bytes: text("8388608"),
+        bytes: text("8MiB"),
         flush: text("5s"),
         start: text("backfill"),
         in_doubt: text("resend"),
@@ -69,7 +73,7 @@ impl SectionDraft {
             table: table_text(&section.table),
             key: section.key.join(", "),
             rows: section.batch.rows.to_string(),
-            bytes: section.batch.bytes.to_string(),
+            bytes: size(section.batch.bytes),
             in_doubt: if section.in_doubt == InDoubt::Resend { "resend" } else { "hold" }.to_owned(),
             timezone: zone(section.timezone.as_ref()),
             date: if section.date_receipt { "receipt".to_owned() } else { String::new() },
@@ -78,13 +82,19 @@ impl SectionDraft {
         if let Kind::CustomMetric(model) = section.kind {
             model.as_str().clone_into(&mut draft.model);
         }
-        match &section.flush {
-            Flush::Every(every) => draft.flush = duration(every.as_millis()),
-            Flush::DailyAt(at, in_zone) => {
-                "daily".clone_into(&mut draft.flush);
-                draft.daily_at = at.strftime(if at.second() == 0 { "%H:%M" } else { "%H:%M:%S" }).to_string();
-                draft.daily_zone = zone(Some(in_zone));
+        (draft.flush, draft.daily_at, draft.daily_zone) = schedule(&section.flush);
+        match section.on {
+            Some(RowVersions::Inserted) => "insert".clone_into(&mut draft.on),
+            Some(RowVersions::Committed) => "insert_and_update".clone_into(&mut draft.on),
+            None => {}
+        }
+        if let ReadMode::Diff(DiffMode { every, send_changed, within, query: _ }) = &section.read {
+            "diff".clone_into(&mut draft.read);
+            (draft.every, draft.every_at, draft.every_zone) = schedule(every);
+            if !send_changed {
+                "new".clone_into(&mut draft.send);
             }
+            draft.within = within.map(|within| duration(within.as_millis())).unwrap_or_default();
         }
         match &section.start {
             Start::Backfill => {}
@@ -135,6 +145,13 @@ impl SectionDraft {
             sync: one("sync"),
             table: form.exact("table").to_owned(),
             key: one("key"),
+            read: one("read"),
+            on: one("on"),
+            every: one("every"),
+            every_at: one("every_at"),
+            every_zone: one("every_zone"),
+            send: one("send"),
+            within: one("within"),
             rows: one("rows").replace([',', ' '], ""),
             bytes: one("bytes").replace([',', ' '], ""),
             flush: one("flush"),
@@ -187,30 +204,35 @@ impl SectionDraft {
         // A number stays a number.
         let number = |now: &str, default: &str| (now != default && !now.is_empty()).then(|| now.to_owned());
         let single = |short: Option<String>, otherwise| EditValue { otherwise, ..EditValue::single(short) };
-        let daily = self.flush == "daily";
-        let zone = if self.daily_zone.is_empty() { "UTC" } else { self.daily_zone.as_str() };
-        let flush = EditValue {
-            short: if daily { None } else { number(&self.flush, &usual.flush) },
-            members: vec![
-                ("daily_at", daily.then(|| quoted(&self.daily_at))),
-                ("timezone", daily.then(|| scalar(zone))),
-            ],
-            otherwise: Some("5s"),
+        let diff = self.read == "diff";
+        let flush = schedule_yaml(&self.flush, &self.daily_at, &self.daily_zone, &usual.flush, Some("5s"));
+        let every = match diff {
+            true => schedule_yaml(&self.every, &self.every_at, &self.every_zone, "", None),
+            false => EditValue { members: SCHEDULE.map(|key| (key, None)).to_vec(), ..EditValue::default() },
         };
-        let after_key = self.start == "after_key";
+        // A result is compared from its beginning, and knows no insert from an update.
+        let (start, on) = if diff { ("backfill", "") } else { (self.start.as_str(), self.on.as_str()) };
+        let after_key = start == "after_key";
         let start = EditValue {
-            short: if after_key { None } else { unless(&self.start, &usual.start) },
+            short: if after_key { None } else { unless(start, &usual.start) },
             members: vec![("after_key", after_key.then(|| quoted(&self.after_key)))],
             otherwise: Some("backfill"),
         };
+        let of_diff = |text: &str, default: &str| if diff { unless(text, default) } else { None };
         let metric = self.kind == "custom_metric";
         let model = if metric { unless(&self.model, &usual.model) } else { None };
         vec![
             ("kind", single(Some(scalar(&self.kind)), None)),
             ("model", single(model, metric.then_some("Company"))),
             ("sync", single((self.sync == "off").then(|| "off".to_owned()), Some("receive"))),
-            ("table", single(Some(scalar(&self.table)), None)),
+            // A query has the name of no table.
+            ("table", single((self.table != NO_TABLE).then(|| scalar(&self.table)), None)),
             ("key", single(self.key_yaml(), None)),
+            ("read", single(of_diff(&self.read, &usual.read), (!diff).then_some("stream"))),
+            ("every", every),
+            ("send", single(of_diff(&self.send, &usual.send), diff.then_some("new_and_changed"))),
+            ("within", single(of_diff(&self.within, ""), None)),
+            ("on", single(unless(on, ""), None)),
             ("start", start),
             ("batch.rows", single(number(&self.rows, &usual.rows), Some("10000"))),
             ("batch.bytes", single(number(&self.bytes, &usual.bytes), Some("8MiB"))),
@@ -307,79 +329,33 @@ impl SectionDraft {
     }
 }
 
-/// A table as the file takes it.
-pub(crate) fn table_text(table: &crate::config::TableName) -> String {
-    let part = |name: &str| {
-        let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-    };
-    format!("{}.{}", part(&table.schema), part(&table.name))
-}
+/// A table of no name, as the form has it: the section reads a query, which stays in the file.
+pub(crate) const NO_TABLE: &str = "\"\".\"\"";
 
-fn zone(zone: Option<&jiff::tz::TimeZone>) -> String {
-    zone.and_then(jiff::tz::TimeZone::iana_name).unwrap_or_default().to_owned()
-}
+/// The keys of a time of day.
+const SCHEDULE: [&str; 2] = ["daily_at", "timezone"];
 
-fn duration(millis: u128) -> String {
-    match millis {
-        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A constant as the form has it: text as it is, unless it would be read as something else.
-fn constant_text(constant: &Constant) -> String {
-    match constant {
-        Constant::Bool(value) => value.to_string(),
-        Constant::Number(digits) => digits.clone(),
-        Constant::Text(text) if is_text(text) => text.clone(),
-        Constant::Text(text) => quoted(text),
-    }
-}
-
-/// Whether a word of the form means itself.
-fn is_text(word: &str) -> bool {
-    !word.is_empty()
-        && !word.chars().any(char::is_control)
-        && !word.starts_with('"')
-        && word.trim() == word
-        && !matches!(word, "true" | "false" | "null")
-        && serde_json::from_str::<serde_json::Number>(word).is_err()
-}
-
-fn constant_yaml(word: &str) -> String {
-    let written = word.starts_with('"') && serde_json::from_str::<String>(word).is_ok();
-    if written || !is_text(word) { word.to_owned() } else { scalar(word) }
-}
-
-/// Fields by their paths; or the name that has a dot of its own, or nests deeper than the form shows.
-fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>) -> Result<(), String> {
-    for (name, field) in fields {
-        if name.contains('.') || name.trim() != name || name.chars().any(char::is_control) {
-            return Err(name.clone());
+/// A schedule as the form has it: the interval, or `daily`; the time of day; its zone.
+fn schedule(schedule: &Flush) -> (String, String, String) {
+    match schedule {
+        Flush::Every(every) => (duration(every.as_millis()), String::new(), String::new()),
+        Flush::DailyAt(at, in_zone) => {
+            let at = at.strftime(if at.second() == 0 { "%H:%M" } else { "%H:%M:%S" }).to_string();
+            ("daily".to_owned(), at, zone(Some(in_zone)))
         }
-        let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
-        let (column, constant) = match field {
-            // The form has no place for `as`: it stays in the file.
-            Field::Column { column, default, as_text: _ } => {
-                (column.clone(), default.as_ref().map(constant_text).unwrap_or_default())
-            }
-            Field::Constant(value) => (String::new(), constant_text(value)),
-            Field::Object(members) if within.is_empty() => {
-                flatten(members, &path, flat)?;
-                continue;
-            }
-            Field::Object(_) => return Err(path),
-        };
-        flat.push(DraftField { name: path, column, constant });
     }
-    Ok(())
+}
+
+/// The same as YAML: an interval, which is not written where it is `usual`, or a time of day.
+fn schedule_yaml(every: &str, at: &str, zone: &str, usual: &str, otherwise: Option<&'static str>) -> EditValue {
+    let daily = every == "daily";
+    let zone = if zone.is_empty() { "UTC" } else { zone };
+    let [daily_at, timezone] = SCHEDULE;
+    EditValue {
+        short: (!daily && every != usual && !every.is_empty()).then(|| every.to_owned()),
+        members: vec![(daily_at, daily.then(|| quoted(at))), (timezone, daily.then(|| scalar(zone)))],
+        otherwise,
+    }
 }
 
 #[cfg(test)]
@@ -437,6 +413,13 @@ mod tests {
             ("sync", &draft.sync),
             ("table", &draft.table),
             ("key", &draft.key),
+            ("read", &draft.read),
+            ("on", &draft.on),
+            ("every", &draft.every),
+            ("every_at", &draft.every_at),
+            ("every_zone", &draft.every_zone),
+            ("send", &draft.send),
+            ("within", &draft.within),
             ("rows", &draft.rows),
             ("bytes", &draft.bytes),
             ("flush", &draft.flush),
@@ -487,6 +470,11 @@ mod tests {
         "sync",
         "table",
         "key",
+        "read",
+        "on",
+        "every",
+        "send",
+        "within",
         "start",
         "after_key",
         "batch",
@@ -595,7 +583,7 @@ mod tests {
         let changes: &[Change] = &[
             ("sync", |draft| draft.sync = if draft.sync == "off" { "receive" } else { "off" }.to_owned()),
             ("batch", |draft| draft.rows = if draft.rows == "77" { "10000" } else { "77" }.to_owned()),
-            ("batch", |draft| draft.bytes = "8388608".to_owned()),
+            ("batch", |draft| draft.bytes = "8MiB".to_owned()),
             ("batch", |draft| draft.rows = "10000".to_owned()),
             ("flush", |draft| {
                 draft.flush = "daily".to_owned();
@@ -604,6 +592,14 @@ mod tests {
             ("flush", |draft| draft.flush = "7s".to_owned()),
             ("flush", |draft| draft.flush = "5s".to_owned()),
             ("start", |draft| draft.start = "now".to_owned()),
+            ("on", |draft| draft.on = "insert_and_update".to_owned()),
+            ("every", |draft| draft.every = "20m".to_owned()),
+            ("every", |draft| {
+                draft.every = "daily".to_owned();
+                draft.every_at = "03:00".to_owned();
+            }),
+            ("send", |draft| draft.send = if draft.send == "new" { "new_and_changed" } else { "new" }.to_owned()),
+            ("within", |draft| draft.within = "3d".to_owned()),
             ("in_doubt", |draft| draft.in_doubt = if draft.in_doubt == "hold" { "resend" } else { "hold" }.to_owned()),
             ("timezone", |draft| draft.timezone = "Asia/Tokyo".to_owned()),
             ("fields", |draft| draft.fields[0].column = "elsewhere".to_owned()),
@@ -685,6 +681,38 @@ mod tests {
         );
         let own = config::parse(&text, "test").unwrap_or_else(|error| panic!("{text}\n{error:?}")).sections.remove(0);
         assert_eq!(SectionDraft::of(&own).unwrap(), draft);
+    }
+
+    #[test]
+    fn a_section_is_read_and_sent_as_the_form_says() {
+        let loads = |draft: &SectionDraft| {
+            let text = file(&draft.lines().iter().skip(1).map(String::as_str).collect::<Vec<_>>());
+            let own = config::parse(&text, "test").unwrap_or_else(|error| panic!("{text}\n{error:?}"));
+            own.sections.into_iter().next().unwrap()
+        };
+        let mut draft = SectionDraft::of(&section()).unwrap();
+        draft.name = "a".to_owned();
+        draft.on = "insert_and_update".to_owned();
+        // Keys of the other way, as a browser sends what it hides: they are not written.
+        (draft.every, draft.send, draft.within) = ("10m".to_owned(), "new".to_owned(), "7d".to_owned());
+        let own = loads(&draft);
+        assert!(own.is_streamed() && own.sends_updates());
+        draft.read = "diff".to_owned();
+        draft.start = "now".to_owned();
+        draft.fields.push(DraftField { name: "date".into(), column: "at".into(), constant: String::new() });
+        let own = loads(&draft);
+        let diff = own.diff().unwrap();
+        assert_eq!((diff.send_changed, own.on, &own.start), (false, None, &Start::Backfill));
+        assert_eq!(diff.within, Some(std::time::Duration::from_secs(7 * 86_400)));
+        assert_eq!(diff.every, Flush::Every(std::time::Duration::from_secs(600)));
+        (draft.every, draft.every_at, draft.every_zone) = ("daily".into(), "03:30".into(), "Asia/Tokyo".into());
+        let own = loads(&draft);
+        let again = SectionDraft::of(&own).unwrap();
+        assert_eq!(
+            (again.every.as_str(), again.every_at.as_str(), again.every_zone.as_str()),
+            ("daily", "03:30", "Asia/Tokyo")
+        );
+        assert_eq!((again.read.as_str(), again.send.as_str(), again.within.as_str()), ("diff", "new", "7d"));
     }
 
     #[test]

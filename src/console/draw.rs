@@ -150,6 +150,19 @@ pub(crate) fn progress(percent: u64, label: &str, class: &str) -> Markup {
     ))
 }
 
+/// How many of some rows are good, left out, or bad, as parts of a bar; the words beside it say the numbers.
+pub(crate) fn tally(good: usize, left: usize, bad: usize) -> Markup {
+    let all = (good + left + bad).max(1);
+    let part = |from: usize, rows: usize, class: &str| {
+        let (x, width) = (from as f64 * 100.0 / all as f64, rows as f64 * 100.0 / all as f64);
+        format!("<rect class='{class}' x='{x:.2}' width='{width:.2}' height='8'/>")
+    };
+    let parts = part(0, good, "tally__good") + &part(good, left, "tally__left") + &part(good + left, bad, "tally__bad");
+    Markup(format!(
+        "<svg class='meter' viewBox='0 0 100 8' preserveAspectRatio='none' aria-hidden='true'>{parts}</svg>"
+    ))
+}
+
 /// An age that the page goes on counting: `0.4 s ago`.
 pub(crate) fn age(at: &str, seconds: f64) -> Markup {
     let text = crate::console::words::time(seconds);

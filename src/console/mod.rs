@@ -17,6 +17,7 @@ pub(crate) mod config_file;
 pub(crate) mod counters;
 pub(crate) mod draft;
 pub(crate) mod draft_state;
+pub(crate) mod draft_words;
 pub(crate) mod drafts;
 pub(crate) mod draw;
 pub(crate) mod finding_lines;

@@ -75,6 +75,12 @@ pub(crate) async fn tables(config: &Config, schema: &str) -> Result<Vec<listing:
     listing::tables(&session, schema).await.map_err(|error| session.fault(&error))
 }
 
+/// The views and foreign tables of a schema: what has no log, and can be compared.
+pub(crate) async fn results(config: &Config, schema: &str) -> Result<Vec<TableName>, Fault> {
+    let session = reading(config, "discover").await?;
+    listing::results(&session, schema).await.map_err(|error| session.fault(&error))
+}
+
 /// The databases that the role may connect to.
 pub(crate) async fn databases(config: &Config) -> Result<Vec<String>, Fault> {
     let session = reading(config, "discover").await?;
@@ -85,7 +91,7 @@ pub(crate) async fn databases(config: &Config) -> Result<Vec<String>, Fault> {
 pub(crate) async fn schemas(config: &Config) -> Result<Vec<String>, Fault> {
     let session = reading(config, "discover").await?;
     let schemas = listing::schemas(&session).await.map_err(|error| session.fault(&error))?;
-    Ok(schemas.into_iter().filter(|schema| schema.tables > 0).map(|schema| schema.name).collect())
+    Ok(schemas.into_iter().filter(|schema| schema.tables > 0 || schema.results > 0).map(|schema| schema.name).collect())
 }
 
 /// The facts of a table.
@@ -103,6 +109,9 @@ async fn facts(session: &Session, info: &TableInfo, types: &Types) -> Result<Tab
     let entries = listing::tables(session, &info.name.schema).await.map_err(fault)?;
     let entry = entries.iter().find(|entry| entry.name == info.name);
     let usable = usable(info, types);
+    let updates = table::updates(session, info.oid).await.map_err(fault)?;
+    let is_result = matches!(info.kind, 'v' | 'm' | 'f');
+    let guesses = guess(&info.name, &usable, &keys);
     let column = |column: &table::TableColumn| ColumnFacts {
         name: column.name.clone(),
         ty: column.type_name.clone(),
@@ -111,7 +120,7 @@ async fn facts(session: &Session, info: &TableInfo, types: &Types) -> Result<Tab
     };
     Ok(TableFacts {
         columns: info.columns.iter().filter(|column| !column.generated).map(column).collect(),
-        guesses: guess(&info.name, &usable, &keys),
+        guesses: guesses.into_iter().map(|guess| guess.read_as(is_result, updates, &keys)).collect(),
         keys: keys.iter().map(|key| key.join(", ")).collect(),
         rows: entry.and_then(|entry| entry.rows),
         bytes: entry.map_or(0, |entry| entry.bytes),

@@ -7,8 +7,9 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::config;
 use crate::console::ask::Ask;
 use crate::console::config_file;
-use crate::console::draft::{DraftField, SectionDraft, table_text};
+use crate::console::draft::{NO_TABLE, SectionDraft};
 use crate::console::draft_state::{DraftState, form_of, in_file, tried};
+use crate::console::draft_words::{DraftField, table_text};
 use crate::console::draw::{self, Markup};
 use crate::console::form_fields::FormFields;
 use crate::console::json_markup::json_markup;
@@ -24,6 +25,7 @@ use crate::terminal;
 /// Items that are shown whole.
 const ITEMS: usize = 5;
 const MODELS: [&str; 4] = ["Company", "EndUser", "Project", "Asset"];
+const EVERIES: [&str; 6] = ["5m", "10m", "30m", "1h", "1d", "daily"];
 const FLUSHES: [&str; 7] = ["5s", "1m", "5m", "10m", "30m", "1h", "daily"];
 
 #[derive(Template)]
@@ -43,6 +45,7 @@ struct MappingPage {
     keys: Vec<String>,
     columns: Vec<ColumnFacts>,
     flushes: Vec<String>,
+    everies: Vec<String>,
     fields: Vec<FieldRow>,
     known: Vec<&'static str>,
     unused: Vec<String>,
@@ -72,6 +75,7 @@ struct PreviewView {
     good: usize,
     bad: usize,
     about: String,
+    tally: Markup,
     items: Vec<ItemView>,
 }
 
@@ -88,6 +92,7 @@ struct ItemView {
 struct TablesPage {
     shell: Shell,
     schema: String,
+    schemas: Vec<String>,
     tables: Vec<TableLine>,
 }
 
@@ -96,7 +101,8 @@ struct TableLine {
     rows: String,
     size: String,
     keys: String,
-    good: bool,
+    /// No table that has a log: it is compared.
+    is_result: bool,
     href: String,
 }
 
@@ -149,7 +155,8 @@ async fn choose_table(ask: &Ask) -> Result<Response, Refusal> {
     let config = ask.console.config();
     let schema =
         if ask.given("schema").is_empty() { config.source.schema.clone() } else { ask.given("schema").to_owned() };
-    let tables = draft_preview::tables(&config, &schema).await?;
+    let (schemas, tables) = (draft_preview::schemas(&config).await?, draft_preview::tables(&config, &schema).await?);
+    let results = draft_preview::results(&config, &schema).await?;
     let view = ask.console.view().await?;
     let encoded = |text: &str| askama::filters::urlencode(text).map(|text| text.to_string()).unwrap_or_default();
     let line = |table: &crate::postgres::catalog::listing::TableEntry| {
@@ -158,13 +165,19 @@ async fn choose_table(ask: &Ask) -> Result<Response, Refusal> {
             rows: table.rows.map_or_else(|| "?".to_owned(), count),
             size: bytes(table.bytes),
             keys: table.keys.iter().map(|key| key.join(" + ")).collect::<Vec<_>>().join(", "),
-            good: !table.keys.is_empty(),
+            is_result: false,
             href: format!("/mapping?table={}", encoded(&name)),
             name,
         }
     };
+    let result = |name: &config::TableName| {
+        let name = table_text(name);
+        let href = format!("/mapping?table={}", encoded(&name));
+        TableLine { rows: String::new(), size: String::new(), keys: String::new(), is_result: true, href, name }
+    };
+    let lines = tables.iter().map(line).chain(results.iter().map(result)).collect();
     let shell = Shell::new(ask, &view, "New section", "config", "", "page=none");
-    let page = TablesPage { shell, schema, tables: tables.iter().map(line).collect() };
+    let page = TablesPage { shell, schema, schemas, tables: lines };
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
@@ -199,10 +212,6 @@ async fn show(
     let columns = facts.as_ref().map(|facts| facts.columns.clone()).unwrap_or_default();
     let used: Vec<&str> = draft.fields.iter().map(|field| field.column.as_str()).collect();
     let unused = columns.iter().filter(|column| !used.contains(&column.name.as_str()) && column.name != draft.key);
-    let mut flushes: Vec<String> = FLUSHES.iter().map(|word| (*word).to_owned()).collect();
-    if !flushes.contains(&draft.flush) {
-        flushes.insert(0, draft.flush.clone());
-    }
     let title = if is_new { "New section".to_owned() } else { format!("Mapping of {}", draft.name) };
     let at = if is_new { "config" } else { "section" };
     let shell = match ask.console.set_up() {
@@ -228,10 +237,17 @@ async fn show(
         p: state.shown.as_ref().map(|shown| preview(shown, ask.sees_rows())).unwrap_or_default(),
         faults: state.faults,
         columns,
-        flushes,
+        flushes: with_own(&FLUSHES, &draft.flush),
+        everies: with_own(&EVERIES, &draft.every),
         d: draft,
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// The choices, and what the section has, if that is none of them.
+fn with_own(words: &[&str], own: &str) -> Vec<String> {
+    let own = Some(own).filter(|own| !own.is_empty() && !words.contains(own));
+    own.into_iter().chain(words.iter().copied()).map(str::to_owned).collect()
 }
 
 async fn facts_of(ask: &Ask, draft: &SectionDraft) -> Option<TableFacts> {
@@ -348,7 +364,8 @@ fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
         size: row.item().map(|item| bytes(item.len() as u64)).unwrap_or_default(),
         json: json_markup(&row.item().map(terminal::pretty).unwrap_or_default()),
     });
-    PreviewView { withheld: false, rows: shown.rows.len(), good, bad, about, items: items.collect() }
+    let tally = draw::tally(good, shown.rows.len() - good - bad, bad);
+    PreviewView { withheld: false, rows: shown.rows.len(), good, bad, about, tally, items: items.collect() }
 }
 
 /// Whether the file could be written, for who asks.

@@ -8,7 +8,7 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::config::Config;
 use crate::console::ask::Ask;
 use crate::console::config_file;
-use crate::console::draft::table_text;
+use crate::console::draft_words::table_text;
 use crate::console::draw;
 use crate::console::finding_lines::{FindingGroup, finding_groups};
 use crate::console::page_view::Shell;
@@ -53,6 +53,8 @@ struct TableChoice {
     rows: String,
     size: String,
     keys: String,
+    /// No table that has a log: it is compared.
+    is_result: bool,
     chosen: bool,
 }
 
@@ -150,11 +152,19 @@ async fn tables(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
             rows: table.rows.map_or_else(|| "never analyzed".to_owned(), count),
             size: bytes(table.bytes),
             keys: table.keys.iter().map(|key| key.join(" + ")).collect::<Vec<_>>().join(", "),
+            is_result: false,
             chosen: chosen.contains(&name),
             name,
         }
     };
-    let tables = draft_preview::tables(&config, &schema).await?.iter().map(choice).collect();
+    let result = |name: &crate::config::TableName| {
+        let name = table_text(name);
+        let (rows, size, keys) = (String::new(), String::new(), String::new());
+        TableChoice { rows, size, keys, is_result: true, chosen: chosen.contains(&name), name }
+    };
+    let results = draft_preview::results(&config, &schema).await?;
+    let tables = draft_preview::tables(&config, &schema).await?;
+    let tables = tables.iter().map(choice).chain(results.iter().map(result)).collect();
     shown(&ChooseTablesPage { shell: Shell::of_setup(ask, draft, "Choose tables", 1), schema, schemas, tables })
 }
 
@@ -188,7 +198,11 @@ async fn map(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
             Err(fault) => ("is-stop", "stop", fault.what, fault.remedy),
         };
         let (name, table) = (section.name.to_string(), table_text(&section.table));
-        sections.push(SectionChoice { name, table, kind: section.kind.as_str(), class, icon, says, why });
+        let kind = match section.kind {
+            crate::config::Kind::UserActivity => "User activity",
+            crate::config::Kind::CustomMetric(_) => "Custom metric",
+        };
+        sections.push(SectionChoice { name, table, kind, class, icon, says, why });
     }
     shown(&MapPage { shell: Shell::of_setup(ask, draft, "Map fields", 2), sections })
 }

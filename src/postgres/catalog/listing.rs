@@ -15,6 +15,8 @@ pub(crate) struct SchemaInfo {
     pub name: String,
     /// How many tables it holds that can be streamed.
     pub tables: u64,
+    /// And how many views and foreign tables, which have no log.
+    pub results: u64,
 }
 
 /// A table, for a list.
@@ -31,15 +33,34 @@ pub(crate) struct TableEntry {
 
 const OWN: &str = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
 
+/// What has no log of its own. A foreign partition stands behind its table.
+const RESULT: &str = "c.relkind IN ('v', 'm', 'f') AND NOT c.relispartition";
+
 /// Lists the schemas.
 pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
     let sql = format!(
         "SELECT n.nspname::text, (SELECT count(*) FROM pg_catalog.pg_class c
-             WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition)
+             WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND NOT c.relispartition),
+             (SELECT count(*) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND {RESULT})
          FROM pg_catalog.pg_namespace n WHERE {OWN} ORDER BY 1"
     );
     let rows = client.query(&sql, &[]).await?;
-    Ok(rows.iter().map(|row| SchemaInfo { name: row.get(0), tables: unsigned(row.get(1)) }).collect())
+    let schema = |row: &tokio_postgres::Row| SchemaInfo {
+        name: row.get(0),
+        tables: unsigned(row.get(1)),
+        results: unsigned(row.get(2)),
+    };
+    Ok(rows.iter().map(schema).collect())
+}
+
+/// Lists the views, materialized views and foreign tables of a schema.
+pub(crate) async fn results(client: &Client, schema: &str) -> Result<Vec<TableName>, Error> {
+    let sql = format!(
+        "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND {RESULT} ORDER BY 1"
+    );
+    let rows = client.query(&sql, &[&schema]).await?;
+    Ok(rows.iter().map(|row| TableName { schema: schema.to_owned(), name: row.get(0) }).collect())
 }
 
 /// Lists the databases that the role may connect to.

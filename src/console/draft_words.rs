@@ -1,0 +1,102 @@
+//! The words of the form, and the same in YAML: fields, constants, tables, durations, zones. Pure.
+//!
+//! * In: what a section says; what somebody typed.
+//! * Out: words for the form; YAML in one line.
+//! * Never: a text that the file would read as something else.
+
+use crate::config::splice::scalar;
+use crate::config::{Constant, Field};
+
+/// Where a field's value comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DraftField {
+    /// `action`, `info.plan`.
+    pub name: String,
+    /// The column; empty: a constant.
+    pub column: String,
+    /// The constant; behind a column, what stands for NULL.
+    pub constant: String,
+}
+
+/// A table as the file takes it.
+pub(crate) fn table_text(table: &crate::config::TableName) -> String {
+    let part = |name: &str| {
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    };
+    format!("{}.{}", part(&table.schema), part(&table.name))
+}
+
+pub(crate) fn zone(zone: Option<&jiff::tz::TimeZone>) -> String {
+    zone.and_then(jiff::tz::TimeZone::iana_name).unwrap_or_default().to_owned()
+}
+
+pub(crate) fn duration(millis: u128) -> String {
+    match millis {
+        ms if ms > 0 && ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// `8MiB`, `2MB`; bytes where nothing else says the same.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [(1 << 20, "MiB"), (1_000_000, "MB"), (1 << 10, "KiB"), (1000, "kB")];
+    let fits = units.iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0);
+    fits.map_or_else(|| bytes.to_string(), |(unit, word)| format!("{}{word}", bytes / unit))
+}
+
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A constant as the form has it: text as it is, unless it would be read as something else.
+fn constant_text(constant: &Constant) -> String {
+    match constant {
+        Constant::Bool(value) => value.to_string(),
+        Constant::Number(digits) => digits.clone(),
+        Constant::Text(text) if is_text(text) => text.clone(),
+        Constant::Text(text) => quoted(text),
+    }
+}
+
+/// Whether a word of the form means itself.
+fn is_text(word: &str) -> bool {
+    !word.is_empty()
+        && !word.chars().any(char::is_control)
+        && !word.starts_with('"')
+        && word.trim() == word
+        && !matches!(word, "true" | "false" | "null")
+        && serde_json::from_str::<serde_json::Number>(word).is_err()
+}
+
+pub(crate) fn constant_yaml(word: &str) -> String {
+    let written = word.starts_with('"') && serde_json::from_str::<String>(word).is_ok();
+    if written || !is_text(word) { word.to_owned() } else { scalar(word) }
+}
+
+/// Fields by their paths; or the name that has a dot of its own, or nests deeper than the form shows.
+pub(crate) fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>) -> Result<(), String> {
+    for (name, field) in fields {
+        if name.contains('.') || name.trim() != name || name.chars().any(char::is_control) {
+            return Err(name.clone());
+        }
+        let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
+        let (column, constant) = match field {
+            // The form has no place for `as`: it stays in the file.
+            Field::Column { column, default, as_text: _ } => {
+                (column.clone(), default.as_ref().map(constant_text).unwrap_or_default())
+            }
+            Field::Constant(value) => (String::new(), constant_text(value)),
+            Field::Object(members) if within.is_empty() => {
+                flatten(members, &path, flat)?;
+                continue;
+            }
+            Field::Object(_) => return Err(path),
+        };
+        flat.push(DraftField { name: path, column, constant });
+    }
+    Ok(())
+}
