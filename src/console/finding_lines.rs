@@ -14,8 +14,10 @@ pub(crate) struct FindingLine {
     pub icon: &'static str,
     pub message: String,
     pub code: &'static str,
+    /// What to do, in words.
     pub remedy: String,
-    pub sql: bool,
+    /// And what to copy.
+    pub sql: String,
 }
 
 /// By subject, in the order of the worst.
@@ -28,15 +30,15 @@ pub(crate) fn finding_groups(findings: &[&Finding]) -> Vec<FindingGroup> {
             Severity::Info => ("is-fill", "info"),
             Severity::Ok => ("is-flow", "ok"),
         };
-        let words = ["ALTER ", "CREATE ", "GRANT ", "SELECT ", "REINDEX ", "pg2planhat "];
+        let (remedy, sql) = parted(&finding.remedy);
         let line = FindingLine {
             number,
             class,
             icon,
             message: finding.message.clone(),
             code: finding.code,
-            remedy: finding.remedy.clone(),
-            sql: words.iter().any(|word| finding.remedy.contains(word)),
+            remedy: remedy.to_owned(),
+            sql: sql.to_owned(),
         };
         match groups.iter_mut().find(|group| group.subject == finding.subject) {
             Some(group) => group.findings.push(line),
@@ -44,4 +46,50 @@ pub(crate) fn finding_groups(findings: &[&Finding]) -> Vec<FindingGroup> {
         }
     }
     groups
+}
+
+/// What can be run as it is begins so.
+const COMMANDS: [&str; 10] =
+    ["ALTER ", "ANALYZE ", "CREATE ", "DROP ", "GRANT ", "REINDEX ", "REVOKE ", "SELECT ", "SET ", "pg2planhat "];
+
+/// A remedy's words, and what of it can be copied: from the first command at its beginning, a line's, or behind a colon.
+fn parted(remedy: &str) -> (&str, &str) {
+    let begins = |at: &usize| {
+        let (before, rest) = remedy.split_at(*at);
+        let open = before.is_empty() || before.ends_with('\n') || before.ends_with(": ");
+        open && COMMANDS.iter().any(|command| rest.starts_with(command))
+    };
+    let at = remedy.char_indices().map(|(at, _)| at).find(begins).unwrap_or(remedy.len());
+    let (words, sql) = remedy.split_at(at);
+    (words.trim_end(), sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_told_from_what_can_be_copied() {
+        for (remedy, words, sql) in [
+            ("ALTER ROLE a REPLICATION;", "", "ALTER ROLE a REPLICATION;"),
+            (
+                "as much as there is:\nALTER SYSTEM SET x = 1;\nSELECT f();",
+                "as much as there is:",
+                "ALTER SYSTEM SET x = 1;\nSELECT f();",
+            ),
+            (
+                "mend it; to set a new one: ALTER ROLE a PASSWORD '…'",
+                "mend it; to set a new one:",
+                "ALTER ROLE a PASSWORD '…'",
+            ),
+            (
+                "let a DBA run the script of `pg2planhat setup --print-sql`",
+                "let a DBA run the script of `pg2planhat setup --print-sql`",
+                "",
+            ),
+            ("", "", ""),
+        ] {
+            assert_eq!(parted(remedy), (words, sql));
+        }
+    }
 }

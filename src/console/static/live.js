@@ -1,12 +1,10 @@
 // @ts-check
 // What lives in the page: pieces that follow the program, ages that tick, copies, keys, dialogs. Everything else works
 // without it. Markup that the server sends is parsed and adopted: scripts in it do not run.
-
 /** @template {Element} T @param {string} selector @param {ParentNode} [root] @returns {T | null} */
 const one = (selector, root = document) => /** @type {any} */ (root.querySelector(selector));
 /** @param {string} selector @param {ParentNode} [root] @returns {HTMLElement[]} */
 const all = (selector, root = document) => /** @type {any} */ ([...root.querySelectorAll(selector)]);
-
 /** @param {string} html @returns {Node[]} */
 function parsed(html) {
   const table = html.trimStart().startsWith("<tr");
@@ -28,17 +26,14 @@ function spoken(s) {
   }
   return `${(s / 86400).toFixed(0)} days`;
 }
-
 /** The server's clock less this one's, in milliseconds. */
 let ahead = 0;
-
 function tick() {
   for (const time of all("time[data-age]")) {
     const at = Date.parse(time.getAttribute("datetime") ?? "");
     if (!Number.isNaN(at)) time.textContent = `${spoken((Date.now() + ahead - at) / 1000)} ago`;
   }
 }
-
 /** @param {ParentNode} [root] */
 function localTimes(root = document) {
   for (const time of all("time[datetime]", root)) {
@@ -50,10 +45,8 @@ function localTimes(root = document) {
 // ── Pieces ───────────────────────────────────────────────────────────────────────────────────────────────────────
 /** @param {string} text */
 function say(text) {
-  const said = one("#said");
-  if (said) said.textContent = text;
+  for (const said of all("#said")) said.textContent = text;
 }
-
 /** @param {HTMLElement} place @param {string} html */
 function put(place, html) {
   const active = document.activeElement;
@@ -65,19 +58,16 @@ function put(place, html) {
   all(".scroll", place).forEach((box, at) => (box.scrollLeft = scrolled[at] ?? 0));
   for (const id of open) if (id) one(`#${CSS.escape(id)} details`, place)?.setAttribute("open", "");
   all("details.as-table", place).forEach((box, at) => plots[at] && box.setAttribute("open", ""));
-  if (held) /** @type {HTMLElement | undefined} */ (all("a[href], button", place).find((e) => (e.getAttribute("href") ?? e.id) === held))?.focus();
+  if (held) all("a[href], button", place).find((e) => (e.getAttribute("href") ?? e.id) === held)?.focus();
   localTimes(place);
   unhide(place);
 }
-
 let lost = 0;
 let verdictClass = one("[data-live=verdict] [data-class]")?.getAttribute("data-class");
-
 /** @param {string} name @param {string} html */
 function piece(name, html) {
   const place = /** @type {HTMLElement | null} */ (one(`[data-live="${name}"]`));
-  if (!place) return;
-  if (holds(place)) return;
+  if (!place || holds(place)) return;
   put(place, html);
   if (name === "verdict") {
     const now = one("[data-class]", place)?.getAttribute("data-class");
@@ -86,19 +76,16 @@ function piece(name, html) {
     verdictClass = now;
   }
 }
-
 /** Whether a person is in the middle of something there. @param {HTMLElement} place */
 const holds = (place) => {
   const selected = getSelection();
   return Boolean(selected && !selected.isCollapsed && selected.anchorNode && place.contains(selected.anchorNode));
 };
-
 /** @param {string} text */
 function link(text) {
-  const place = one("#link");
-  if (place) place.textContent = text;
+  for (const place of all("#link")) place.textContent = text;
 }
-
+const found = () => (clearTimeout(lost), (lost = 0));
 function goneAway() {
   link("lost, as of");
   document.body.dataset.lost = "1";
@@ -109,28 +96,39 @@ function goneAway() {
   }
   say("The console has lost the program. What follows may be old.");
 }
+/** The program is there, and does not know us any more: what somebody types on this page stays, until they go. */
+function loggedOut() {
+  found();
+  link("logged out, as of");
+  const text = "You are logged out: what follows may be old. ";
+  const again = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+  one(".out")?.remove();
+  one("main")?.prepend(...parsed(`<p class="note is-warn out">${text}<a href="${again}">Log in again</a></p>`));
+  say(text);
+}
 
 // ── The stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 /** @type {EventSource | null} */
 let stream = null;
 let after = "";
-
 function follow() {
   const page = document.body.dataset.page;
   if (!page || stream || document.hidden) return;
   const query = after ? page.replace(/after=\d+/, `after=${after}`) : page;
   const own = (stream = new EventSource(`/live?${query}`));
-  own.onopen = () => {
-    clearTimeout(lost);
-    lost = 0;
-  };
-  own.onerror = () => {
+  own.onopen = found;
+  own.onerror = async () => {
     if (!lost) lost = setTimeout(goneAway, 3000);
-    if (own.readyState === EventSource.CLOSED) {
-      stream = null;
-      setTimeout(follow, 2000);
-    }
+    if (own.readyState !== EventSource.CLOSED) return;
+    stream = null; // It was refused: a program that began anew knows no session.
+    const seen = await fetch("/live?page=none", { method: "HEAD" }).catch(() => null);
+    if (seen?.status === 401) loggedOut();
+    else setTimeout(follow, 2000);
   };
+  own.addEventListener("out", () => {
+    own.close();
+    loggedOut();
+  });
   own.addEventListener("bye", () => {
     own.close();
     stream = null;
@@ -138,14 +136,12 @@ function follow() {
     setTimeout(follow, 2000);
   });
   own.addEventListener("clock", (event) => {
-    clearTimeout(lost);
-    lost = 0;
+    found();
     delete document.body.dataset.lost;
-    const clock = one("#clock");
-    if (clock) clock.textContent = event.data;
-    const today = new Date(Date.now()).toISOString().slice(0, 11);
-    const off = Date.parse(`${today}${event.data}Z`) - Date.now();
-    if (Math.abs(off) < 43200000) ahead = Math.abs(off) < 2000 ? 0 : off;
+    for (const clock of all("#clock")) clock.textContent = event.data;
+    // A clock that is wrong may be on another day: the nearest such time is meant.
+    const off = ((Date.parse(`${new Date(Date.now()).toISOString().slice(0, 11)}${event.data}Z`) - Date.now() + 129600000) % 86400000) - 43200000;
+    ahead = Math.abs(off) < 2000 ? 0 : off;
     link("live");
     tick();
   });
@@ -158,10 +154,9 @@ function follow() {
   for (const name of names) own.addEventListener(name, (event) => piece(name, event.data));
 }
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    stream?.close();
-    stream = null;
-  } else follow();
+  if (!document.hidden) return follow();
+  stream?.close();
+  stream = null;
 });
 // ── Logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 /** @type {string[]} */
@@ -175,9 +170,8 @@ function batch(html) {
   if (!following || scrollY > 120) {
     held.push(html);
     if (held.length > 2000) held.shift();
-    const news = one("#news");
     const number = new Set(held.map((row) => row.slice(0, row.indexOf(">")).match(/id="b\d+"/)?.[0])).size;
-    if (news) news.textContent = `${number} new ${following ? "since you scrolled" : "while following rests"}`;
+    for (const news of all("#news")) news.textContent = `${number} new ${following ? "since you scrolled" : "while following rests"}`;
     return;
   }
   row(html);
@@ -185,11 +179,8 @@ function batch(html) {
 /** @param {string} html */
 function row(html) {
   let body = one("[data-batches] tbody");
-  if (!body) {
-    // The first row of an empty page brings its table.
-    location.reload();
-    return;
-  }
+  // The first row of an empty page brings its table.
+  if (!body) return location.reload();
   const fresh = parsed(html).find((node) => node instanceof HTMLTableRowElement);
   if (!(fresh instanceof HTMLTableRowElement)) return;
   const known = one(`#${CSS.escape(fresh.id)}`);
@@ -202,8 +193,7 @@ function catchUp() {
   const rows = held;
   held = [];
   for (const html of rows) row(html);
-  const news = one("#news");
-  if (news) news.textContent = "";
+  for (const news of all("#news")) news.textContent = "";
 }
 addEventListener("scroll", () => {
   if (following && scrollY <= 120 && held.length) catchUp();
@@ -212,8 +202,7 @@ one("#follow")?.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
   following = !following;
   button.setAttribute("aria-pressed", String(following));
-  const word = one("span", button);
-  if (word) word.textContent = following ? "Pause following" : "Follow again";
+  for (const word of all("span", button)) word.textContent = following ? "Pause following" : "Follow again";
   if (following) catchUp();
 });
 // ── Copies, choices, dialogs ─────────────────────────────────────────────────────────────────────────────────────
@@ -227,8 +216,7 @@ document.addEventListener("click", async (event) => {
   const from = one(button.getAttribute("data-copy") ?? "");
   const text = from instanceof HTMLTextAreaElement ? from.value : from?.textContent ?? "";
   await navigator.clipboard.writeText(text);
-  const word = one("span", button) ?? button;
-  const was = word.textContent;
+  const [word, was] = [one("span", button) ?? button, (one("span", button) ?? button).textContent];
   word.textContent = "Copied";
   say("Copied");
   setTimeout(() => (word.textContent = was), 1500);
@@ -307,29 +295,49 @@ document.addEventListener("click", (event) => {
   weigh();
 });
 // ── The draft ────────────────────────────────────────────────────────────────────────────────────────────────────
-const form = one("#draft");
 const draft = { timer: 0, run: new AbortController() };
-if (form instanceof HTMLFormElement) form.addEventListener("input", () => {
-  clearTimeout(draft.timer);
-  draft.run.abort(); // An older answer never replaces a newer one.
-  draft.timer = setTimeout(async () => {
-    draft.run = new AbortController();
-    const body = new URLSearchParams(/** @type {any} */ (new FormData(form)));
-    const asked = fetch(form.action, { method: "POST", body, signal: draft.run.signal });
-    const text = await asked.then((answer) => (answer.ok ? answer.text() : null)).catch(() => null);
-    const page = new DOMParser().parseFromString(text ?? "", "text/html");
-    for (const place of all("[data-piece]")) {
-      const fresh = all("[data-piece]", page).find((other) => other.dataset.piece === place.dataset.piece);
-      if (fresh) place.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
-      if (fresh) place.className = fresh.className;
-    }
-  }, 300);
-});
+const stopTrying = () => (clearTimeout(draft.timer), draft.run.abort());
+/** Sends a form that changes nothing, and puts the pieces of the answer where they belong. @param {HTMLFormElement} form */
+async function tryOut(form) {
+  const run = (draft.run = new AbortController());
+  const said = all("[data-trying]", form);
+  const soon = setTimeout(() => said.forEach((place) => (place.textContent = place.dataset.trying ?? "")), 400);
+  const body = new URLSearchParams(/** @type {any} */ (new FormData(form)));
+  const asked = fetch(form.action, { method: "POST", body, signal: run.signal });
+  const answer = await asked.catch(() => null).finally(() => clearTimeout(soon));
+  const text = await answer?.text().catch(() => null);
+  if (run.signal.aborted) return;
+  if (answer?.status === 429) return tryLater(form, 1000); // Others ask just now.
+  for (const place of said) place.textContent = "";
+  const page = new DOMParser().parseFromString(text ?? "", "text/html");
+  for (const place of all("[data-piece]", form)) {
+    const fresh = all("[data-piece]", page).find((other) => other.dataset.piece === place.dataset.piece);
+    // Whoever is at work in a piece keeps it.
+    if (!fresh || place.contains(document.activeElement)) continue;
+    place.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
+    place.className = fresh.className;
+    unhide(place);
+  }
+}
+/** @param {HTMLFormElement} form @param {number} after */
+function tryLater(form, after) {
+  stopTrying(); // An older answer never replaces a newer one.
+  draft.timer = setTimeout(() => tryOut(form), after);
+}
+for (const form of /** @type {any[]} */ (all("form[data-tries]"))) {
+  if (form.dataset.tries === "input") form.addEventListener("input", () => tryLater(form, 300));
+  // A connection is tried when a field is left, once there is something to log in with.
+  else form.addEventListener("change", () => {
+    const filled = ["password", "url"].some((name) => form.elements[name]?.value || form.elements[name]?.dataset.kept);
+    // A click on a button that leaves the field goes first.
+    if (filled) tryLater(form, 400);
+  });
+  form.addEventListener("submit", stopTrying);
+}
 // ── Theme and keys ───────────────────────────────────────────────────────────────────────────────────────────────
 const THEMES = ["", "light", "dark"];
 one("#theme")?.addEventListener("click", () => {
-  const now = document.documentElement.dataset.theme ?? "";
-  const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+  const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length];
   if (next) document.documentElement.dataset.theme = next;
   else delete document.documentElement.dataset.theme;
   document.cookie = `pg2planhat_theme=${next}; path=/; SameSite=Strict; max-age=${next ? 31536000 : 0}`;
@@ -342,13 +350,12 @@ let wentG = 0;
 let help = null;
 function showKeys() {
   help?.remove();
+  const words = one("#keys-help");
+  if (!(words instanceof HTMLTemplateElement)) return;
   help = document.createElement("dialog");
   help.setAttribute("aria-labelledby", "keys-h");
-  const on = keysAreOn ? "Turn the keys off" : "Turn the keys on";
-  help.append(...parsed(`<div class="dlg__body"><h2 id="keys-h">Keys</h2><dl class="kv"><dt><kbd>g</kbd> <kbd>o</kbd></dt><dd>Overview</dd>
-    <dt><kbd>g</kbd> <kbd>l</kbd></dt><dd>Logs</dd><dt><kbd>g</kbd> <kbd>q</kbd></dt><dd>Quarantine</dd><dt><kbd>g</kbd> <kbd>c</kbd></dt><dd>Checks</dd>
-    <dt><kbd>/</kbd></dt><dd>to the filter</dd><dt><kbd>?</kbd></dt><dd>this list</dd></dl></div>
-    <form method="dialog" class="dlg__foot"><button class="btn" value="switch">${on}</button><button class="btn btn--main" value="close">Close</button></form>`));
+  help.append(document.importNode(words.content, true));
+  /** @type {any} */ (one("[value=switch]", help)).textContent = keysAreOn ? "Turn the keys off" : "Turn the keys on";
   const own = help;
   own.addEventListener("close", () => {
     if (own.returnValue === "switch") {
@@ -381,12 +388,10 @@ const key = location.hash.match(/^#k=([0-9a-f]{64})$/)?.[1];
 if (login instanceof HTMLFormElement && key) {
   // The key is for one use: it stays in no history.
   history.replaceState(null, "", location.pathname);
-  const token = one("#token");
-  if (token instanceof HTMLInputElement) token.value = key;
+  for (const token of /** @type {any[]} */ (all("#token"))) token.value = key;
   login.requestSubmit();
 }
-const retry = one("#retry");
-if (retry instanceof HTMLAnchorElement) retry.href = location.href;
+for (const retry of all("#retry")) retry.setAttribute("href", location.href);
 unhide();
 weigh();
 localTimes();
