@@ -67,9 +67,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
     let running = when_asked(Arc::clone(&console), context.path(), &program, &stop);
     tokio::select! {
-        () = running => Ok(Exit::Done),
-        () = web_server::serve(listener, console) => Ok(Exit::Done),
+        () = running => {}
+        () = web_server::serve(listener, Arc::clone(&console)) => {}
     }
+    console.end();
+    Ok(Exit::Done)
 }
 
 /// Runs an instance in this process once somebody asks for it, as `run --stay` does; ends with the process.

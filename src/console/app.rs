@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use crate::admin::Hosts;
 use crate::config::{Config, ConsoleToken};
 use crate::console::config_file::{self, FileText};
+use crate::console::demo_child::DemoChild;
 use crate::console::drafts::Checked;
 use crate::console::history::History;
 use crate::console::lock::held;
@@ -57,6 +58,8 @@ pub(crate) struct Console {
     pub(crate) loaded: Mutex<String>,
     /// Who begins anew with another configuration; nobody where nothing runs here.
     wanted: watch::Sender<Option<Arc<Config>>>,
+    /// The demonstration that the wizard began.
+    pub(crate) demo: Mutex<DemoChild>,
     /// The configuration that the wizard makes; none where there is one.
     setup: Mutex<Option<SetupDraft>>,
     pub(crate) stop: Stop,
@@ -97,6 +100,7 @@ impl Console {
             checks: Mutex::default(),
             audits: Mutex::default(),
             plans: Mutex::default(),
+            demo: Mutex::default(),
             setup: Mutex::default(),
             stop,
             listen: listen.to_owned(),
@@ -164,6 +168,11 @@ impl Console {
     /// The file is written.
     pub(crate) fn set_up_is_done(&self) {
         *held(&self.setup) = None;
+    }
+
+    /// Ends what was begun beside it.
+    pub(crate) fn end(&self) {
+        held(&self.demo).end();
     }
 
     /// The file's text; while the wizard makes one, what it would be.

@@ -56,6 +56,7 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::SetupTables => on!(setup_acts::tables),
         ConsoleRoute::SetupPrepare => on!(setup_acts::prepare),
         ConsoleRoute::SetupRun => on!(setup_acts::run),
+        ConsoleRoute::SetupDemo => on!(setup_acts::demo),
         ConsoleRoute::RunHere => on!(setup_acts::run_here),
         ConsoleRoute::Trace => on!(trace_page::page),
         ConsoleRoute::Sql => on!(sql_page::page),

@@ -15,6 +15,7 @@ pub(crate) mod bare_pages;
 pub(crate) mod charts;
 pub(crate) mod config_file;
 pub(crate) mod counters;
+pub(crate) mod demo_child;
 pub(crate) mod draft;
 pub(crate) mod draft_state;
 pub(crate) mod draft_words;

@@ -178,6 +178,7 @@ impl Shell {
 struct Steps {
     at: usize,
     steps: [(&'static str, &'static str, &'static str, bool); 6],
+    demo: Option<String>,
 }
 
 impl Shell {
@@ -187,7 +188,7 @@ impl Shell {
         let status = Status::starting(&*config.source.slot, &*config.source.publication);
         let figures = PageFigures::default();
         let view = PageView { status, config, counters: None, figures, now: Timestamp::now() };
-        let nav = drawn(&Steps { at, steps: steps(draft) });
+        let nav = drawn(&Steps { at, steps: steps(draft), demo: draft.demo.clone() });
         Shell { nav, in_set_up: true, ..Shell::new(ask, &view, title, "", "", "") }
     }
 }

@@ -77,6 +77,7 @@ routes! {
     SetupTables = POST "/setup/tables" OPERATOR,
     SetupPrepare = POST "/setup/prepare" OPERATOR,
     SetupRun = POST "/setup/run" OPERATOR,
+    SetupDemo = POST "/setup/demo" OPERATOR,
     RunHere = POST "/run" OPERATOR,
     Trace = GET "/trace" VIEWER,
     Sql = GET "/sql" OPERATOR,
@@ -90,7 +91,7 @@ impl ConsoleRoute {
     /// Whether it is there while the wizard makes the first configuration.
     pub(crate) fn is_of_set_up(self) -> bool {
         use ConsoleRoute as Of;
-        let wizard = [Of::Setup, Of::SetupConnect, Of::SetupTables, Of::SetupPrepare, Of::SetupRun];
+        let wizard = [Of::Setup, Of::SetupConnect, Of::SetupTables, Of::SetupPrepare, Of::SetupRun, Of::SetupDemo];
         let mapping = [Of::Mapping, Of::Draft, Of::Review];
         self.access() == Access::Anybody || self == Of::Logout || wizard.contains(&self) || mapping.contains(&self)
     }

@@ -146,6 +146,8 @@ pub(crate) struct SetupDraft {
     pub findings: Option<Vec<Finding>>,
     /// Databases that the role sees.
     pub databases: Vec<String>,
+    /// The console of the demonstration that was begun here.
+    pub demo: Option<String>,
     /// What `prepare` made, for people.
     pub made: Vec<String>,
 }

@@ -10,9 +10,11 @@ use crate::config::{self, Config, remember};
 use crate::console::app::Console;
 use crate::console::ask::Ask;
 use crate::console::config_file;
+use crate::console::demo_child;
 use crate::console::form_fields::FormFields;
 use crate::console::lock::held;
 use crate::console::pages::setup_page::chosen;
+use crate::console::people::secret;
 use crate::console::problem::Refusal;
 use crate::console::setup_draft::{PASSWORD, SetupDraft, TENANT, URL};
 use crate::model::{Fault, Finding};
@@ -67,9 +69,9 @@ async fn found(draft: &mut SetupDraft, config: &Config) -> Vec<Finding> {
         findings.retain(|finding| !early(finding));
     }
     if !draft.ends.tenant {
-        findings.retain(|finding| finding.subject != "planhat");
+        findings.retain(|finding| finding.subject != "sink");
         let remedy = "Planhat shows it to administrators; until it is typed everything but Run can be done";
-        findings.push(Finding::warning("tenant", "planhat", "no tenant's UUID was typed yet", remedy));
+        findings.push(Finding::warning("tenant", "sink", "no tenant's UUID was typed yet", remedy));
     }
     draft.databases = draft_preview::databases(config).await.unwrap_or_default();
     findings
@@ -167,6 +169,20 @@ fn free_admin_port() -> Option<String> {
         return None;
     }
     free("127.0.0.1:0").ok().map(|address| address.to_string())
+}
+
+/// `POST /setup/demo`: the demonstration begins, in a process of its own; the page leads to its console.
+pub(crate) async fn demo(ask: Ask) -> Result<Response, Refusal> {
+    let mut draft = ask.console.set_up()?;
+    let says = std::env::temp_dir().join(format!("pg2planhat-demo-{}", secret().unwrap_or_default()));
+    held(&ask.console.demo).begin(&says)?;
+    let link = demo_child::link(&says, || held(&ask.console.demo).runs()).await;
+    // Whoever writes to it still, writes to what is gone.
+    std::fs::remove_file(&says).ok();
+    let link = link?;
+    draft.demo = Some(link.clone());
+    ask.console.set_up_as(draft);
+    ask.leads_to("/setup", serde_json::json!({ "console": link }))
 }
 
 /// `POST /run`: an instance begins in this process, where `ui` looks on only.
