@@ -176,6 +176,12 @@ pub(crate) fn section_text(text: &str, section: &str) -> Option<String> {
     Some(text[begin..end_of_line(text, item.end)].to_owned())
 }
 
+/// The line on which a section begins, from 1.
+pub(crate) fn section_line(text: &str, section: &str) -> Option<usize> {
+    let start = item(&spans(text)?, section)?.start;
+    Some(text.get(..start)?.matches('\n').count() + 1)
+}
+
 fn item<'a>(root: &'a SpannedNode, section: &str) -> Option<&'a SpannedNode> {
     let named = |item: &&SpannedNode| item.entry("name").and_then(|name| name.value.scalar()) == Some(section);
     root.entry("sections")?.value.items().iter().find(named)

@@ -50,6 +50,7 @@ pub(crate) mod verdict;
 pub(crate) mod web_server;
 pub(crate) mod who;
 pub(crate) mod words;
+pub(crate) mod yaml_markup;
 
 pub(crate) use crate::console::app::Console;
 pub(crate) use crate::console::program::Program;

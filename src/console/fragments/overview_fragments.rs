@@ -72,7 +72,7 @@ fn answers(view: &PageView, history: &History) -> Answers {
         }
         (Some(seconds), ..) => ("No", "", format!("· full in {} at the earliest", time(seconds))),
         (None, Some(_), _) => ("No", "", String::new()),
-        (None, None, _) => ("Unbounded", "is-warn", "· the checks say how to bound it".to_owned()),
+        (None, None, _) => ("Unbounded", "is-warn", "the checks say how to bound it".to_owned()),
     };
     let kept = match (slot.retained_bytes, bound) {
         (Some(kept), Some(bound)) => format!("{} of {} WAL kept for the slot", bytes(kept), bytes(bound)),
@@ -300,7 +300,7 @@ fn lateness(history: &History, span: TimeSpan) -> LatePlot {
 pub(crate) fn since(history: &History) -> String {
     let began = history.began.and_then(|at| jiff::Timestamp::from_second(i64::try_from(words::whole(at)).ok()?).ok());
     match began {
-        Some(at) => format!("kept since {} UTC; Prometheus has more", at.strftime("%Y-%m-%d %H:%M")),
+        Some(at) => format!("since {} UTC", at.strftime("%Y-%m-%d %H:%M")),
         None => "nothing is kept yet".to_owned(),
     }
 }

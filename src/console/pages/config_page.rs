@@ -11,7 +11,7 @@ use crate::console::ask::Ask;
 use crate::console::config_file;
 use crate::console::draft::SectionDraft;
 use crate::console::draft_state::tried;
-use crate::console::draw;
+use crate::console::draw::{self, Markup};
 use crate::console::form_fields::FormFields;
 use crate::console::line_diff::patch;
 use crate::console::lock::held;
@@ -20,6 +20,7 @@ use crate::console::pages::mapping_page::shut;
 use crate::console::plans::{Confirmation, Deed};
 use crate::console::problem::Refusal;
 use crate::console::sheets::{stored, used};
+use crate::console::yaml_markup::yaml_markup;
 use crate::model::Fault;
 use crate::operations;
 use crate::operations::plan::{PlannedChange, elsewhere, plan};
@@ -39,7 +40,7 @@ struct ConfigPage {
     word: String,
     closed: String,
     hidden: usize,
-    text: String,
+    text: Markup,
 }
 
 #[derive(Template)]
@@ -197,7 +198,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         word,
         closed,
         hidden,
-        text,
+        text: yaml_markup(&text),
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }

@@ -130,11 +130,14 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let page = QuarantinePage {
         shell: Shell::new(&ask, &view, "Quarantine", "quarantine", "", "page=quarantine"),
         f: fragments(&ask).await,
-        about: format!(
-            "{} not be delivered. Each is kept with its item until somebody sends it again or drops it. They do not hold \
-             the slot.",
-            plural(total, "row could", "rows could")
-        ),
+        about: match total {
+            0 => "Rows that could not be delivered are kept here, each with its item.".to_owned(),
+            _ => format!(
+                "{} not be delivered. Each is kept with its item until somebody sends it again or drops it. They do not \
+                 hold the slot.",
+                plural(total, "row could", "rows could")
+            ),
+        },
         operator: ask.is_operator(),
         groups,
         sections: view.config.sections.iter().map(|section| section.name.to_string()).collect(),

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 
+use crate::config::splice::section_line;
 use crate::config::{Constant, Field, Flush, InDoubt, Section, Start, Sync};
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup};
@@ -67,9 +68,16 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         },
         fields: fields(&own.fields, ""),
         settings: settings(own),
-        line: ask.console.path.file_name().map(|name| format!("in {}", name.to_string_lossy())).unwrap_or_default(),
+        line: place(&ask, &name),
     };
     Ok(Html(page.render().unwrap_or_default()).into_response())
+}
+
+/// Where the section stands: the file, and its line.
+fn place(ask: &Ask, name: &str) -> String {
+    let file = ask.console.path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+    let line = ask.console.file().ok().and_then(|file| section_line(&file.text, name));
+    line.map_or_else(|| format!("in {file}"), |line| format!("in {file}, line {line}"))
 }
 
 async fn audit_card<'a>(ask: &Ask, name: &'a str) -> AuditCard<'a> {
@@ -185,7 +193,7 @@ fn settings(own: &Section) -> Vec<(&'static str, String)> {
         Start::AfterKey(key) => format!("rows behind the key {key}"),
     };
     let goes = match &own.flush {
-        Flush::Every(time) => format!("when full, or {} after its first row", words::time(time.as_secs_f64())),
+        Flush::Every(time) => format!("when full, or {} after its first row", words::took(time.as_secs_f64())),
         Flush::DailyAt(time, zone) => {
             format!("once a day at {time} in {}", zone.iana_name().unwrap_or("UTC"))
         }
@@ -196,8 +204,22 @@ fn settings(own: &Section) -> Vec<(&'static str, String)> {
         InDoubt::Hold => "held in quarantine for a person",
     };
     let sync = if own.sync == Sync::Receive { "receive" } else { "off" };
+    let read = match (own.diff(), own.sends_updates()) {
+        (Some(diff), _) => {
+            let every = match &diff.every {
+                Flush::Every(time) => format!("every {}", words::took(time.as_secs_f64())),
+                Flush::DailyAt(time, zone) => format!("at {time} in {}", zone.iana_name().unwrap_or("UTC")),
+            };
+            let sent = if diff.send_changed { "new rows, and changed ones again" } else { "new rows alone" };
+            format!("compared {every}: {sent}")
+        }
+        (None, true) => "from the log: inserts and updates".to_owned(),
+        (None, false) => "from the log: inserts".to_owned(),
+    };
+    let start = if own.diff().is_some() { "the whole result".to_owned() } else { start };
     vec![
         ("Sync", sync.to_owned()),
+        ("Rows come", read),
         ("Starts with", start),
         ("A batch", batch),
         ("Goes", goes),
