@@ -78,8 +78,19 @@ async fn pages_read_and_follow_the_program_needs_chromium() {
 }
 
 #[tokio::test]
+async fn case_189_hostile_text_stays_text_on_every_page_needs_chromium() {
+    run_in("hostile", World::hostile()).await;
+}
+
+#[tokio::test]
+async fn case_193_trials_in_the_browser_needs_chromium() {
+    run("attacks").await;
+}
+
+#[tokio::test]
 async fn pages_look_right_in_both_themes_and_widths_needs_chromium() {
-    run("looks").await;
+    let reader = "{ user: reader, password: secret-of-reader }";
+    run_in("looks", World::with(move |config| config.set("source.reader", reader))).await;
 }
 
 #[tokio::test]
@@ -95,6 +106,26 @@ async fn each_way_of_repair_ends_as_its_text_said_needs_chromium() {
 #[tokio::test]
 async fn the_mapping_is_tried_saved_and_applied_needs_chromium() {
     run("mapping").await;
+}
+
+/// The page's script has no build of its own: its types are held here.
+#[test]
+fn the_pages_script_is_typed_needs_chromium() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiler = root.join("tests/console/node_modules/typescript/bin/tsc");
+    if !compiler.exists() {
+        assert!(
+            std::env::var_os("PG2PLANHAT_TEST_STRICT").is_none_or(|strict| strict != "1"),
+            "npm ci --prefix tests/console"
+        );
+        eprintln!("SKIPPED: the packages are not here: npm ci --prefix tests/console");
+        return;
+    }
+    let mut tsc = std::process::Command::new("node");
+    tsc.arg(compiler).args(["--noEmit", "--allowJs", "--checkJs", "--strict", "--target", "es2022"]);
+    tsc.args(["--lib", "es2023,dom,dom.iterable", "src/console/static/live.js"]).current_dir(root);
+    let output = tsc.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// A world to look at by hand: `cargo test --test console -- --ignored --nocapture a_world_to_look_at`.

@@ -67,6 +67,9 @@ async fn fault(State(world): Shared, what: String) -> Result<(), (StatusCode, St
                 error: "no such company <img src=x onerror=alert(1)>".into(),
             });
         }
+        ("saying", error) => {
+            world.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: error.into() });
+        }
         (other, _) => return Err((StatusCode::BAD_REQUEST, format!("no fault {other}"))),
     }
     Ok(())

@@ -1,10 +1,10 @@
 // From an empty folder to flowing rows, with the keyboard's and the mouse's means of a person, and a clock beside it.
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { URL, close, control, findings, open, picture, until } from "./world.mjs";
+import { URL, close, control, look, open, until } from "./world.mjs";
 
 after(close);
-const began = Date.now();
+let began = Date.now();
 const clock = [];
 const mark = (what) => clock.push(`${((Date.now() - began) / 1000).toFixed(1)} s ${what}`);
 
@@ -19,24 +19,43 @@ test("from an empty folder to flowing rows", async () => {
   // Whatever else is asked for leads to it.
   await page.goto(`${URL}/logs`);
   await page.getByRole("heading", { name: "Connect to your database" }).waitFor();
+  // The demonstration is a press away, and has a console of its own.
+  await page.getByRole("button", { name: "Try the demo" }).click({ noWaitAfter: true });
+  const demo = page.getByRole("link", { name: "Open its console" });
+  await demo.waitFor({ timeout: 60000 });
+  const [other] = await Promise.all([context.waitForEvent("page"), demo.click()]);
+  await other.getByRole("heading", { level: 1, name: /Rows flow|All is delivered|Starting/ }).waitFor({ timeout: 30000 });
+  await other.getByRole("heading", { level: 1, name: /Rows flow/ }).waitFor({ timeout: 60000 });
+  await other.close();
+  mark("the demonstration's rows flow");
+  began = Date.now();
   const port = await control("port");
   const sim = await control("sim");
   await page.getByLabel("Host").fill("127.0.0.1");
   await page.getByLabel("Port").fill(port);
   await page.getByLabel("User").fill("app_reader");
-  await page.getByLabel("Password").fill("not the one");
   await page.getByLabel("Encryption").selectOption("disable");
+  assert.equal(await page.locator(".finding").count(), 0, "nothing is asked before there is something to log in with");
+  await page.getByLabel("Password").fill("not the one");
+  // Leaving the field is enough: what is wrong stands below it.
+  await page.keyboard.press("Tab");
+  await page.getByText(/password authentication failed/).first().waitFor();
+  assert.equal(await page.getByLabel("Password").inputValue(), "not the one", "what was typed stays");
+  mark("a wrong password is said, without a button");
   await page.getByLabel("Tenant UUID").fill("11111111-2222-4333-8444-555555555555");
   await page.getByLabel("Address").fill(sim);
-  await page.getByRole("button", { name: "Connect" }).click();
+  await page.keyboard.press("Tab");
   await page.getByText(/password authentication failed/).first().waitFor();
   assert.equal(await page.getByRole("link", { name: "Choose tables" }).count(), 0, "nothing goes on without a connection");
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-connect-wrong-light-1440");
-  mark("a wrong password is said");
+  await look(page, "setup-connect-wrong");
   await page.getByLabel("Password").fill("first-secret");
+  await page.keyboard.press("Tab");
+  await page.getByText(/connected to /).first().waitFor();
+  assert.equal(await page.getByLabel("Database", { exact: true }).evaluate((box) => box.tagName), "SELECT", "databases to choose from");
+  mark("connected, without a button");
   await page.getByRole("button", { name: "Look again" }).click();
   await page.getByText(/connected to /).first().waitFor();
+  await look(page, "setup-connect");
   assert.equal(await page.getByText(/may not replicate|permission denied to start WAL sender|replication/i).count() > 0, true);
   mark("connected");
   await page.getByRole("link", { name: "Choose tables" }).first().click();
@@ -45,13 +64,11 @@ test("from an empty folder to flowing rows", async () => {
   await page.getByRole("checkbox", { name: "public.usage_daily" }).check();
   assert.equal(await page.getByRole("checkbox", { name: "public.without_key" }).isDisabled(), true);
   await page.getByText("no column is unique and NOT NULL").waitFor();
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-tables-light-1440");
+  await look(page, "setup-tables");
   await page.getByRole("button", { name: "Map fields" }).click();
   await page.getByRole("heading", { name: "Map fields" }).waitFor();
   await page.getByText("100 of 100 rows become items").waitFor();
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-map-light-1440");
+  await look(page, "setup-map");
   mark("two tables are mapped by guess");
   // A column of the other table's value is changed, and kept.
   await page.getByRole("link", { name: "Look and change" }).first().click();
@@ -63,14 +80,12 @@ test("from an empty folder to flowing rows", async () => {
   await page.getByRole("link", { name: "Check", exact: true }).click();
   await page.getByRole("heading", { name: "Check", exact: true }).waitFor();
   await page.locator(".verdict").waitFor();
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-check-light-1440");
+  await look(page, "setup-check");
   mark("checked");
   await page.getByRole("link", { name: "Prepare the database" }).last().click();
   const script = await page.locator("#script").textContent();
   assert.match(script, /CREATE PUBLICATION/);
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-prepare-light-1440");
+  await look(page, "setup-prepare");
   // Here a DBA runs the script, by psql.
   await control("psql", script);
   mark("the script has run");
@@ -78,8 +93,7 @@ test("from an empty folder to flowing rows", async () => {
   const yaml = await page.locator("#yaml").textContent();
   for (const secret of ["first-secret", "11111111-2222"]) assert.equal(yaml.includes(secret), false, "no secret is in the file");
   assert.match(yaml, /in_doubt: hold/);
-  assert.deepEqual(await findings(page), []);
-  await picture(page, "setup-run-light-1440");
+  await look(page, "setup-run");
   const lines = yaml.split("\n").length;
   await page.getByRole("button", { name: "Write and run" }).click();
   await page.getByRole("heading", { level: 1 }).waitFor();
@@ -90,7 +104,7 @@ test("from an empty folder to flowing rows", async () => {
   await until("new rows flow", async () => Number(await control("received")) === rows + 10);
   await page.getByRole("heading", { name: /Rows flow|All is delivered/ }).waitFor();
   mark("new rows flow");
-  await picture(page, "setup-done-light-1440");
+  await look(page, "setup-done");
   const written = await control("config");
   assert.ok(written.includes("in_doubt: hold") && written.includes("{ env: PGPASSWORD }"), written);
   for (const secret of ["first-secret", "11111111-2222"]) assert.equal(written.includes(secret), false);

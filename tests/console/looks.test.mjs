@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { OPERATOR, URL, close, control, findings, person, picture } from "./world.mjs";
+import { OPERATOR, URL, close, control, findings, look, person, picture } from "./world.mjs";
 
 const PAGES = ["/", "/sections/logins", "/sections/seats", "/logs", "/logs?tab=events", "/logs?tab=program", "/checks?all=1", "/quarantine", "/repair", "/sections/logins/resync", "/sections/logins/mapping", "/mapping", "/config", "/trace?key=5"];
 
@@ -26,6 +26,24 @@ test("every page is accessible in both themes and at both widths, and does not s
       await page.context().close();
     }
   }
+});
+
+test("the login, an error, checks that were looked at, and an answer of SQL look as the rest", async () => {
+  await control("sql", "CREATE ROLE reader LOGIN PASSWORD 'secret-of-reader'; GRANT SELECT ON app_event TO reader");
+  const page = await person(OPERATOR, { bypassCSP: true });
+  await page.goto(`${URL}/sql`);
+  await page.getByLabel(/^Statement/).fill("SELECT id, email, NULL AS nothing, at FROM app_event ORDER BY id LIMIT 12");
+  await page.getByRole("button", { name: "Ask" }).click();
+  await page.getByRole("heading", { name: "12 rows" }).waitFor();
+  await look(page, "sql");
+  await page.goto(`${URL}/checks`);
+  await page.getByRole("button", { name: "Look", exact: true }).click();
+  await page.getByRole("heading", { name: /Ready to run|Not ready/ }).waitFor();
+  await look(page, "checks-looked");
+  await page.goto(`${URL}/sections/none`);
+  await look(page, "error");
+  await page.goto(`${URL}/login`);
+  await look(page, "login");
 });
 
 test("without JavaScript every page reads", async () => {

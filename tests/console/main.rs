@@ -13,7 +13,9 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+mod attacks;
 mod browser;
 mod control;
+mod quiet;
 mod security;
 mod world;

@@ -82,6 +82,15 @@ test("the ledger follows, rests when asked, and goes on after a cut stream witho
   assert.equal(await page.locator(`#${await newest()}`).count(), 0);
   await page.getByRole("button", { name: "Follow again" }).click();
   await page.locator(`#${await newest()}`).waitFor();
+  // Who reads farther down is not pushed along.
+  await page.evaluate(() => (document.body.style.minHeight = "4000px"));
+  await page.mouse.wheel(0, 900);
+  await page.waitForFunction(() => scrollY > 200);
+  await control("insert", "2");
+  await page.locator("#news", { hasText: /^\d+ new since you scrolled/ }).waitFor();
+  await page.mouse.wheel(0, -2000);
+  await page.locator(`#${await newest()}`).waitFor();
+  assert.equal(await page.locator("#news").textContent(), "");
   await page.context().setOffline(true);
   for (let round = 0; round < 3; round++) await control("insert", "2");
   await page.context().setOffline(false);

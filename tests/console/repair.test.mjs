@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { OPERATOR, URL, VIEWER, close, control, findings, person, picture, until } from "./world.mjs";
+import { OPERATOR, URL, VIEWER, close, control, look, person, until } from "./world.mjs";
 
 const number = (text) => Number(text.replaceAll(",", ""));
 const received = async () => number(await control("received"));
@@ -39,8 +39,7 @@ for (const [title, how] of [
     const way = page.locator("label.pick", { hasText: title });
     await way.waitFor({ timeout: 20000 });
     if (how === "gap") {
-      assert.deepEqual(await findings(page), []);
-      await picture(page, "repair-light-1440");
+      await look(page, "repair-ways");
     }
     const said = await way.locator(".pick__n").textContent();
     const counts = [...said.matchAll(/[\d,]+/g)].map((found) => number(found[0]));

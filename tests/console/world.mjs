@@ -70,6 +70,24 @@ export async function findings(page) {
   });
 }
 
+/** The page in both themes and at both widths: a picture of each, nothing for axe to find, no scrolling sideways. */
+export async function look(page, name) {
+  const was = page.viewportSize();
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1440, 390]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      await picture(page, `${name}-${colorScheme}-${width}`);
+      const found = await findings(page);
+      if (found.length) throw new Error(`${name} ${colorScheme} ${width}: ${found.join("\n")}`);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+      if (wide) throw new Error(`${name} scrolls sideways at ${width}`);
+    }
+  }
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize(was);
+}
+
 /** Keeps a picture, for people to look at. */
 export async function picture(page, name) {
   mkdirSync(PICTURES, { recursive: true });

@@ -57,10 +57,37 @@ impl World {
     }
 
     async fn of(rows: u64, sink: SimOptions, change: impl FnOnce(ConfigText) -> ConfigText) -> World {
-        let cluster = Cluster::start().await;
+        World::made(rows, &[], sink, change).await
+    }
+
+    async fn made(
+        rows: u64,
+        more: &[String],
+        sink: SimOptions,
+        change: impl FnOnce(ConfigText) -> ConfigText,
+    ) -> World {
+        World::on(Cluster::start().await, rows, more, sink, change).await
+    }
+
+    /// A world whose server writes down each statement, with the name of who put it between bars.
+    pub async fn loud() -> World {
+        let cluster = Cluster::builder().setting("log_statement", "all").setting("log_line_prefix", "%t |%a| ");
+        World::on(cluster.start().await, 0, &[], SimOptions::default(), |config| config).await
+    }
+
+    async fn on(
+        cluster: Cluster,
+        rows: u64,
+        more: &[String],
+        sink: SimOptions,
+        change: impl FnOnce(ConfigText) -> ConfigText,
+    ) -> World {
         cluster.sql(&SectionText::activity_table("app_event")).await;
         cluster.sql(&SectionText::metric_table("usage_daily")).await;
         cluster.sql(&rows_of(rows)).await;
+        for sql in more {
+            cluster.sql(sql).await;
+        }
         let sim = Sim::start(sink).await.unwrap();
         let port = Port::reserve();
         let digest = |token: &str| pg2planhat::testing::console::digest(token);
@@ -79,6 +106,31 @@ impl World {
         let world = World { cluster, sim, app, config, port: port.number(), _port: port };
         world.app.wait_ready().await;
         world
+    }
+
+    /// A world whose names and values would like to be more than text. `{H}` stands for markup, `{R}` turns what follows
+    /// around, `{W}` is one word of 10 KB.
+    pub async fn hostile() -> World {
+        let hostile = |text: &str| {
+            text.replace("{H}", "<img src=x onerror=alert(1)>")
+                .replace("{R}", "\u{202e}")
+                .replace("{W}", &"w".repeat(10_240))
+        };
+        let table = r#"public."t '{H}{R}txt""#;
+        let quoted = |text: &str| serde_json::Value::from(hostile(text)).to_string();
+        let more = move |config: ConfigText| {
+            let own = SectionText::activity("odd", "x")
+                .set("table", quoted(table))
+                .set("key", quoted("k '{H}{R}"))
+                .field("info", &format!("{{ {}: {} }}", quoted("f '{H}{R}"), quoted("c '{H}{R}")));
+            config.without_sections().section(own)
+        };
+        let sql = hostile(&format!(
+            r#"CREATE TABLE {} ("k '{{H}}{{R}}" text PRIMARY KEY, email text, user_id text, action text, weight numeric,
+               at timestamptz DEFAULT now(), "c '{{H}}{{R}}" text, "unused '{{H}}{{R}}" text)"#,
+            table.replace('\'', "'")
+        ));
+        World::made(0, &[sql], SimOptions::default(), more).await
     }
 
     /// An empty folder, a server that wants passwords, and `ui` in front of both.
