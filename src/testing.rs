@@ -11,12 +11,13 @@ pub mod admin {
 }
 
 pub mod audit {
-    use crate::audit::{AuditKey, BatchKeys, Tally};
+    use crate::audit::{AuditKey, BatchKeys, Tally, tally::resync_block};
 
-    /// What a set of keys, as the ledger has it, adds to the tally: block, rows, digest.
-    pub fn tally(keys: &[u8]) -> Vec<(i64, i64, i64)> {
+    /// What the set of keys of a batch, as the ledger has it, adds to the tally: block, rows, digest.
+    pub fn tally(keys: &[u8], phase: &str) -> Vec<(i64, i64, i64)> {
         let keys = BatchKeys::decode(keys).unwrap_or_default();
-        Tally::of(keys.iter()).0.into_iter().map(|(block, entry)| (block, entry.rows, entry.digest)).collect()
+        let of = |block| if phase == "resync" { resync_block(block) } else { block };
+        Tally::of(keys.iter()).0.into_iter().map(|(block, entry)| (of(block), entry.rows, entry.digest)).collect()
     }
 
     /// Whether a set of keys, as the ledger has it, holds this one.

@@ -1,165 +1,24 @@
 //! The comparison of the source with the settled rows. Pure.
 //!
-//! * In: [`Evidence`]: the ledger's sets, the quarantine, the batches in doubt, the section's tally; then each key of the
-//!   source, in any order.
+//! * In: [`Evidence`]; then each key of the source, in any order.
 //! * Out: the whereabouts of each key, and at the end the keys that no evidence names.
 //! * Never: a key called missing that a set or a tally accounts for; a key called delivered that neither names.
-//!
-//! Memory: 16 bytes for each gap between integer keys, 8 bytes for each other key of the ledger that is of the share.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use crate::audit::tally::block;
-use crate::audit::{AuditKey, BatchKeys, Share, Tally, TallyEntry, integer};
+use crate::audit::{AuditKey, Evidence, TallyEntry, Whereabouts};
 
 /// The most keys without evidence that are kept by name; further ones are only counted.
 const NAMED: usize = 100_000;
 
-/// The keys of many batches, before and after they are sorted.
-#[derive(Debug, Default)]
-struct BatchesSeen {
-    ranges: Vec<(i64, i64)>,
-    digests: Vec<u64>,
-    /// Keys that were there more than once.
-    repeated: u64,
-}
-
-impl BatchesSeen {
-    /// Sorts and merges; counts what was there more than once.
-    fn sort(&mut self) {
-        self.digests.sort_unstable();
-        let before = self.digests.len();
-        self.digests.dedup();
-        self.repeated += (before - self.digests.len()) as u64;
-        self.ranges.sort_unstable();
-        let mut merged: Vec<(i64, i64)> = Vec::new();
-        for (first, last) in std::mem::take(&mut self.ranges) {
-            match merged.last_mut() {
-                Some((_, end)) if first <= *end => {
-                    self.repeated += last.min(*end).abs_diff(first) + 1;
-                    *end = last.max(*end);
-                }
-                Some((_, end)) if end.checked_add(1) == Some(first) => *end = last,
-                Some(_) | None => merged.push((first, last)),
-            }
-        }
-        self.ranges = merged;
-    }
-}
-
-/// The state's knowledge of a section's rows.
-#[derive(Debug, Default)]
-pub(crate) struct Evidence {
-    /// It is of these keys alone.
-    share: Share,
-    /// Of batches that carry each row once: backfill and stream.
-    once: BatchesSeen,
-    /// Of batches that a person asked for: re-sync, retry, repair.
-    again: BatchesSeen,
-    ranges: Vec<(i64, i64)>,
-    digests: Vec<u64>,
-    /// Rows delivered by batches that the ledger still has; the tally's count less this is what was pruned.
-    retained: Tally,
-    tally: Tally,
-    quarantined: HashSet<AuditKey>,
-    in_doubt: Vec<BatchKeys>,
-    doubled: u64,
-    distinct: u64,
-}
-
-impl Evidence {
-    /// The section's tally: everything that was ever delivered. Of the keys of this share alone.
-    pub(crate) fn of_share(share: Share, tally: Tally) -> Evidence {
-        Evidence { share, tally, ..Evidence::default() }
-    }
-
-    /// The same, of every key.
-    #[cfg(test)]
-    fn with_tally(tally: Tally) -> Evidence {
-        Evidence::of_share(Share::default(), tally)
-    }
-
-    /// A batch that was delivered; `again`: because a person asked for it, so that it doubles nothing without a name.
-    pub(crate) fn delivered(&mut self, keys: &BatchKeys, again: bool) {
-        let share = self.share;
-        let seen = if again { &mut self.again } else { &mut self.once };
-        if share.index == 0 {
-            seen.ranges.extend_from_slice(&keys.ranges);
-        }
-        seen.digests.extend(keys.digests.iter().filter(|digest| share.holds(AuditKey::Digest(**digest))));
-    }
-
-    /// Adds a batch in doubt; `for_good`: it is not sent again, and the tally counts it.
-    pub(crate) fn in_doubt(&mut self, keys: BatchKeys, for_good: bool) {
-        if for_good {
-            self.retain(&keys.ranges, &keys.digests);
-        }
-        self.in_doubt.push(keys);
-    }
-
-    /// Adds a batch in doubt of which only the ends are known: integers that are nowhere else and lie between them are its own,
-    /// as far as anybody can tell.
-    pub(crate) fn in_doubt_between(&mut self, ends: &[String; 2]) {
-        if let [Some(one), Some(other)] = ends.each_ref().map(|end| integer(end.as_bytes())) {
-            let ranges = vec![(one.min(other), one.max(other))];
-            self.in_doubt(BatchKeys { ranges, digests: Vec::new() }, false);
-        }
-    }
-
-    fn retain(&mut self, ranges: &[(i64, i64)], digests: &[u64]) {
-        digests.iter().for_each(|digest| self.retained.add(AuditKey::Digest(*digest)));
-        let values = ranges.iter().flat_map(|(first, last)| *first..=*last);
-        values.for_each(|value| self.retained.add(AuditKey::Integer(value)));
-    }
-
-    /// Adds a row in quarantine.
-    pub(crate) fn quarantined(&mut self, key: AuditKey) {
-        if self.share.holds(key) {
-            self.quarantined.insert(key);
-        }
-    }
-
-    /// Prepares the evidence for look-ups: sorts, counts keys delivered more than once, and merges.
-    fn sort(&mut self) {
-        let (mut once, again) = (std::mem::take(&mut self.once), std::mem::take(&mut self.again));
-        for seen in [&once, &again] {
-            self.retain(&seen.ranges, &seen.digests);
-        }
-        once.sort();
-        self.doubled = once.repeated;
-        once.ranges.extend(again.ranges);
-        once.digests.extend(again.digests);
-        once.sort();
-        (self.ranges, self.digests) = (once.ranges, once.digests);
-        let integers = self.ranges.iter().map(|(first, last)| last.abs_diff(*first) + 1);
-        self.distinct = self.digests.len() as u64 + integers.sum::<u64>();
-    }
-
-    fn is_delivered(&self, key: AuditKey) -> bool {
-        match key {
-            AuditKey::Integer(value) => {
-                let after = self.ranges.partition_point(|(first, _)| *first <= value);
-                after > 0 && self.ranges[after - 1].1 >= value
-            }
-            AuditKey::Digest(digest) => self.digests.binary_search(&digest).is_ok(),
-        }
-    }
-}
-
-/// The whereabouts of one key of the source.
+/// What is known of a row by its age alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whereabouts {
-    /// A batch of the ledger delivered it.
-    Delivered,
-    Quarantined,
-    /// Its batch is in doubt.
-    InDoubt,
-    /// No set names it, and a rule of the configuration leaves it out.
-    Filtered,
-    /// No set names it; the tally may account for it.
-    Nowhere,
-    /// It is of another share.
-    Elsewhere,
+pub(crate) enum Earlier {
+    /// It was there before the section attached, which does not deliver such rows.
+    BeforeAttach,
+    /// An earlier audit found it settled.
+    Settled,
 }
 
 /// A comparison under way.
@@ -176,17 +35,23 @@ pub(crate) struct Comparison {
     pub(crate) in_doubt: u64,
     /// Rows that no set names, and that a rule leaves out.
     pub(crate) filtered: u64,
-    /// Keys that no set names, by block.
-    nowhere: BTreeMap<i64, NowhereBlock>,
+    /// Keys that no set names, or a re-sync's alone, by block.
+    blocks: BTreeMap<i64, BlockSeen>,
     named: usize,
+    /// Rows that no set names, and that an earlier audit found settled.
+    settled_before: u64,
+    /// Rows that no set names, of before the attachment.
+    before_attach: u64,
     /// Integer keys up to here only make their block whole, which the tally knows as a whole: they are not audited.
     aside: Option<i64>,
 }
 
-/// The keys of one block that no set names.
+/// The keys of one block that no set names, or a re-sync's alone.
 #[derive(Debug, Default)]
-struct NowhereBlock {
+struct BlockSeen {
     shown: TallyEntry,
+    /// Those that only a re-sync's sets name: a batch that is pruned may have delivered them first.
+    again: TallyEntry,
     /// How many of them are not audited.
     aside: u64,
     /// Their texts, as far as they are kept.
@@ -205,6 +70,10 @@ pub(crate) struct Compared {
     pub(crate) in_doubt: u64,
     /// Left out by a rule.
     pub(crate) filtered: u64,
+    /// Found settled by an earlier audit.
+    pub(crate) settled_before: u64,
+    /// From before the section attached.
+    pub(crate) before_attach: u64,
     /// Keys without evidence, by name; the caller finds out which of them wait, are gone, or came before the attachment.
     pub(crate) nowhere: Vec<String>,
     /// The count of further keys without evidence.
@@ -218,17 +87,18 @@ pub(crate) struct Compared {
 }
 
 impl Comparison {
-    pub(crate) fn new(mut evidence: Evidence) -> Comparison {
-        evidence.sort();
+    pub(crate) fn new(evidence: Evidence) -> Comparison {
         Comparison {
-            evidence,
+            evidence: evidence.sorted(),
             rows: 0,
             delivered: 0,
             quarantined: 0,
             in_doubt: 0,
             filtered: 0,
-            nowhere: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             named: 0,
+            settled_before: 0,
+            before_attach: 0,
             aside: None,
         }
     }
@@ -241,52 +111,70 @@ impl Comparison {
 
     /// One row of the source. `is_left_out` tells whether a rule leaves it out as it is now, and is asked only for rows that
     /// no set names: what was delivered stays delivered, whatever became of the row since.
-    pub(crate) fn row(&mut self, text: &[u8], is_left_out: impl FnOnce() -> bool) -> Whereabouts {
+    /// `is_earlier` tells what is known of it by its age.
+    pub(crate) fn row(
+        &mut self,
+        text: &[u8],
+        is_left_out: impl FnOnce() -> bool,
+        is_earlier: impl FnOnce() -> Option<Earlier>,
+    ) -> Whereabouts {
         let key = AuditKey::of(text);
         if !self.evidence.share.holds(key) {
             return Whereabouts::Elsewhere;
         }
-        let named = self.find(key);
+        let named = self.evidence.find(key);
         let found = if named == Whereabouts::Nowhere && is_left_out() { Whereabouts::Filtered } else { named };
         if let (AuditKey::Integer(value), Some(aside)) = (key, self.aside)
             && value <= aside
         {
-            if found == Whereabouts::Nowhere {
-                let block = self.nowhere.entry(block(key)).or_default();
-                block.shown = block.shown.with(key);
-                block.aside += 1;
+            match found {
+                Whereabouts::Nowhere => {
+                    let block = self.blocks.entry(block(key)).or_default();
+                    block.shown = block.shown.with(key);
+                    block.aside += 1;
+                }
+                Whereabouts::DeliveredAgain => self.delivered_again(key),
+                Whereabouts::Delivered
+                | Whereabouts::Quarantined
+                | Whereabouts::InDoubt
+                | Whereabouts::Filtered
+                | Whereabouts::Elsewhere => {}
             }
             return found;
         }
         self.rows += 1;
+        match is_earlier().filter(|_| found == Whereabouts::Nowhere) {
+            Some(Earlier::BeforeAttach) => self.before_attach += 1,
+            Some(Earlier::Settled) if self.evidence.by_earlier_audits => self.settled_before += 1,
+            Some(Earlier::Settled) | None => self.count(key, text, found),
+        }
+        found
+    }
+
+    fn delivered_again(&mut self, key: AuditKey) {
+        let block = self.blocks.entry(block(key)).or_default();
+        block.again = block.again.with(key);
+    }
+
+    fn count(&mut self, key: AuditKey, text: &[u8], found: Whereabouts) {
         match found {
             Whereabouts::Delivered => self.delivered += 1,
+            Whereabouts::DeliveredAgain => {
+                self.delivered += 1;
+                self.delivered_again(key);
+            }
             Whereabouts::Quarantined => self.quarantined += 1,
             Whereabouts::InDoubt => self.in_doubt += 1,
             Whereabouts::Filtered => self.filtered += 1,
             Whereabouts::Elsewhere => {}
             Whereabouts::Nowhere => {
-                let block = self.nowhere.entry(block(key)).or_default();
+                let block = self.blocks.entry(block(key)).or_default();
                 block.shown = block.shown.with(key);
                 if self.named < NAMED {
                     self.named += 1;
                     block.names.push(String::from_utf8_lossy(text).into_owned());
                 }
             }
-        }
-        found
-    }
-
-    /// Returns a key's whereabouts.
-    pub(crate) fn find(&self, key: AuditKey) -> Whereabouts {
-        if self.evidence.is_delivered(key) {
-            Whereabouts::Delivered
-        } else if self.evidence.quarantined.contains(&key) {
-            Whereabouts::Quarantined
-        } else if self.evidence.in_doubt.iter().any(|keys| keys.contains(key)) {
-            Whereabouts::InDoubt
-        } else {
-            Whereabouts::Nowhere
         }
     }
 
@@ -298,25 +186,29 @@ impl Comparison {
             quarantined: self.quarantined,
             in_doubt: self.in_doubt,
             filtered: self.filtered,
+            settled_before: self.settled_before,
+            before_attach: self.before_attach,
             doubled: self.evidence.doubled,
             gone: self.evidence.distinct.saturating_sub(self.delivered),
             ..Compared::default()
         };
-        let mut blocks = self.nowhere;
-        let share = self.evidence.share;
-        for block in self.evidence.tally.0.keys().filter(|block| share.holds_block(**block)) {
-            blocks.entry(*block).or_default();
+        let mut blocks = self.blocks;
+        for block in self.evidence.blocks() {
+            blocks.entry(block).or_default();
         }
-        for (block, NowhereBlock { shown, aside, names }) in blocks {
-            let pruned = self.evidence.tally.block(block).without(self.evidence.retained.block(block));
-            let (audited, pruned_rows) = (count(shown.rows) - aside, count(pruned.rows));
-            if shown == pruned {
+        for (block, BlockSeen { shown, again, aside, names }) in blocks {
+            let (pruned, resync) = self.evidence.pruned(block);
+            let audited = count(shown.rows) - aside;
+            // A re-sync brings again what was delivered before: all of the block or some of it; or what never was.
+            let proofs = [pruned, resync, pruned.with_all(resync)];
+            let is_proven = proofs.contains(&shown) || shown.with_all(again) == pruned;
+            if shown.rows == 0 {
+                compared.gone += count(pruned.rows.max(resync.rows) - again.rows);
+            } else if is_proven {
                 compared.delivered += audited;
-            } else if pruned_rows == 0 {
+            } else if pruned.rows + resync.rows <= 0 || self.evidence.by_earlier_audits {
                 compared.more_nowhere += audited - names.len() as u64;
                 compared.nowhere.extend(names);
-            } else if shown.rows == 0 {
-                compared.gone += pruned_rows;
             } else {
                 // Some of them are delivered, and nothing tells which.
                 compared.unknown += audited;
@@ -334,6 +226,8 @@ impl Compared {
         self.quarantined += other.quarantined;
         self.in_doubt += other.in_doubt;
         self.filtered += other.filtered;
+        self.settled_before += other.settled_before;
+        self.before_attach += other.before_attach;
         let room = NAMED.saturating_sub(self.nowhere.len());
         self.more_nowhere += other.more_nowhere + other.nowhere.len().saturating_sub(room) as u64;
         self.nowhere.extend(other.nowhere.into_iter().take(room));
@@ -350,7 +244,9 @@ fn count(rows: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{BatchKeys, DeliveredBy, Share, Tally, tally};
     use proptest::prelude::*;
+    use std::collections::HashSet;
 
     fn keys(texts: &[&str]) -> BatchKeys {
         BatchKeys::new(texts.iter().map(|text| AuditKey::of(text.as_bytes())))
@@ -363,7 +259,7 @@ mod tests {
     fn compare(evidence: Evidence, source: &[&str]) -> Compared {
         let mut comparison = Comparison::new(evidence);
         source.iter().for_each(|text| {
-            comparison.row(text.as_bytes(), || false);
+            comparison.row(text.as_bytes(), || false, || None);
         });
         comparison.end()
     }
@@ -371,10 +267,10 @@ mod tests {
     #[test]
     fn each_key_is_told_apart() {
         let mut evidence = Evidence::with_tally(tally(&["1", "2", "2", "x"]));
-        evidence.delivered(&keys(&["1", "2"]), false);
-        evidence.delivered(&keys(&["2", "x"]), false);
+        evidence.delivered(&keys(&["1", "2"]), DeliveredBy::Course, true);
+        evidence.delivered(&keys(&["2", "x"]), DeliveredBy::Course, true);
         evidence.quarantined(AuditKey::of(b"3"));
-        evidence.in_doubt(keys(&["4"]), false);
+        evidence.in_doubt(keys(&["4"]));
         let compared = compare(evidence, &["1", "3", "4", "5", "x", "y"]);
         let expected = Compared {
             rows: 6,
@@ -392,11 +288,11 @@ mod tests {
     #[test]
     fn only_what_no_set_names_can_be_filtered() {
         let mut evidence = Evidence::with_tally(tally(&["1"]));
-        evidence.delivered(&keys(&["1"]), false);
+        evidence.delivered(&keys(&["1"]), DeliveredBy::Course, true);
         let mut comparison = Comparison::new(evidence);
-        assert_eq!(comparison.row(b"1", || true), Whereabouts::Delivered);
-        assert_eq!(comparison.row(b"2", || true), Whereabouts::Filtered);
-        assert_eq!(comparison.row(b"3", || false), Whereabouts::Nowhere);
+        assert_eq!(comparison.row(b"1", || true, || None), Whereabouts::Delivered);
+        assert_eq!(comparison.row(b"2", || true, || None), Whereabouts::Filtered);
+        assert_eq!(comparison.row(b"3", || false, || None), Whereabouts::Nowhere);
         let compared = comparison.end();
         assert_eq!((compared.rows, compared.delivered, compared.filtered), (3, 1, 1));
         assert_eq!(compared.nowhere, ["3"]);
@@ -421,7 +317,7 @@ mod tests {
         let compared = |share: Share| {
             let mut evidence = Evidence::of_share(share, tally(&sent));
             // The first half is pruned; the second has a row in quarantine and one that is gone.
-            evidence.delivered(&keys(&sent[150..]), false);
+            evidence.delivered(&keys(&sent[150..]), DeliveredBy::Course, true);
             evidence.quarantined(AuditKey::of(b"held"));
             compare(evidence, &[all.as_slice(), &["held"]].concat())
         };
@@ -437,10 +333,55 @@ mod tests {
     #[test]
     fn doubt_for_good_hides_no_loss_beside_it() {
         let mut evidence = Evidence::with_tally(tally(&["1", "2", "3"]));
-        evidence.delivered(&keys(&["1"]), false);
-        evidence.in_doubt(keys(&["2", "3"]), true);
+        evidence.delivered(&keys(&["1"]), DeliveredBy::Course, true);
+        evidence.in_doubt_for_good(keys(&["2", "3"]), DeliveredBy::Course);
         let compared = compare(evidence, &["1", "2", "3", "4"]);
         assert_eq!((compared.in_doubt, compared.unknown, compared.gone, compared.nowhere), (2, 0, 0, vec!["4".into()]));
+    }
+
+    #[test]
+    fn a_batch_that_ended_after_the_tally_was_read_makes_nothing_unknown() {
+        let mut evidence = Evidence::with_tally(tally(&["1", "2"]));
+        evidence.delivered(&keys(&["1", "2"]), DeliveredBy::Course, true);
+        evidence.delivered(&keys(&["3"]), DeliveredBy::Course, false);
+        let compared = compare(evidence, &["1", "2", "3", "4"]);
+        assert_eq!((compared.delivered, compared.unknown, compared.nowhere), (3, 0, vec!["4".to_owned()]));
+    }
+
+    #[test]
+    fn what_an_earlier_audit_found_settled_is_told_from_what_came_later() {
+        // 1 to 3 are pruned, and 2 is deleted since: the tally fits no more.
+        let evidence = || Evidence::with_tally(tally(&["1", "2", "3"]));
+        assert_eq!(compare(evidence(), &["1", "3", "4"]).unknown, 3);
+        let mut comparison = Comparison::new(evidence().by_earlier_audits(true));
+        for (text, was_settled) in [("1", true), ("3", true), ("4", false)] {
+            comparison.row(text.as_bytes(), || false, || was_settled.then_some(Earlier::Settled));
+        }
+        let compared = comparison.end();
+        assert_eq!((compared.rows, compared.settled_before, compared.unknown), (3, 2, 0));
+        assert_eq!(compared.nowhere, ["4"]);
+    }
+
+    /// All of a re-sync's keys again, some of them, and such as were never delivered before; pruned, and still in the ledger.
+    #[test]
+    fn what_a_resync_delivered_again_is_proven_by_the_tally_and_hides_no_loss() {
+        let all = ["1", "2", "3", "x"];
+        let tally_of = |first: &[&str], resync: &[&str]| {
+            let again = tally(resync).0.into_iter().map(|(block, entry)| (tally::resync_block(block), entry));
+            Tally(tally(first).0.into_iter().chain(again).collect())
+        };
+        for (first, resync) in [(&all[..], &all[..]), (&all, &all[1..3]), (&[], &all), (&all[..2], &all[2..])] {
+            let proven = compare(Evidence::with_tally(tally_of(first, resync)), &all);
+            assert_eq!((proven.delivered, proven.unknown, proven.nowhere.len()), (4, 0, 0), "{first:?} {resync:?}");
+            let mut evidence = Evidence::with_tally(tally_of(first, resync));
+            evidence.delivered(&keys(resync), DeliveredBy::Resync, true);
+            let proven = compare(evidence, &all);
+            assert_eq!((proven.delivered, proven.unknown, proven.nowhere.len()), (4, 0, 0), "{first:?} {resync:?}");
+            let lossy = compare(Evidence::with_tally(tally_of(first, resync)), &["1", "2", "3", "4", "x", "65536"]);
+            assert_eq!((lossy.delivered, lossy.unknown, lossy.nowhere), (1, 4, vec!["65536".to_owned()]));
+        }
+        let gone = compare(Evidence::with_tally(tally_of(&all, &all)), &[]);
+        assert_eq!((gone.gone, gone.unknown), (4, 0));
     }
 
     #[test]
@@ -448,7 +389,7 @@ mod tests {
         let mut comparison = Comparison::new(Evidence::with_tally(tally(&["1", "2", "3"])));
         comparison.set_aside(2);
         ["1", "2", "3", "65536"].iter().for_each(|text| {
-            comparison.row(text.as_bytes(), || false);
+            comparison.row(text.as_bytes(), || false, || None);
         });
         let compared = comparison.end();
         assert_eq!((compared.rows, compared.delivered, compared.unknown), (2, 1, 0));
@@ -467,9 +408,9 @@ mod tests {
             let sent: Vec<&String> = rows.iter().filter(|row| !lost.contains(*row)).collect();
             let of = |row: &&String| AuditKey::of(row.as_bytes());
             let mut evidence = Evidence::with_tally(Tally::of(sent.iter().map(of)));
-            for chunk in sent.chunks(batch) { evidence.delivered(&BatchKeys::new(chunk.iter().map(of)), false); }
+            for chunk in sent.chunks(batch) { evidence.delivered(&BatchKeys::new(chunk.iter().map(of)), DeliveredBy::Course, true); }
             let mut comparison = Comparison::new(evidence);
-            for row in &rows { comparison.row(row.as_bytes(), || false); }
+            for row in &rows { comparison.row(row.as_bytes(), || false, || None); }
             let compared = comparison.end();
             let named: HashSet<String> = compared.nowhere.iter().cloned().collect();
             prop_assert_eq!(&named, &lost);

@@ -6,11 +6,13 @@
 
 pub(crate) mod batch_keys;
 pub(crate) mod comparison;
+pub(crate) mod evidence;
 pub(crate) mod share;
 pub(crate) mod tally;
 
 pub(crate) use crate::audit::batch_keys::BatchKeys;
-pub(crate) use crate::audit::comparison::{Compared, Comparison, Evidence, Whereabouts};
+pub(crate) use crate::audit::comparison::{Compared, Comparison, Earlier};
+pub(crate) use crate::audit::evidence::{DeliveredBy, Evidence, Whereabouts};
 pub(crate) use crate::audit::share::Share;
 pub(crate) use crate::audit::tally::{Tally, TallyEntry};
 

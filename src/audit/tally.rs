@@ -13,6 +13,8 @@ const BLOCK_BITS: u32 = 16;
 /// Other keys are counted in 16 blocks, by the top bits of their digest; these lie below every block of integers.
 const DIGEST_BITS: u32 = 4;
 const DIGEST_BASE: i64 = i64::MIN;
+/// Blocks of what a re-sync delivers lie so far behind those of what was delivered before.
+const RESYNC: i64 = 1 << 60;
 /// So many blocks of keys that are no integers.
 pub(crate) const DIGEST_BLOCKS: u64 = 1 << DIGEST_BITS;
 
@@ -28,6 +30,11 @@ impl TallyEntry {
     /// Adds a key.
     pub(crate) fn with(self, key: AuditKey) -> TallyEntry {
         TallyEntry { rows: self.rows + 1, digest: self.digest ^ digest(key) }
+    }
+
+    /// Adds `other`.
+    pub(crate) fn with_all(self, other: TallyEntry) -> TallyEntry {
+        TallyEntry { rows: self.rows + other.rows, digest: self.digest ^ other.digest }
     }
 
     /// Subtracts `other`.
@@ -47,6 +54,12 @@ impl Tally {
         *entry = entry.with(key);
     }
 
+    /// Counts a batch's keys.
+    pub(crate) fn add_all(&mut self, ranges: &[(i64, i64)], digests: &[u64]) {
+        digests.iter().for_each(|digest| self.add(AuditKey::Digest(*digest)));
+        ranges.iter().flat_map(|(first, last)| *first..=*last).for_each(|value| self.add(AuditKey::Integer(value)));
+    }
+
     /// Of these keys.
     pub(crate) fn of(keys: impl IntoIterator<Item = AuditKey>) -> Tally {
         let mut tally = Tally::default();
@@ -57,6 +70,19 @@ impl Tally {
     pub(crate) fn block(&self, block: i64) -> TallyEntry {
         self.0.get(&block).copied().unwrap_or_default()
     }
+}
+
+/// The block in which the keys of a re-sync are counted beside those of this block: they were delivered before, as a rule, and
+/// counted there; together, they would hide each other.
+pub(crate) fn resync_block(block: i64) -> i64 {
+    block.wrapping_add(RESYNC)
+}
+
+/// The block beside which this one counts what re-syncs delivered; `None`: it is one of what came first.
+pub(crate) fn beside_resync(block: i64) -> Option<i64> {
+    let beside = block.wrapping_sub(RESYNC);
+    let is_integer = beside.unsigned_abs() <= 1 << (63 - BLOCK_BITS);
+    (is_integer || as_digest_block(beside).is_some()).then_some(beside)
 }
 
 /// The key before the first one of the block that this one is counted in; `None` where there is none before it.
@@ -121,6 +147,10 @@ mod tests {
             let integer = block(AuditKey::Integer(value));
             let other = block(AuditKey::Digest(digest));
             prop_assert!(other < i64::MIN + 16 && integer >= i64::MIN >> BLOCK_BITS);
+            for block in [integer, other] {
+                prop_assert_eq!(beside_resync(block), None);
+                prop_assert_eq!(beside_resync(resync_block(block)), Some(block));
+            }
         }
     }
 }

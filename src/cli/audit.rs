@@ -8,7 +8,7 @@ use crate::cli::context::Context;
 use crate::config::Section;
 use crate::model::{Exit, Fault};
 use crate::operations;
-use crate::runtime::auditor::AuditReport;
+use crate::runtime::audit_report::AuditReport;
 use crate::terminal::{count, plural};
 
 /// Arguments of `audit`.
@@ -96,6 +96,7 @@ fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
         .line(format!("  {} in the source, looked at in {seconds:.1} s", plural(report.rows_source, "row", "rows")))?;
     let counts = [
         ("delivered", report.delivered),
+        ("settled, as an earlier audit found; pruned since", report.settled_before),
         ("quarantined", report.quarantined),
         ("filtered", report.filtered),
         ("in doubt", report.in_doubt),
@@ -108,6 +109,14 @@ fn say(context: &Context, report: &AuditReport) -> Result<(), Fault> {
     ];
     for (what, rows) in counts.iter().filter(|(_, rows)| *rows > 0) {
         output.line(format!("  {:>14}  {what}", count(*rows)))?;
+    }
+    if let Some(since) = &report.by_key_since {
+        let from = report.by_key_from.as_deref().unwrap_or_default();
+        let counted = match report.by_count_since.as_deref() {
+            Some(counted) => format!("what was sent before, since {counted}, by counts"),
+            None => "what was sent before keys were kept is not proven".to_owned(),
+        };
+        output.prose(&format!("proven by keys: what was sent since {since} (from key {from} on); {counted}"), "  ")?;
     }
     if !report.missing_keys.is_empty() {
         let more = if report.missing > report.missing_keys.len() as u64 { ", …" } else { "" };

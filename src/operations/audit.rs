@@ -10,7 +10,8 @@ use crate::config::{Config, Section};
 use crate::model::{Fault, Phase};
 use crate::operations::RetryAsked;
 use crate::operations::resync::{ResyncFrom, plan_resync};
-use crate::runtime::auditor::{self, AuditReport, AuditRequest};
+use crate::runtime::audit_report::AuditReport;
+use crate::runtime::auditor::{self, AuditRequest};
 use crate::state::Store;
 
 /// Where an audit begins.

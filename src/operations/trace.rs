@@ -98,8 +98,10 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     } else if xmin.is_none() {
         ("unknown", "no batch has it, and the table does not have it".to_owned())
     } else {
-        let why = "no batch of the ledger names it; `pg2planhat audit` tells whether its pruned batches account for it";
-        ("unknown", why.to_owned())
+        let since = store.proof_reach(&section.name).await.map_err(fate)?.by_key_since;
+        let reaches = since.map_or_else(|| "has no keys".to_owned(), |since| format!("goes back to {since}"));
+        let why = "`pg2planhat audit` tells whether batches that were pruned account for it";
+        ("unknown", format!("no batch of the ledger, which {reaches}, names it; {why}"))
     };
     (traced.outcome, traced.why) = (outcome, why);
     Ok(traced)

@@ -7,8 +7,10 @@
 pub(crate) mod attach;
 pub(crate) mod attach_diff;
 pub(crate) mod attacher;
+pub(crate) mod audit_report;
 pub(crate) mod audit_schedule;
 pub(crate) mod audit_source;
+pub(crate) mod audit_verdict;
 pub(crate) mod auditor;
 pub(crate) mod backfill_reader;
 pub(crate) mod diff_compare;

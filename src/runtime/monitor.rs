@@ -15,7 +15,7 @@ use crate::postgres::catalog::table::Leaf;
 use crate::postgres::catalog::{publication, replica_identity, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::monitor_event::{MonitorEvent, Partition, PublicationStatus, SourceStatus};
+use crate::runtime::monitor_event::{AuditCause, MonitorEvent, Partition, PublicationStatus, SourceStatus};
 use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::Store;
@@ -150,7 +150,13 @@ const POLL: Duration = Duration::from_secs(2);
 const PRUNE_ROWS: u32 = 5_000;
 
 /// Watches the state for what operators ask, and prunes the ledger, until the event loop is gone.
-pub(crate) async fn operators(connector: StateConnector, kept: StateConfig, seen: mpsc::Sender<MonitorEvent>) {
+/// Tells the audits' schedule what may be a cause.
+pub(crate) async fn operators(
+    connector: StateConnector,
+    kept: StateConfig,
+    seen: mpsc::Sender<MonitorEvent>,
+    causes: watch::Sender<AuditCause>,
+) {
     let mut store: Option<Store> = None;
     let mut pruned: Option<Instant> = None;
     loop {
@@ -159,7 +165,7 @@ pub(crate) async fn operators(connector: StateConnector, kept: StateConfig, seen
             Some(_) | None => connector.store().await,
         };
         if let Ok(current) = current {
-            match poll_requests(&current, &seen).await {
+            match poll_requests(&current, &seen, &causes).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => tracing::debug!(%error, "the operators' requests cannot be read"),
@@ -208,13 +214,25 @@ async fn prune_quarantine(store: &Store, keep: Duration) {
     }
 }
 
-async fn poll_requests(store: &Store, seen: &mpsc::Sender<MonitorEvent>) -> Result<bool, crate::state::StateError> {
-    let paused = store.sections().await?.into_iter().map(|row| (row.name, row.paused)).collect();
+async fn poll_requests(
+    store: &Store,
+    seen: &mpsc::Sender<MonitorEvent>,
+    causes: &watch::Sender<AuditCause>,
+) -> Result<bool, crate::state::StateError> {
+    let rows = store.sections().await?;
     let quarantine = store.quarantine_counts().await?;
     let gaps = store.gaps(true).await?.into_iter().map(|gap| gap.section).collect();
+    let requests = store.unhandled_events(100).await?;
+    let cause = AuditCause::new(&rows, &requests);
+    causes.send_if_modified(|last| {
+        let is_new = *last != cause;
+        *last = cause;
+        is_new
+    });
+    let paused = rows.into_iter().map(|row| (row.name, row.paused)).collect();
     let mut events =
         vec![MonitorEvent::Paused(paused), MonitorEvent::Quarantine(quarantine), MonitorEvent::OpenGaps(gaps)];
-    events.extend(store.unhandled_events(100).await?.into_iter().map(MonitorEvent::Requested));
+    events.extend(requests.into_iter().map(MonitorEvent::Requested));
     for event in events {
         if seen.send(event).await.is_err() {
             return Ok(false);

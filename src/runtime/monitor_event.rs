@@ -10,7 +10,41 @@ use crate::model::{Fault, Lsn, Phase, Rows, SectionId, SectionName};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::table::Leaf;
-use crate::state::{Event, QuarantineItem};
+use crate::state::{Event, QuarantineItem, SectionRow};
+
+/// What decides whether an audit may be due: it is not looked for before one of these has changed, or the time has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuditCause {
+    sections: Vec<SectionCause>,
+    /// Requests that nobody has handled yet.
+    requests: Vec<i64>,
+}
+
+/// Of one section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SectionCause {
+    name: SectionName,
+    phase: &'static str,
+    attached_at: Option<String>,
+    backfill_started_at: Option<String>,
+    last_audit: Option<i64>,
+}
+
+impl AuditCause {
+    pub(crate) fn new(rows: &[SectionRow], requests: &[Event]) -> AuditCause {
+        let section = |row: &SectionRow| SectionCause {
+            name: row.name.clone(),
+            phase: row.phase.as_str(),
+            attached_at: row.attached_at.clone(),
+            backfill_started_at: row.backfill_started_at.clone(),
+            last_audit: row.last_audit,
+        };
+        AuditCause {
+            sections: rows.iter().map(section).collect(),
+            requests: requests.iter().map(|event| event.id).collect(),
+        }
+    }
+}
 
 /// Quarantined rows, read again.
 #[derive(Debug)]

@@ -13,6 +13,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod attachment;
+pub(crate) mod audit_rows;
 pub(crate) mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -34,13 +35,14 @@ pub(crate) mod write_sql;
 pub(crate) mod writes;
 
 pub use crate::state::attachment::*;
+pub(crate) use crate::state::audit_rows::{LastAudit, WholeAudit};
 pub(crate) use crate::state::events::{Event, Gap, NewEvent};
 pub(crate) use crate::state::instance::{Identity, Instance, Opened, UpdatePublication};
 pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};
 pub(crate) use crate::state::migrations::{Schema, ddl, drop_script, version};
 pub use crate::state::model::*;
-pub(crate) use crate::state::proof::{LastAudit, MISSING, ProofBounds, TracedDelivery, WholeAudit};
+pub(crate) use crate::state::proof::{MISSING, ProofBounds, TracedDelivery};
 pub(crate) use crate::state::quarantine_groups::QuarantineGroup;
 pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
 pub use crate::state::section_rows::SectionRow;

@@ -6,7 +6,7 @@
 
 use tokio_postgres::Row;
 
-use crate::audit::{AuditKey, BatchKeys, Evidence, Share, Tally, TallyEntry};
+use crate::audit::{AuditKey, BatchKeys, DeliveredBy, Evidence, Share, Tally, TallyEntry};
 use crate::model::{Fault, Position, SectionName};
 use crate::state::model::{Outcome, unsigned};
 use crate::state::section_rows::position;
@@ -29,28 +29,15 @@ pub(crate) struct ProofBounds {
     pub xmin_floor: Option<u64>,
 }
 
-/// The newest audit of a section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LastAudit {
-    pub section: String,
-    /// When it ended, in Unix time.
-    pub at_seconds: i64,
-    /// Rows that it found to be missing.
-    pub missing: u64,
-}
-
-/// The last whole audit of a section.
+/// Since when the state can prove a section's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WholeAudit {
-    pub section: String,
-    /// When it began, in Unix time; `None`: there was none.
-    pub began: Option<i64>,
-    /// The last key that it looked at.
-    pub to: Option<String>,
-    /// Nothing was missing, and nothing on its way: what it has seen needs no second look.
-    pub is_clean: bool,
-    /// What was done to the section since it began: `backfill` or `repair`.
-    pub done_since: Option<String>,
+pub(crate) struct ProofReach {
+    /// When the oldest batch began whose keys are kept.
+    pub by_key_since: Option<String>,
+    /// Its first key.
+    pub by_key_from: Option<String>,
+    /// Since when everything that is delivered is counted.
+    pub by_count_since: Option<String>,
 }
 
 /// A batch that carried a key, as `trace` shows it.
@@ -74,18 +61,28 @@ pub(crate) struct TracedDelivery {
 impl Store {
     /// The state's knowledge of a section's rows, of a share of the keys.
     pub(crate) async fn evidence(&self, section: &SectionName, share: Share) -> Result<Evidence, StateError> {
-        let sql = "SELECT block, rows, digest FROM {schema}.tally WHERE section = $1";
-        let rows = self.query("reading the tally", sql, &[&section.as_str()]).await?;
-        let entry = |row: &Row| (row.get(0), TallyEntry { rows: row.get(1), digest: row.get(2) });
-        let mut evidence = Evidence::of_share(share, Tally(rows.iter().map(entry).collect()));
-        self.add_batches(section, i64::MIN, &mut evidence).await?;
+        // In one statement with the batches that it does not count: they end while the others are read.
+        let sql = "SELECT t.blocks, t.rows, t.digests,
+                coalesce((SELECT max(k.delivery) FROM {schema}.delivery_keys k WHERE k.section = $1), -1),
+                ARRAY(SELECT d.id FROM {schema}.delivery d
+                    WHERE d.section = $1 AND d.outcome IN ('sending', 'in_doubt') AND NOT d.unresolved)
+             FROM (SELECT coalesce(array_agg(block ORDER BY block), '{}') AS blocks,
+                    coalesce(array_agg(rows ORDER BY block), '{}') AS rows,
+                    coalesce(array_agg(digest ORDER BY block), '{}') AS digests
+                FROM {schema}.tally WHERE section = $1) t";
+        let row = self.one("reading the tally", sql, &[&section.as_str()]).await?;
+        let [blocks, rows, digests]: [Vec<i64>; 3] = [row.get(0), row.get(1), row.get(2)];
+        let entries = rows.into_iter().zip(digests).map(|(rows, digest)| TallyEntry { rows, digest });
+        let counted = Counted { last: row.get(3), open: row.get(4) };
+        let mut evidence = Evidence::of_share(share, Tally(blocks.into_iter().zip(entries).collect()));
+        self.add_batches(section, i64::MIN, &counted, &mut evidence).await?;
         Ok(evidence)
     }
 
     /// The same, of this batch and later ones, without the tally.
     pub(crate) async fn evidence_since(&self, section: &SectionName, first: i64) -> Result<Evidence, StateError> {
         let mut evidence = Evidence::default();
-        self.add_batches(section, first, &mut evidence).await?;
+        self.add_batches(section, first, &Counted::default(), &mut evidence).await?;
         Ok(evidence)
     }
 
@@ -115,7 +112,13 @@ impl Store {
         Ok(self.one("looking for open batches", sql, &[&section.as_str()]).await?.get(0))
     }
 
-    async fn add_batches(&self, section: &SectionName, first: i64, evidence: &mut Evidence) -> Result<(), StateError> {
+    async fn add_batches(
+        &self,
+        section: &SectionName,
+        first: i64,
+        counted: &Counted,
+        evidence: &mut Evidence,
+    ) -> Result<(), StateError> {
         let (doing, name) = ("reading what was delivered", section.as_str());
         let sql = "SELECT d.id, d.phase, d.outcome, k.keys, d.unresolved FROM {schema}.delivery_keys k
              JOIN {schema}.delivery d ON d.id = k.delivery
@@ -129,9 +132,12 @@ impl Store {
                 let keys = BatchKeys::decode(row.get(3)).ok_or_else(|| unreadable(id))?;
                 match Outcome::parse(row.get(2)) {
                     Some(Outcome::Delivered | Outcome::Partial) => {
-                        evidence.delivered(&keys, !matches!(row.get(1), "backfill" | "stream"));
+                        evidence.delivered(&keys, delivered_by(row.get(1)), counted.holds(id));
                     }
-                    Some(Outcome::InDoubt) => evidence.in_doubt(keys, row.get(4)),
+                    Some(Outcome::InDoubt) if row.get(4) && counted.holds(id) => {
+                        evidence.in_doubt_for_good(keys, delivered_by(row.get(1)));
+                    }
+                    Some(Outcome::InDoubt) => evidence.in_doubt(keys),
                     // Its rows were delivered by another batch, wait in quarantine, or are under way.
                     Some(Outcome::Resent | Outcome::Held | Outcome::Quarantined | Outcome::Sending) | None => {}
                 }
@@ -150,6 +156,34 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The last batch of a section that has ended, by when it began: in that order they are pruned.
+    pub(crate) async fn last_ended(&self, section: &SectionName) -> Result<Option<i64>, StateError> {
+        let sql = "SELECT id FROM {schema}.delivery
+             WHERE section = $1 AND (outcome NOT IN ('sending', 'in_doubt') OR unresolved)
+             ORDER BY started_at DESC, id DESC LIMIT 1";
+        Ok(self.query("looking for the last batch", sql, &[&section.as_str()]).await?.first().map(|row| row.get(0)))
+    }
+
+    /// Since when a section's rows are proven by their keys, and since when by counts.
+    pub(crate) async fn proof_reach(&self, section: &SectionName) -> Result<ProofReach, StateError> {
+        let sql = format!(
+            "SELECT {}, d.first_key, CASE WHEN s.provable_from IS NULL THEN {} END
+             FROM {{schema}}.section s LEFT JOIN LATERAL (
+                SELECT d.started_at, d.first_key FROM {{schema}}.delivery_keys k JOIN {{schema}}.delivery d ON d.id = k.delivery
+                WHERE k.section = s.name ORDER BY k.delivery LIMIT 1) d ON true
+             WHERE s.name = $1",
+            rfc3339("d.started_at"),
+            rfc3339("s.attached_at")
+        );
+        let rows = self.query("reading how far back keys are kept", &sql, &[&section.as_str()]).await?;
+        let reach = rows.first().map(|row| ProofReach {
+            by_key_since: row.get(0),
+            by_key_from: row.get(1),
+            by_count_since: row.get(2),
+        });
+        Ok(reach.unwrap_or_default())
     }
 
     /// Reads how far back the state can prove a section's rows.
@@ -262,63 +296,28 @@ impl Store {
             self.query("putting missing rows into quarantine", write, &[&section.as_str(), &keys, &MISSING]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
+}
 
-    /// The newest audit of each section, with the most rows that any found missing from the last whole one on: an audit of a
-    /// part takes nothing back.
-    pub(crate) async fn last_audits(&self) -> Result<Vec<LastAudit>, StateError> {
-        let sql = "WITH whole AS (
-                SELECT section, max(id) AS id FROM {schema}.audit
-                WHERE coalesce((result->>'whole')::boolean, result->>'from' IS NULL) GROUP BY section)
-             SELECT a.section, extract(epoch FROM max(a.at))::bigint,
-                coalesce(max((a.result->>'missing')::bigint), 0)
-             FROM {schema}.audit a LEFT JOIN whole w ON w.section = a.section
-             WHERE a.id >= coalesce(w.id, 0) GROUP BY a.section ORDER BY a.section";
-        let of = |row: &Row| LastAudit { section: row.get(0), at_seconds: row.get(1), missing: unsigned(row.get(2)) };
-        Ok(self.query("reading the last audits", sql, &[]).await?.iter().map(of).collect())
+/// The batches that a tally counts.
+#[derive(Default)]
+struct Counted {
+    /// None after this one.
+    last: i64,
+    /// None of these.
+    open: Vec<i64>,
+}
+
+impl Counted {
+    fn holds(&self, id: i64) -> bool {
+        id <= self.last && !self.open.contains(&id)
     }
+}
 
-    /// The last whole audit of each section, and whether something was done to the section since: a backfill, a re-sync, an
-    /// attachment, a repair.
-    pub(crate) async fn whole_audits(&self) -> Result<Vec<WholeAudit>, StateError> {
-        let sql = "SELECT s.name, extract(epoch FROM w.began)::bigint, w.result->>'to',
-                coalesce((w.result->>'missing')::bigint + (w.result->>'waiting')::bigint = 0, false),
-                CASE WHEN done.at > coalesce(w.began, '-infinity') THEN 'repair'
-                    WHEN greatest(s.attached_at, s.backfill_started_at) > coalesce(w.began, '-infinity') THEN 'backfill'
-                END
-             FROM {schema}.section s
-             LEFT JOIN LATERAL (
-                SELECT a.at - make_interval(secs => (a.result->>'took_ms')::float8 / 1000) AS began, a.result
-                FROM {schema}.audit a
-                WHERE a.section = s.name AND coalesce((a.result->>'whole')::boolean, a.result->>'from' IS NULL)
-                ORDER BY a.id DESC LIMIT 1) w ON true
-             LEFT JOIN LATERAL (
-                SELECT max(e.handled_at) AS at FROM {schema}.event e
-                WHERE (e.section IS NULL OR e.section = s.name)
-                    AND (e.action IN ('repair', 'resync') OR e.args->>'phase' = 'repair')) done ON true";
-        let of = |row: &Row| WholeAudit {
-            section: row.get(0),
-            began: row.get(1),
-            to: row.get(2),
-            is_clean: row.get(3),
-            done_since: row.get(4),
-        };
-        Ok(self.query("reading the whole audits", sql, &[]).await?.iter().map(of).collect())
-    }
-
-    /// Stores an audit's result. Only the newest of each section are kept.
-    pub(crate) async fn record_audit(
-        &self,
-        section: &SectionName,
-        cause: &str,
-        result: &serde_json::Value,
-    ) -> Result<(), StateError> {
-        let write = "WITH added AS (
-                INSERT INTO {schema}.audit (section, cause, result) VALUES ($1, $2, $3::text::jsonb) RETURNING id)
-             DELETE FROM {schema}.audit WHERE section = $1 AND id NOT IN (
-                SELECT id FROM {schema}.audit WHERE section = $1 ORDER BY id DESC LIMIT 100)";
-        let text = result.to_string();
-        self.execute("keeping an audit's result", write, &[&section.as_str(), &cause, &self.text(&text)]).await?;
-        Ok(())
+fn delivered_by(phase: &str) -> DeliveredBy {
+    match phase {
+        "backfill" | "stream" => DeliveredBy::Course,
+        "resync" => DeliveredBy::Resync,
+        _ => DeliveredBy::Request,
     }
 }
 

@@ -47,6 +47,8 @@ pub struct SectionRow {
     pub halted: Option<(String, String)>,
     /// When rows of it were last received.
     pub last_delivered_at: Option<String>,
+    /// The newest of its audits, whoever made it.
+    pub last_audit: Option<i64>,
 }
 
 impl SectionRow {
@@ -69,6 +71,7 @@ impl SectionRow {
             paused: false,
             halted: None,
             last_delivered_at: None,
+            last_audit: None,
         }
     }
 }
@@ -81,8 +84,9 @@ impl Store {
                 {} AS attached_at, phase, cursor, ceiling, streamed, range_known, range_from, gap_floor, backfill_rows,
                 backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
-                halted_remedy, publication_entry, {} AS last_delivered_at
-             FROM {{schema}}.section ORDER BY name",
+                halted_remedy, publication_entry, {} AS last_delivered_at,
+                (SELECT max(id) FROM {{schema}}.audit a WHERE a.section = s.name) AS last_audit
+             FROM {{schema}}.section s ORDER BY name",
             rfc3339("attached_at"),
             rfc3339("backfill_started_at"),
             rfc3339("last_delivered_at")
@@ -237,6 +241,7 @@ fn section_of(row: &Row) -> SectionRow {
         paused: row.get("paused"),
         halted: row.get::<_, Option<String>>("halted_reason").zip(row.get("halted_remedy")),
         last_delivered_at: row.get("last_delivered_at"),
+        last_audit: row.get("last_audit"),
     }
 }
 

@@ -129,7 +129,8 @@ impl History {
             16 => {
                 self.pruned = true;
                 format!(
-                    "WITH gone AS (DELETE FROM pg2planhat.delivery WHERE section = '{name}' AND random() < 0.7
+                    "WITH gone AS (DELETE FROM pg2planhat.delivery WHERE section = '{name}'
+                        AND started_at < (SELECT started_at FROM pg2planhat.delivery ORDER BY random() LIMIT 1)
                         AND (outcome NOT IN ('sending', 'in_doubt') OR unresolved) RETURNING id)
                      DELETE FROM pg2planhat.delivery_keys k USING gone WHERE k.delivery = gone.id"
                 )
@@ -142,7 +143,16 @@ impl History {
     /// What is wrong with an audit's report, if anything is.
     fn wrong(&self, report: &Value) -> Option<String> {
         let of = |field: &str| report[field].as_u64().unwrap();
-        let parts = ["delivered", "quarantined", "in_doubt", "waiting", "before_attach", "unknown", "missing"];
+        let parts = [
+            "delivered",
+            "settled_before",
+            "quarantined",
+            "in_doubt",
+            "waiting",
+            "before_attach",
+            "unknown",
+            "missing",
+        ];
         let sum: u64 = parts.iter().map(|part| of(part)).sum();
         let told = |what: &str| Some(format!("{}: {what}: {report}\n  {}", self.name, self.told.join("\n  ")));
         match () {
@@ -157,7 +167,7 @@ impl History {
     /// Forgets one batch and its share of the tally; the keys that nothing proves then. `None`: there is no such batch.
     async fn forget(&mut self, client: &Client) -> Option<BTreeSet<String>> {
         let delivered = format!(
-            "SELECT d.id, k.keys FROM pg2planhat.delivery d JOIN pg2planhat.delivery_keys k ON k.delivery = d.id
+            "SELECT d.id, k.keys, d.phase FROM pg2planhat.delivery d JOIN pg2planhat.delivery_keys k ON k.delivery = d.id
              WHERE d.section = '{}' AND d.outcome IN ('delivered', 'partial') ORDER BY d.id",
             self.name
         );
@@ -168,7 +178,7 @@ impl History {
         );
         let delivered = client.query(&delivered, &[]).await.unwrap();
         let (at, row) = delivered.iter().enumerate().nth(self.dice.usize(0..delivered.len().max(1)))?;
-        let (id, keys): (i64, Vec<u8>) = (row.get(0), row.get(1));
+        let (id, keys, phase): (i64, Vec<u8>, &str) = (row.get(0), row.get(1), row.get(2));
         let rest: Vec<Vec<u8>> =
             delivered.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, row)| row.get(1)).collect();
         let doubtful: Vec<Vec<u8>> = client.query(&others, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
@@ -181,7 +191,7 @@ impl History {
         let elsewhere = |key: &String| rest.iter().chain(&doubtful).any(|keys| holds(keys, key));
         let lost: BTreeSet<String> =
             there.into_iter().filter(|key| holds(&keys, key)).filter(|key| !elsewhere(key)).collect();
-        for (block, rows, digest) in tally(&keys) {
+        for (block, rows, digest) in tally(&keys, phase) {
             let write =
                 "UPDATE pg2planhat.tally SET rows = rows - $3, digest = digest # $4 WHERE section = $1 AND block = $2";
             client.execute(write, &[&self.name, &block, &rows, &digest]).await.unwrap();
@@ -206,6 +216,7 @@ struct Figures {
     quarantined: u64,
     in_doubt: u64,
     unknown: u64,
+    settled_before: u64,
     waiting: u64,
     planted: u64,
     named: u64,
@@ -311,6 +322,7 @@ async fn run(seed: u64, figures: &mut Figures) {
         figures.quarantined += of("quarantined");
         figures.in_doubt += of("in_doubt");
         figures.unknown += of("unknown");
+        figures.settled_before += of("settled_before");
     }
     plant(&cluster, &config, &mut histories, figures).await;
     figures.histories += TOGETHER;

@@ -56,6 +56,7 @@ mod older_rows;
 mod plans;
 mod planted_losses;
 mod proof;
+mod proof_bounds;
 mod random;
 mod recovery_doubt;
 mod recovery_locks;

@@ -194,7 +194,8 @@ async fn case_165_audits_by_themselves_look_at_the_whole_after_a_repair_and_else
     let cluster = Cluster::start().await;
     cluster.sql(&format!("{EVENTS}; INSERT INTO event (n) SELECT 1 FROM generate_series(1, 300)")).await;
     let sim = sink().await;
-    let config = ConfigText::new(&cluster, &sim.url()).set("audit.every", "1s").section(events().set("flush", "100ms"));
+    let config =
+        ConfigText::new(&cluster, &sim.url()).set("audit.every", "100ms").section(events().set("flush", "100ms"));
     let app = App::run(&config);
     arrived(&sim, SinkKind::Activity, 300).await;
     let audits = "SELECT cause, result->>'whole', coalesce(result->>'from', '-'), result->>'rows_source',

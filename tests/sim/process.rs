@@ -97,6 +97,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
         paused: false,
         halted: None,
         last_delivered_at: None,
+        last_audit: None,
     })
 }
 

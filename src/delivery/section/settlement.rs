@@ -1,11 +1,12 @@
 //! The one place where a batch becomes settled: its end, its quarantined rows and its checkpoint together. Pure.
 
+use crate::audit::tally::resync_block;
 use crate::audit::{AuditKey, BatchKeys, Tally};
 use crate::config::InDoubt;
 use crate::delivery::batch::{Batch, RejectedRow, RunEnd, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
 use crate::delivery::section::{BackfillQueue, DiffQueue, InDoubtBatch, SectionDelivery, Trouble};
-use crate::model::{FilterRule, Position, SectionName};
+use crate::model::{FilterRule, Phase, Position, SectionName};
 use crate::state::{Op, Outcome, Quarantined, Totals};
 
 /// A backfill has ended, and the table has more rows in its range than it settled.
@@ -175,7 +176,11 @@ impl SectionDelivery {
         let received = (0..batch.len()).filter(|index| refused.binary_search(index).is_err());
         let keys = BatchKeys::new(received.map(|index| AuditKey::of(batch.key(index))));
         // Of the set: the tally less the sets of the ledger is what was pruned, to the row.
-        let tally: Vec<_> = Tally::of(keys.iter()).0.into_iter().collect();
+        let counted = Tally::of(keys.iter()).0.into_iter();
+        let tally: Vec<_> = match batch.phase {
+            Phase::Resync => counted.map(|(block, entry)| (resync_block(block), entry)).collect(),
+            Phase::Backfill | Phase::Stream | Phase::Retry | Phase::Diff | Phase::Repair => counted.collect(),
+        };
         let op = Op::Keys { delivery: end.id, section: self.name.clone(), keys: keys.encode(), tally };
         (!keys.is_empty()).then_some(op)
     }

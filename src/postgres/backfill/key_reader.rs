@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Error};
 
-use crate::model::{Cell, Key, Row, key_text};
+use crate::model::{Cell, Key, Row, Value, key_text};
 use crate::postgres::backfill::copy_text;
 use crate::postgres::backfill::one_row::one_row;
 use crate::postgres::catalog::key_columns::KeyColumns;
@@ -24,6 +24,8 @@ pub(crate) const KEY_SESSION: &str = "SET row_security = off; SET default_transa
 
 /// Keys that one statement reads.
 const CHUNK: usize = 50_000;
+/// A row's transaction; 2, which is no transaction, where the counter has not reached it: it wrote the row before a wrap.
+const XMIN: &str = "CASE WHEN pg_catalog.age(t.xmin) < 0 THEN 2 ELSE t.xmin::text::bigint END";
 /// Keys that one statement looks up.
 const LOOKED_UP: usize = 1_000;
 
@@ -36,6 +38,8 @@ pub(crate) struct KeyReader {
     places: Vec<usize>,
     /// Columns that are read beside the key, quoted.
     beside: Vec<String>,
+    /// Whether the row's transaction is read, too.
+    with_xmin: bool,
     /// The last key that was read; `None` at the start.
     after: Option<Key>,
     done: bool,
@@ -46,7 +50,7 @@ pub(crate) struct KeyReader {
 pub(crate) struct RowSeen {
     /// Its key.
     pub key: String,
-    /// The lower 32 bits of its xmin.
+    /// The lower 32 bits of its xmin; 2 where it lies so far back that the counter has wrapped since.
     pub xmin: u32,
 }
 
@@ -58,6 +62,7 @@ impl KeyReader {
             key: KeyColumns::new(table, key),
             places: (0..key.len()).collect(),
             beside: Vec::new(),
+            with_xmin: false,
             after,
             done: false,
         }
@@ -69,14 +74,21 @@ impl KeyReader {
         self
     }
 
-    /// The next keys, each handed to `each` with the columns beside it; how many there were. None are left after an answer of 0.
+    /// Reads each row's transaction, too, which takes a look at the row itself.
+    pub(crate) fn with_xmin(mut self, with_xmin: bool) -> KeyReader {
+        self.with_xmin = with_xmin;
+        self
+    }
+
+    /// The next keys, each handed to `each` with the columns beside it and its transaction, where it is read; how many there
+    /// were. None are left after an answer of 0.
     ///
     /// # Errors
     /// Where the statement fails, or waits for a lock longer than the session's bound.
     pub(crate) async fn chunk(
         &mut self,
         client: &Session,
-        mut each: impl FnMut(&[u8], &Row<'_>),
+        mut each: impl FnMut(&[u8], &Row<'_>, Option<u32>),
     ) -> Result<usize, Error> {
         if self.done {
             return Ok(0);
@@ -88,10 +100,11 @@ impl KeyReader {
             data.clear();
             cells.clear();
             copy_text::sent_line(&line, client.charset().map(Arc::as_ref), &mut data, &mut cells);
+            let xmin = if self.with_xmin { Some(xmin_of(&data, cells.pop())) } else { None };
             let text = key_text(&Row { data: &data, cells: &cells }, &self.places);
             let beside = Row { data: &data, cells: cells.get(self.places.len()..).unwrap_or_default() };
             count += 1;
-            each(&text, &beside);
+            each(&text, &beside, xmin);
             if count == CHUNK {
                 last = text.into_owned();
             }
@@ -104,8 +117,9 @@ impl KeyReader {
     fn sql(&self) -> String {
         let after = self.after.as_ref().map_or(String::new(), |key| format!(" AND {}", self.key.compared(">", key)));
         let beside: String = self.beside.iter().map(|column| format!(", {column}")).collect();
+        let xmin = if self.with_xmin { format!(", {XMIN}") } else { String::new() };
         format!(
-            "COPY (SELECT {}{beside} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
+            "COPY (SELECT {}{beside}{xmin} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
             self.key.list(),
             self.from,
             self.key.not_null(),
@@ -118,7 +132,7 @@ impl KeyReader {
         let mut seen = Vec::new();
         for keys in keys.chunks(LOOKED_UP) {
             let sql = format!(
-                "SELECT {}, t.xmin::text::bigint FROM {} WHERE {}",
+                "SELECT {}, {XMIN} FROM {} WHERE {}",
                 self.key.printed(),
                 self.from,
                 self.key.one_of(keys.iter().map(String::as_str))
@@ -138,5 +152,13 @@ impl KeyReader {
     pub(crate) async fn columns_of(&self, client: &Session, key: &str) -> Result<Option<(Vec<u8>, Vec<Cell>)>, Error> {
         let (list, wanted) = (self.beside.join(", "), self.key.one_of(std::iter::once(key)));
         one_row(client, &format!("SELECT {list} FROM {} WHERE {wanted}", self.from)).await
+    }
+}
+
+fn xmin_of(data: &[u8], cell: Option<Cell>) -> u32 {
+    let Some(cell) = cell else { return 0 };
+    match (Row { data, cells: &[cell] }).get(0) {
+        Value::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or_default(),
+        Value::Null | Value::Oversize | Value::Unknown => 0,
     }
 }

@@ -19,5 +19,6 @@ pub(crate) mod slot;
 pub(crate) mod table;
 pub(crate) mod types;
 pub(crate) mod unique_indexes;
+pub(crate) mod write_counts;
 pub(crate) mod writers;
 pub(crate) mod xmin_barrier;

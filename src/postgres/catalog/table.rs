@@ -159,16 +159,6 @@ pub(crate) async fn updates(client: &Client, oid: u32) -> Result<i64, tokio_post
     Ok(client.query_one(sql, &[&oid]).await?.get(0))
 }
 
-/// Whether rows of a table or of its partitions were updated since statistics are kept, or it was ever rewritten: a row's
-/// transaction is then not the one that inserted it.
-pub(crate) async fn written_again(client: &Client, oid: u32) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT coalesce(bool_or(pg_catalog.pg_stat_get_tuples_updated(c.oid) > 0
-            OR c.relkind = 'r' AND pg_catalog.pg_relation_filenode(c.oid) <> c.oid), false)
-        FROM pg_catalog.pg_class c
-        WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1))";
-    Ok(client.query_one(sql, &[&oid]).await?.get(0))
-}
-
 /// Asks for the table, its columns and its primary key at once.
 async fn read(client: &Client, which: &str, params: SqlParams<'_>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let asked = format!("{TABLE} WHERE {which}");

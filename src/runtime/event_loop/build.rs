@@ -30,7 +30,7 @@ use crate::runtime::event_loop::status_reporter::StatusReporter;
 use crate::runtime::event_loop::stream_supervisor::StreamSupervisor;
 use crate::runtime::event_loop::type_catalog::TypeCatalog;
 use crate::runtime::event_loop::value_reader::ValueReader;
-use crate::runtime::monitor_event::MonitorEvent;
+use crate::runtime::monitor_event::{AuditCause, MonitorEvent};
 use crate::runtime::promotion::{Promotion, catch_up};
 use crate::runtime::solo_lock::SoloLock;
 use crate::runtime::start_error::StartError;
@@ -78,9 +78,8 @@ impl EventLoop {
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (events_in, events) = mpsc::channel(32);
-        let (stream, start, mut tasks) = begin(source, &config, board.configs(), &events_in);
+        let (stream, start, mut tasks) = begin(source, &config, &board, &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
-        tasks.spawn(audit_schedule::run(board.clone()));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
         let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
         let types = TypeCatalog::new(control, types);
@@ -118,17 +117,17 @@ pub(crate) enum RowSource {
     Results(Box<SoloLock>, StreamStart),
 }
 
-/// Starts to watch what says that the instance may run, and the operators' requests.
+/// Starts to watch what says that the instance may run, the operators' requests, and what is to be audited.
 fn begin(
     source: RowSource,
     config: &Arc<Config>,
-    configs: watch::Receiver<Arc<Config>>,
+    board: &Board,
     events: &mpsc::Sender<MonitorEvent>,
 ) -> (Option<Stream>, StreamStart, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let (stream, start) = match source {
         RowSource::Stream(stream, start) => {
-            tasks.spawn(monitor::server(configs, events.clone()));
+            tasks.spawn(monitor::server(board.configs(), events.clone()));
             if let Some(updates) = start.updates.clone().filter(|updates| updates.from.is_none()) {
                 tasks.spawn(update_stream::find_start(Arc::clone(config), updates, events.clone()));
             }
@@ -140,7 +139,9 @@ fn begin(
         }
     };
     let connector = StateConnector::new(Arc::clone(config));
-    tasks.spawn(monitor::operators(connector, config.state.clone(), events.clone()));
+    let (causes, audited) = watch::channel(AuditCause::default());
+    tasks.spawn(monitor::operators(connector, config.state.clone(), events.clone(), causes));
+    tasks.spawn(audit_schedule::run(board.clone(), audited));
     (stream, start, tasks)
 }
 
