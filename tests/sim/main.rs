@@ -19,6 +19,7 @@ mod process;
 mod server;
 mod shed;
 mod state;
+mod updates;
 mod world;
 
 use std::collections::BTreeMap;
@@ -123,6 +124,26 @@ fn schedules_from(first: u64, schedules: u64) {
     drop(std::panic::take_hook());
     eprintln!("{schedules} schedules from seed {first} in {:.1} s: {tally}", began.elapsed().as_secs_f64());
     assert_eq!(failures.into_inner(), 0, "schedules failed; each is named above and replays with SIM_SEED");
+}
+
+/// `SIM_UPDATES=42` replays one of these.
+#[test]
+fn every_schedule_of_updated_rows_ends_with_what_the_table_has() {
+    if let Some(seed) = number("SIM_UPDATES") {
+        let (sent, superseded) = updates::World::new(seed, true).run();
+        return eprintln!("seed {seed}: {sent} versions sent, {superseded} superseded");
+    }
+    let (mut sent, mut superseded, mut failed) = (0, 0, Vec::new());
+    let seeds = number("SIM_SEEDS").unwrap_or(250);
+    for seed in 1..=seeds {
+        match catch_unwind(AssertUnwindSafe(|| updates::World::new(seed, false).run())) {
+            Ok((one, other)) => (sent, superseded) = (sent + one, superseded + other),
+            Err(_) => failed.push(seed),
+        }
+    }
+    eprintln!("{seeds} schedules of updated rows: {sent} versions sent, for {superseded} a newer one stood");
+    assert!(failed.is_empty(), "schedules failed: {failed:?}; each replays with SIM_UPDATES");
+    assert!(superseded > 0, "no version was ever superseded");
 }
 
 /// Seeds that lost or doubled rows of a section that was attached beside an open transaction, when the world still attached
