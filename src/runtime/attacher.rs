@@ -14,12 +14,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Section, Start};
-use crate::model::{Exit, Fault, Lsn, SectionId};
+use crate::model::{Exit, Fault, Key, Lsn, SectionId};
+use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::writers::{self, Writer};
 use crate::postgres::catalog::xmin_barrier;
-use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
+use crate::runtime::rows_before::OlderRows;
+use crate::runtime::same_server::SameServer;
 use crate::runtime::table_fit::{Fit, describe, first_phase, refusal};
 use crate::state::{BackfillProgress, SectionPhase};
 use crate::telemetry::log_output::{Passage, Throttle};
@@ -50,6 +53,8 @@ pub(crate) struct Ready {
     pub fit: Fit,
     /// How it gets its rows from then on.
     pub phase: SectionPhase,
+    /// Rows that this phase would read, and that were there before.
+    pub older: Vec<Key>,
     /// The stream carries every row of its table that is committed behind this.
     pub carried_at: Lsn,
     /// To be told when it is attached.
@@ -71,6 +76,8 @@ pub(crate) struct Refit {
 #[derive(Debug)]
 pub(crate) struct Attacher {
     pub id: SectionId,
+    /// Where the stream comes from.
+    pub server: SameServer,
     pub section: Section,
     /// The configuration that counts: the section may have been written anew while it waits.
     pub configs: watch::Receiver<Arc<Config>>,
@@ -109,7 +116,7 @@ impl Attacher {
         if let Some(section) = config.sections.iter().find(|section| section.name == self.section.name) {
             self.section.clone_from(section);
         }
-        let session = connect_sql(&config.source, "attach").await?;
+        let session = self.server.connect(&config.source, "attach").await?;
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
         let fit = describe(&config, &session, &types, &self.section, None).await.map_err(at)??;
@@ -127,14 +134,24 @@ impl Attacher {
         if let Some(sql) = altered {
             tracing::info!(section = %self.section.name, sql, "added the table to the publication");
         }
-        self.outlast_writers(&session, fit.table.oid, events).await?;
+        let kept = self.outlast_writers(&session, &config, fit.table.oid, events).await?;
+        let mut older = Vec::new();
         if let Some(floor) = self.writers_from.filter(|_| self.section.start == Start::Now) {
             let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
             phase = SectionPhase::Backfilling(progress);
+            let since = Selection::new(&fit.section, &fit.table, &fit.columns).since(floor);
+            match kept {
+                Some(kept) => older = kept.among(&session, &since).await?,
+                // A process that ended has seen these transactions open: how the table was then, nobody knows now.
+                None => {
+                    tracing::warn!(section = %self.section.name, "older rows that were updated since it was asked for \
+                    are delivered, too: they cannot be told from new ones")
+                }
+            }
         }
         let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
         let (attached, is_attached) = oneshot::channel();
-        let ready = AttachEvent::Ready(Box::new(Ready { id, config, fit, phase, carried_at, attached }));
+        let ready = AttachEvent::Ready(Box::new(Ready { id, config, fit, phase, older, carried_at, attached }));
         if events.send(ready).await.is_err() {
             return Ok(());
         }
@@ -145,15 +162,24 @@ impl Attacher {
         Ok(())
     }
 
-    /// Waits until the transactions have ended that are open now and have written to the table.
+    /// Waits until the transactions have ended that are open now and have written to the table. Keeps how that was before any of
+    /// them ended, where their rows must be read.
     async fn outlast_writers(
         &mut self,
         session: &Session,
+        config: &Config,
         table: u32,
         events: &mpsc::Sender<AttachEvent>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<OlderRows>, Fault> {
         let writers = async || writers::writers(session, table).await.map_err(|error| session.fault(&error));
         let mut left = writers().await?;
+        let mut kept = None;
+        if self.section.start == Start::Now && self.writers_from.is_none() && !left.is_empty() {
+            kept = Some(OlderRows::keep(&self.server, &config.source).await?);
+            // Whoever has ended by now may be in the picture: that was a short transaction.
+            let open = writers().await?;
+            left.retain(|writer| open.iter().any(|open| open.transaction == writer.transaction));
+        }
         let (began, mut pause, mut told) = (Instant::now(), Duration::from_millis(10), None::<Instant>);
         let mut said = false;
         while let Some(oldest) = left.first() {
@@ -170,7 +196,7 @@ impl Attacher {
                     tracing::warn!(section = %self.section.name, what, remedy, "the section waits");
                 }
                 if events.send(AttachEvent::Waits(self.id, fault, self.writers_from)).await.is_err() {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             tokio::time::sleep(pause).await;
@@ -178,6 +204,6 @@ impl Attacher {
             let open: Vec<Writer> = writers().await?;
             left.retain(|writer| open.iter().any(|open| open.transaction == writer.transaction));
         }
-        Ok(())
+        Ok(kept)
     }
 }

@@ -17,8 +17,9 @@ use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::{Selection, TableChunk, WholeRange};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{locks, table, xmin_barrier};
-use crate::postgres::connection::session::{Session, connect_sql, is_transient};
+use crate::postgres::connection::session::{Session, is_transient};
 use crate::postgres::setup;
+use crate::runtime::same_server::SameServer;
 use crate::telemetry::log_output::{Passage, Throttle};
 
 /// What a backfill's reader tells the event loop.
@@ -75,6 +76,8 @@ impl BackfillNews {
 pub(crate) struct BackfillTask {
     /// Whose it is.
     pub id: SectionId,
+    /// Where the stream comes from.
+    pub server: SameServer,
     /// The section.
     pub section: Section,
     /// What is read.
@@ -194,7 +197,7 @@ impl BackfillTask {
         news: &BackfillNews,
         (failed, limit, patience): (&mut bool, &mut usize, &mut u32),
     ) -> Result<(), Fault> {
-        let session = connect_sql(source, "backfill").await?;
+        let session = self.server.connect(source, "backfill").await?;
         session.set_patience(session.patience() * *patience);
         *patience = (*patience * 2).min(MOST_PATIENCE);
         let at = |error: tokio_postgres::Error| self_fault(&session, &error);

@@ -23,9 +23,12 @@ pub(crate) mod identity;
 pub(crate) mod in_doubt;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
+
 pub(crate) mod promotion;
 pub(crate) mod refitter;
 pub(crate) mod retained_growth;
+pub(crate) mod rows_before;
+pub(crate) mod same_server;
 pub(crate) mod section_changes;
 pub(crate) mod section_report;
 pub(crate) mod seen_merge;

@@ -14,8 +14,9 @@ use crate::model::Fault;
 use crate::postgres::catalog::table::Leaf;
 use crate::postgres::catalog::{publication, replica_identity, slot};
 use crate::postgres::connection::server_error::ServerError;
-use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::session::Session;
 use crate::runtime::monitor_event::{AuditCause, MonitorEvent, Partition, PublicationStatus, SourceStatus};
+use crate::runtime::same_server::SameServer;
 use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::Store;
@@ -25,10 +26,14 @@ pub(crate) const QUERY_EVERY: Duration = Duration::from_secs(3);
 
 /// Watches the server until the event loop is gone.
 /// It follows the configuration that counts: which tables the publication must carry.
-pub(crate) async fn server(configs: watch::Receiver<Arc<Config>>, seen: mpsc::Sender<MonitorEvent>) {
+pub(crate) async fn server(
+    configs: watch::Receiver<Arc<Config>>,
+    server: SameServer,
+    seen: mpsc::Sender<MonitorEvent>,
+) {
     loop {
         let config = Arc::clone(&configs.borrow());
-        let session = match connect_sql(&config.source, &purpose(&config)).await {
+        let session = match server.connect(&config.source, &purpose(&config)).await {
             Ok(session) => session,
             Err(fault) => {
                 if seen.send(MonitorEvent::Unreachable(fault)).await.is_err() {

@@ -14,8 +14,8 @@ use crate::config::{Config, Section};
 use crate::model::{Exit, Fault, SectionId};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
-use crate::postgres::connection::session::connect_sql;
 use crate::runtime::attacher::{AttachEvent, Refit};
+use crate::runtime::same_server::SameServer;
 use crate::runtime::section_changes::key_changed;
 use crate::runtime::table_fit::{describe, refusal};
 use crate::state::SectionRow;
@@ -24,6 +24,8 @@ use crate::state::SectionRow;
 #[derive(Debug)]
 pub(crate) struct Refitter {
     pub id: SectionId,
+    /// Where the stream comes from.
+    pub server: SameServer,
     pub section: Section,
     pub config: Arc<Config>,
     /// What it is attached to.
@@ -51,7 +53,7 @@ impl Refitter {
     }
 
     async fn attempt(&self) -> Result<Refit, Fault> {
-        let session = connect_sql(&self.config.source, "reload").await?;
+        let session = self.server.connect(&self.config.source, "reload").await?;
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
         let fitted_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;

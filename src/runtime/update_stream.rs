@@ -18,10 +18,11 @@ use crate::config::{Config, TableName};
 use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::{publication, xmin_barrier};
-use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::session::Session;
 use crate::postgres::replication::event::UpdateStream;
 use crate::postgres::setup;
 use crate::runtime::monitor_event::MonitorEvent;
+use crate::runtime::same_server::SameServer;
 use crate::runtime::start_error::StartError;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{SectionRow, StateError, Store};
@@ -102,9 +103,14 @@ pub(crate) async fn record_from_the_start(
 }
 
 /// Finds out from where the publication may be named, records it, and tells the event loop.
-pub(crate) async fn find_start(config: Arc<Config>, updates: UpdateStream, events: mpsc::Sender<MonitorEvent>) {
+pub(crate) async fn find_start(
+    config: Arc<Config>,
+    server: SameServer,
+    updates: UpdateStream,
+    events: mpsc::Sender<MonitorEvent>,
+) {
     loop {
-        match start(&config, &updates).await {
+        match start(&config, &server, &updates).await {
             Ok(from) => {
                 tracing::info!(publication = updates.publication, %from, "updates can be streamed from here on");
                 events.send(MonitorEvent::UpdatesFrom(from)).await.ok();
@@ -121,8 +127,8 @@ pub(crate) async fn find_start(config: Arc<Config>, updates: UpdateStream, event
     }
 }
 
-async fn start(config: &Arc<Config>, updates: &UpdateStream) -> Result<Lsn, Fault> {
-    let session = connect_sql(&config.source, "updates").await?;
+async fn start(config: &Arc<Config>, server: &SameServer, updates: &UpdateStream) -> Result<Lsn, Fault> {
+    let session = server.connect(&config.source, "updates").await?;
     let at = |error: tokio_postgres::Error| session.fault(&error);
     let waiting = |blockers: &[xmin_barrier::Blocker]| {
         let held_by = setup::names(blockers);

@@ -1,12 +1,13 @@
 //! A table that is changed under its section while it runs, or while nothing does: what fits again goes on by itself (FAULTS 91),
-//! and what is seen once is never lost again (168 to 170).
+//! what is seen once is never lost again (168 to 170), and rows are taken only
+//! from where, and since when, they were asked for (78, 171).
 
 use std::time::Duration;
 
 use pg2planhat::testing::sim::{SimFault, SinkKind};
 
 use crate::faults_stream_scene::{PATIENCE, Scene, section};
-use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
+use crate::harness::{App, Cluster, ConfigText, SectionText, Stop, Version, eventually};
 use crate::main_job_oracle::{drain, section_is};
 use crate::versions_main_job::on_every_version;
 
@@ -62,8 +63,9 @@ async fn case_91_a_backfill_goes_on_when_its_table_fits_again() {
 async fn case_91_a_type_that_changes_and_changes_back_beside_a_backfill_loses_no_chunk() {
     let mut scene = Scene::new().await;
     scene.config = ConfigText::new(&scene.cluster, &scene.sim.url())
+        .set("memory", "4MiB")
         .section(section().field("value", "value").set("batch", "{ rows: 100, bytes: 1KiB }"));
-    scene.insert(30_000).await;
+    scene.insert(9_000).await;
     scene.sim.set_fault_rate(1, 1.0, vec![SimFault::Slow { millis: 100 }]);
     let app = App::run(&scene.config);
     scene.sim.wait_for(|stats| stats.metrics.items > 200, PATIENCE).await.unwrap();
@@ -72,7 +74,9 @@ async fn case_91_a_type_that_changes_and_changes_back_beside_a_backfill_loses_no
     section_is(&app, "m", "halted").await;
     let back = "ALTER TABLE m ALTER COLUMN value TYPE float8 USING extract(epoch FROM value)";
     scene.cluster.sql(back).await;
-    section_is(&app, "m", "streaming").await;
+    // Not before all is settled that was read with the type before.
+    let goes_on = async || app.log().contains("its table fits its mapping again").then_some(());
+    eventually(Duration::from_secs(100), "the section to go on", goes_on).await;
     scene.exact().await;
     drain(app, &scene.cluster).await;
 }
@@ -154,4 +158,78 @@ async fn case_170_a_replica_identity_that_is_dropped_is_told_of_while_it_runs(ve
     scene.cluster.sql("ALTER TABLE m REPLICA IDENTITY DEFAULT").await;
     section_is(&app, "m", "streaming").await;
     drain(app, &scene.cluster).await;
+}
+
+/// `source.host` names two servers, and another than the one that streams is reached when a range is read.
+#[tokio::test]
+async fn case_78_a_backfill_reads_no_rows_of_another_server_than_the_streams() {
+    let other = Cluster::builder().own_identity().start().await;
+    other.sql(&SectionText::metric_table("m")).await;
+    other.sql("INSERT INTO m (external_id, value) SELECT 'other', g FROM generate_series(1, 40) g").await;
+    let mut scene = Scene::new().await;
+    let hosts = format!("\"127.0.0.1:{},127.0.0.1:{}\"", other.port(), scene.cluster.port());
+    scene.config = scene.config.clone().unset("source.port").set("source.host", hosts);
+    other.stop(Stop::Fast).await;
+    let app = scene.run().await;
+    scene.insert(20).await;
+    scene.exact().await;
+    // Holds the range back until the other server is there.
+    let open = scene.cluster.client().await;
+    open.batch_execute("CREATE TABLE unmapped (); BEGIN; INSERT INTO unmapped DEFAULT VALUES").await.unwrap();
+    let asked = App::launch(&scene.config).arguments(&["resync", "m", "--all", "--yes"]).beside(&app).start();
+    section_is(&app, "m", "waiting").await;
+    other.start_again().await;
+    let readers =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '%backfill%'";
+    assert_eq!(scene.cluster.number(readers).await, 1);
+    open.batch_execute("COMMIT").await.unwrap();
+    let told =
+        |status: &serde_json::Value| status["sections"][0]["reason"].as_str()?.contains("another server").then_some(());
+    app.wait_status("the section to say so", told).await;
+    assert_eq!(scene.accepted(), (1..=20).map(|key| (key, 1)).collect(), "nothing of the other server");
+    other.stop(Stop::Fast).await;
+    let twice = |_: &pg2planhat::testing::sim::Stats| scene.accepted() == (1..=20).map(|key| (key, 2)).collect();
+    assert!(scene.sim.wait_for(twice, PATIENCE).await.is_ok(), "{:?}", scene.accepted());
+    drop((asked, app));
+}
+
+/// A writer that is open while a section of `start: now` is attached updates older rows.
+#[tokio::test]
+async fn case_171_older_rows_that_an_open_writer_updates_are_not_taken_for_new_ones() {
+    let scene = Scene::new().await;
+    scene.cluster.sql(&SectionText::metric_table("b")).await;
+    scene.cluster.sql("INSERT INTO b (external_id, value) SELECT 'c', g FROM generate_series(1, 100) g").await;
+    let app = scene.run().await;
+    drain(app, &scene.cluster).await;
+    let open = scene.cluster.client().await;
+    open.batch_execute(
+        "BEGIN; UPDATE b SET value = value + 1 WHERE id <= 10;
+         INSERT INTO b (external_id, value) SELECT 'c', g FROM generate_series(1, 5) g",
+    )
+    .await
+    .unwrap();
+    let named = |name: &str| {
+        SectionText::metric(name, name).field("value", "id").field("dimensionId", &format!("{{ value: {name} }}"))
+    };
+    let grown =
+        ConfigText::new(&scene.cluster, &scene.sim.url()).section(named("m")).section(named("b").set("start", "now"));
+    let app = App::run(&grown);
+    // For so long that its rows are read: those of a shorter one count as older than the section.
+    let waits = |status: &serde_json::Value| {
+        let section = status["sections"].as_array()?.iter().find(|section| section["name"] == "b")?;
+        section["reason"].as_str()?.contains("transactions have ended that wrote").then_some(())
+    };
+    app.wait_status("b to wait for the open transaction", waits).await;
+    open.batch_execute("COMMIT").await.unwrap();
+    section_is(&app, "b", "streaming").await;
+    scene.cluster.sql("INSERT INTO b (external_id, value) VALUES ('c', 1)").await;
+    let keys = || {
+        let mut keys: Vec<i64> = scene.accepted().into_keys().collect();
+        keys.sort_unstable();
+        keys
+    };
+    eventually(PATIENCE, "the last row", async || keys().contains(&106).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(keys(), (101..=106).collect::<Vec<_>>());
+    drop(app);
 }

@@ -280,8 +280,27 @@ impl Selection {
         if !all {
             return Ok(self.key_of_first(client, &condition, "DESC").await?.into_iter().collect());
         }
+        self.keys_where(client, &condition, i64::MAX).await
+    }
+
+    /// The keys of the first rows behind `after`, in order.
+    pub(crate) async fn keys_behind(
+        &self,
+        client: &Client,
+        after: Option<&Key>,
+        limit: i64,
+    ) -> Result<Vec<Key>, Error> {
+        self.keys_where(client, &format!("{}{}", self.behind(after), self.key.not_null()), limit).await
+    }
+
+    /// Those of the keys that the table has a row of.
+    pub(crate) async fn keys_among(&self, client: &Client, keys: &[Key]) -> Result<Vec<Key>, Error> {
+        self.keys_where(client, &self.key.one_of(keys.iter().map(Key::as_str)), i64::MAX).await
+    }
+
+    async fn keys_where(&self, client: &Client, condition: &str, limit: i64) -> Result<Vec<Key>, Error> {
         let (printed, order) = (self.key.printed(), self.key.ordered("ASC"));
-        let sql = format!("SELECT {printed} FROM {} WHERE {condition} ORDER BY {order}", self.from);
+        let sql = format!("SELECT {printed} FROM {} WHERE {condition} ORDER BY {order} LIMIT {limit}", self.from);
         Ok(client.query(&sql, &[]).await?.iter().map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))).collect())
     }
 

@@ -46,3 +46,21 @@ pub(crate) async fn server(client: &Client) -> Result<Server, Error> {
         address: row.get(8),
     })
 }
+
+/// What tells one server from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerIdentity {
+    pub system_identifier: String,
+    pub timeline: u32,
+}
+
+/// Which server this is; an error on a standby.
+pub(crate) async fn identity(client: &Client) -> Result<ServerIdentity, Error> {
+    // A WAL file's name begins with the timeline; the control file has that of the last checkpoint.
+    let sql = "SELECT s.system_identifier::text,
+            pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)
+        FROM pg_catalog.pg_control_system() s";
+    let row = crate::sql::query_one(client, sql, &[]).await?;
+    let timeline = u32::from_str_radix(row.get(1), 16).unwrap_or_default();
+    Ok(ServerIdentity { system_identifier: row.get(0), timeline })
+}

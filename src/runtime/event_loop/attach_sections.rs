@@ -24,6 +24,7 @@ impl EventLoop {
         let Some(waits) = &section.waits else { return };
         let attacher = Attacher {
             id,
+            server: self.context.server.clone(),
             section: section.config.clone(),
             configs: self.context.configs.clone(),
             writers_from: waits.row.writers_from,
@@ -76,7 +77,7 @@ impl EventLoop {
 
     /// Attaches a section: from here on its rows of the stream are taken in.
     async fn attach(&mut self, ready: Ready) {
-        let Ready { id, config, fit, phase, carried_at, attached } = ready;
+        let Ready { id, config, fit, phase, older, carried_at, attached } = ready;
         // Written anew meanwhile: its attacher tries again.
         if !Arc::ptr_eq(&config, &self.context.config) {
             return;
@@ -110,17 +111,22 @@ impl EventLoop {
         section.expect_doubts(left.doubts, left.rows);
         if let SectionPhase::Backfilling(progress) = &phase {
             match BackfillQueue::resume(Phase::Backfill, progress) {
-                Ok(backfill) => section.resume_backfill(backfill),
+                Ok(mut backfill) => {
+                    older.iter().for_each(|key| backfill.streamed(key.as_str().as_bytes()));
+                    section.resume_backfill(backfill);
+                }
                 // Its beginning was read as a key before.
                 Err(error) => tracing::error!(section = %config.name, error, "the backfill cannot begin"),
             }
         }
+        let known = section.streamed_op().filter(|_| !older.is_empty());
         let (table, word) = (&attachment.table_name, phase.as_str());
         tracing::info!(section = %config.name, table, attach_lsn = %at, phase = word, "attached");
         let mut row = waits.row;
         (row.attachment, row.phase, row.position) = (attachment.clone(), phase.clone(), None);
         self.sections[id].report.set_row(row);
         let mut ops = vec![Op::Attach { section: config.name.clone(), to: attachment, phase }];
+        ops.extend(known);
         ops.push(defined(&config));
         ops.extend(left.ops);
         self.engine.record(ops);

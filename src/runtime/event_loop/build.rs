@@ -32,6 +32,7 @@ use crate::runtime::event_loop::type_catalog::TypeCatalog;
 use crate::runtime::event_loop::value_reader::ValueReader;
 use crate::runtime::monitor_event::{AuditCause, MonitorEvent};
 use crate::runtime::promotion::{Promotion, catch_up};
+use crate::runtime::same_server::SameServer;
 use crate::runtime::solo_lock::SoloLock;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
@@ -50,6 +51,9 @@ impl EventLoop {
         source: RowSource,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted, .. } = prepared;
+        if config.streams() {
+            SameServer::of(&identity).check(&control).await?;
+        }
         let mut promotion = None;
         if let Some((before, left)) = promoted {
             let drained = store.instance().await?.is_some_and(|instance| instance.is_drained());
@@ -78,7 +82,8 @@ impl EventLoop {
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (events_in, events) = mpsc::channel(32);
-        let (stream, start, mut tasks) = begin(source, &config, &board, &events_in);
+        let server_of_stream = SameServer::of(&identity);
+        let (stream, start, mut tasks) = begin(source, &config, (&board, &server_of_stream), &events_in);
         let connector = StateConnector::new(Arc::clone(&config));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
         let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
@@ -96,7 +101,7 @@ impl EventLoop {
             requests: SinkRequests::new(Client::new(&config.planhat)?),
             operators: OperatorRequests::new(events_in),
             status: StatusReporter::new(board, epoch),
-            context: LoopContext::new(config, configs, tasks),
+            context: LoopContext::new(config, configs, server_of_stream, tasks),
             values: ValueReader::default(),
         };
         let now = jiff::Timestamp::now();
@@ -121,15 +126,15 @@ pub(crate) enum RowSource {
 fn begin(
     source: RowSource,
     config: &Arc<Config>,
-    board: &Board,
+    (board, server): (&Board, &SameServer),
     events: &mpsc::Sender<MonitorEvent>,
 ) -> (Option<Stream>, StreamStart, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let (stream, start) = match source {
         RowSource::Stream(stream, start) => {
-            tasks.spawn(monitor::server(board.configs(), events.clone()));
+            tasks.spawn(monitor::server(board.configs(), server.clone(), events.clone()));
             if let Some(updates) = start.updates.clone().filter(|updates| updates.from.is_none()) {
-                tasks.spawn(update_stream::find_start(Arc::clone(config), updates, events.clone()));
+                tasks.spawn(update_stream::find_start(Arc::clone(config), server.clone(), updates, events.clone()));
             }
             (Some(stream), start)
         }

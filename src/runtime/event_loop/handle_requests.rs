@@ -123,8 +123,9 @@ impl EventLoop {
         let rows = RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, sent, reading };
         self.operators.take(event.id);
         let config = &self.context.config;
-        let (source, connector) = (config.source.clone(), StateConnector::new(Arc::clone(config)));
-        self.operators.read_again(rows, source, connector, &mut self.context.tasks);
+        let from = (self.context.server.clone(), config.source.clone());
+        let connector = StateConnector::new(Arc::clone(config));
+        self.operators.read_again(rows, from, connector, &mut self.context.tasks);
     }
 
     /// Quarantined rows were read again: they go on their way.

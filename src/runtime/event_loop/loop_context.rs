@@ -12,10 +12,13 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::runtime::event_loop::loop_exit::LoopExit;
+use crate::runtime::same_server::SameServer;
 
 /// The configuration, the clock, the background tasks, and how the loop is to end.
 pub(crate) struct LoopContext {
     pub(crate) config: Arc<Config>,
+    /// Where the stream comes from.
+    pub(crate) server: SameServer,
     began: Instant,
     /// When the clock's arm last ran.
     ticked: Instant,
@@ -30,12 +33,13 @@ impl LoopContext {
     pub(crate) fn new(
         config: Arc<Config>,
         mut configs: watch::Receiver<Arc<Config>>,
+        server: SameServer,
         tasks: JoinSet<()>,
     ) -> LoopContext {
         let now = Instant::now();
         // One that came while this loop was built is looked at first.
         configs.mark_changed();
-        LoopContext { config, began: now, ticked: now, tasks, exit: None, configs }
+        LoopContext { config, server, began: now, ticked: now, tasks, exit: None, configs }
     }
 
     /// The reading of the monotonic clock that the delivery core is given.

@@ -14,8 +14,8 @@ use crate::model::{Fault, Phase, Rows, SectionId, SectionName};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::result;
-use crate::postgres::connection::session::connect_sql;
 use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
+use crate::runtime::same_server::SameServer;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{MISSING, QuarantineItem};
 
@@ -81,14 +81,14 @@ impl OperatorRequests {
     pub(crate) fn read_again(
         &self,
         rows: RowsToRead,
-        source: Source,
+        (server, source): (SameServer, Source),
         connector: StateConnector,
         tasks: &mut JoinSet<()>,
     ) {
         let events = self.events.clone();
         tasks.spawn(async move {
             let RowsToRead { section, name, event, ids, sent, reading } = rows;
-            let read = read_again(&source, &connector, &name, &reading, &ids).await;
+            let read = read_again((&server, &source), &connector, &name, &reading, &ids).await;
             // Where nobody listens any more, the event waits for the next instance.
             events.send(MonitorEvent::ReadAgain(Box::new(ReadAgain { section, event, ids, sent, read }))).await.ok();
         });
@@ -97,7 +97,7 @@ impl OperatorRequests {
 
 /// Reads quarantined rows again: from the table; where they are gone, the item as it was made.
 async fn read_again(
-    source: &Source,
+    (server, source): (&SameServer, &Source),
     connector: &StateConnector,
     section: &SectionName,
     reading: &Selection,
@@ -123,7 +123,7 @@ async fn read_again(
     keys.sort();
     let mut rows = Rows::new(1);
     if !keys.is_empty() {
-        let session = connect_sql(source, "retry").await?;
+        let session = server.connect(source, "retry").await?;
         session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
         // A query names its tables as the file does.
         session.query_one(result::SEARCH_PATH, &[&source.schema]).await.map_err(|error| session.fault(&error))?;

@@ -111,6 +111,7 @@ impl EventLoop {
         section.report.backfill_begins(backfill.rows);
         let task = BackfillTask {
             id,
+            server: self.context.server.clone(),
             section: section.config.clone(),
             selection,
             oid: table.oid,

@@ -48,7 +48,8 @@ impl EventLoop {
         if !self.was_never_read(id) {
             row.phase = self.engine.section(id).phase();
         }
-        let refitter = Refitter { id, section, config: Arc::clone(&self.context.config), row, after, asked };
+        let (server, config) = (self.context.server.clone(), Arc::clone(&self.context.config));
+        let refitter = Refitter { id, server, section, config, row, after, asked };
         self.context.tasks.spawn(refitter.run(self.attachments.sender()));
     }
 

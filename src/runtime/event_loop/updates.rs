@@ -73,7 +73,10 @@ impl EventLoop {
     async fn read_row(&mut self, id: SectionId, key: &str) -> Result<Rows, Fault> {
         let reading = self.sections[id].table.as_ref().and_then(|table| table.reading.clone());
         match reading {
-            Some(reading) if !key.is_empty() => self.values.read(&self.context.config.source, &reading, key).await,
+            Some(reading) if !key.is_empty() => {
+                let from = (&self.context.server, &self.context.config.source);
+                self.values.read(from, &reading, key).await
+            }
             Some(_) | None => Ok(Rows::default()),
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::config::Source;
 use crate::model::{Fault, Rows};
 use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
-use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::session::Session;
+use crate::runtime::same_server::SameServer;
 
 /// The longest that the loop waits for a row.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -22,11 +23,16 @@ pub(crate) struct ValueReader {
 
 impl ValueReader {
     /// The row with this key; none where it is gone.
-    pub(crate) async fn read(&mut self, source: &Source, selection: &Selection, key: &str) -> Result<Rows, Fault> {
+    pub(crate) async fn read(
+        &mut self,
+        (server, source): (&SameServer, &Source),
+        selection: &Selection,
+        key: &str,
+    ) -> Result<Rows, Fault> {
         let late = |_| Fault::unavailable("the table does not answer", "look for locks on it; it is tried again");
         if self.session.as_ref().is_none_or(|session| session.is_closed()) {
             let opened = async {
-                let session = connect_sql(source, "updates").await?;
+                let session = server.connect(source, "updates").await?;
                 session.batch_execute(SESSION).await.map_err(|error| session.fault(&error))?;
                 Ok::<_, Fault>(session)
             };
