@@ -120,7 +120,7 @@ impl Follower {
             Err(refusal) => self.send("gone", &Markup(refusal.what)),
         }
         self.rows().await;
-        let clock = jiff::Timestamp::now().strftime("%H:%M:%S").to_string();
+        let clock = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         self.waiting.push(Event::default().event("clock").data(clock));
     }
 

@@ -15,7 +15,7 @@ test("after the log out the back button shows nothing, and another tab says that
   await page.locator("#link", { hasText: "live" }).waitFor();
   await page.getByRole("button", { name: "log out" }).click();
   await page.getByRole("heading", { name: "Log in" }).waitFor();
-  await other.getByText("You are logged out").waitFor({ timeout: 8000 });
+  await other.locator(".out", { hasText: "You are logged out" }).waitFor({ timeout: 8000 });
   assert.equal(await other.getByRole("link", { name: "Log in again" }).getAttribute("href"), "/login?next=%2Fsections%2Flogins");
   await page.goBack().catch(() => {});
   await page.getByRole("heading", { name: "Log in" }).waitFor();
@@ -28,7 +28,7 @@ test("a program that began anew asks for the token, and says so on the page", as
   await page.getByLabel("Batch size").fill("321");
   await control("kill", "");
   await control("start", "");
-  await page.getByText("You are logged out").waitFor({ timeout: 15000 });
+  await page.locator(".out", { hasText: "You are logged out" }).waitFor({ timeout: 15000 });
   assert.equal(await page.getByLabel("Batch size").inputValue(), "321", "what was typed stays");
   await page.getByRole("link", { name: "Log in again" }).click();
   await page.getByLabel("Token").fill(OPERATOR);

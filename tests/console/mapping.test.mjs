@@ -166,7 +166,7 @@ test("how rows are read is chosen in the form", async () => {
   assert.equal(await page.getByLabel("Rows come").inputValue(), "diff");
   assert.equal(await page.getByLabel("Of a row").isVisible(), false, "nothing tells an insert from an update there");
   assert.equal(await page.getByLabel("Start with").isVisible(), false);
-  await page.getByLabel("Key", { exact: true }).fill("account_id");
+  await page.locator("#key").fill("account_id");
   await page.getByLabel("Compared every").selectOption("10m");
   await page.getByLabel("Of the result").selectOption("new");
   await page.getByLabel("Not older than").fill("30d");

@@ -138,9 +138,8 @@ function follow() {
   own.addEventListener("clock", (event) => {
     found();
     delete document.body.dataset.lost;
-    for (const clock of all("#clock")) clock.textContent = event.data;
-    // A clock that is wrong may be on another day: the nearest such time is meant.
-    const off = ((Date.parse(`${new Date(Date.now()).toISOString().slice(0, 11)}${event.data}Z`) - Date.now() + 129600000) % 86400000) - 43200000;
+    for (const clock of all("#clock")) clock.textContent = event.data.slice(11, 19);
+    const off = Date.parse(event.data) - Date.now();
     ahead = Math.abs(off) < 2000 ? 0 : off;
     link("live");
     tick();
