@@ -175,7 +175,7 @@ test("how rows are read is chosen in the form", async () => {
   await page.getByRole("button", { name: "Review and save" }).click();
   await page.getByRole("heading", { name: "Review and save" }).waitFor();
   const added = (await page.locator("#section-yaml").textContent()).split("\n").map((line) => line.trim());
-  for (const line of ["read: diff", "every: 10m", "send: new", "within: 30d", "key: account_id"])
+  for (const line of ["read: diff", "every: 10m", "send: new", 'within: "30d"', "key: account_id"])
     assert.ok(added.includes(line) || added.includes(`- ${line}`), `${line}\n${added.join("\n")}`);
   // Updates of a table's rows, for a section that streams.
   await page.goto(`${URL}/sections/seats/mapping`);
