@@ -44,7 +44,7 @@ pub(crate) fn duration(millis: u128) -> String {
 /// `8MiB`, `2MB`; bytes where nothing else says the same.
 pub(crate) fn size(bytes: u64) -> String {
     let units = [(1 << 20, "MiB"), (1_000_000, "MB"), (1 << 10, "KiB"), (1000, "kB")];
-    let fits = units.iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0);
+    let fits = units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     fits.map_or_else(|| bytes.to_string(), |(unit, word)| format!("{}{word}", bytes / unit))
 }
 

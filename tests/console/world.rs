@@ -128,7 +128,7 @@ impl World {
         let sql = hostile(&format!(
             r#"CREATE TABLE {} ("k '{{H}}{{R}}" text PRIMARY KEY, email text, user_id text, action text, weight numeric,
                at timestamptz DEFAULT now(), "c '{{H}}{{R}}" text, "unused '{{H}}{{R}}" text)"#,
-            table.replace('\'', "'")
+            table
         ));
         World::made(0, &[sql], SimOptions::default(), more).await
     }
