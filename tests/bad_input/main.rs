@@ -21,8 +21,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a case may take.
+/// What a case may take: of the processor, and in all, where it has the processor to itself.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How much longer than its time of the processor a case may take on a machine that others use, too.
+const SHARED: u32 = 20;
 /// What it may hold, in KiB.
 const MEMORY: u64 = 100 << 10;
 /// Cases at a time: most of them wait.
@@ -116,7 +118,8 @@ fn run(case: &Case) -> (Vec<String>, u64, Duration) {
         if let Some(status) = child.try_wait().unwrap() {
             break Some(status);
         }
-        if begun.elapsed() > LIMIT {
+        let used = cpu(child.id());
+        if used > LIMIT || begun.elapsed() > LIMIT + used * SHARED {
             child.kill().unwrap();
             child.wait().unwrap();
             break None;
@@ -156,6 +159,15 @@ fn run(case: &Case) -> (Vec<String>, u64, Duration) {
         problems.push(String::from_utf8_lossy(&err).chars().take(300).collect());
     }
     (problems, memory, took)
+}
+
+/// The time that it has used of the processor; 0 once it has ended.
+fn cpu(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: the 12th and the 13th are ticks, of which a second has 100.
+    let rest = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// VmHWM in KiB; 0 once it has ended.
