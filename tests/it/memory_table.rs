@@ -26,7 +26,8 @@ impl Cgroup {
         let name = format!("pg2planhat-{}-{name}", std::process::id());
         for (root, bound) in [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")] {
             let path = Path::new(root).join(&name);
-            if std::fs::create_dir(&path).is_err() {
+            // A directory of another kind takes any file, and bounds nothing.
+            if !Path::new(root).join("cgroup.procs").exists() || std::fs::create_dir(&path).is_err() {
                 continue;
             }
             let group = Cgroup(path);
