@@ -159,10 +159,10 @@ async fn beside_an_instance_and_after_it() {
     };
     eventually(Duration::from_secs(30), "two rows in quarantine", settled).await;
     // The instance reads that from the state every two seconds.
-    let shown = |status: &serde_json::Value| {
+    let both = |status: &serde_json::Value| {
         status["sections"].as_array()?.iter().any(|section| section["quarantined_now"] == 2).then_some(())
     };
-    app.wait_status("both in the status", shown).await;
+    app.wait_status("both in the status", both).await;
     let mut text = String::new();
     for arguments in [
         &["status"][..],
