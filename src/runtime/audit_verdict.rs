@@ -13,8 +13,8 @@ use crate::mapping::row_filter::RowFilter;
 use crate::model::Fault;
 use crate::postgres::backfill::key_reader::{KeyReader, RowSeen};
 use crate::postgres::catalog::write_counts::write_counts;
-use crate::postgres::connection::session::Session;
 use crate::postgres::catalog::xmin_barrier::is_below;
+use crate::postgres::connection::session::Session;
 use crate::runtime::audit_report::AuditReport;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
