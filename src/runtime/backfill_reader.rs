@@ -1,8 +1,8 @@
 //! Reading the key ranges: one task a section, beside the stream.
 //!
-//! * In: where a section's range begins (and ends, where its fence has passed already).
+//! * In: where a section's range begins (and ends, where its xmin barrier has passed already).
 //! * Out: [`BackfillEvent`], in order.
-//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a turn taken from the corridor:
+//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a turn taken from the event loop:
 //!   they have a thread of their own, so that the server sends while batches are made and sent.
 
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use crate::telemetry::log_output::{Passage, Throttle};
 /// What a backfill's reader tells the event loop.
 #[derive(Debug)]
 pub(crate) enum BackfillEvent {
-    /// The fence has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
-    Fenced(SectionId, Option<(Key, u64)>),
+    /// The xmin barrier has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
+    EndFound(SectionId, Option<(Key, u64)>),
     /// A chunk was read.
     Chunk(SectionId, TableChunk),
     /// The table has rows with these keys between the ends of a batch in doubt (its ledger id).
@@ -42,7 +42,7 @@ pub(crate) enum BackfillEvent {
 impl BackfillEvent {
     pub(crate) fn section(&self) -> SectionId {
         match self {
-            BackfillEvent::Fenced(id, _)
+            BackfillEvent::EndFound(id, _)
             | BackfillEvent::Chunk(id, _)
             | BackfillEvent::Doubted(id, ..)
             | BackfillEvent::Failed(id, _)
@@ -90,7 +90,7 @@ pub(crate) struct BackfillTask {
     pub whole: Option<WholeRange>,
     /// Everything up to here is settled.
     pub cursor: Option<Key>,
-    /// The last key, where the fence has passed already.
+    /// The last key, where the xmin barrier has passed already.
     pub ceiling: Option<Key>,
 }
 
@@ -209,7 +209,7 @@ impl BackfillTask {
             None => {
                 let end = self.end_of_range(&session, news).await?;
                 self.ceiling = end.as_ref().map(|(ceiling, _)| ceiling.clone());
-                if news.send(BackfillEvent::Fenced(self.id, end)).await.is_err() {
+                if news.send(BackfillEvent::EndFound(self.id, end)).await.is_err() {
                     return Ok(());
                 }
                 let Some(ceiling) = self.ceiling.clone() else { return Ok(()) };

@@ -252,7 +252,7 @@ async fn case_37_a_commit_that_no_snapshot_sees_yet_is_waited_for() {
     cluster.sql("SET synchronous_commit = local; INSERT INTO first DEFAULT VALUES").await;
     arrived(&sim, SinkKind::Metric, 1).await;
     assert_eq!(cluster.number("SELECT count(*) FROM second").await, 10, "still not visible");
-    assert_eq!(sim.stats().metrics.items, 1, "the fence has not passed");
+    assert_eq!(sim.stats().metrics.items, 1, "the xmin barrier has not passed");
     standby.thaw();
     hidden.await.unwrap().unwrap();
     section_is(&app, "second", "streaming").await;
@@ -292,7 +292,7 @@ async fn case_38_no_snapshot_is_older_than_a_chunk() {
     drain(app, &cluster).await;
 }
 
-/// A section added later is fenced and backfilled while the others stream without a pause.
+/// A section added later waits for its xmin barrier and is backfilled while the others stream without a pause.
 #[tokio::test]
 async fn case_39_a_section_added_later_does_not_pause_the_others() {
     let (cluster, sim) = (Cluster::start().await, slow_sink(5).await);
@@ -309,7 +309,7 @@ async fn case_39_a_section_added_later_does_not_pause_the_others() {
     cluster.sql("INSERT INTO old DEFAULT VALUES").await;
     arrived(&sim, SinkKind::Metric, 1).await;
     drain(app, &cluster).await;
-    // Written before the table is published, committed after the section has attached: only the fence can find it.
+    // Written before the table is published, committed after the section has attached: only the xmin barrier can find it.
     let open = cluster.client().await;
     open.batch_execute("BEGIN; INSERT INTO young SELECT FROM generate_series(1, 7)").await.unwrap();
     let young = metric_over("young", "young").set("batch", "{ rows: 50 }").field("dimensionId", "{ value: young }");
@@ -319,7 +319,7 @@ async fn case_39_a_section_added_later_does_not_pause_the_others() {
         cluster.sql("INSERT INTO old DEFAULT VALUES").await;
         arrived(&sim, SinkKind::Metric, number).await;
     }
-    assert_eq!(sim.items(SinkKind::Metric).len(), 20, "the fence has not passed");
+    assert_eq!(sim.items(SinkKind::Metric).len(), 20, "the xmin barrier has not passed");
     open.batch_execute("COMMIT").await.unwrap();
     arrived(&sim, SinkKind::Metric, 100).await;
     cluster.sql("INSERT INTO old DEFAULT VALUES; INSERT INTO young DEFAULT VALUES").await;

@@ -35,7 +35,7 @@ pub struct BackfillQueue {
     pub phase: Phase,
     /// Everything up to here is settled.
     pub cursor: Option<Key>,
-    /// The last key; unknown until the fence has passed.
+    /// The last key; unknown until the xmin barrier has passed.
     pub ceiling: Option<Key>,
     /// Rows settled.
     pub rows: u64,
@@ -55,7 +55,7 @@ pub struct BackfillQueue {
 }
 
 impl BackfillQueue {
-    /// A range that begins behind `cursor`; its ceiling comes with the fence.
+    /// A range that begins behind `cursor`; its ceiling is found behind the xmin barrier.
     pub fn new(phase: Phase, cursor: Option<Key>) -> BackfillQueue {
         BackfillQueue {
             phase,
@@ -101,8 +101,8 @@ impl BackfillQueue {
         })
     }
 
-    /// The fence has passed: the range ends at `ceiling`.
-    pub fn fenced(&mut self, ceiling: Key, estimated: u64) {
+    /// The xmin barrier has passed: the range ends at `ceiling`.
+    pub fn set_end(&mut self, ceiling: Key, estimated: u64) {
         self.ceiling = Some(ceiling);
         self.estimated = estimated;
         self.dirty = true;

@@ -309,7 +309,7 @@ impl SectionDelivery {
     /// read, and it is over. Returns the write that records it.
     pub fn set_backfill_end(&mut self, end: Option<(Key, u64)>) -> Vec<Op> {
         match (end, &mut self.backfill) {
-            (Some((ceiling, estimated)), Some(backfill)) => backfill.fenced(ceiling, estimated),
+            (Some((ceiling, estimated)), Some(backfill)) => backfill.set_end(ceiling, estimated),
             (None, _) => self.backfill = None,
             (Some(_), None) => {}
         }

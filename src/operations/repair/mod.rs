@@ -229,7 +229,7 @@ impl Repair {
                 let xmin_floor = floors.into_iter().flatten().min();
                 SectionPhase::Resyncing(BackfillProgress { xmin_floor, ..BackfillProgress::default() })
             }
-            // A backfill under way goes on from its cursor, behind a new fence.
+            // A backfill under way goes on from its cursor, behind a new xmin barrier.
             Mend::AcceptLoss => match row.phase.clone() {
                 SectionPhase::Backfilling(progress) => {
                     SectionPhase::Backfilling(BackfillProgress { ceiling: None, ..progress })

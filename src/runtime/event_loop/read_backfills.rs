@@ -18,7 +18,7 @@ use crate::state::{Op, RangeStart};
 impl EventLoop {
     pub(crate) fn on_backfill_event(&mut self, event: BackfillEvent) {
         match event {
-            BackfillEvent::Fenced(id, end) => {
+            BackfillEvent::EndFound(id, end) => {
                 let section = self.engine.section_mut(id);
                 section.set_waiting(None);
                 match &end {

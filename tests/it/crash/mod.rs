@@ -65,14 +65,15 @@ fn plan(dice: &mut Rng) -> Vec<Kill> {
     let mut kills = Vec::new();
     for turn in 0..dice.usize(2..=4) {
         let side = *dice.choice(&[Side::Before, Side::After, Side::Answered]).unwrap();
-        let first = [Word::Schema, Word::Publication, Word::Slot, Word::Attach, Word::Fence, Word::Epoch, Word::Chunk];
+        let first =
+            [Word::Schema, Word::Publication, Word::Slot, Word::Attach, Word::Barrier, Word::Epoch, Word::Chunk];
         let any = [
             Word::Commit,
             Word::Commit,
             Word::Commit,
             Word::Status,
             Word::Chunk,
-            Word::Fence,
+            Word::Barrier,
             Word::Stream,
             Word::Epoch,
         ];

@@ -38,8 +38,8 @@ pub enum Word {
     Attach,
     /// The stream begins.
     Stream,
-    /// A fence is set.
-    Fence,
+    /// An xmin barrier is set.
+    Barrier,
     /// A chunk is read.
     Chunk,
     /// A write of the state is committed.
@@ -56,7 +56,7 @@ impl Word {
         Word::Epoch,
         Word::Attach,
         Word::Stream,
-        Word::Fence,
+        Word::Barrier,
         Word::Chunk,
         Word::Commit,
         Word::Status,
@@ -71,7 +71,7 @@ impl Word {
             Word::Epoch => b"SET epoch = epoch + 1",
             Word::Attach => b"attach_lsn, attached_at, columns, phase",
             Word::Stream => b"START_REPLICATION",
-            Word::Fence => b"pg_current_xact_id()",
+            Word::Barrier => b"pg_current_xact_id()",
             Word::Chunk => b"COPY (SELECT",
             Word::Commit => b"COMMIT\0",
             Word::Status => b"d\0\0\0\x26r",
