@@ -93,6 +93,12 @@ impl SectionDelivery {
             let ends = !self.doubts.is_empty() && self.doubts.iter().any(|doubt| doubt.span.ends_with(&key));
             self.backfilled.reach_key(&key, ends);
         }
+        // Behind the last row only the count is awaited: its batch need not be.
+        let last = chunk.rows.iter().last().map(|row| mapping.key_text(&row));
+        let ceiling = self.backfill.as_ref().and_then(|backfill| backfill.ceiling.as_ref());
+        if last.is_some_and(|last| ceiling.is_some_and(|ceiling| ceiling.as_str().as_bytes() == &*last)) {
+            self.backfilled.seal();
+        }
         if chunk.last {
             if let Some(backfill) = &mut self.backfill {
                 backfill.count_range(chunk.range_rows);
