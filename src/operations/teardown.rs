@@ -17,7 +17,6 @@ pub(crate) struct TeardownPlan {
     /// The publication, if it is there.
     pub publication: Option<String>,
     /// The publication of updates, if it is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub update_publication: Option<String>,
     /// The state schema, if it is there.
     pub state_schema: Option<String>,

@@ -106,7 +106,7 @@ async fn case_27_a_teardown_leaves_nothing() {
     let dropped = json(&config, &["teardown", "--yes"]).await;
     assert_eq!(
         dropped,
-        json!({ "dropped": { "slot": "pg2planhat", "publication": "pg2planhat", "state_schema": "pg2planhat", "quarantined": 0 } })
+        json!({ "dropped": { "slot": "pg2planhat", "publication": "pg2planhat", "update_publication": null, "state_schema": "pg2planhat", "quarantined": 0 } })
     );
     assert_nothing_is_left(&cluster, &config).await;
 }
