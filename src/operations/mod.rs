@@ -111,9 +111,6 @@ pub(crate) async fn record(
 }
 
 /// Asks the running instance to try a section now that it would try later; the event's id.
-///
-/// # Errors
-/// As every write of the state.
 pub(crate) async fn probe(store: &Store, section: &SectionName) -> Result<i64, Fault> {
     store.append_event(&event(PROBE, Some(section), serde_json::json!({}))).await.map_err(fate)
 }

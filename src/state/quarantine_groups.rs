@@ -24,9 +24,6 @@ const GROUPS: i64 = 60;
 
 impl Store {
     /// What went wrong, the most frequent first.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_groups(&self) -> Result<Vec<QuarantineGroup>, StateError> {
         let sql = "SELECT section, split_part(reason, ': \"', 1) AS head, count(*) FROM {schema}.quarantine
              GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT $1";
@@ -40,9 +37,6 @@ impl Store {
     }
 
     /// Rows without their items, the newest first, with ids below `before`.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn quarantine_newest(
         &self,
         filter: &QuarantineFilter,
@@ -62,9 +56,6 @@ impl Store {
     }
 
     /// What a batch was answered, and what became of it; none where the ledger has it no more.
-    ///
-    /// # Errors
-    /// As every reading.
     pub(crate) async fn delivery_of(&self, id: i64) -> Result<Option<(Option<i32>, String)>, StateError> {
         let sql = "SELECT http_status::int, outcome FROM {schema}.delivery WHERE id = $1";
         let rows = self.query("reading a batch", sql, &[&id]).await?;

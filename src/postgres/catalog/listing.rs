@@ -102,9 +102,6 @@ pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEnt
 }
 
 /// What could be a section's key: the columns of each unique index of the table, the best first.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn keys(client: &Client, table: &TableInfo) -> Result<Vec<Vec<String>>, Error> {
     let unique = unique_indexes::of_tables(client, &[table.oid]).await?;
     Ok(unique.into_iter().filter(|index| index.valid && index.not_null).map(|index| index.columns).collect())

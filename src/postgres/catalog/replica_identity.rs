@@ -28,9 +28,6 @@ const WITHOUT: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'p',
     ORDER BY c.relkind = 'p' DESC, c.oid LIMIT 1";
 
 /// Why the updates of this table must not be published, and what to do; `None` where they may.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn missing(client: &Client, table: &TableInfo) -> Result<Option<(String, String)>, Error> {
     missing_of(client, table.oid, &table.name).await
 }

@@ -150,9 +150,6 @@ pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<
 }
 
 /// How many rows of a table and its partitions were updated, as far as the statistics know.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn updates(client: &Client, oid: u32) -> Result<i64, tokio_postgres::Error> {
     let sql = "SELECT coalesce(sum(pg_catalog.pg_stat_get_tuples_updated(part)), 0)::bigint
         FROM (SELECT $1::oid AS part UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree($1)) AS parts";

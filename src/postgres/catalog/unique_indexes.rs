@@ -27,9 +27,6 @@ impl UniqueIndex {
 }
 
 /// The unique indexes of these tables.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn of_tables(client: &Client, tables: &[u32]) -> Result<Vec<UniqueIndex>, Error> {
     let sql = "SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place), i.indisvalid, bool_and(a.attnotnull)
         FROM pg_catalog.pg_index i

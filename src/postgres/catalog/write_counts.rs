@@ -18,9 +18,6 @@ pub(crate) struct WriteCounts {
 }
 
 /// Reads them. A reset of the background writer's statistics alone is no loss, which is why the archiver's are asked, too.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn write_counts(client: &Client, oid: u32, since: Option<&str>) -> Result<WriteCounts, Error> {
     let sql = "SELECT coalesce(sum(pg_catalog.pg_stat_get_tuples_updated(c.oid)), 0)::bigint,
             coalesce(sum(pg_catalog.pg_stat_get_tuples_inserted(c.oid)), 0)::bigint,
@@ -42,9 +39,6 @@ pub(crate) async fn write_counts(client: &Client, oid: u32, since: Option<&str>)
 
 /// Whether a table was attached as a partition by a transaction that is not below this 64-bit xid. The row type is made with the
 /// table, in a transaction of its own where it was attached later.
-///
-/// # Errors
-/// Where the query fails.
 pub(crate) async fn attached_since(client: &Client, oid: u32, floor: u64) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_tree($1::oid::regclass) p
         JOIN pg_catalog.pg_inherits i ON i.inhrelid = p.relid

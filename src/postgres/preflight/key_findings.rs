@@ -36,9 +36,6 @@ pub(crate) async fn examine(
 }
 
 /// Why `run` refuses a section for its key: the first error that `check` finds.
-///
-/// # Errors
-/// Where a query fails.
 pub(crate) async fn refusal(
     session: &Session,
     section: &Section,

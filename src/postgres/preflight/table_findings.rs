@@ -145,9 +145,6 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
 }
 
 /// Why `run` refuses a section for its table: the first error that `check` finds in its kind and in its partitions.
-///
-/// # Errors
-/// Where a query fails.
 pub(crate) async fn refusal(session: &Session, section: &Section, info: &TableInfo) -> Result<Option<Fault>, Error> {
     let mut findings = Vec::new();
     kind(session, info, &mut findings).await?;
