@@ -35,6 +35,7 @@ pub(crate) use crate::cli::context::Context;
 pub use crate::cli::usage::usage;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -157,7 +158,13 @@ impl Command {
 ///
 /// # Errors
 /// What happened and what to do; its exit code is the process's.
-pub async fn run(cli: Cli) -> Result<Exit, Fault> {
+// The body of an `async fn` is compiled in each crate that awaits it, with everything that it awaits in turn: this one's type is
+// hidden, so that the binary has no second copy of the program.
+pub fn run(cli: Cli) -> Pin<Box<dyn Future<Output = Result<Exit, Fault>>>> {
+    Box::pin(execute(cli))
+}
+
+async fn execute(cli: Cli) -> Result<Exit, Fault> {
     let format = match cli.log_format {
         Lines::Text => LogFormat::Text,
         Lines::Json => LogFormat::Json,
