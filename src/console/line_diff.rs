@@ -132,7 +132,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
-        fn git_applies_it(old in proptest::collection::vec("[a-d]{0,2}", 0..14), new in proptest::collection::vec("[a-d]{0,2}", 0..14), ends in any::<bool>()) {
+        fn it_is_applied_needs_git(old in proptest::collection::vec("[a-d]{0,2}", 0..14), new in proptest::collection::vec("[a-d]{0,2}", 0..14), ends in any::<bool>()) {
             let text = |lines: &[String]| {
                 let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
                 if ends || lines.is_empty() { text } else { text.trim_end_matches('\n').to_owned() + "x" }

@@ -104,7 +104,7 @@ async fn each_way_of_repair_ends_as_its_text_said_needs_chromium() {
 }
 
 #[tokio::test]
-async fn the_mapping_is_tried_saved_and_applied_needs_chromium() {
+async fn the_mapping_is_tried_saved_and_applied_needs_chromium_needs_git() {
     run("mapping").await;
 }
 
