@@ -379,6 +379,8 @@ async fn case_162_rows_in_doubt_whose_keys_were_never_kept_are_not_called_missin
     let under_way = "SELECT count(*) FROM pg2planhat.delivery WHERE outcome = 'sending' AND under_way";
     eventually(PATIENCE, "four requests under way", async || (cluster.number(under_way).await == 4).then_some(()))
         .await;
+    // What is under way may not be there yet.
+    sim.wait_for(|stats| stats.faults == 4, PATIENCE).await.unwrap();
     app.kill9().await;
     sim.clear_faults();
     cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
