@@ -1,4 +1,4 @@
-//! `console`: tokens for the web page; and opening it beside a command.
+//! `console`: makes tokens for the web page; and the opening of the page beside another command.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
-/// Opens the console at `listen`, if it is to be, and tells of its link.
+/// Opens the console at `listen`, if an address is given, and prints its link.
 pub(crate) async fn open(
     config: &Arc<Config>,
     path: &Path,
@@ -89,7 +89,7 @@ pub(crate) async fn open(
     Ok(Some((Arc::new(console), listener)))
 }
 
-/// An aside to the person at the terminal: no line of the log, which others collect.
+/// Writes a line to stderr for the person at the terminal. It is no line of the log, which others collect.
 pub(crate) fn eprint(text: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "{text}").ok();

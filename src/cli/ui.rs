@@ -1,8 +1,8 @@
-//! `ui`: the console in front of an instance that runs elsewhere, or of none; without a configuration, the wizard that
+//! `ui`: the console for an instance that runs elsewhere, or for none. Without a configuration it is the wizard that
 //! makes one.
 //!
 //! * In: the configuration, an address.
-//! * Out: the web page, and a link to it; it delivers nothing until somebody asks for it on the page.
+//! * Out: the page, and a link to it. Nothing is delivered until somebody asks for it on the page.
 //! * Never: a page beyond this machine that anybody may open.
 
 use std::path::Path;
@@ -33,7 +33,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// An address that others can reach, where nobody is named who may use the page; one that is taken.
+/// Others can reach the address, and the configuration names nobody who may use the page; or the address is taken.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     // Without a file there is nothing to look at: the wizard makes one.
     let draft = (!context.path().exists()).then(SetupDraft::default);
@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
-/// Runs an instance in this process once somebody asks for it, as `run --stay` does; ends with the process.
+/// Runs an instance in this process once somebody asks for it, as `run --stay` does. It ends with the process.
 async fn when_asked(console: Arc<Console>, path: &Path, program: &Program, stop: &Stop) {
     let mut wanted = console.wanted();
     while !stop.is_asked() {
@@ -95,7 +95,7 @@ async fn when_asked(console: Arc<Console>, path: &Path, program: &Program, stop:
     }
 }
 
-/// Asks the system for its browser. Where there is none, the link stands on stderr.
+/// Asks the system for its browser. Where none opens, the link is on stderr.
 fn open(link: &str) {
     let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let mut command = tokio::process::Command::new(opener);

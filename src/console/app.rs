@@ -1,4 +1,4 @@
-//! What all pages share: who is there, what runs, what was, and the ways to ask.
+//! The state that all pages share: sessions, the program, its history, plans that wait, and the connections to ask by.
 //!
 //! * In: the configuration, the program, an address.
 //! * Out: a [`Console`].
@@ -29,16 +29,16 @@ use crate::operations;
 use crate::shutdown::Stop;
 use crate::state::Store;
 
-/// Questions that are put to the source at once.
+/// The console puts at most this many questions to the source at once.
 const QUESTIONS: usize = 2;
-/// Streams at once.
+/// At most this many pages follow the program at once.
 const STREAMS: usize = 16;
-/// The state's connection is let go when nobody has asked for so long.
+/// The console closes its connection to the state when no page has used it for this long.
 const STORE_IDLE: Duration = Duration::from_secs(60);
 
-/// Everything that the pages share.
+/// The state that all pages share.
 pub(crate) struct Console {
-    /// The configuration's file.
+    /// The path of the configuration's file.
     pub(crate) path: PathBuf,
     pub(crate) config: Mutex<Arc<Config>>,
     pub(crate) program: Program,
@@ -48,31 +48,31 @@ pub(crate) struct Console {
     pub(crate) store: tokio::sync::Mutex<Option<(Arc<Store>, Instant)>>,
     pub(crate) questions: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
-    /// What `check` said last.
+    /// The findings of the last `check`; `None` before the first one.
     pub(crate) checks: Mutex<Option<Checked>>,
-    /// Sections that are audited now; with a text, whose audit has failed, and why.
+    /// Sections whose audit runs, by name. A text stands for an audit that failed, and says why.
     pub(crate) audits: Mutex<BTreeMap<String, Option<String>>>,
-    /// What waits for a person's word.
+    /// Plans that wait for a person to confirm them.
     pub(crate) plans: Mutex<Plans>,
-    /// The digest of the file that runs.
+    /// The SHA-256 of the file that the running instance was started with.
     pub(crate) loaded: Mutex<String>,
-    /// Who begins anew with another configuration; nobody where nothing runs here.
+    /// Sends the next configuration to the instance of this process. Nobody receives it where this process runs none.
     wanted: watch::Sender<Option<Arc<Config>>>,
-    /// The demonstration that the wizard began.
+    /// The demonstration that the wizard started.
     pub(crate) demo: Mutex<DemoChild>,
-    /// The configuration that the wizard makes; none where there is one.
+    /// The configuration that the wizard makes; `None` once a file exists.
     setup: Mutex<Option<SetupDraft>>,
     pub(crate) stop: Stop,
     pub(crate) listen: String,
-    /// TLS of the port; none: it is plain.
+    /// The certificate of the port; `None` where the port speaks plain HTTP.
     pub(crate) tls: Option<TlsPort>,
 }
 
 impl Console {
-    /// For this configuration, at the address `listen`.
+    /// Makes the console of this configuration for a port that is bound to `listen`.
     ///
     /// # Errors
-    /// Where a token's digest, or the certificate, cannot be read.
+    /// A token's digest, or the certificate, cannot be read.
     pub(crate) fn new(
         config: &Arc<Config>,
         path: PathBuf,
@@ -108,22 +108,22 @@ impl Console {
         })
     }
 
-    /// A link that opens the console once, for whoever sees this process's output.
+    /// Makes a link that opens one session without a token, for the person who reads this process's output.
     pub(crate) fn link(&self) -> Option<String> {
         let key = held(&self.sessions).link(Instant::now())?;
         let scheme = if self.is_secure() { "https" } else { "http" };
         Some(format!("{scheme}://{}/login#k={key}", self.listen))
     }
 
-    /// Hears of each configuration that the instance is to begin anew with.
+    /// Returns a receiver of each configuration that the instance is to restart with.
     pub(crate) fn wanted(&self) -> watch::Receiver<Option<Arc<Config>>> {
         self.wanted.subscribe()
     }
 
-    /// The instance begins anew with this configuration, of the file with this digest.
+    /// Restarts the instance with this configuration, whose file has the digest `sha256`.
     ///
     /// # Errors
-    /// Where a token's digest cannot be read: then what runs goes on.
+    /// A token's digest cannot be read. The running instance then goes on as it was.
     pub(crate) fn apply(&self, next: Config, sha256: String) -> Result<(), Fault> {
         held(&self.sessions).renew(tokens(&next)?);
         let next = Arc::new(next);
@@ -133,7 +133,8 @@ impl Console {
         Ok(())
     }
 
-    /// The instance goes on with this configuration; `whole`: it is all that the file says.
+    /// Records the configuration that the instance took over while it ran. `whole` says that the file holds nothing
+    /// else.
     pub(crate) fn taken_over(&self, next: &Arc<Config>, whole: bool) {
         *held(&self.config) = Arc::clone(next);
         if let Some(file) = config_file::read(&self.path).ok().filter(|_| whole) {
@@ -141,44 +142,44 @@ impl Console {
         }
     }
 
-    /// Whether an instance can begin in this process: somebody waits for the word, and none runs.
+    /// Returns whether an instance can start in this process: the command waits for one, and none runs.
     pub(crate) fn can_run(&self) -> bool {
         !self.program.is_here() && self.wanted.receiver_count() > 0
     }
 
-    /// Whether there is no configuration yet, and the wizard makes one.
+    /// Returns whether no configuration exists yet, and the wizard makes one.
     pub(crate) fn in_set_up(&self) -> bool {
         held(&self.setup).is_some()
     }
 
-    /// What the wizard has so far.
+    /// Returns what the wizard holds so far.
     ///
     /// # Errors
-    /// Where there is a configuration.
+    /// A configuration exists already.
     pub(crate) fn set_up(&self) -> Result<SetupDraft, Refusal> {
         let done = || Refusal::not_found("there is a configuration already: the wizard is for the first one");
         held(&self.setup).clone().ok_or_else(done)
     }
 
-    /// Keeps what the wizard has.
+    /// Replaces what the wizard holds.
     pub(crate) fn set_up_as(&self, draft: SetupDraft) {
         *held(&self.setup) = Some(draft);
     }
 
-    /// The file is written.
+    /// Ends the wizard, once its file is written.
     pub(crate) fn set_up_is_done(&self) {
         *held(&self.setup) = None;
     }
 
-    /// Ends what was begun beside it.
+    /// Ends the demonstration that the wizard started.
     pub(crate) fn end(&self) {
         held(&self.demo).end();
     }
 
-    /// The file's text; while the wizard makes one, what it would be.
+    /// Returns the file's text; while the wizard makes a configuration, the text that it would write.
     ///
     /// # Errors
-    /// Where it cannot be read, or is no text.
+    /// The file cannot be read, or is no UTF-8.
     pub(crate) fn file(&self) -> Result<FileText, Fault> {
         match &*held(&self.setup) {
             Some(draft) => Ok(FileText::of(draft.text())),
@@ -186,23 +187,24 @@ impl Console {
         }
     }
 
-    /// Whether the port speaks TLS.
+    /// Returns whether the port speaks TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// The configuration that runs.
+    /// Returns the configuration that the instance runs with.
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&held(&self.config))
     }
 
-    /// The name of the session's cookie. Cookies ignore ports, and two instances may share a host.
+    /// Returns the name of the session's cookie. It holds the port: cookies ignore ports, and two instances may share a
+    /// host.
     pub(crate) fn cookie(&self) -> String {
         let port = self.listen.rsplit(':').next().unwrap_or_default();
         if self.is_secure() { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
     }
 
-    /// The state, by a connection that is kept while somebody asks.
+    /// Returns a connection to the state. Pages share it until none has used it for a minute.
     pub(crate) async fn store(&self) -> Result<Arc<Store>, Fault> {
         let mut kept = self.store.lock().await;
         if let Some((store, used)) = kept.as_mut().filter(|(store, _)| !store.is_closed()) {
@@ -214,7 +216,7 @@ impl Console {
         Ok(store)
     }
 
-    /// Lets the state's connection go where nobody has asked for a while.
+    /// Closes the connection to the state when no page has used it for a minute.
     pub(crate) async fn rest(&self) {
         let mut kept = self.store.lock().await;
         if kept.as_ref().is_some_and(|(_, used)| used.elapsed() > STORE_IDLE) {
@@ -222,13 +224,13 @@ impl Console {
         }
     }
 
-    /// Leave to put a question to the source: two at a time in all.
+    /// Returns a permit to put one question to the source. Two exist; further requests are refused.
     pub(crate) fn question(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.questions.try_acquire().map_err(|_| Refusal::busy("two questions are put to the database already"))
     }
 }
 
-/// Who may use the console.
+/// Returns the tokens of the configuration, each with its person.
 fn tokens(config: &Config) -> Result<Vec<Token>, Fault> {
     let token = |token: &ConsoleToken| {
         let text = token.sha256.reveal()?;

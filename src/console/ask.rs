@@ -1,4 +1,4 @@
-//! Who asks what: taken from a request that has passed the guard.
+//! The question that a request puts, and the person who puts it. The request has passed the guard.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::console::history::TimeSpan;
 use crate::console::people::Person;
 use crate::console::problem::{Refusal, theme, wants_json};
 
-/// A question, and who puts it.
+/// A request's question, and the person who puts it.
 pub(crate) struct Ask {
     pub console: Arc<Console>,
     pub person: Person,
-    /// A script asks, and wants the document.
+    /// Whether a script asks, which gets a JSON document instead of a page.
     pub json: bool,
     pub theme: String,
     pub query: HashMap<String, String>,
@@ -41,27 +41,27 @@ impl FromRequestParts<Arc<Console>> for Ask {
 }
 
 impl Ask {
-    /// A parameter; empty where there is none.
+    /// Returns a parameter of the address, trimmed; an empty text where it is missing.
     pub(crate) fn given(&self, name: &str) -> &str {
         self.query.get(name).map_or("", |value| value.trim())
     }
 
-    /// What the plots span.
+    /// Returns the span of time that the plots show.
     pub(crate) fn span(&self) -> TimeSpan {
         TimeSpan::parse(self.given("span"))
     }
 
-    /// Whether who asks may change something.
+    /// Returns whether the person may change something.
     pub(crate) fn is_operator(&self) -> bool {
         self.person.role == Role::Operator
     }
 
-    /// Whether who asks sees what stands in rows.
+    /// Returns whether the person may see the content of rows.
     pub(crate) fn sees_rows(&self) -> bool {
         self.console.config().console.rows.sees(self.person.role)
     }
 
-    /// The page that shows what came of a change; a script gets the document.
+    /// Redirects a browser to the page that shows the result of a change; answers a script with the document.
     pub(crate) fn leads_to(&self, path: &str, document: serde_json::Value) -> Result<Response, Refusal> {
         if self.json {
             return Ok(axum::Json(document).into_response());

@@ -1,4 +1,4 @@
-//! Pages without the menu: the login, and what is not answered.
+//! Pages without the menu: the login, and refusals.
 
 use askama::Template;
 
@@ -15,7 +15,7 @@ struct LoginPage<'a> {
     next: &'a str,
 }
 
-/// The login; `next` is where it leads.
+/// Returns the login page. After the login the browser goes to `next`.
 pub(crate) fn login(theme: &str, wrong: &str, next: &str) -> String {
     let page = LoginPage { title: "Log in", theme, build: build(), wrong, next };
     page.render().unwrap_or_default()
@@ -32,7 +32,7 @@ struct ErrorPage<'a> {
     status: u16,
 }
 
-/// What is not answered, and what to do.
+/// Returns the page of a refusal: what happened, and what to do.
 pub(crate) fn error(theme: &str, title: &str, what: &str, remedy: &str, status: u16) -> String {
     let page = ErrorPage { title, theme, build: build(), what, remedy, status };
     page.render().unwrap_or_default()

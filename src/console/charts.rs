@@ -1,4 +1,4 @@
-//! Plots, as SVG that the server draws: lines of at most some hundred points.
+//! Plots as SVG, drawn on the server. A line has some hundred points at most.
 //!
 //! * In: series of numbers, unknown ones among them.
 //! * Out: a picture with a sentence that says what it shows, and its last points as a table.
@@ -8,42 +8,42 @@ use std::fmt::Write as _;
 
 use crate::console::draw::{Markup, escaped};
 
-/// One line.
+/// One line of a plot. NaN stands for an unknown point.
 pub(crate) struct Series<'a> {
     pub name: &'a str,
     pub points: Vec<f32>,
 }
 
-/// A plot.
+/// A plot and its axes.
 pub(crate) struct Plot<'a> {
-    /// What it shows, in a sentence.
+    /// A sentence that says what the plot shows.
     pub label: &'a str,
     pub width: u32,
     pub height: u32,
-    /// Words below the plot, from the oldest to now.
+    /// The words below the plot, from the oldest time to now.
     pub ticks: &'a [&'a str],
-    /// Points from side to side: fewer are drawn at the right.
+    /// The number of points that fill the plot. A shorter line ends at the right edge.
     pub across: usize,
     pub series: Vec<Series<'a>>,
-    /// A line not to be crossed, and its name.
+    /// A limit, drawn as a line of its own, and its name.
     pub bound: Option<(f64, &'a str)>,
-    /// How numbers are written.
+    /// Writes a number as text.
     pub unit: fn(f64) -> String,
-    /// Numbers are of bytes: round ones are those of 1024.
+    /// Whether numbers are bytes. The axis then ends at a round multiple of a power of 1024.
     pub binary: bool,
 }
 
-/// Room for numbers at the left.
+/// The width of the numbers at the left.
 const LEFT: f64 = 62.0;
-/// Room for names at the right.
+/// The width of the names at the right.
 const RIGHT: f64 = 96.0;
 const TOP: f64 = 10.0;
-/// Room for ticks below.
+/// The height of the words below.
 const BELOW: f64 = 22.0;
-/// Lines that are told apart.
+/// The style sheet tells this many lines apart.
 const LOOKS: usize = 4;
 
-/// Draws it.
+/// Draws the plot as SVG.
 pub(crate) fn plot(plot: &Plot<'_>) -> Markup {
     let (width, height) = (f64::from(plot.width), f64::from(plot.height));
     let known = plot.series.iter().flat_map(|series| &series.points).filter(|value| value.is_finite());
@@ -81,7 +81,7 @@ pub(crate) fn plot(plot: &Plot<'_>) -> Markup {
                 &mut svg,
                 format_args!("<path class='a a{look}' d='{line}L{to:.1} {bottom:.1}L{from:.1} {bottom:.1}Z'/>"),
             );
-            // A point alone is a dot.
+            // A path of one point shows nothing: a line of no length draws a dot.
             let dot = if run.len() == 1 { "h.01" } else { "" };
             add(&mut svg, format_args!("<path class='l l{look}' d='{line}{dot}'/>"));
         }
@@ -108,7 +108,7 @@ pub(crate) fn plot(plot: &Plot<'_>) -> Markup {
     Markup(svg)
 }
 
-/// The last points as a table, for those who do not see the picture.
+/// Draws the last points as a table, for readers who do not see the picture.
 pub(crate) fn table(plot: &Plot<'_>) -> Markup {
     let mut html =
         "<details class='as-table'><summary>Show as table</summary><div class='scroll' tabindex='0' role='region' \
@@ -133,7 +133,7 @@ pub(crate) fn table(plot: &Plot<'_>) -> Markup {
     Markup(html)
 }
 
-/// A small line without axes; a number beside it says what it is now.
+/// Draws a small line without axes. The page shows the current number beside it.
 pub(crate) fn spark(points: &[f32], width: u32, height: u32, label: &str) -> Markup {
     let (across, tall) = (f64::from(width), f64::from(height));
     let most = points.iter().copied().filter(|value| value.is_finite()).fold(0.0_f32, f32::max);
@@ -170,7 +170,7 @@ fn path(spots: impl Iterator<Item = (f64, f64)>) -> String {
     line
 }
 
-/// The stretches of known points, each with the place of its first.
+/// Returns the stretches of known points, each with the index of its first point.
 fn runs(points: &[f32]) -> Vec<(usize, &[f32])> {
     let mut runs = Vec::new();
     let mut from = None;
@@ -190,7 +190,7 @@ fn runs(points: &[f32]) -> Vec<(usize, &[f32])> {
     runs
 }
 
-/// The next number that is 1, 2, 3, 5 or 8 times a power of ten: an axis ends there.
+/// Returns the next larger number that is 1, 2, 3, 5 or 8 times a power of ten. An axis ends there.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 1.0;
@@ -200,7 +200,7 @@ fn round_up(value: f64) -> f64 {
     steps.iter().map(|step| step * power).find(|step| *step >= value * 0.999_999).unwrap_or(power * 10.0)
 }
 
-/// Names at the ends of lines, moved so that none covers another.
+/// Moves the names at the ends of lines apart, so that none covers another.
 fn apart(mut ends: Vec<(f64, usize, &str)>, bottom: f64) -> Vec<(f64, usize, &str)> {
     const LINE: f64 = 13.0;
     ends.sort_by(|one, other| one.0.total_cmp(&other.0));

@@ -1,4 +1,4 @@
-//! The configuration's file: what stands in it, whether it may be written from here, and the writing.
+//! The configuration's file: its text, whether this process may write it, and the writing.
 //!
 //! * In: a path.
 //! * Out: its text and digest; the text without literal secrets; a new text in its place.
@@ -12,7 +12,7 @@ use crate::config::{Config, Secret};
 use crate::console::people::{digest, hex};
 use crate::model::Fault;
 
-/// The file at one moment.
+/// The content of the file at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileText {
     pub text: String,
@@ -20,16 +20,16 @@ pub(crate) struct FileText {
 }
 
 impl FileText {
-    /// Of a text.
+    /// Makes the content of a text, with its digest.
     pub(crate) fn of(text: String) -> FileText {
         FileText { sha256: hex(&digest(&text)), text }
     }
 }
 
-/// Reads it.
+/// Reads the file.
 ///
 /// # Errors
-/// Where it cannot be read, or is no text.
+/// The file cannot be read, or is no UTF-8.
 pub(crate) fn read(path: &Path) -> Result<FileText, Fault> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Fault::unavailable(format!("{} cannot be read: {error}", path.display()), "look at the file and its rights")
@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<FileText, Fault> {
     Ok(FileText::of(text))
 }
 
-/// Secrets that are written in the file itself.
+/// Returns the secrets that the file holds as literal text.
 pub(crate) fn literals(config: &Config) -> Vec<String> {
     let source = &config.source;
     let reader = source.reader.as_ref().and_then(|reader| reader.password.as_ref());
@@ -51,7 +51,7 @@ pub(crate) fn literals(config: &Config) -> Vec<String> {
     all.into_iter().flatten().filter_map(inline).collect()
 }
 
-/// The digests of tokens: they belong in the file, and nobody needs to see them.
+/// Returns the digests of tokens. They belong in the file, and no page shows them.
 pub(crate) fn digests(config: &Config) -> Vec<String> {
     config.console.tokens.iter().filter_map(|token| inline(&token.sha256)).collect()
 }
@@ -63,7 +63,7 @@ fn inline(secret: &Secret) -> Option<String> {
     }
 }
 
-/// The text with each literal secret hidden; and how many lines had one.
+/// Returns the text with each literal secret masked, and the number of lines that held one.
 pub(crate) fn masked(text: &str, literals: &[String]) -> (String, usize) {
     let mut lines = 0;
     let mut shown = String::with_capacity(text.len());
@@ -82,7 +82,7 @@ pub(crate) fn masked(text: &str, literals: &[String]) -> (String, usize) {
     (shown, lines)
 }
 
-/// Why the file cannot be written from here; none where it can.
+/// Returns why this process cannot write the file; `None` where it can.
 pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
     let name = path.display();
     if !config.console.edit {
@@ -99,7 +99,7 @@ pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
     }
     let own = rustix::process::geteuid();
     if meta.uid() != own.as_raw() && !own.is_root() {
-        // A file that takes its place would be another's: whoever owns it might not read it any more.
+        // A replacement would belong to this process's user, and the owner might no longer read it.
         return Some(format!("{name} belongs to another user: the patch is for its owner"));
     }
     let free = |path: &Path, how| rustix::fs::access(path, how).is_ok();
@@ -108,7 +108,7 @@ pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
     (!writable).then(|| format!("{name} is read-only for this process"))
 }
 
-/// Why no file can be made at this path; none where it can.
+/// Returns why no file can be made at this path; `None` where one can.
 pub(crate) fn cannot_begin(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if std::fs::symlink_metadata(path).is_ok() {
@@ -119,10 +119,10 @@ pub(crate) fn cannot_begin(path: &Path) -> Option<String> {
     Some(format!("the folder {} cannot be written ({why}): start `pg2planhat ui` in one that can", folder.display()))
 }
 
-/// Makes a file that is not there yet.
+/// Makes a file that does not exist yet.
 ///
 /// # Errors
-/// Where it is there, or cannot be written.
+/// The file exists, or cannot be written.
 pub(crate) fn begin(path: &Path, text: &str, mode: u32) -> Result<(), Fault> {
     let write = || {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
@@ -137,10 +137,10 @@ pub(crate) fn begin(path: &Path, text: &str, mode: u32) -> Result<(), Fault> {
     })
 }
 
-/// Puts a new text in the place of the one with this digest; the old one stays as `NAME.bak`.
+/// Replaces the file whose digest is `base` by a new text. The old text stays beside it as `NAME.bak`.
 ///
 /// # Errors
-/// Where the file is another by now (needs a person), or cannot be written.
+/// The file has another digest by now (needs a person), or cannot be written.
 pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
     let now = read(path)?;
     if now.sha256 != base {
@@ -163,7 +163,7 @@ pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
     };
     let (new, old) = (beside(".new"), beside(".bak"));
     let meta = std::fs::metadata(path).map_err(|error| failed("a look", error))?;
-    // A file of its own each time: what lies there already may be a link to somewhere else.
+    // Each write makes a new file: an existing one of this name may be a link to somewhere else.
     let made = |text: &str| {
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -172,7 +172,7 @@ pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         let own = file.metadata()?;
         if (own.uid(), own.gid()) != (meta.uid(), meta.gid()) {
-            // Whoever could read it can read it still.
+            // Whoever could read the old file can read the new one.
             std::os::unix::fs::fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
         }
         file.set_permissions(std::fs::Permissions::from_mode(meta.mode() & 0o7777))?;
@@ -186,7 +186,7 @@ pub(crate) fn save(path: &Path, base: &str, text: &str) -> Result<(), Fault> {
         std::fs::rename(&new, path)
     };
     write().map_err(|error| {
-        // Where even this fails, a file of our own stays behind, which nobody reads.
+        // Where the removal fails too, the file stays behind; no code reads it.
         std::fs::remove_file(&new).ok();
         failed("the writing", error)
     })

@@ -1,4 +1,4 @@
-//! The process's counters, read from the text that Prometheus reads: the one form of them that is promised.
+//! The process's counters, parsed from the text that Prometheus scrapes: only that form of them is promised.
 //!
 //! * In: the text of `/metrics`.
 //! * Out: what the pages show of it, by section.
@@ -6,34 +6,34 @@
 
 use std::collections::BTreeMap;
 
-/// What is shown of one section.
+/// The counters of one section that pages show.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SectionCounters {
     pub read: f64,
     pub delivered_stream: f64,
-    /// By backfill, re-sync and retry.
+    /// Rows that a backfill, a re-sync or a retry delivered.
     pub delivered_otherwise: f64,
     pub quarantined: f64,
     pub filtered: f64,
     pub unsettled: f64,
-    /// Rows in quarantine now.
+    /// Rows that are in quarantine now.
     pub quarantine_rows: f64,
     pub batches: f64,
-    /// From a row's commit to its delivery.
+    /// The time from a row's commit to its delivery.
     pub late: Histogram,
-    /// Planhat's answers.
+    /// The time that Planhat took to answer a request.
     pub requests: Histogram,
 }
 
 impl SectionCounters {
-    /// Rows read less rows that are settled or under way.
+    /// Returns rows read less rows that are settled or under way. It is 0 where the books balance.
     pub(crate) fn unaccounted(&self) -> f64 {
         let delivered = self.delivered_stream + self.delivered_otherwise;
         self.read - delivered - self.quarantined - self.filtered - self.unsettled
     }
 }
 
-/// All counters at one time.
+/// All counters at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Counters {
     pub sections: BTreeMap<String, SectionCounters>,
@@ -47,7 +47,7 @@ impl Default for Counters {
     }
 }
 
-/// A histogram: upper bounds, and how many observations lie at or below each.
+/// A histogram: pairs of an upper bound and the number of observations at or below it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Histogram(Vec<(f64, f64)>);
 
@@ -62,13 +62,13 @@ impl Histogram {
         }
     }
 
-    /// What was observed since an earlier state of it.
+    /// Returns the observations that were made after an earlier state of the histogram.
     pub(crate) fn since(&self, before: &Histogram) -> Histogram {
         let number = |bound: f64| before.0.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, number)| *number);
         Histogram(self.0.iter().map(|(bound, now)| (*bound, (now - number(*bound)).max(0.0))).collect())
     }
 
-    /// Several as one.
+    /// Returns the sum of several histograms.
     pub(crate) fn sum(all: &[Histogram]) -> Histogram {
         let mut sum = Histogram::default();
         for (bound, number) in all.iter().flat_map(|one| &one.0) {
@@ -77,7 +77,7 @@ impl Histogram {
         sum
     }
 
-    /// The value below which this part of the observations lies, read off between the bounds.
+    /// Returns the value below which this part of the observations lies, interpolated between two bounds.
     pub(crate) fn quantile(&self, part: f64) -> Option<f64> {
         let total = self.0.last()?.1;
         if total <= 0.0 {
@@ -100,7 +100,7 @@ impl Histogram {
 }
 
 impl Counters {
-    /// Reads the text.
+    /// Parses the text of `/metrics`.
     pub(crate) fn parse(text: &str) -> Counters {
         let mut counters = Counters::default();
         for line in text.lines() {
@@ -140,7 +140,7 @@ impl SectionCounters {
     }
 }
 
-/// A label's value. Names of sections have no quotes and no commas.
+/// Returns the value of a label. Names of sections hold no quotes and no commas, so splitting is enough.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     labels.trim_end_matches('}').split(',').find_map(|label| {
         let (known, value) = label.split_once('=')?;

@@ -1,4 +1,4 @@
-//! The demonstration, as a process of its own that the wizard starts: a database of its own, rows, and a console.
+//! The demonstration that the wizard starts as a process of its own, with a database, rows and a console.
 //!
 //! * In: the program's own file.
 //! * Out: the link that it prints; or why there is none.
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::Fault;
 
-/// Ends the demonstration when the pipe to its standard input closes, which this process holds: by its end of whatever kind.
+/// A shell script that runs the demonstration. This process holds the other end of its standard input: when that pipe
+/// closes, because this process ended in whatever way, the script ends the demonstration.
 const KEPT: &str = r#"
 exec 3<&0
 "$0" "$@" </dev/null & demo=$!
@@ -20,24 +21,24 @@ exec 3<&0
 wait $demo
 kill $watch 2>/dev/null
 "#;
-/// It ends by itself after so many seconds.
+/// The demonstration ends by itself after this many seconds.
 const SECONDS: &str = "1800";
-/// With so many old rows: somebody waits for it.
+/// The demonstration starts with this many old rows: few, because a person waits for it.
 const ROWS: &str = "20000";
-/// Its link is there within so long: an answer takes no longer.
+/// The demonstration must print its link within this time, which is shorter than an answer may take.
 const BEGINS: Duration = Duration::from_secs(40);
-/// And it has this long to remove what it made.
+/// The demonstration has this long to remove what it made.
 const ENDS: Duration = Duration::from_secs(10);
 
-/// A demonstration that was begun.
+/// A demonstration that was started, or none.
 #[derive(Default)]
 pub(crate) struct DemoChild(Option<Child>);
 
 impl DemoChild {
-    /// Begins one; what it says goes to `says`.
+    /// Starts the demonstration. Its output goes to the file `says`.
     ///
     /// # Errors
-    /// Where one runs already, or the program cannot be started.
+    /// A demonstration runs already, or the program cannot be started.
     pub(crate) fn begin(&mut self, says: &Path) -> Result<(), Fault> {
         if self.runs() {
             let remedy = "its link was for one use; stop it with this command's end, and try again";
@@ -49,7 +50,7 @@ impl DemoChild {
             let mut demo = Command::new("sh");
             demo.args(["-c", KEPT]).arg(std::env::current_exe()?).args(["demo", "--seconds", SECONDS, "--rows", ROWS]);
             demo.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
-            // A Ctrl-C here is for this command, which ends that one in its turn.
+            // The group keeps a Ctrl-C at the terminal for this command, which then ends the demonstration.
             demo.process_group(0).spawn()
         };
         let failed = |error: std::io::Error| {
@@ -59,12 +60,12 @@ impl DemoChild {
         Ok(())
     }
 
-    /// Whether one runs now.
+    /// Returns whether a demonstration runs now.
     pub(crate) fn runs(&mut self) -> bool {
         self.0.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Ends it, and waits until it has removed what it made.
+    /// Ends the demonstration, and waits until it has removed what it made.
     pub(crate) fn end(&mut self) {
         let Some(mut child) = self.0.take() else { return };
         drop(child.stdin.take());
@@ -75,14 +76,14 @@ impl DemoChild {
     }
 }
 
-/// The link, once it stands in the file `says`; `runs` says whether there is still something to wait for.
+/// Waits for the link in the file `says`, and returns it. `runs` says whether the demonstration still runs.
 ///
 /// # Errors
-/// Where it ended without one, with its own words.
+/// The demonstration ended without a link. The error quotes its last words.
 pub(crate) async fn link(says: &Path, runs: impl Fn() -> bool) -> Result<String, Fault> {
     let began = Instant::now();
     loop {
-        // What it has said after its end is all that there is.
+        // Once it has ended, the file holds all that it will ever say.
         let goes_on = runs() && began.elapsed() < BEGINS;
         let text = std::fs::read_to_string(says).unwrap_or_default();
         if let Some(link) = text.split_whitespace().find(|word| word.contains("/login#k=")) {

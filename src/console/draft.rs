@@ -1,4 +1,4 @@
-//! A section as a form: what it says now, what somebody makes of it, and the changes between the two. Pure.
+//! A section as a form: what the file says, what a person made of it, and the difference between the two. Pure.
 //!
 //! * In: a section of the configuration; a form that was sent.
 //! * Out: a [`SectionDraft`]; edits of the file; the lines of a new section.
@@ -9,7 +9,7 @@ use crate::config::{DiffMode, Flush, InDoubt, Kind, ReadMode, RowVersions, Secti
 use crate::console::draft_words::{DraftField, constant_yaml, duration, flatten, quoted, size, table_text, zone};
 use crate::console::form_fields::FormFields;
 
-/// The form.
+/// The content of the form, field by field, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SectionDraft {
     pub name: String,
@@ -20,19 +20,19 @@ pub(crate) struct SectionDraft {
     pub key: String,
     /// `stream` or `diff`.
     pub read: String,
-    /// Of a stream: which versions of a row; empty: the file does not say.
+    /// Which versions of a streamed row are sent: `insert` or `insert_and_update`; empty where the file does not say.
     pub on: String,
-    /// Of a comparison: how often, as `flush`.
+    /// How often a result is compared: an interval, or `daily`, as in `flush`.
     pub every: String,
     pub every_at: String,
     pub every_zone: String,
-    /// `new_and_changed` or `new`.
+    /// Which rows of a result are sent: `new_and_changed` or `new`.
     pub send: String,
-    /// A duration; empty: rows of any age.
+    /// How old a row of a result may be, as a duration; empty where any age is sent.
     pub within: String,
     pub rows: String,
     pub bytes: String,
-    /// A duration; `daily`: at a time of day.
+    /// How long a row waits for its batch, as a duration; `daily` where batches go at a time of day.
     pub flush: String,
     pub daily_at: String,
     pub daily_zone: String,
@@ -46,7 +46,7 @@ pub(crate) struct SectionDraft {
     pub fields: Vec<DraftField>,
 }
 
-/// What a form's keys have by default: they are not written.
+/// Returns a form that holds the default of each key. The file does not state a default.
 fn defaults() -> SectionDraft {
     let text = str::to_owned;
     SectionDraft {
@@ -64,7 +64,7 @@ fn defaults() -> SectionDraft {
 }
 
 impl SectionDraft {
-    /// The form of a section; or the name in it that the form cannot show.
+    /// Returns the form of a section; as an error the name in it that the form cannot show.
     pub(crate) fn of(section: &Section) -> Result<SectionDraft, String> {
         let mut draft = SectionDraft {
             name: section.name.to_string(),
@@ -110,12 +110,12 @@ impl SectionDraft {
         flatten(&section.fields, "", &mut draft.fields)?;
         let columns = draft.fields.iter().map(|field| &field.column);
         let texts = columns.chain(&section.key).chain([&draft.table, &draft.after_key]);
-        // A browser does not give line ends back as they were.
+        // A browser does not return line ends as they were.
         let odd = texts.into_iter().find(|text| text.chars().any(char::is_control)).cloned();
         odd.map_or(Ok(draft), Err)
     }
 
-    /// What was sent.
+    /// Reads a form that a browser sent.
     pub(crate) fn from_form(form: &FormFields) -> SectionDraft {
         let one = |name: &str| form.one(name).to_owned();
         let names: Vec<&str> = form.all("field").collect();
@@ -166,7 +166,7 @@ impl SectionDraft {
         }
     }
 
-    /// The edits that make `self` of what `from` says.
+    /// Returns the edits of the file that turn `from` into `self`.
     pub(crate) fn edits(&self, from: &SectionDraft) -> Vec<KeyEdit> {
         let mut edits = Vec::new();
         let mut edit = |path: &[&str], from: &EditValue, value: &EditValue| {
@@ -184,7 +184,7 @@ impl SectionDraft {
         };
         let outer = |name: &str| name.split_once('.').map(|(outer, _)| outer.to_owned());
         for (name, source) in before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name)) {
-            // The last member takes its object with it.
+            // The last member removes its object, too.
             let alone = outer(name).filter(|object| now.iter().all(|(other, _)| outer(other).as_ref() != Some(object)));
             let path = in_fields(alone.as_deref().unwrap_or(name));
             edit(&path.iter().map(String::as_str).collect::<Vec<_>>(), source, &EditValue::default());
@@ -197,11 +197,11 @@ impl SectionDraft {
         edits
     }
 
-    /// Keys beside `fields`, each with its YAML; without any it is not written.
+    /// Returns the keys beside `fields`, each with its YAML. A key without YAML is not written.
     fn values(&self) -> Vec<(&'static str, EditValue)> {
         let usual = defaults();
         let unless = |now: &str, default: &str| (now != default && !now.is_empty()).then(|| scalar(now));
-        // A number stays a number.
+        // A number stays a number, without quotes.
         let number = |now: &str, default: &str| (now != default && !now.is_empty()).then(|| now.to_owned());
         let single = |short: Option<String>, otherwise| EditValue { otherwise, ..EditValue::single(short) };
         let diff = self.read == "diff";
@@ -210,7 +210,7 @@ impl SectionDraft {
             true => schedule_yaml(&self.every, &self.every_at, &self.every_zone, "", None),
             false => EditValue { members: SCHEDULE.map(|key| (key, None)).to_vec(), ..EditValue::default() },
         };
-        // A result is compared from its beginning, and knows no insert from an update.
+        // A result is always compared from its beginning, and cannot tell an insert from an update.
         let (start, on) = if diff { ("backfill", "") } else { (self.start.as_str(), self.on.as_str()) };
         let after_key = start == "after_key";
         let start = EditValue {
@@ -225,7 +225,7 @@ impl SectionDraft {
             ("kind", single(Some(scalar(&self.kind)), None)),
             ("model", single(model, metric.then_some("Company"))),
             ("sync", single((self.sync == "off").then(|| "off".to_owned()), Some("receive"))),
-            // A query has the name of no table.
+            // A section that reads a query has no table to write.
             ("table", single((self.table != NO_TABLE).then(|| scalar(&self.table)), None)),
             ("key", single(self.key_yaml(), None)),
             ("read", single(of_diff(&self.read, &usual.read), (!diff).then_some("stream"))),
@@ -243,7 +243,7 @@ impl SectionDraft {
         ]
     }
 
-    /// One column, or a list; none: the primary key.
+    /// Returns the key as one column or a list; `None` stands for the primary key.
     fn key_yaml(&self) -> Option<String> {
         let columns: Vec<String> =
             self.key.split(',').map(str::trim).filter(|name| !name.is_empty()).map(scalar).collect();
@@ -254,7 +254,7 @@ impl SectionDraft {
         }
     }
 
-    /// Fields, each with its YAML: a column alone is written short, unless the file has it as a mapping.
+    /// Returns the fields, each with its YAML. A column alone is written short, unless the file has it as a mapping.
     fn sources(&self) -> Vec<(String, EditValue)> {
         let source = |field: &DraftField| {
             let column = (!field.column.is_empty()).then(|| scalar(&field.column));
@@ -270,7 +270,7 @@ impl SectionDraft {
         self.fields.iter().map(|field| (field.name.clone(), source(field))).collect()
     }
 
-    /// What somebody writes by hand to have the edits: lines of the section's mapping.
+    /// Returns the lines that a person writes by hand into the section to make the edits.
     pub(crate) fn by_hand(edits: &[KeyEdit]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut open: &[String] = &[];
@@ -290,7 +290,7 @@ impl SectionDraft {
         lines
     }
 
-    /// The whole section as lines of YAML.
+    /// Returns the whole section as lines of YAML.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("name: {}", scalar(&self.name))];
         let values = self.values();
@@ -329,13 +329,13 @@ impl SectionDraft {
     }
 }
 
-/// A table of no name, as the form has it: the section reads a query, which stays in the file.
+/// The form's text for a section that has no table: the section reads a query, which stays in the file.
 pub(crate) const NO_TABLE: &str = "\"\".\"\"";
 
-/// The keys of a time of day.
+/// The keys of a schedule by the time of day.
 const SCHEDULE: [&str; 2] = ["daily_at", "timezone"];
 
-/// A schedule as the form has it: the interval, or `daily`; the time of day; its zone.
+/// Returns a schedule as the form has it: the interval or `daily`, the time of day, and its zone.
 fn schedule(schedule: &Flush) -> (String, String, String) {
     match schedule {
         Flush::Every(every) => (duration(every.as_millis()), String::new(), String::new()),
@@ -346,7 +346,7 @@ fn schedule(schedule: &Flush) -> (String, String, String) {
     }
 }
 
-/// The same as YAML: an interval, which is not written where it is `usual`, or a time of day.
+/// Returns a schedule as YAML: a time of day, or an interval, which is left out where it equals `usual`.
 fn schedule_yaml(every: &str, at: &str, zone: &str, usual: &str, otherwise: Option<&'static str>) -> EditValue {
     let daily = every == "daily";
     let zone = if zone.is_empty() { "UTC" } else { zone };

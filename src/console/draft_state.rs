@@ -1,8 +1,8 @@
-//! A draft, tried: the file that it would make, what is wrong with it, and what it makes of rows.
+//! The trial of a draft: the file that it would make, its faults, and what it makes of rows.
 //!
 //! * In: a form, and the file.
 //! * Out: a [`DraftState`].
-//! * Never: a file that says anything else than the form; a secret of the file in what is shown.
+//! * Never: a file that says anything but what the form says; a secret of the file in what is shown.
 
 use axum::http::StatusCode;
 
@@ -15,22 +15,22 @@ use crate::console::problem::Refusal;
 use crate::model::Fault;
 use crate::operations::draft_preview::{DraftFault, DraftShown, PreviewRows, draft_preview};
 
-/// What came of a draft.
+/// The result of trying a draft.
 pub(crate) struct DraftState {
     pub file: FileText,
-    /// What the file says of the section now; none: it is new.
+    /// What the file says of the section now; `None` for a new section.
     pub before: Option<SectionDraft>,
-    /// The file as it would be.
+    /// The text of the file with the draft in it.
     pub spliced: Option<String>,
-    /// What is to be written by hand, where the file is not changed from here.
+    /// The lines that a person has to write by hand, where this program does not change the file.
     pub by_hand: Vec<String>,
-    /// The file as it would be, read; none where it cannot be.
+    /// The text of the file with the draft in it, parsed; `None` where it does not parse.
     pub config: Option<Config>,
     pub shown: Option<DraftShown>,
     pub faults: Vec<DraftFault>,
 }
 
-/// A section of the file as a form.
+/// Returns the form of a section of the file.
 pub(crate) fn form_of(section: &Section) -> Result<SectionDraft, Refusal> {
     let odd = |name: String| {
         let what = format!("this form cannot show {name:?} of the section {}", section.name);
@@ -48,7 +48,7 @@ fn faults_of(fault: Fault) -> Vec<DraftFault> {
     parts.into_iter().map(|part| self::fault(part.what, part.remedy)).collect()
 }
 
-/// The file and what it says of a section.
+/// Reads the file, and returns it with what it says of a section.
 pub(crate) fn in_file(ask: &Ask, name: &str) -> Result<(FileText, Option<SectionDraft>), Refusal> {
     let file = ask.console.file()?;
     let parsed = config::parse(&file.text, &ask.console.path.display().to_string()).map_err(Fault::from)?;
@@ -56,7 +56,7 @@ pub(crate) fn in_file(ask: &Ask, name: &str) -> Result<(FileText, Option<Section
     Ok((file, before))
 }
 
-/// The new text of the file; or why it is not made, and what to write by hand.
+/// Returns the new text of the file; as an error why it is not made, and the lines to write by hand.
 fn spliced(
     file: &str,
     draft: &SectionDraft,
@@ -83,7 +83,7 @@ fn spliced(
     })
 }
 
-/// Tries it; reads rows where `which` says so.
+/// Tries a draft. Where `which` is given, it reads rows of the source and maps them.
 pub(crate) async fn tried(ask: &Ask, draft: &SectionDraft, which: Option<&PreviewRows>) -> Result<DraftState, Refusal> {
     let (file, before) = in_file(ask, &draft.name)?;
     let mut state =

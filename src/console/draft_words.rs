@@ -1,4 +1,4 @@
-//! The words of the form, and the same in YAML: fields, constants, tables, durations, zones. Pure.
+//! The words of the form and their YAML: fields, constants, tables, durations, zones. Pure.
 //!
 //! * In: what a section says; what somebody typed.
 //! * Out: words for the form; YAML in one line.
@@ -7,18 +7,18 @@
 use crate::config::splice::scalar;
 use crate::config::{Constant, Field};
 
-/// Where a field's value comes from.
+/// A field of Planhat, and the source of its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DraftField {
-    /// `action`, `info.plan`.
+    /// The path of the field, such as `action` or `info.plan`.
     pub name: String,
-    /// The column; empty: a constant.
+    /// The column; empty where the value is a constant.
     pub column: String,
-    /// The constant; behind a column, what stands for NULL.
+    /// The constant. Beside a column it replaces NULL.
     pub constant: String,
 }
 
-/// A table as the file takes it.
+/// Returns a table's name in the form that the file accepts.
 pub(crate) fn table_text(table: &crate::config::TableName) -> String {
     let part = |name: &str| {
         let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
@@ -41,7 +41,7 @@ pub(crate) fn duration(millis: u128) -> String {
     }
 }
 
-/// `8MiB`, `2MB`; bytes where nothing else says the same.
+/// Returns a size as `8MiB` or `2MB`; as bytes where no unit expresses it exactly.
 pub(crate) fn size(bytes: u64) -> String {
     let units = [(1 << 20, "MiB"), (1_000_000, "MB"), (1 << 10, "KiB"), (1000, "kB")];
     let fits = units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
@@ -52,7 +52,7 @@ pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A constant as the form has it: text as it is, unless it would be read as something else.
+/// Returns a constant as the form shows it: plain text, unless the form would read that as something else.
 fn constant_text(constant: &Constant) -> String {
     match constant {
         Constant::Bool(value) => value.to_string(),
@@ -62,7 +62,7 @@ fn constant_text(constant: &Constant) -> String {
     }
 }
 
-/// Whether a word of the form means itself.
+/// Returns whether a word of the form is read as that same text.
 fn is_text(word: &str) -> bool {
     !word.is_empty()
         && !word.chars().any(char::is_control)
@@ -77,7 +77,8 @@ pub(crate) fn constant_yaml(word: &str) -> String {
     if written || !is_text(word) { word.to_owned() } else { scalar(word) }
 }
 
-/// Fields by their paths; or the name that has a dot of its own, or nests deeper than the form shows.
+/// Collects the fields by their paths. The error is a name that the form cannot show: it holds a dot, or nests too
+/// deep.
 pub(crate) fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<DraftField>) -> Result<(), String> {
     for (name, field) in fields {
         if name.contains('.') || name.trim() != name || name.chars().any(char::is_control) {
@@ -85,7 +86,7 @@ pub(crate) fn flatten(fields: &[(String, Field)], within: &str, flat: &mut Vec<D
         }
         let path = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
         let (column, constant) = match field {
-            // The form has no place for `as`: it stays in the file.
+            // The form has no place for `as`, which therefore stays in the file as it is.
             Field::Column { column, default, as_text: _ } => {
                 (column.clone(), default.as_ref().map(constant_text).unwrap_or_default())
             }

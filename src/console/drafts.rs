@@ -1,14 +1,14 @@
-//! What waits for a person's word, and what was found out for one.
+//! The findings of the last check, which all pages share.
 
 use std::time::Instant;
 
 use crate::model::Finding;
 
-/// What the checks found, and when.
+/// The findings of a check, and when it was made.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub at: Instant,
-    /// Seconds that it took.
+    /// The number of seconds that the check took.
     pub took: f64,
     pub findings: Vec<Finding>,
 }

@@ -1,4 +1,4 @@
-//! Small pictures: icons, the arrow, chips, bars, ages. Markup that templates put in as it is.
+//! Small pieces of markup that templates insert unescaped: icons, the arrow, chips, bars, ages.
 //!
 //! * In: words of the code, numbers, and text from anywhere.
 //! * Out: [`Markup`].
@@ -10,7 +10,7 @@ use askama::filters::{Escaper as _, Html, HtmlSafe};
 
 use crate::telemetry::status_document::SectionState;
 
-/// Markup that is safe as it is.
+/// Markup that is safe to insert unescaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Markup(pub(crate) String);
 
@@ -22,7 +22,7 @@ impl fmt::Display for Markup {
 
 impl HtmlSafe for Markup {}
 
-/// Text as it stands in markup.
+/// Returns a text with its special characters escaped.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 8);
     // Writing to a String cannot fail.
@@ -30,12 +30,12 @@ pub(crate) fn escaped(text: &str) -> String {
     safe
 }
 
-/// An icon, `size` pixels wide. Words beside it say what it means.
+/// Returns an icon, `size` pixels wide. The page says its meaning in words beside it.
 pub(crate) fn icon(name: &str, size: u32) -> Markup {
     icon_of(name, size, "")
 }
 
-/// An icon in the colour of a class.
+/// Returns an icon in the colour of a class.
 pub(crate) fn icon_of(name: &str, size: u32, class: &str) -> Markup {
     let path = match name {
         "overview" => "<path d='M2.5 13.5V9M6.2 13.5V5M9.8 13.5V7.5M13.5 13.5V2.5'/>",
@@ -69,7 +69,7 @@ pub(crate) fn icon_of(name: &str, size: u32, class: &str) -> Markup {
     ))
 }
 
-/// The class and the icon of a section's state.
+/// Returns the class and the icon of a section's state.
 pub(crate) fn state_look(state: impl std::borrow::Borrow<SectionState>) -> (&'static str, &'static str) {
     match *state.borrow() {
         SectionState::Streaming | SectionState::Comparing => ("is-flow", "arrow"),
@@ -81,7 +81,7 @@ pub(crate) fn state_look(state: impl std::borrow::Borrow<SectionState>) -> (&'st
     }
 }
 
-/// The class and the icon of a batch's outcome.
+/// Returns the class and the icon of a batch's outcome.
 pub(crate) fn outcome_look(outcome: &str) -> (&'static str, &'static str) {
     match outcome {
         "delivered" => ("is-flow", "check"),
@@ -92,25 +92,25 @@ pub(crate) fn outcome_look(outcome: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// A word in its colour, with its shape.
+/// Returns a word in a colour, with an icon.
 pub(crate) fn chip(class: &str, icon_name: &str, word: &str) -> Markup {
     Markup(format!("<span class='chip {class}'>{}{}</span>", icon(icon_name, 12), escaped(word)))
 }
 
-/// A section's state as a chip.
+/// Returns a section's state as a chip.
 pub(crate) fn state_chip(state: SectionState) -> Markup {
     let (class, icon) = state_look(state);
     chip(class, icon, state.as_str())
 }
 
-/// The arrow: its shape says the state, its colour repeats it.
+/// Returns the arrow of a section's state. Its shape says the state, and its colour repeats it.
 pub(crate) fn arrow(state: SectionState, width: u32) -> Markup {
     let (class, _) = state_look(state);
     let (head, end, half) = (width - 9, width - 4, width / 2);
     let point = format!("<path d='M{head} 3l6 5-6 5'/>");
     let shaft = match state {
         SectionState::Streaming => format!("<path class='run' d='M2 8H{end}'/>"),
-        // Two lines that are held against each other.
+        // Two lines held against each other stand for a comparison.
         SectionState::Comparing => {
             format!(
                 "<path d='M2 5H{half}M2 11H{half}M{} 3v10'/><path class='run' d='M{} 8H{end}'/>",
@@ -139,7 +139,7 @@ pub(crate) fn arrow(state: SectionState, width: u32) -> Markup {
     ))
 }
 
-/// A bar that is full to this part of 100.
+/// Returns a bar that is full to this percentage.
 pub(crate) fn progress(percent: u64, label: &str, class: &str) -> Markup {
     let percent = percent.min(100);
     Markup(format!(
@@ -150,7 +150,7 @@ pub(crate) fn progress(percent: u64, label: &str, class: &str) -> Markup {
     ))
 }
 
-/// How many of some rows are good, left out, or bad, as parts of a bar; the words beside it say the numbers.
+/// Returns a bar that shows how many rows are good, left out, or bad. The page says the numbers beside it.
 pub(crate) fn tally(good: usize, left: usize, bad: usize) -> Markup {
     let all = (good + left + bad).max(1);
     let part = |from: usize, rows: usize, class: &str| {
@@ -163,7 +163,7 @@ pub(crate) fn tally(good: usize, left: usize, bad: usize) -> Markup {
     ))
 }
 
-/// An age that the page goes on counting: `0.4 s ago`.
+/// Returns an age, such as `0.4 s ago`, which the page goes on counting.
 pub(crate) fn age(at: &str, seconds: f64) -> Markup {
     let text = crate::console::words::time(seconds);
     Markup(format!("<time datetime='{}' data-age>{text} ago</time>", escaped(at)))

@@ -1,8 +1,8 @@
-//! Findings as lines of a page, by subject. Pure.
+//! Findings as lines of a page, grouped by subject. Pure.
 
 use crate::model::{Finding, Severity};
 
-/// Findings of one subject.
+/// The findings of one subject.
 pub(crate) struct FindingGroup {
     pub subject: String,
     pub findings: Vec<FindingLine>,
@@ -14,13 +14,13 @@ pub(crate) struct FindingLine {
     pub icon: &'static str,
     pub message: String,
     pub code: &'static str,
-    /// What to do, in words.
+    /// The remedy in words.
     pub remedy: String,
-    /// And what to copy.
+    /// The part of the remedy that can be copied and run.
     pub sql: String,
 }
 
-/// By subject, in the order of the worst.
+/// Groups findings by subject, and keeps their order, which begins with the worst.
 pub(crate) fn finding_groups(findings: &[&Finding]) -> Vec<FindingGroup> {
     let mut groups: Vec<FindingGroup> = Vec::new();
     for (number, finding) in findings.iter().enumerate() {
@@ -48,11 +48,12 @@ pub(crate) fn finding_groups(findings: &[&Finding]) -> Vec<FindingGroup> {
     groups
 }
 
-/// What can be run as it is begins so.
+/// Text that can be run begins with one of these words.
 const COMMANDS: [&str; 10] =
     ["ALTER ", "ANALYZE ", "CREATE ", "DROP ", "GRANT ", "REINDEX ", "REVOKE ", "SELECT ", "SET ", "pg2planhat "];
 
-/// A remedy's words, and what of it can be copied: from the first command at its beginning, a line's, or behind a colon.
+/// Splits a remedy into its words and the part to copy. That part begins at the first command that opens the remedy or
+/// a line, or follows a colon.
 fn parted(remedy: &str) -> (&str, &str) {
     let begins = |at: &usize| {
         let (before, rest) = remedy.split_at(*at);

@@ -1,4 +1,4 @@
-//! What has begun is finished, though the person who asked for it leaves the page.
+//! Actions that finish although the person who asked for them has left the page.
 //!
 //! * In: the answering of one request.
 //! * Out: its answer, where somebody still waits for it.
@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Response};
 
 use crate::console::problem::Refusal;
 
-/// Does it beside the answer, which does not wait for it.
+/// Runs an action beside the answer, which does not wait for it.
 pub(crate) fn beside(doing: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(doing));
 }
 
-/// Does it in a task of its own, which a lost connection does not end.
+/// Runs an action in a task of its own and returns its answer. A lost connection does not end that task.
 pub(crate) async fn finished(doing: impl Future<Output = Response> + Send + 'static) -> Response {
     match tokio::spawn(doing).await {
         Ok(answer) => answer,

@@ -1,10 +1,10 @@
-//! The fields of a form that was sent.
+//! The fields of a form that a browser or a script sent.
 
 use axum::extract::{Form, FromRequest, Request};
 
 use crate::console::problem::Refusal;
 
-/// The fields, in their order; a name may come several times.
+/// The fields in their order. A name may occur several times.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FormFields(pub(crate) Vec<(String, String)>);
 
@@ -24,17 +24,17 @@ impl<S: Send + Sync> FromRequest<S> for FormFields {
 }
 
 impl FormFields {
-    /// A field; empty where it is not there.
+    /// Returns the last field of this name, trimmed; an empty text where it is missing.
     pub(crate) fn one(&self, name: &str) -> &str {
         self.0.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
-    /// A field with the space around it.
+    /// Returns the last field of this name as it was sent, with the space around it.
     pub(crate) fn exact(&self, name: &str) -> &str {
         self.0.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    /// All fields of this name.
+    /// Returns the values of all fields of this name.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }

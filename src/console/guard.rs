@@ -1,8 +1,9 @@
-//! What every request passes, in this order: Host, origin, form, session, role; and what every answer carries.
+//! The checks that every request passes, in this order: Host, origin, form, session, role; and the headers of every
+//! answer.
 //!
 //! * In: a request for a [`ConsoleRoute`].
 //! * Out: the request with its [`Person`], or a [`Refusal`].
-//! * Never: a check that a page would have to remember; a header that lets another site read or frame an answer.
+//! * Never: a check that a page has to remember; a header that lets another site read or frame an answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,19 +29,19 @@ use crate::console::routes::{Access, ConsoleRoute};
 use crate::console::who::{bearer, who};
 use crate::operations::in_the_name_of;
 
-/// A body is at most so large.
+/// A body has at most this many bytes.
 const BODY: usize = 1 << 20;
 
-/// An answer takes at most so long; a statement of a person may take 30 s of its own.
+/// An answer takes at most this long. It leaves a person's statement, which may take 30 s, time to be drawn.
 const ANSWER: Duration = Duration::from_secs(45);
 
-/// A login, which anybody may try, is short.
+/// A login takes at most this long: anybody may try one.
 const LOGIN: Duration = Duration::from_secs(5);
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The router: every route behind the guard.
+/// Returns the router, which puts every route behind the guard.
 pub(crate) fn router(console: &Arc<Console>) -> Router {
     let mut router = Router::new();
     for route in ConsoleRoute::ALL {
@@ -54,7 +55,7 @@ pub(crate) fn router(console: &Arc<Console>) -> Router {
     router.with_state(Arc::clone(console)).fallback_service(outside).layer(DefaultBodyLimit::max(BODY))
 }
 
-/// Lets a request pass, or says why not.
+/// Lets a request pass, or answers why it does not.
 async fn guard(
     State((console, route)): State<(Arc<Console>, Option<ConsoleRoute>)>,
     mut request: Request,
@@ -65,7 +66,7 @@ async fn guard(
     let of_set_up = console.in_set_up() && route.is_some_and(|route| !route.is_of_set_up());
     let checked = check(&console, route, &request);
     let mut answer = match checked {
-        // Until there is a configuration there is nothing else to see.
+        // Until a configuration exists, the wizard is all there is to see.
         Ok(_) if of_set_up => (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/setup"))]).into_response(),
         Err(refusal) => refused(&console, route, &request, &refusal),
         Ok(person) => {
@@ -73,7 +74,7 @@ async fn guard(
             if let Some(person) = person {
                 request.extensions_mut().insert(person);
             }
-            // Whatever a page does is recorded in this name: none has to remember it.
+            // Everything that a page does is recorded under this name, so that no page has to pass it on.
             let answer = in_the_name_of(actor.unwrap_or_else(|| "console".to_owned()), next.run(request));
             if route.is_some_and(ConsoleRoute::is_stream) {
                 answer.await
@@ -94,7 +95,7 @@ async fn guard(
     answer
 }
 
-/// Where no session is there, a person is led to the login; a script is told.
+/// Answers a refused request. A browser without a session is led to the login; a script is told.
 fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, refusal: &Refusal) -> Response {
     let page = request.method() == Method::GET && route.is_some_and(|route| !route.is_stream());
     if refusal.status == StatusCode::UNAUTHORIZED && page && !wants_json(request.headers()) {
@@ -117,7 +118,7 @@ fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, re
     refusal.clone().into_response()
 }
 
-/// All checks, in their order.
+/// Makes all checks in their order, and returns the person who asks.
 fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> Result<Option<Person>, Refusal> {
     let headers = request.headers();
     let host = host(console, request)?;
@@ -138,7 +139,7 @@ fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> R
     Ok(Some(person))
 }
 
-/// One Host, and ours.
+/// Checks that the request has one Host, and that the Host is ours.
 fn host(console: &Console, request: &Request) -> Result<String, Refusal> {
     let ours = |name: &str| console.hosts.allow(name);
     let mut given = request.headers().get_all(HOST).iter();
@@ -156,7 +157,7 @@ fn host(console: &Console, request: &Request) -> Result<String, Refusal> {
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// That no other site made the browser ask.
+/// Checks that no other site made the browser send the request.
 fn same_origin(headers: &HeaderMap, host: &str, bearer: bool) -> Result<(), Refusal> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let fine = match (text(FETCH_SITE), text(ORIGIN)) {
@@ -169,7 +170,7 @@ fn same_origin(headers: &HeaderMap, host: &str, bearer: bool) -> Result<(), Refu
         .ok_or_else(|| Refusal::new(StatusCode::FORBIDDEN, what, "use the page's own buttons, or a token"))
 }
 
-/// That a body is a form.
+/// Checks that the body is a form.
 fn form(headers: &HeaderMap) -> Result<(), Refusal> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let fine = kind.is_none_or(|kind| kind.split(';').next() == Some("application/x-www-form-urlencoded"));
@@ -178,7 +179,7 @@ fn form(headers: &HeaderMap) -> Result<(), Refusal> {
     fine.then_some(()).ok_or_else(|| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what, remedy))
 }
 
-/// The headers of every answer.
+/// Sets the headers of every answer.
 fn dress(headers: &mut HeaderMap, asset: bool) {
     let keep = if asset { "public, max-age=31536000, immutable" } else { "no-store" };
     for (name, value) in [

@@ -1,4 +1,4 @@
-//! Which function answers which route.
+//! The table of routes and the functions that answer them.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::console::problem::Refusal;
 use crate::console::routes::ConsoleRoute;
 use crate::console::static_files;
 
-/// What answers this route. A route that is not here does not compile.
+/// Returns the function that answers a route. A route that is missing here does not compile.
 pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
     let method = if route.method() == Method::POST { MethodFilter::POST } else { MethodFilter::GET };
-    // The table says by which method; what is here says by which function.
+    // The table of routes says the method; this match adds the function.
     macro_rules! on {
         ($function:expr) => {
             axum::routing::on(method, $function)

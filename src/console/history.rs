@@ -1,23 +1,23 @@
-//! What was, for the plots: two rings of samples, in memory.
+//! The recent past, for the plots: two rings of samples in memory.
 //!
 //! * In: the metrics' text every five seconds, with the sampler's own clock.
 //! * Out: rates and levels over 15 minutes, an hour and a day.
-//! * Never: a rate computed in the page (a late message would draw a dip that never was); a clock of its own.
+//! * Never: a rate that the page computes (a late message would draw a dip that never was); a clock of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::console::counters::{Counters, SectionCounters};
 
-/// Seconds between two samples.
+/// The sampler takes a sample every so many seconds.
 pub(crate) const EVERY: u64 = 5;
-/// Samples that make a point of the coarse ring.
+/// This many samples make one point of the coarse ring.
 const COARSE: u32 = 12;
-/// Points of the fine ring: 15 minutes.
+/// The fine ring keeps this many points: 15 minutes.
 const FINE_POINTS: usize = 180;
-/// Points of the coarse ring: 24 hours.
+/// The coarse ring keeps this many points: 24 hours.
 const COARSE_POINTS: usize = 1440;
 
-/// What a plot spans.
+/// The span of time that a plot shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TimeSpan {
     #[default]
@@ -29,7 +29,7 @@ pub(crate) enum TimeSpan {
 impl TimeSpan {
     pub(crate) const ALL: [TimeSpan; 3] = [TimeSpan::Quarter, TimeSpan::Hour, TimeSpan::Day];
 
-    /// The word in a link.
+    /// Returns the word that stands for the span in an address.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             TimeSpan::Quarter => "15m",
@@ -38,7 +38,7 @@ impl TimeSpan {
         }
     }
 
-    /// The word on a page.
+    /// Returns the words that name the span on a page.
     pub(crate) fn label(self) -> &'static str {
         match self {
             TimeSpan::Quarter => "15 min",
@@ -47,12 +47,12 @@ impl TimeSpan {
         }
     }
 
-    /// The span of this word.
+    /// Returns the span of a word in an address; a quarter of an hour for any other word.
     pub(crate) fn parse(word: &str) -> TimeSpan {
         TimeSpan::ALL.into_iter().find(|span| span.as_str() == word).unwrap_or_default()
     }
 
-    /// Points on the plot.
+    /// Returns the number of points that fill a plot of this span.
     pub(crate) fn points(self) -> usize {
         match self {
             TimeSpan::Quarter => FINE_POINTS,
@@ -62,7 +62,7 @@ impl TimeSpan {
     }
 }
 
-/// One figure over time.
+/// One figure over time, in both rings.
 #[derive(Clone, Debug, Default)]
 struct Track {
     fine: VecDeque<f32>,
@@ -85,7 +85,7 @@ impl Track {
         }
     }
 
-    /// The last points of the span, oldest first.
+    /// Returns the last points of the span, the oldest first.
     fn points(&self, span: TimeSpan) -> Vec<f32> {
         let ring = if span == TimeSpan::Quarter { &self.fine } else { &self.coarse };
         ring.iter().skip(ring.len().saturating_sub(span.points())).copied().collect()
@@ -104,7 +104,7 @@ fn push(ring: &mut VecDeque<f32>, value: f64, most: usize) {
     ring.push_back(value as f32);
 }
 
-/// What is kept of one section.
+/// The figures of one section over time.
 #[derive(Clone, Debug, Default)]
 struct SectionTracks {
     stream: Track,
@@ -112,42 +112,42 @@ struct SectionTracks {
     late: Track,
 }
 
-/// The figures that are kept beside the sections'.
+/// A figure of the whole program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
-    /// Rows delivered a second.
+    /// Rows delivered per second.
     Rows,
-    /// Batches a second.
+    /// Batches settled per second.
     Batches,
-    /// Half of the streamed rows were delivered within so many seconds of their commit.
+    /// The seconds from commit to delivery that half of the streamed rows stayed below.
     LateHalf,
-    /// All but one of a hundred.
+    /// The seconds from commit to delivery that 99 % of the streamed rows stayed below.
     Late99,
-    /// How long an answer of Planhat takes, half of them.
+    /// The seconds that half of Planhat's answers stayed below.
     Answer,
-    /// The same for all but one of a hundred.
+    /// The seconds that 99 % of Planhat's answers stayed below.
     Answer99,
-    /// WAL that the slot keeps.
+    /// The bytes of WAL that the slot keeps.
     Kept,
-    /// Bytes of WAL a second.
+    /// The bytes of WAL that the server writes per second.
     Wal,
 }
 
-/// The rings.
+/// The figures of the program and of its sections over time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     sections: BTreeMap<String, SectionTracks>,
     figures: BTreeMap<Figure, Track>,
     last: Option<(f64, Counters)>,
     samples: u32,
-    /// When the first sample was taken, in Unix seconds.
+    /// The time of the first sample, in Unix seconds.
     pub began: Option<f64>,
-    /// The instance's state, and since when it was seen in it.
+    /// The instance's state, and the time at which it was first seen in that state.
     state: Option<(&'static str, f64)>,
 }
 
 impl History {
-    /// Takes a sample, at `now` in Unix seconds.
+    /// Adds a sample that was taken at `now`, in Unix seconds.
     pub(crate) fn sample(&mut self, now: f64, counters: Counters) {
         self.began.get_or_insert(now);
         self.samples += 1;
@@ -166,7 +166,7 @@ impl History {
         let nothing = SectionCounters::default();
         for (name, section) in &now.sections {
             let was = before.sections.get(name).unwrap_or(&nothing);
-            // A counter that went back began anew with its process: there is no rate over that.
+            // A counter that fell started anew with its process, and gives no rate.
             let rate = |now: f64, was: f64| if now >= was { (now - was) / seconds } else { f64::NAN };
             let stream = rate(section.delivered_stream, was.delivered_stream);
             let backfill = rate(section.delivered_otherwise, was.delivered_otherwise);
@@ -198,7 +198,7 @@ impl History {
         }
     }
 
-    /// Seconds for which the instance was seen in this state.
+    /// Returns for how many seconds the instance has been seen in this state.
     pub(crate) fn state_since(&mut self, state: &'static str, now: f64) -> f64 {
         match self.state {
             Some((known, since)) if known == state => (now - since).max(0.0),
@@ -209,40 +209,40 @@ impl History {
         }
     }
 
-    /// A figure over a span, oldest first; unknown points are NaN.
+    /// Returns a figure over a span, the oldest point first. NaN stands for an unknown point.
     pub(crate) fn points(&self, figure: Figure, span: TimeSpan) -> Vec<f32> {
         self.figures.get(&figure).map(|track| track.points(span)).unwrap_or_default()
     }
 
-    /// A figure's last value.
+    /// Returns a figure's last value; `None` where that is unknown.
     pub(crate) fn now(&self, figure: Figure) -> Option<f64> {
         self.figures.get(&figure).and_then(Track::now)
     }
 
-    /// A figure's last value that is known, within 15 minutes.
+    /// Returns a figure's last known value within 15 minutes.
     pub(crate) fn last_known(&self, figure: Figure) -> Option<f64> {
         let track = self.figures.get(&figure)?;
         track.fine.iter().rev().copied().map(f64::from).find(|value| value.is_finite())
     }
 
-    /// Rows a second of a section: (by the stream, by a backfill or a re-sync).
+    /// Returns a section's rows per second: those of the stream, and those of backfills and re-syncs.
     pub(crate) fn section(&self, name: &str, span: TimeSpan) -> (Vec<f32>, Vec<f32>) {
         let tracks = self.sections.get(name);
         tracks.map(|tracks| (tracks.stream.points(span), tracks.backfill.points(span))).unwrap_or_default()
     }
 
-    /// Rows a second of a section now, whichever way they came.
+    /// Returns a section's rows per second now, by whichever way they came.
     pub(crate) fn section_now(&self, name: &str) -> Option<f64> {
         let tracks = self.sections.get(name)?;
         Some(tracks.stream.now()? + tracks.backfill.now()?)
     }
 
-    /// Rows a second of a section's backfill now.
+    /// Returns the rows per second that a section's backfill delivers now.
     pub(crate) fn backfill_now(&self, name: &str) -> Option<f64> {
         self.sections.get(name)?.backfill.now()
     }
 
-    /// The latest of a section's rows within 15 minutes, but for one of a hundred in each sample.
+    /// Returns the largest lateness of a section's rows within 15 minutes, of the 99 % of each sample.
     pub(crate) fn section_late(&self, name: &str) -> Option<f64> {
         let points = self.sections.get(name)?.late.points(TimeSpan::Quarter);
         points.into_iter().filter(|value| value.is_finite()).map(f64::from).reduce(f64::max)

@@ -1,12 +1,12 @@
-//! JSON as a person reads it: colours for names, texts and numbers.
+//! JSON with colours for names, texts and numbers.
 //!
-//! * In: JSON as text, from wherever.
+//! * In: JSON as text, from any source.
 //! * Out: markup whose text is the same, character by character.
 //! * Never: a number that was parsed: 0.10 stays 0.10, and 9007199254740993 keeps its last digit.
 
 use crate::console::draw::{Markup, escaped};
 
-/// Colours a text. What is no JSON comes out as it is.
+/// Colours a text. A text that is no JSON keeps its characters, too.
 pub(crate) fn json_markup(text: &str) -> Markup {
     let mut out = String::with_capacity(text.len() * 2);
     let mut rest = text;
@@ -35,7 +35,7 @@ pub(crate) fn json_markup(text: &str) -> Markup {
     Markup(out)
 }
 
-/// How long the text is that begins here with a quote.
+/// Returns the length of the string that begins here with a quote.
 fn string_length(text: &str) -> usize {
     let mut escape = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

@@ -1,12 +1,12 @@
-//! The difference of two texts as a patch that `git apply` takes. Pure.
+//! The difference of two texts as a patch that `git apply` accepts. Pure.
 //!
 //! * In: two texts, and lines that no patch may show.
 //! * Out: a unified diff.
-//! * Never: a line that was hidden; more than the lines around a change.
+//! * Never: a hidden line; more than the lines around a change.
 
-/// Lines around a change.
+/// A patch shows this many unchanged lines around a change.
 const AROUND: usize = 3;
-/// Lines of the part that differs, on each side, that are compared one by one.
+/// Lines are compared one by one where the differing part has at most this many on each side.
 const COMPARED: usize = 1500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ enum LineOp {
     New(usize),
 }
 
-/// The patch of the file `name`; empty where nothing differs. `hidden` lines end the surroundings of a change.
+/// Returns the patch of the file `name`; an empty text where nothing differs. A line for which `hidden` is true ends
+/// the lines around a change.
 pub(crate) fn patch(name: &str, old: &str, new: &str, hidden: impl Fn(&str) -> bool) -> String {
     let (old_lines, new_lines): (Vec<&str>, Vec<&str>) =
         (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
@@ -49,7 +50,7 @@ pub(crate) fn patch(name: &str, old: &str, new: &str, hidden: impl Fn(&str) -> b
 fn hunk(text: &mut String, ops: &[LineOp], before: &[LineOp], old: &[&str], new: &[&str]) {
     let old_count = |ops: &[LineOp]| ops.iter().filter(|op| !matches!(op, LineOp::New(_))).count();
     let new_count = |ops: &[LineOp]| ops.iter().filter(|op| !matches!(op, LineOp::Gone(_))).count();
-    // Of nothing the line before is given.
+    // A hunk without lines on one side names the line before it.
     let start = |before: usize, count: usize| if count == 0 { before } else { before + 1 };
     let (gone, come) = (old_count(ops), new_count(ops));
     text.push_str(&format!(
@@ -81,7 +82,7 @@ fn compare(old: &[&str], new: &[&str]) -> Vec<LineOp> {
     ops
 }
 
-/// By the longest common subsequence; where the parts are long, everything goes and comes.
+/// Compares by the longest common subsequence. Where the parts are long, all old lines go and all new ones come.
 fn middle(old: &[&str], new: &[&str], from: usize) -> Vec<LineOp> {
     if old.len() > COMPARED || new.len() > COMPARED {
         let gone = (0..old.len()).map(|at| LineOp::Gone(from + at));

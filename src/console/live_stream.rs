@@ -1,8 +1,9 @@
-//! The live stream: what changes by itself, sent to whoever looks.
+//! The live stream: it sends the pieces of a page that change by themselves to the browsers that show it.
 //!
 //! * In: a page's name and parameters; the program, once a second.
 //! * Out: server-sent events: a piece's name and its markup, only where it changed; rows of the ledger, each once.
-//! * Never: a stream that outlives its session, the program's end or 15 minutes; a question to anybody while nobody looks.
+//! * Never: a stream that outlives its session, the program's end or 15 minutes; a question to anybody while no page is
+//!   open.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,32 +29,32 @@ use crate::console::problem::Refusal;
 use crate::console::who::who;
 use crate::state::{DeliveryFilter, DeliveryRow};
 
-/// How often the program is looked at, where it runs here.
+/// A stream looks at the program of this process this often.
 const EVERY: Duration = Duration::from_secs(1);
-/// And where it runs elsewhere, which costs connections.
+/// A stream looks at a program elsewhere this often, because each look costs connections.
 const ELSEWHERE: Duration = Duration::from_secs(3);
-/// A stream ends by itself after so long; the page asks again.
+/// A stream ends after this long, and the page opens a new one.
 const MOST: Duration = Duration::from_secs(15 * 60);
-/// Rows of the ledger at once.
+/// A stream sends at most this many rows of the ledger per look.
 const ROWS: u32 = 1000;
 
-/// One stream.
+/// The state of one open stream.
 struct Follower {
     ask: Ask,
-    /// By what who looks was known: it must hold still.
+    /// The headers and the address of the request. They must go on naming the same person.
     headers: HeaderMap,
     peer: Option<IpAddr>,
     began: Instant,
-    /// What was sent last, by name.
+    /// The hash of the last markup that was sent, by the piece's name.
     sent: HashMap<&'static str, u64>,
-    /// The last write of the ledger that was sent; none where rows are not followed.
+    /// The number of the last write of the ledger that was sent; `None` where the page does not follow the ledger.
     after: Option<i64>,
     waiting: Vec<Event>,
     over: bool,
     _place: OwnedSemaphorePermit,
 }
 
-/// Opens the stream.
+/// Opens a stream.
 pub(crate) async fn live(
     ask: Ask,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
@@ -88,7 +89,7 @@ impl Follower {
         })
     }
 
-    /// Waits for the next moment, and collects what changed.
+    /// Waits for the next moment, and collects what has changed.
     async fn look(&mut self) {
         let first = self.sent.is_empty();
         let pause = if self.ask.console.program.is_here() { EVERY } else { ELSEWHERE };
@@ -101,7 +102,7 @@ impl Follower {
             }
             () = tokio::time::sleep(pause) => {}
         }
-        // Logged out, or another role by now: what was allowed then is not any more.
+        // The person may have logged out or changed roles, and then may not see this any more.
         if who(&self.ask.console, &self.headers, self.peer).as_ref() != Some(&self.ask.person) {
             self.waiting.push(Event::default().event("out").data("1"));
             self.over = true;
@@ -145,13 +146,13 @@ impl Follower {
         piece.0.hash(&mut hasher);
         let hash = hasher.finish();
         if self.sent.insert(name, hash) != Some(hash) {
-            // An event without data is none to the browser: what is over would stay on the page.
+            // A browser ignores an event without data, and a piece that became empty would stay on the page.
             let text = if piece.0.is_empty() { " ".to_owned() } else { one_line(&piece.0) };
             self.waiting.push(Event::default().event(name).data(text));
         }
     }
 
-    /// Rows of the ledger that were written since the last that was sent.
+    /// Collects the rows of the ledger that were written since the last one that was sent.
     async fn rows(&mut self) {
         let Some(after) = self.after else { return };
         let filter = DeliveryFilter { changed_after: Some(after), ..section_page::ledger_filter(&self.ask) };
@@ -170,7 +171,7 @@ fn event_of(row: &DeliveryRow, words: bool) -> Event {
     Event::default().event("batch").id(id).data(one_line(&batch_row(row, true, words).0))
 }
 
-/// A carriage return would end an event's field.
+/// Removes carriage returns, because one would end the field of an event.
 fn one_line(text: &str) -> String {
     text.replace('\r', " ")
 }

@@ -1,8 +1,8 @@
-//! Short looks at what several share.
+//! Short access to values that several tasks share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A lock's content, whatever became of who held it before.
+/// Locks a value, although a thread that held the lock may have panicked.
 pub(crate) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

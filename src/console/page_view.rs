@@ -1,4 +1,4 @@
-//! What a page is drawn from: the status, the counters and the figures at one moment, and the frame around every page.
+//! The data that a page is drawn from: status, counters and figures at one moment; and the frame around every page.
 //!
 //! * In: the program, the history, the state.
 //! * Out: a [`PageView`]; a [`Shell`].
@@ -22,22 +22,22 @@ use crate::console::verdict::PageFigures;
 use crate::console::{draw, words};
 use crate::telemetry::status_document::{InstanceState, SectionStatus, Status};
 
-/// One moment.
+/// The status, the counters and the figures at one moment.
 pub(crate) struct PageView {
     pub status: Status,
     pub config: Arc<Config>,
-    /// None where the program runs elsewhere.
+    /// The counters; `None` where the program runs elsewhere.
     pub counters: Option<Counters>,
     pub figures: PageFigures,
     pub now: Timestamp,
 }
 
 impl Console {
-    /// Takes a look.
+    /// Collects the data of a page.
     pub(crate) async fn view(&self) -> Result<PageView, Refusal> {
         let config = self.config();
         if self.in_set_up() {
-            // Nothing runs, and nothing is to be asked for it.
+            // Nothing runs, and nothing can be asked.
             let status = Status::starting(&*config.source.slot, &*config.source.publication);
             let figures = PageFigures::default();
             return Ok(PageView { status, config, counters: None, figures, now: Timestamp::now() });
@@ -79,7 +79,7 @@ impl Console {
         Ok(PageView { status, config, counters, figures, now })
     }
 
-    /// Seconds since the state is what it is.
+    /// Returns for how many seconds the instance has been in its state.
     fn note_state(&self, status: &Status, now: f64) -> f64 {
         let word = status.state.as_str();
         held(&self.history).state_since(word, now)
@@ -92,23 +92,23 @@ fn signed(number: f64) -> i64 {
 }
 
 impl PageView {
-    /// A section's counters.
+    /// Returns a section's counters.
     pub(crate) fn own(&self, name: &str) -> Option<&crate::console::counters::SectionCounters> {
         self.counters.as_ref()?.sections.get(name)
     }
 
-    /// Rows of a section that are in quarantine now, as far as that is known.
+    /// Returns how many rows of a section are in quarantine now, as far as that is known.
     pub(crate) fn quarantined(&self, section: &SectionStatus) -> u64 {
         self.own(&section.name).map_or(section.rows_quarantined, |own| words::whole(own.quarantine_rows))
     }
 }
 
-/// The frame around a page.
+/// The frame around a page: its head, the menu and the foot.
 pub(crate) struct Shell {
     pub title: String,
     pub theme: String,
     pub build: &'static str,
-    /// What the live stream is asked for.
+    /// The parameters of the live stream that the page opens.
     pub live: String,
     pub place: String,
     pub server: String,
@@ -118,7 +118,7 @@ pub(crate) struct Shell {
     pub role: &'static str,
     pub foot: String,
     pub clock: String,
-    /// The wizard makes the first configuration.
+    /// Whether the page belongs to the wizard.
     pub in_set_up: bool,
     pub version: &'static str,
 }
@@ -130,11 +130,11 @@ struct Nav<'a> {
     name: &'a str,
     sections: &'a [SectionStatus],
     quarantined: String,
-    /// SQL can be asked here.
+    /// Whether the configuration has a login for SQL.
     reader: bool,
 }
 
-/// The menu.
+/// Draws the menu.
 pub(crate) fn nav(view: &PageView, at: &str, name: &str) -> Markup {
     let quarantined = words::count(view.figures.quarantined);
     let nav =
@@ -142,13 +142,14 @@ pub(crate) fn nav(view: &PageView, at: &str, name: &str) -> Markup {
     drawn(&nav)
 }
 
-/// Draws a template. What it writes to cannot fail, and it asks nothing.
+/// Draws a template. Writing to a text cannot fail, and a template asks nobody.
 pub(crate) fn drawn(template: &impl Template) -> Markup {
     Markup(template.render().unwrap_or_default())
 }
 
 impl Shell {
-    /// For a page named `title`, under `at` of the menu (and the section `name`), that follows by `live`.
+    /// Makes the frame of a page named `title`. The menu marks `at` and the section `name`; the page follows the stream
+    /// `live`.
     pub(crate) fn new(ask: &Ask, view: &PageView, title: &str, at: &str, name: &str, live: &str) -> Shell {
         let config = &view.config;
         let listen = &ask.console.listen;
@@ -182,7 +183,7 @@ struct Steps {
 }
 
 impl Shell {
-    /// Around a step of the wizard.
+    /// Makes the frame of a step of the wizard.
     pub(crate) fn of_setup(ask: &Ask, draft: &SetupDraft, title: &str, at: usize) -> Shell {
         let config = ask.console.config();
         let status = Status::starting(&*config.source.slot, &*config.source.publication);
@@ -193,7 +194,8 @@ impl Shell {
     }
 }
 
-/// The database in words: `app @ db.internal:5432`. Never the connection URL, which may hold a password.
+/// Returns the database in words, such as `app @ db.internal:5432`. It leaves out a connection URL, which may hold a
+/// password.
 fn place(source: &Source) -> String {
     match (&source.host, &source.url) {
         (Some(host), _) => {

@@ -1,8 +1,8 @@
-//! A connection whose other side must read: one that takes no byte for a while is cut.
+//! A connection that is closed when its client stops reading.
 //!
 //! * In: a connection.
 //! * Out: the same.
-//! * Never: an answer that waits for ever on somebody who does not read it, and keeps a place from others.
+//! * Never: an answer that waits forever for a client that does not read it, and takes a place from others.
 
 use std::future::Future as _;
 use std::io;
@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A connection that ends where a write stands still.
+/// A connection that fails once a write has stood still for too long.
 pub(crate) struct PatientStream<S> {
     inner: S,
-    /// Bytes that wait to be read are waited for so long.
+    /// A write waits at most this long for the client to read.
     patience: Duration,
-    /// Runs while a write waits.
+    /// The timer that runs while a write waits.
     until: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,7 +27,7 @@ impl<S> PatientStream<S> {
         PatientStream { inner, patience, until: None }
     }
 
-    /// What a write came to; where it has waited too long, its end.
+    /// Returns the result of a write; an error where the write has waited for too long.
     fn weighed<T>(&mut self, came: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if came.is_ready() {
             self.until = None;

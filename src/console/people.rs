@@ -1,8 +1,8 @@
-//! Who is there: tokens of the configuration, one-time links, and the sessions that a browser's cookie names.
+//! The people who may ask: tokens of the configuration, one-time links, and the sessions that cookies name.
 //!
 //! * In: tokens, links, cookies, and the time.
-//! * Out: a [`Person`], or none.
-//! * Never: a token or a session's id kept as it is (only its digest is); a comparison that ends early.
+//! * Out: a [`Person`], or nobody.
+//! * Never: a token or a session's id kept as plain text (only its digest is); a comparison that ends early.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::Role;
 
-/// A session ends after so long without a request.
+/// A session ends after this long without a request.
 const IDLE: Duration = Duration::from_secs(8 * 3600);
-/// And after so long at all.
+/// A session ends after this long in any case.
 const MOST: Duration = Duration::from_secs(24 * 3600);
-/// A link is good for so long.
+/// A link opens a session within this time.
 const LINK: Duration = Duration::from_secs(600);
-/// Sessions at once; the one that is idle longest makes room.
+/// At most this many sessions are open. A further one ends the session that was idle longest.
 const SESSIONS: usize = 256;
-/// Failed logins a second, in all.
+/// At most this many logins fail per second, over all clients.
 const FAILURES: u32 = 5;
 
-/// Somebody who may ask.
+/// A person who may ask, with a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Person {
-    /// As it is recorded.
+    /// The name under which the person's actions are recorded.
     pub name: String,
     pub role: Role,
 }
 
-/// A token of the configuration, by its digest.
+/// A token of the configuration: the digest of its text, and its person.
 #[derive(Clone)]
 pub(crate) struct Token {
     pub person: Person,
@@ -45,23 +45,23 @@ struct BrowserSession {
     last: Instant,
 }
 
-/// All of them.
+/// The tokens, the unused links and the open sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
     tokens: Vec<Token>,
-    /// Links that were not used yet: digest, and when it was made.
+    /// The links that were not used yet: the digest of the key, and the time it was made.
     links: Vec<([u8; 32], Instant)>,
     open: HashMap<[u8; 32], BrowserSession>,
     failures: Option<(Instant, u32)>,
 }
 
-/// What came of a login.
+/// The result of a login.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Login {
-    /// The cookie's value, and who that is.
+    /// The login succeeded, with the cookie's value and the person.
     In(String, Person),
     Wrong,
-    /// Too many have failed in this second.
+    /// Too many logins have failed within this second.
     Later,
 }
 
@@ -70,7 +70,7 @@ impl Sessions {
         Sessions { tokens, ..Sessions::default() }
     }
 
-    /// Other tokens from now on. Sessions of those that are gone end.
+    /// Replaces the tokens, and ends the sessions of people who have none any more.
     pub(crate) fn renew(&mut self, tokens: Vec<Token>) {
         let before: Vec<Person> = self.tokens.drain(..).map(|token| token.person).collect();
         self.open.retain(|_, session| {
@@ -80,7 +80,7 @@ impl Sessions {
         self.tokens = tokens;
     }
 
-    /// Makes a link's key: good once, for ten minutes.
+    /// Makes the key of a link, which opens one session within ten minutes.
     pub(crate) fn link(&mut self, now: Instant) -> Option<String> {
         let key = secret()?;
         self.links.retain(|(_, made)| now.saturating_duration_since(*made) < LINK);
@@ -88,10 +88,10 @@ impl Sessions {
         Some(key)
     }
 
-    /// Whose token this is.
+    /// Returns the person of a token.
     pub(crate) fn bearer(&self, token: &str) -> Option<Person> {
         let given = digest(token.trim());
-        // All entries, always: the time tells nothing.
+        // Every entry is compared, so that the time says nothing about which one fits.
         self.tokens.iter().fold(
             None,
             |found, known| {
@@ -100,7 +100,7 @@ impl Sessions {
         )
     }
 
-    /// Opens a session for a token, or for a link's key.
+    /// Opens a session for a token, or for the key of a link.
     pub(crate) fn login(&mut self, given: &str, now: Instant) -> Login {
         let person = self.bearer(given).or_else(|| self.by_link(given, now));
         let (Some(person), Some(id)) = (person, secret()) else {
@@ -127,7 +127,7 @@ impl Sessions {
         (now.saturating_duration_since(made) < LINK).then_some(Person { name, role: Role::Operator })
     }
 
-    /// Who holds this cookie.
+    /// Returns the person whose session the cookie names.
     pub(crate) fn of_cookie(&mut self, id: &str, now: Instant) -> Option<Person> {
         let session = self.open.get_mut(&digest(id))?;
         let over =
@@ -145,7 +145,7 @@ impl Sessions {
         self.open.remove(&digest(id));
     }
 
-    /// Ends sessions that are over, and the one that is idle longest where there are too many.
+    /// Ends sessions that were idle for too long, and the one idle longest where too many are open.
     fn forget(&mut self, now: Instant) {
         self.open.retain(|_, session| now.saturating_duration_since(session.last) < IDLE);
         if self.open.len() >= SESSIONS
@@ -156,29 +156,29 @@ impl Sessions {
     }
 }
 
-/// 256 random bits as text; none where the system gives none.
+/// Returns 256 random bits as text; `None` where the system gives none.
 pub(crate) fn secret() -> Option<String> {
     let mut bytes = [0_u8; 32];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(hex(&bytes))
 }
 
-/// A new token, in the form that scanners of secrets find.
+/// Returns a new token in a form that secret scanners find.
 pub(crate) fn new_token() -> Option<String> {
     secret().map(|secret| format!("pg2planhat_{secret}"))
 }
 
-/// The digest of a text.
+/// Returns the SHA-256 of a text.
 pub(crate) fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// Bytes as text.
+/// Returns bytes as hexadecimal text.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// 32 bytes from their text.
+/// Returns 32 bytes from their hexadecimal text.
 pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     let text = text.trim();
     let mut bytes = [0; 32];
@@ -191,7 +191,7 @@ pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Compares in constant time.
+/// Compares two digests in constant time.
 fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }

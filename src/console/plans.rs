@@ -1,8 +1,8 @@
-//! What waits for a person's word: each thing that cannot be undone, with the number that says how much it is.
+//! Plans: actions that cannot be undone, each counted, that wait until a person confirms them.
 //!
-//! * In: what somebody means to do, counted; later that person's word.
+//! * In: an action that a person intends, counted; later that person's confirmation.
 //! * Out: a plan's id; the plan, once.
-//! * Never: a plan done twice, by somebody else, or after ten minutes; a number that nobody typed.
+//! * Never: a plan done twice, by another person, or after ten minutes; a number that nobody typed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crate::console::people::secret;
 use crate::operations::{Mend, ResyncFrom, ResyncPlan};
 
-/// A plan is good for so long.
+/// A plan can be confirmed within this time.
 const GOOD: Duration = Duration::from_secs(600);
-/// Plans at once; the oldest makes room.
+/// At most this many plans wait. A further one drops the oldest.
 const PLANS: usize = 500;
 
-/// What somebody means to do.
+/// An action that a person intends.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     Resync {
@@ -31,24 +31,24 @@ pub(crate) enum Deed {
     Drop {
         ids: Vec<i64>,
     },
-    /// The file gets this text, where it is still the one with the digest `base`.
+    /// Writes the text to the file, if the file still has the digest `base`.
     Save {
         text: String,
         base: String,
         section: String,
     },
-    /// The instance begins anew with the file of this digest.
+    /// Restarts the instance with the file that has this digest.
     Apply {
         sha256: String,
     },
-    /// `sure`: somebody must say, too, that the newer server is gone for good.
+    /// Repairs the instance. `sure` demands that the person also states that the newer server is gone for good.
     Repair {
         how: Mend,
         sure: bool,
     },
 }
 
-/// A re-sync's form as it was filled in.
+/// The content of the re-sync form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResyncGiven {
     /// `time`, `key` or `all`.
@@ -57,10 +57,10 @@ pub(crate) struct ResyncGiven {
     pub key: String,
 }
 
-/// What has to be typed.
+/// The text that a person must type to confirm a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Confirmation {
-    /// Nothing: a press of the button will do.
+    /// Nothing: a press of the button is enough.
     Press,
     /// The number of rows.
     Number(u64),
@@ -69,7 +69,7 @@ pub(crate) enum Confirmation {
 }
 
 impl Confirmation {
-    /// Whether this was typed. Separators of thousands are no mistake.
+    /// Returns whether `given` is the text that must be typed. Thousands separators are allowed.
     pub(crate) fn fits(&self, given: &str) -> bool {
         match self {
             Confirmation::Press => true,
@@ -84,7 +84,7 @@ impl Confirmation {
         }
     }
 
-    /// What is to be typed; empty where nothing is.
+    /// Returns the text that must be typed; an empty one where a press is enough.
     pub(crate) fn word(&self) -> String {
         match self {
             Confirmation::Press => String::new(),
@@ -94,10 +94,10 @@ impl Confirmation {
     }
 }
 
-/// A plan.
+/// An action that waits for its confirmation.
 #[derive(Clone, Debug)]
 pub(crate) struct ActionPlan {
-    /// Who made it: nobody else does it.
+    /// The name of the person who made the plan. Nobody else can confirm it.
     pub by: String,
     pub deed: Deed,
     pub confirmation: Confirmation,
@@ -110,12 +110,12 @@ impl ActionPlan {
     }
 }
 
-/// All plans that wait.
+/// All plans that wait, by their ids.
 #[derive(Default)]
 pub(crate) struct Plans(HashMap<String, ActionPlan>);
 
 impl Plans {
-    /// Keeps a plan; its id, of 128 random bits.
+    /// Keeps a plan, and returns its id of 128 random bits.
     pub(crate) fn keep(&mut self, plan: ActionPlan) -> Option<String> {
         let now = plan.made;
         self.0.retain(|_, plan| now.saturating_duration_since(plan.made) < GOOD);
@@ -129,20 +129,20 @@ impl Plans {
         Some(id)
     }
 
-    /// Somebody's plan, which stays.
+    /// Returns a person's plan, and keeps it.
     pub(crate) fn look(&self, id: &str, by: &str, now: Instant) -> Option<&ActionPlan> {
         let own = |plan: &&ActionPlan| plan.by == by && now.saturating_duration_since(plan.made) < GOOD;
         self.0.get(id).filter(own)
     }
 
-    /// Somebody's plan, which is used up by this.
+    /// Removes a person's plan, and returns it.
     pub(crate) fn take(&mut self, id: &str, by: &str, now: Instant) -> Option<ActionPlan> {
         self.look(id, by, now)?;
         self.0.remove(id)
     }
 }
 
-/// Whether the world has changed so much since it was counted that a person must see the new number.
+/// Returns whether the number of rows has changed so much that a person must see the new one.
 pub(crate) fn differs(planned: u64, now: u64) -> bool {
     planned.abs_diff(now) > (planned / 100).max(100)
 }

@@ -1,8 +1,8 @@
-//! What is not answered, and why: a page or a problem document, never a bare status.
+//! Refusals: each is a page or a problem document that says what happened and what to do, never a bare status.
 //!
 //! * In: a [`Fault`], or a rule of the guard.
 //! * Out: status, title, what happened, what to do.
-//! * Never: more about the program than whoever asks may know.
+//! * Never: more about the program than the person who asks may know.
 
 use axum::http::header::{ACCEPT, CONTENT_TYPE, COOKIE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -11,7 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 use crate::console::bare_pages;
 use crate::model::{Exit, Fault};
 
-/// A request that is not done.
+/// A request that was refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
@@ -24,7 +24,7 @@ impl Refusal {
         Refusal { status, what: what.into(), remedy: remedy.into() }
     }
 
-    /// Too much at once.
+    /// Makes a refusal for more requests than are answered at once.
     pub(crate) fn busy(what: &str) -> Refusal {
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, what, "try again in a moment")
     }
@@ -33,7 +33,7 @@ impl Refusal {
         Refusal::new(StatusCode::NOT_FOUND, what, "the menu leads to everything that there is")
     }
 
-    /// Draws it in the form that was asked for.
+    /// Draws the refusal in the form that the request asked for.
     pub(crate) fn draw(&self, headers: &HeaderMap, theme: &str) -> Response {
         let mut answer = if wants_json(headers) {
             let title = self.status.canonical_reason().unwrap_or("Refused");
@@ -55,7 +55,7 @@ impl Refusal {
     }
 }
 
-/// Whether a script asks, which wants a document.
+/// Returns whether a script asks, which gets a JSON document.
 pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
     headers
         .get(ACCEPT)
@@ -76,7 +76,7 @@ impl From<Fault> for Refusal {
 }
 
 impl IntoResponse for Refusal {
-    /// The guard draws it: it knows in which form.
+    /// Attaches the refusal to the answer. The guard draws it, because it knows in which form.
     fn into_response(self) -> Response {
         let mut answer = self.status.into_response();
         answer.extensions_mut().insert(self);
@@ -84,7 +84,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A cookie's value.
+/// Returns the value of a cookie.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.flat_map(|cookies| cookies.split(';')).find_map(|cookie| {
@@ -93,7 +93,7 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     })
 }
 
-/// The theme that somebody chose: `light`, `dark`, or the system's.
+/// Returns the theme that the person chose: `light`, `dark`, or empty for the system's.
 pub(crate) fn theme(headers: &HeaderMap) -> &str {
     cookie(headers, "pg2planhat_theme").filter(|theme| ["light", "dark"].contains(theme)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The program that the console tells of: the one in this process, or one elsewhere.
+//! The program that the console shows: the instance in this process, or one elsewhere.
 //!
 //! * In: the board and the metrics of this process; or the configuration, by which the admin port or the state is asked.
 //! * Out: the status and the counters now.
@@ -14,32 +14,32 @@ use crate::model::Fault;
 use crate::operations;
 use crate::telemetry::status_document::Status;
 
-/// Where the program runs. Cheap to clone; what runs here may be replaced while the console goes on.
+/// The program that the console shows. It is cheap to clone, and the instance in it can change while the console stays.
 #[derive(Clone, Default)]
 pub(crate) struct Program(Arc<Mutex<Option<AdminState>>>);
 
 impl Program {
-    /// Somewhere else, or nowhere.
+    /// Makes a program that runs in another process, or nowhere.
     pub(crate) fn elsewhere() -> Program {
         Program::default()
     }
 
-    /// In this process, from now on.
+    /// Records that an instance now runs in this process.
     pub(crate) fn runs_here(&self, admin: AdminState) {
         *held(&self.0) = Some(admin);
     }
 
-    /// No longer in this process.
+    /// Records that no instance runs in this process any more.
     pub(crate) fn is_gone(&self) {
         *held(&self.0) = None;
     }
 
-    /// Whether it runs in this process.
+    /// Returns whether an instance runs in this process.
     pub(crate) fn is_here(&self) -> bool {
         held(&self.0).is_some()
     }
 
-    /// The status now.
+    /// Returns the status now.
     pub(crate) async fn status(&self, config: &Arc<Config>) -> Result<Status, Fault> {
         let here = held(&self.0).clone();
         match here {
@@ -48,7 +48,7 @@ impl Program {
         }
     }
 
-    /// The counters now; none where the program runs elsewhere.
+    /// Returns the counters now; `None` where the program runs elsewhere.
     pub(crate) async fn counters(&self) -> Option<Counters> {
         let admin = held(&self.0).clone()?;
         admin.metrics.reflect(&admin.judged().await);

@@ -1,25 +1,25 @@
-//! The quarantine in words: groups by what went wrong, and what to do about each. Pure.
+//! The quarantine in words: groups by reason, and what to do about each. Pure.
 //!
 //! * In: reasons as they are recorded: a word, a colon, and the reason for people.
 //! * Out: notes, classes, reasons that may be shown.
-//! * Never: a value of a row in what somebody reads who may not see rows.
+//! * Never: a value of a row for a person who may not see rows.
 
 use crate::console::words::{count, plural};
 use crate::state::QuarantineGroup;
 
-/// The words that reasons begin with.
+/// A recorded reason begins with one of these words.
 pub(crate) const WORDS: [&str; 5] = ["refused", "mapping", "too_large", "in_doubt", "missing"];
 
-/// Groups that are shown as notes.
+/// The page shows at most this many groups.
 const NOTES: usize = 6;
 
-/// What went wrong, as a note.
+/// The rows in quarantine for one reason, as a note on the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupNote {
     pub class: &'static str,
     pub icon: &'static str,
     pub head: String,
-    /// What rows' reasons begin with.
+    /// The beginning of these rows' reasons.
     pub reason: String,
     pub rows: String,
     pub number: String,
@@ -28,12 +28,12 @@ pub(crate) struct GroupNote {
     pub href: String,
 }
 
-/// The word that a reason begins with.
+/// Returns the word that a reason begins with.
 pub(crate) fn word_of(reason: &str) -> &str {
     reason.split(':').next().unwrap_or_default()
 }
 
-/// Class and icon of a reason.
+/// Returns the class and the icon of a reason.
 pub(crate) fn look(reason: &str) -> (&'static str, &'static str) {
     match word_of(reason) {
         "mapping" | "too_large" | "missing" => ("is-warn", "warn"),
@@ -42,7 +42,7 @@ pub(crate) fn look(reason: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// The reason for somebody who sees what stands in rows, or who does not.
+/// Returns the reason as a person may read it, who either sees rows or does not.
 pub(crate) fn reason_for(reason: &str, sees: bool) -> String {
     if sees { reason.to_owned() } else { word_of(reason).to_owned() }
 }
@@ -62,7 +62,7 @@ fn what(reason: &str) -> &'static str {
     }
 }
 
-/// The groups as notes: one a reason, whatever the section.
+/// Returns the groups as notes, one for each reason over all sections.
 pub(crate) fn groups(groups: &[QuarantineGroup], sees: bool) -> Vec<GroupNote> {
     let mut heads: Vec<(String, Vec<(&str, u64)>)> = Vec::new();
     for group in groups {

@@ -1,22 +1,22 @@
-//! What happened and what to do, for each reason that needs a person. Pure.
+//! The texts of the repair page: for each reason that needs a person, what happened and what to do. Pure.
 
 use crate::operations::Mend;
 use crate::telemetry::status_document::Reason;
 
-/// What is told of a reason.
+/// The text for one reason.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RepairText {
     /// What happened, in plain words.
     pub story: &'static str,
-    /// The way that loses nothing; none where there is nothing to repair.
+    /// The way that loses nothing; `None` where nothing can be repaired.
     pub recommended: Option<Mend>,
-    /// What keeps it from happening again: a sentence, and SQL where that helps.
+    /// What prevents a repetition: a sentence, and SQL where that helps.
     pub after: (&'static str, &'static str),
-    /// What somebody must say expressly before anything is done.
+    /// A statement that the person must make before anything is done.
     pub sure: Option<&'static str>,
 }
 
-/// The text of a reason.
+/// Returns the text for a reason.
 pub(crate) fn told(reason: Reason) -> RepairText {
     let gap = Some(Mend::Gap);
     let text = |story, recommended, after| RepairText { story, recommended, after, sure: None };
@@ -90,7 +90,7 @@ pub(crate) fn told(reason: Reason) -> RepairText {
     }
 }
 
-/// What a way does.
+/// Returns the title of a way to repair, and what it does.
 pub(crate) fn way(how: Mend, new_slot: bool, floor: Option<u64>) -> (&'static str, String) {
     let slot = if new_slot { "A new slot" } else { "The slot is kept" };
     match how {

@@ -1,4 +1,4 @@
-//! Every address of the console, and what it asks of who comes: one table, which the router and the guard both read.
+//! The table of routes: each address, its method and the role it needs. The router and the guard both read it.
 //!
 //! * In: nothing.
 //! * Out: [`ConsoleRoute`]s. One without a line here, or without a handler in `pages`, does not compile.
@@ -8,26 +8,26 @@ use axum::http::Method;
 
 use crate::config::Role;
 
-/// What a route asks of who comes.
+/// What a route demands of the person who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nothing: the login, and the files of the page.
+    /// Nothing: the login and the page's files are open to anybody.
     Anybody,
-    /// A session, or a token, of this role at least.
+    /// A session or a token of at least this role.
     Of(Role),
 }
 
 macro_rules! routes {
     ($( $route:ident = $method:ident $path:literal $access:ident, )+) => {
-        /// An address.
+        /// A route.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum ConsoleRoute { $( $route, )+ }
 
         impl ConsoleRoute {
-            /// All of them.
+            /// All routes.
             pub(crate) const ALL: &[ConsoleRoute] = &[ $( ConsoleRoute::$route, )+ ];
 
-            /// The one method that it takes (and HEAD, where that is GET).
+            /// Returns the one method of the route. A route of GET also answers HEAD.
             pub(crate) fn method(self) -> Method {
                 match self { $( ConsoleRoute::$route => Method::$method, )+ }
             }
@@ -88,7 +88,7 @@ routes! {
 }
 
 impl ConsoleRoute {
-    /// Whether it is there while the wizard makes the first configuration.
+    /// Returns whether the route exists while the wizard makes the first configuration.
     pub(crate) fn is_of_set_up(self) -> bool {
         use ConsoleRoute as Of;
         let wizard = [Of::Setup, Of::SetupConnect, Of::SetupTables, Of::SetupPrepare, Of::SetupRun, Of::SetupDemo];
@@ -96,13 +96,13 @@ impl ConsoleRoute {
         self.access() == Access::Anybody || self == Of::Logout || wizard.contains(&self) || mapping.contains(&self)
     }
 
-    /// Whether its answer goes on for as long as somebody listens.
+    /// Returns whether the answer continues for as long as the client listens.
     pub(crate) fn is_stream(self) -> bool {
         self == ConsoleRoute::Live
     }
 }
 
-/// The table as words: method, path, who may ask.
+/// Returns the table as words: method, path, and who may ask.
 pub(crate) fn table() -> Vec<(String, &'static str, &'static str)> {
     let word = |route: ConsoleRoute| match route.access() {
         Access::Anybody => "anybody",

@@ -1,7 +1,8 @@
-//! A configuration that is being made: what somebody has typed of the two ends, and the text of the file to be. Pure.
+//! The configuration that the wizard makes: what the person typed about both ends, and the text of the future file.
+//! Pure.
 //!
 //! * In: forms.
-//! * Out: the file's text, which names where each secret is.
+//! * Out: the file's text, which names the place of each secret.
 //! * Never: a secret in the text.
 
 use std::path::Path;
@@ -10,19 +11,20 @@ use crate::config::splice::{scalar, section_text};
 use crate::console::form_fields::FormFields;
 use crate::model::Finding;
 
-/// The variables that the file names for what was typed.
+/// The file names these environment variables for the secrets that were typed.
 pub(crate) const PASSWORD: &str = "PGPASSWORD";
 pub(crate) const TENANT: &str = "PLANHAT_TENANT_UUID";
 pub(crate) const URL: &str = "PG2PLANHAT_SOURCE_URL";
-/// And the files, where somebody wants them in files.
+/// The files that hold the secrets, where the person wants files.
 const FILES: [(&str, &str); 3] =
     [(PASSWORD, "pg2planhat.password"), (TENANT, "pg2planhat.tenant"), (URL, "pg2planhat.source-url")];
 
-/// A section that nothing is read for, until tables are chosen: without one there is no configuration.
+/// A section that is off. The file needs one before tables are chosen, because a configuration without sections does
+/// not load.
 const NONE: &str =
     "sections:\n  - { name: none, kind: user_activity, sync: off, table: none, key: id, fields: { email: e } }\n";
 
-/// The two ends, as they were typed; of secrets whether there is one.
+/// The two ends as they were typed. For a secret it only records whether one was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TwoEnds {
     pub host: String,
@@ -31,12 +33,12 @@ pub(crate) struct TwoEnds {
     pub user: String,
     pub tls: String,
     pub ca: String,
-    /// Instead of host, port, database and user.
+    /// Whether a URL stands for host, port, database and user.
     pub by_url: bool,
     pub password: bool,
     pub tenant: bool,
     pub planhat_url: String,
-    /// Where the admin port listens, if not where it usually does.
+    /// The address of the admin port, where the usual one is taken.
     pub admin: Option<String>,
 }
 
@@ -60,7 +62,7 @@ impl Default for TwoEnds {
 }
 
 impl TwoEnds {
-    /// What was sent; a secret that was left empty stays what it was.
+    /// Returns the ends as a form changes them. A secret that the form leaves empty stays as it was.
     pub(crate) fn sent(&self, form: &FormFields) -> TwoEnds {
         let or = |name: &str, default: &str| {
             let given = form.one(name);
@@ -82,7 +84,7 @@ impl TwoEnds {
         }
     }
 
-    /// Secrets that the file names, each with its variable and its file.
+    /// Returns the secrets that the file names, each with its variable and its file.
     pub(crate) fn secrets(&self) -> Vec<(&'static str, &'static str)> {
         let has = |name: &str| match name {
             PASSWORD => self.password && !self.by_url,
@@ -92,7 +94,7 @@ impl TwoEnds {
         FILES.into_iter().filter(|(name, _)| has(name)).collect()
     }
 
-    /// The head of the file; its secrets are in files of this folder, or in the environment.
+    /// Returns the head of the file. It names files of this folder for the secrets, or environment variables.
     fn head(&self, folder: Option<&Path>) -> String {
         let secret = |variable: &str| {
             let file = FILES.iter().find(|(name, _)| *name == variable).map_or("", |(_, file)| file);
@@ -124,7 +126,7 @@ impl TwoEnds {
             line("ca", scalar(&self.ca));
         }
         lines.push("planhat:".to_owned());
-        // Without a tenant nothing is sent anywhere: `Run` asks for it.
+        // Nothing is sent without a tenant: the last step refuses to run until one is typed.
         lines.push(format!("  tenant: {}", if self.tenant { secret(TENANT) } else { "unknown".to_owned() }));
         if self.planhat_url != usual.planhat_url {
             lines.push(format!("  url: {}", scalar(&self.planhat_url)));
@@ -136,45 +138,45 @@ impl TwoEnds {
     }
 }
 
-/// All of it.
+/// Everything that the wizard holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SetupDraft {
     pub ends: TwoEnds,
-    /// The text from `sections` on; empty: no table is chosen yet.
+    /// The file's text from `sections` on; empty before a table is chosen.
     sections: String,
-    /// What was found of the two ends; none: nobody has asked yet.
+    /// The findings about the two ends; `None` before the first look.
     pub findings: Option<Vec<Finding>>,
-    /// Databases that the role sees.
+    /// The databases that the role sees.
     pub databases: Vec<String>,
-    /// The console of the demonstration that was begun here.
+    /// The address of the demonstration's console.
     pub demo: Option<String>,
-    /// What `prepare` made, for people.
+    /// What `prepare` made, in words.
     pub made: Vec<String>,
 }
 
 impl SetupDraft {
-    /// The text now.
+    /// Returns the file's text now.
     pub(crate) fn text(&self) -> String {
         self.with_secrets(None)
     }
 
-    /// The text that is written: its secrets in the environment, or in files of a folder.
+    /// Returns the file's text. It names files of a folder for the secrets, or environment variables.
     pub(crate) fn with_secrets(&self, folder: Option<&Path>) -> String {
         let sections = if self.sections.is_empty() { NONE } else { &self.sections };
         format!("{}{sections}", self.ends.head(folder))
     }
 
-    /// Whether the database has been reached.
+    /// Returns whether the database was reached.
     pub(crate) fn is_connected(&self) -> bool {
         self.findings.as_ref().is_some_and(|findings| findings.iter().any(|finding| finding.code == "connected"))
     }
 
-    /// Whether tables are chosen.
+    /// Returns whether tables are chosen.
     pub(crate) fn has_sections(&self) -> bool {
         !self.sections.is_empty()
     }
 
-    /// Takes sections, each as its lines; those of `kept` stay as they are.
+    /// Replaces the sections by new ones, each given as lines. The sections named in `kept` stay as they are.
     pub(crate) fn choose(&mut self, kept: &[String], new: &[String]) {
         let text = self.text();
         let kept = kept.iter().filter_map(|name| section_text(&text, name));
@@ -185,7 +187,7 @@ impl SetupDraft {
         self.made.clear();
     }
 
-    /// The text as somebody has changed it on the Mapping page.
+    /// Takes over the text as the Mapping page changed it.
     pub(crate) fn rewritten(&mut self, text: &str) {
         if let Some(at) = text.find("\nsections:") {
             text[at + 1..].clone_into(&mut self.sections);
@@ -194,7 +196,7 @@ impl SetupDraft {
     }
 }
 
-/// Where each step leads, and whether it can be gone to.
+/// Returns the steps: their addresses, titles, subtitles, and whether each can be opened.
 pub(crate) fn steps(draft: &SetupDraft) -> [(&'static str, &'static str, &'static str, bool); 6] {
     let (connected, chosen) = (draft.is_connected(), draft.has_sections());
     [

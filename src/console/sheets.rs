@@ -1,6 +1,6 @@
-//! Sheets: a question with its number, as a page of its own; with a script the page's dialog.
+//! Sheets: a question about an action, as a page of its own, which the script shows as a dialog.
 //!
-//! * In: markup of a sheet; what somebody means to do.
+//! * In: the markup of a sheet; the action that a person intends.
 //! * Out: pages; plans kept, shown and used up.
 //! * Never: a plan used up twice.
 
@@ -27,7 +27,7 @@ struct SheetPage {
     sheet: Markup,
 }
 
-/// Around a sheet: a page where there is no script, the source of a dialog where there is one.
+/// Draws the page around a sheet. The script takes the sheet out of it and shows a dialog.
 pub(crate) async fn sheet_page(
     ask: &Ask,
     status: StatusCode,
@@ -47,7 +47,7 @@ pub(crate) fn gone() -> Refusal {
     Refusal::new(StatusCode::CONFLICT, what, "go back and have it counted again; nothing was done by this")
 }
 
-/// Keeps a plan and leads to its page; a script gets its id and what it must send.
+/// Keeps a plan and leads to its page. A script gets the plan's id and the text that it must send.
 pub(crate) fn keep(ask: &Ask, deed: Deed, confirmation: Confirmation, rows: Option<u64>) -> Result<Response, Refusal> {
     let word = confirmation.word();
     let id = stored(ask, deed, confirmation)?;
@@ -55,14 +55,14 @@ pub(crate) fn keep(ask: &Ask, deed: Deed, confirmation: Confirmation, rows: Opti
     ask.leads_to(&format!("/plans/{id}"), document)
 }
 
-/// Keeps a plan; its id.
+/// Keeps a plan, and returns its id.
 pub(crate) fn stored(ask: &Ask, deed: Deed, confirmation: Confirmation) -> Result<String, Refusal> {
     let plan = ActionPlan::new(&ask.person.name, deed, confirmation, Instant::now());
     let kept = held(&ask.console.plans).keep(plan);
     kept.ok_or_else(|| Fault::unavailable("the system gives no random bits", "try again").into())
 }
 
-/// Uses the plan up; a second press finds none.
+/// Removes the plan, so that a second press finds none.
 pub(crate) fn used(ask: &Ask, id: &str) -> Result<ActionPlan, Refusal> {
     held(&ask.console.plans).take(id, &ask.person.name, Instant::now()).ok_or_else(gone)
 }

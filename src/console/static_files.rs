@@ -1,4 +1,4 @@
-//! The two files of the page: its style and its script.
+//! The two files of the page: the style sheet and the script.
 
 use std::sync::OnceLock;
 
@@ -10,13 +10,13 @@ use crate::console::people::{digest, hex};
 const STYLE: &str = include_str!("static/console.css");
 const SCRIPT: &str = include_str!("static/live.js");
 
-/// A word that changes with the files: they are kept by browsers for a year.
+/// Returns a word that changes with the files. It stands in their addresses, which browsers keep for a year.
 pub(crate) fn build() -> &'static str {
     static BUILD: OnceLock<String> = OnceLock::new();
     BUILD.get_or_init(|| hex(&digest(&format!("{STYLE}{SCRIPT}"))[..6]))
 }
 
-/// One of them.
+/// Returns one of the files.
 pub(crate) fn file(name: &str) -> Option<Response> {
     let (kind, text) = match name {
         "console.css" => ("text/css; charset=utf-8", STYLE),

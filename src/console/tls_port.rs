@@ -1,8 +1,8 @@
-//! TLS of the console's port: the certificate and its key, read again when their files change.
+//! The TLS of the console's port: a certificate and its key, read again when their files change.
 //!
 //! * In: two PEM files.
 //! * Out: an acceptor for the next connection.
-//! * Never: a port that goes without TLS because a file is broken: the certificate that worked stays.
+//! * Never: a port that drops TLS because a file is broken: the last good certificate stays.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::console::lock::held;
 use crate::model::Fault;
 
-/// When the two files were changed last.
+/// The times at which the two files were changed last.
 type Changed = [Option<SystemTime>; 2];
 
-/// The certificate in use.
+/// The certificate of the port, and the files that it comes from.
 pub(crate) struct TlsPort {
     cert: PathBuf,
     key: PathBuf,
@@ -30,19 +30,19 @@ impl TlsPort {
     /// Reads both files.
     ///
     /// # Errors
-    /// Where one cannot be read, or they do not belong together.
+    /// A file cannot be read, or the two do not belong together.
     pub(crate) fn new(cert: &Path, key: &Path) -> Result<TlsPort, Fault> {
         let changed = changed(cert, key);
         let acceptor = read(cert, key)?;
         Ok(TlsPort { cert: cert.to_owned(), key: key.to_owned(), current: Mutex::new((acceptor, changed)) })
     }
 
-    /// For the next connection.
+    /// Returns the acceptor for the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         held(&self.current).0.clone()
     }
 
-    /// Reads the files again, if they have changed.
+    /// Reads the files again where they have changed.
     pub(crate) fn renew(&self) {
         let changed = changed(&self.cert, &self.key);
         if held(&self.current).1 == changed {
@@ -53,7 +53,7 @@ impl TlsPort {
                 tracing::info!(cert = %self.cert.display(), "the console's certificate was read again");
                 *held(&self.current) = (acceptor, changed);
             }
-            // Said once for each change: the files may be written one after the other.
+            // It is said once for each change, because the two files may be written one after the other.
             Err(fault) => {
                 tracing::warn!(
                     what = fault.what,

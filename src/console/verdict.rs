@@ -1,13 +1,13 @@
-//! One sentence that says whether all is well.
+//! The verdict: one sentence that says whether all is well.
 //!
 //! * In: the status document, some figures, and whether the page still hears the program.
-//! * Out: the sentence, its second line, its colour, and where to go.
+//! * Out: the sentence, its second line, its colour, and a link.
 //! * Never: two worries in one sentence: the worst one is said, the others stand below it on the page.
 
 use crate::console::words::{bytes, count, plural, time};
 use crate::telemetry::status_document::{InstanceState, Reason, SectionState, SectionStatus, Status};
 
-/// What the verdict's colour says.
+/// The colour of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Flow,
@@ -16,7 +16,7 @@ pub(crate) enum Tone {
 }
 
 impl Tone {
-    /// The class of it.
+    /// Returns the class of the colour.
     pub(crate) fn class(self) -> &'static str {
         match self {
             Tone::Flow => "is-flow",
@@ -25,7 +25,7 @@ impl Tone {
         }
     }
 
-    /// The shape that goes with the colour.
+    /// Returns the icon that goes with the colour.
     pub(crate) fn icon(self) -> &'static str {
         match self {
             Tone::Flow => "ok",
@@ -35,57 +35,58 @@ impl Tone {
     }
 }
 
-/// Whether the page hears the program.
+/// Whether the page still hears the program.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PageLink {
     Live,
-    /// Nothing comes any more.
+    /// Nothing arrives any more.
     Lost,
 }
 
-/// PageFigures that the status document does not have.
+/// Figures that the status document does not hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PageFigures {
     /// How late the newest rows were, in seconds.
     pub late: Option<f64>,
-    /// How long Planhat takes to answer, for all but one of a hundred requests.
+    /// The seconds that 99 % of Planhat's answers stayed below.
     pub answer_p99: Option<f64>,
-    /// Rows in quarantine now.
+    /// The number of rows in quarantine now.
     pub quarantined: u64,
-    /// Rows read less rows settled and under way: 0 where the row accounting is exact.
+    /// Rows read less rows settled and under way. It is 0 where the books balance.
     pub unaccounted: i64,
-    /// Seconds since rows were last received.
+    /// The number of seconds since Planhat last took rows.
     pub quiet: Option<f64>,
-    /// Seconds since the state changed.
+    /// The number of seconds since the state last changed.
     pub state_for: Option<f64>,
-    /// Who leads, where that is somebody else.
+    /// The name of the leader, where another process leads.
     pub leader: Option<String>,
-    /// Rows that are read and not settled.
+    /// The number of rows that were read and are not settled.
     pub unsettled: u64,
 }
 
-/// The sentence.
+/// The sentence, with its colour and its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageVerdict {
     pub tone: Tone,
-    /// A word for the kind of sentence: it is announced again when this changes, not when its seconds do.
+    /// A word for the kind of sentence. The page announces the sentence again when this word changes, not when its
+    /// seconds do.
     pub class: &'static str,
     pub sentence: String,
     pub detail: String,
-    /// A link: what it says, and where it goes.
+    /// The link: its text, and its address.
     pub act: Option<(String, String)>,
 }
 
-/// Less WAL than this before the slot is lost is a worry, whatever the rate.
+/// A slot that is lost after fewer bytes of WAL than this is a worry, whatever the rate.
 const SAFE: i64 = 1 << 30;
-/// So is less time than this.
+/// A slot that is lost within fewer seconds than this is a worry.
 const HOURS: f64 = 4.0 * 3600.0;
-/// Rows this late are late. The same bound as the alert's.
+/// Rows are late from this many seconds on, as in the alert.
 const LATE: f64 = 300.0;
-/// Rows this late are late enough to be told of where the sink refuses them.
+/// The verdict tells of rows that Planhat refuses once they are this many seconds late.
 const WAITING: f64 = 2.0;
 
-/// Says it. The order is that of badness.
+/// Returns the verdict. The first worry that applies is said, and the order is that of badness.
 pub(crate) fn verdict(status: &Status, link: PageLink, figures: &PageFigures) -> PageVerdict {
     if link == PageLink::Lost {
         return say(Tone::Warn, "lost", "The console has lost the program.", "What follows may be old.");
@@ -135,7 +136,7 @@ fn needs_person(status: &Status) -> PageVerdict {
     verdict
 }
 
-/// What happened, by reason: the headline of the repair page.
+/// Returns the headline of the repair page for a reason.
 pub(crate) fn headline(reason: Reason) -> &'static str {
     match reason {
         Reason::SlotMissing => "Stopped: the replication slot is gone.",
@@ -158,7 +159,7 @@ fn stalled(status: &Status, figures: &PageFigures) -> PageVerdict {
     say(Tone::Stop, "stalled", sentence, status.remedy.as_deref().unwrap_or_default())
 }
 
-/// A section that is halted, or whose rows the sink does not take now.
+/// Returns the verdict on a section that is halted, or whose rows Planhat does not take now.
 fn troubled(status: &Status) -> Option<PageVerdict> {
     let halted: Vec<&SectionStatus> = of(status, SectionState::Halted).collect();
     if let Some(first) = halted.first() {

@@ -1,6 +1,6 @@
-//! The listener: connections with bounds, and the sampler beside them.
+//! The listener of the console: bounded connections, and the sampler beside them.
 //!
-//! * In: an address, and the wish to end.
+//! * In: an address.
 //! * Out: requests, to the guard; a sample of the counters every five seconds.
 //! * Never: more than [`CONNECTIONS`] at once; a client that takes its time with the headers, or with
 //!   the answer; a drain that waits for a page.
@@ -25,17 +25,17 @@ use crate::console::patient_stream::PatientStream;
 use crate::console::tls_port::TlsPort;
 use crate::model::{Exit, Fault};
 
-/// Connections at once.
+/// At most this many connections are open.
 const CONNECTIONS: usize = 64;
-/// Headers come within so long.
+/// A client must send its headers, or finish the TLS handshake, within this time.
 const HEADERS: Duration = Duration::from_secs(5);
-/// And a client that reads nothing of its answer is waited for so long.
+/// A client must read some of its answer within this time.
 const READ: Duration = Duration::from_secs(20);
 
 /// Opens the port.
 ///
 /// # Errors
-/// Where the address is none, or is taken.
+/// The address is none of this machine, or is taken.
 pub(crate) async fn bind(listen: &str) -> Result<TcpListener, Fault> {
     TcpListener::bind(listen).await.map_err(|error| {
         let what = format!("the console cannot listen on {listen}: {error}");
@@ -47,7 +47,7 @@ pub(crate) async fn bind(listen: &str) -> Result<TcpListener, Fault> {
     })
 }
 
-/// Serves until it is dropped.
+/// Serves requests until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
     let router = guard::router(&console);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -67,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
                     let mut http = http1::Builder::new();
                     http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
                     let service = TowerToHyperService::new(service);
-                    // A client that breaks off is no news.
+                    // A client that breaks off is no news, so the result is dropped.
                     match acceptor {
                         Some(acceptor) => {
                             let shaken = tokio::time::timeout(HEADERS, acceptor.accept(stream)).await;
@@ -88,7 +88,7 @@ pub(crate) async fn serve(listener: TcpListener, console: Arc<Console>) {
 
 type Place = tokio::sync::OwnedSemaphorePermit;
 
-/// The next connection, once there is a place for it.
+/// Waits for a free place and the next connection.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, std::net::SocketAddr, Place)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
@@ -104,7 +104,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     }
 }
 
-/// Takes a sample, and lets go of what nobody uses.
+/// Takes a sample of the counters, and closes what nobody uses.
 async fn sample(console: &Console) {
     if let Some(counters) = console.program.counters().await {
         let now = Timestamp::now().as_microsecond() as f64 / 1e6;

@@ -1,4 +1,4 @@
-//! Who asks: by a token, by the proxy's word, or by the browser's cookie.
+//! The person who asks: named by a token, by the proxy, or by the browser's cookie.
 //!
 //! * In: a request's headers, and where it comes from.
 //! * Out: a [`Person`], or nobody.
@@ -16,7 +16,7 @@ use crate::console::lock::held;
 use crate::console::people::Person;
 use crate::console::problem::cookie;
 
-/// Who asks so. A token counts alone: who sends one means it.
+/// Returns the person who sends these headers. A request with a token is judged by the token alone.
 pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Person> {
     match bearer(headers) {
         Some(token) => held(&console.sessions).bearer(token),
@@ -26,12 +26,13 @@ pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) 
     }
 }
 
-/// The token of a script.
+/// Returns the token of a script.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
-/// Whom the proxy names, where the request comes from it. Anybody else may send what they like in these headers.
+/// Returns the person whom the proxy names. The header counts only from the proxy's own address: any other client can
+/// send it.
 fn by_proxy(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Person> {
     let config = console.config();
     let proxy = config.console.proxy.as_ref()?;
@@ -41,7 +42,7 @@ fn by_proxy(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Opt
     }
     let header = |name: &str| {
         let mut given = headers.get_all(name).iter();
-        // Twice is a client that adds its own.
+        // A second header means that the client added one of its own.
         match (given.next(), given.next()) {
             (Some(value), None) => value.to_str().ok(),
             _ => None,

@@ -1,4 +1,4 @@
-//! Numbers, sizes and times as a person reads them. (The CLI has its own: a page has room for a time of two parts.)
+//! Numbers, sizes and times in words. The CLI has functions of its own: a page has room for a time of two parts.
 //!
 //! * In: numbers.
 //! * Out: text with thousands separators and units.
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 pub(crate) use crate::terminal::count;
 
-/// A rate or another measured number: whole from 10 on, with one digit below.
+/// Returns a measured number: with one digit below 10, without from there on.
 pub(crate) fn measured(number: f64) -> String {
     if !number.is_finite() {
         return "–".to_owned();
@@ -16,7 +16,7 @@ pub(crate) fn measured(number: f64) -> String {
     if number > 0.0 && number < 9.95 { format!("{number:.1}") } else { count(whole(number)) }
 }
 
-/// A number without its fraction; below 0 it is 0.
+/// Returns a number rounded to a whole one; 0 for a negative one.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -26,7 +26,7 @@ pub(crate) fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-/// `84 KiB`, `2.1 MiB`
+/// Returns a size, such as `84 KiB` or `2.1 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (number as f64, "bytes");
@@ -39,7 +39,7 @@ pub(crate) fn bytes(number: u64) -> String {
     if unit == "bytes" || value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
-/// `0.2 s`, `43 s`, `12 min`, `1 h 3 min`, `7 days`
+/// Returns a time, such as `0.2 s`, `43 s`, `12 min`, `1 h 3 min` or `7 days`.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if !s.is_finite() => "–".to_owned(),
@@ -54,7 +54,7 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
-/// As [`time`], with two digits below a second: for what is close to nothing.
+/// Returns a time as [`time`] does, but with two digits below a second.
 pub(crate) fn fine(seconds: f64) -> String {
     if seconds == 0.0 {
         "0".to_owned()
@@ -65,28 +65,28 @@ pub(crate) fn fine(seconds: f64) -> String {
     }
 }
 
-/// How long one answer took: `84 ms`, then as [`time`].
+/// Returns the duration of one answer, such as `84 ms`; from a second on as [`time`] does.
 pub(crate) fn took(seconds: f64) -> String {
     if seconds < 0.995 { format!("{:.0} ms", seconds.max(0.0) * 1000.0) } else { time(seconds) }
 }
 
-/// `12 rows`, `1 row`
+/// Returns a number with its noun, such as `12 rows` or `1 row`.
 pub(crate) fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// The time of day of an RFC 3339 time, to the second or the millisecond: `00:51:06`.
+/// Returns the time of day of an RFC 3339 time, to the second or the millisecond, such as `00:51:06`.
 pub(crate) fn clock(rfc3339: &str, length: usize) -> &str {
     let clock = rfc3339.get(11..).unwrap_or(rfc3339);
     clock.get(..length).unwrap_or(clock).trim_end_matches('Z')
 }
 
-/// Date and time to the second: `2026-11-26 00:49:03`.
+/// Returns the date and the time to the second, such as `2026-11-26 00:49:03`.
 pub(crate) fn moment(rfc3339: &str) -> String {
     rfc3339.get(..19).map_or_else(|| rfc3339.to_owned(), |text| text.replace('T', " "))
 }
 
-/// Seconds from an RFC 3339 time to `now`; none where it is no time.
+/// Returns the seconds from an RFC 3339 time to `now`; `None` where the text is no time.
 pub(crate) fn since(rfc3339: &str, now: Timestamp) -> Option<f64> {
     let at: Timestamp = rfc3339.parse().ok()?;
     Some(now.duration_since(at).as_secs_f64().max(0.0))

@@ -1,8 +1,8 @@
-//! YAML as a person reads it: keys in colour, comments quiet.
+//! YAML with colours for keys and comments.
 //!
 //! * In: the file's text, without its secrets.
 //! * Out: markup whose text is the same, character by character.
-//! * Never: a meaning: what is coloured wrongly is still the same text.
+//! * Never: a change of the text: a wrong colour leaves every character as it was.
 
 use crate::console::draw::{Markup, escaped};
 
@@ -40,7 +40,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// How long the text is that begins here with a quote; a line's end closes it.
+/// Returns the length of the text that begins here with a quote. The end of the line closes it.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escape = false;
     for (at, c) in text.char_indices().skip(1) {

@@ -1,4 +1,4 @@
-//! What was asked of the program just now, and what came of it: nothing is said to be done before it is.
+//! The actions that people asked for just now, and their results. No action is called done before it is.
 
 use askama::Template;
 
@@ -9,13 +9,13 @@ use crate::console::page_view::drawn;
 use crate::console::words::since;
 use crate::state::Event;
 
-/// Events that are looked through.
+/// The page looks through this many events.
 const EVENTS: u32 = 30;
-/// What came of it is shown for so long, in seconds.
+/// The page shows a result for this many seconds.
 const SHOWN: f64 = 90.0;
-/// What a pause or a resume takes to be obeyed, in seconds.
+/// The instance obeys a pause or a resume within this many seconds.
 const OBEYED: f64 = 6.0;
-/// What was asked stays on the page for so long where no instance answers.
+/// The page shows an action that no instance has handled for this many seconds.
 const WAITS: f64 = 86_400.0;
 
 #[derive(Template)]
@@ -32,7 +32,7 @@ struct AskedLine {
     by: String,
 }
 
-/// The events of a section (or all) with these actions.
+/// Draws the latest events that have one of these actions, of one section or of all.
 pub(crate) async fn asked(ask: &Ask, section: Option<&str>, actions: &[&str]) -> Markup {
     let Ok(store) = ask.console.store().await else { return Markup::default() };
     let events = store.events(EVENTS).await.unwrap_or_default();

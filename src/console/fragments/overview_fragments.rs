@@ -12,7 +12,7 @@ use crate::console::words::{self, bytes, count, measured, time};
 use crate::state::Event;
 use crate::telemetry::status_document::{SectionState, SectionStatus};
 
-/// All pieces of the page. `events` come from the state; none where it cannot be reached.
+/// Draws all pieces of the page. `events` is empty where the state cannot be reached.
 pub(crate) fn overview(view: &PageView, history: &History, span: TimeSpan, events: &[Event]) -> Fragments {
     let mut pieces = Fragments::default();
     let said = verdict(&view.status, PageLink::Live, &view.figures);
@@ -110,7 +110,7 @@ fn answers(view: &PageView, history: &History) -> Answers {
     }
 }
 
-/// Whether the row accounting is exact, and its lines.
+/// Returns whether the books balance, in words, and the lines of the account.
 fn accounts(view: &PageView) -> (String, Vec<(&'static str, String)>) {
     let Some(counters) = &view.counters else {
         let sum = |of: fn(&SectionStatus) -> u64| view.status.sections.iter().map(of).sum::<u64>();
@@ -184,7 +184,7 @@ fn row(view: &PageView, history: &History, section: &SectionStatus) -> SectionLi
     }
 }
 
-/// The bar below the state of a section that backfills.
+/// Draws the bar below the state of a section that backfills.
 fn thin_bar(section: &SectionStatus) -> Markup {
     let Some(backfill) = section.backfill.as_ref().filter(|_| section.state == SectionState::Backfilling) else {
         return Markup::default();
@@ -197,7 +197,7 @@ fn thin_bar(section: &SectionStatus) -> Markup {
     Markup(format!("<div class='bar-in'>{bar}<div class='sub num'>{percent} %{left}</div></div>"))
 }
 
-/// What a section's rows become, in words.
+/// Returns what a section's rows become in Planhat.
 pub(crate) fn becomes(view: &PageView, name: &str) -> String {
     use crate::config::Kind;
     let section = view.config.sections.iter().find(|section| section.name.as_str() == name);
@@ -224,7 +224,7 @@ struct LatePlot {
     since: String,
 }
 
-/// Words below a plot.
+/// Returns the words below a plot.
 pub(crate) fn ticks(span: TimeSpan) -> &'static [&'static str] {
     match span {
         TimeSpan::Quarter => &["−15 min", "−10", "−5", "now"],
@@ -237,7 +237,7 @@ fn gib(number: f64) -> String {
     bytes(words::whole(number))
 }
 
-/// A picture and its table.
+/// Draws a plot, and its points as a table.
 pub(crate) fn both(plot: &Plot<'_>) -> Markup {
     Markup(format!("{}{}", charts::plot(plot), charts::table(plot)))
 }
@@ -296,7 +296,7 @@ fn lateness(history: &History, span: TimeSpan) -> LatePlot {
     LatePlot { late: both(&plot), since: since(history) }
 }
 
-/// Since when the plots know anything.
+/// Returns since when the plots have points.
 pub(crate) fn since(history: &History) -> String {
     let began = history.began.and_then(|at| jiff::Timestamp::from_second(i64::try_from(words::whole(at)).ok()?).ok());
     match began {
@@ -311,7 +311,7 @@ struct Spans {
     links: Vec<(TimeSpan, String, bool)>,
 }
 
-/// The choice of a span, as links.
+/// Draws the links that choose a span.
 pub(crate) fn spans(path: &str, current: TimeSpan) -> Markup {
     let link = |span: &TimeSpan| (*span, format!("{path}?span={}", span.as_str()), *span == current);
     drawn(&Spans { links: TimeSpan::ALL.iter().map(link).collect() })
@@ -330,7 +330,7 @@ struct EventLine {
     actor: String,
 }
 
-/// What people asked, newest first.
+/// Draws the events, the newest first.
 pub(crate) fn events_of(events: &[Event]) -> Markup {
     let line = |event: &Event| EventLine {
         at: event.at.clone(),
@@ -341,7 +341,7 @@ pub(crate) fn events_of(events: &[Event]) -> Markup {
     drawn(&Events { rows: events.iter().map(line).collect() })
 }
 
-/// An event in words.
+/// Returns an event as a sentence.
 pub(crate) fn sentence(event: &Event) -> String {
     let of = event.section.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
     let section = event.section.as_deref().unwrap_or("a section");

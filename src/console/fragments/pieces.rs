@@ -1,13 +1,13 @@
-//! Pieces of a page, by name.
+//! The pieces of a page by their names.
 
 use crate::console::draw::Markup;
 
-/// Pieces by name.
+/// The pieces of a page, each with its name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fragments(pub(crate) Vec<(&'static str, Markup)>);
 
 impl Fragments {
-    /// The piece of this name.
+    /// Returns the piece of this name; empty markup where it is missing.
     pub(crate) fn get(&self, name: &str) -> Markup {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, piece)| piece.clone()).unwrap_or_default()
     }

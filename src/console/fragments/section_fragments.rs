@@ -13,21 +13,21 @@ use crate::console::words::{self, bytes, count, measured, plural, time};
 use crate::state::DeliveryRow;
 use crate::telemetry::status_document::{SectionState, SectionStatus};
 
-/// Whose rows these are, and how they are drawn.
+/// Rows of the ledger, and how they are drawn.
 pub(crate) struct Batches<'a> {
     pub rows: &'a [DeliveryRow],
-    /// Whether the column of sections is drawn.
+    /// Whether the table has a column for the section.
     pub with_section: bool,
-    /// Whether what Planhat said is shown.
+    /// Whether the table shows Planhat's answers.
     pub words: bool,
 }
 
-/// The section's key, for people.
+/// Returns a section's key in words.
 fn key_of(section: &Section) -> String {
     if section.key.is_empty() { "the primary key".to_owned() } else { section.key.join(", ") }
 }
 
-/// All pieces of the page.
+/// Draws all pieces of the page.
 pub(crate) fn section(
     view: &PageView,
     history: &History,
@@ -93,7 +93,7 @@ struct SectionActs<'a> {
     keeps: String,
 }
 
-/// The buttons of an operator. They follow the program: what cannot be done now is not offered.
+/// Draws the buttons of an operator. A button is left out while its action is impossible.
 pub(crate) fn acts(view: &PageView, status: &SectionStatus) -> Markup {
     let rate = view.counters.as_ref().map_or(f64::NAN, |counters| counters.wal_bytes_per_second);
     let a_day = match rate.is_finite() && rate > 0.0 {
@@ -232,7 +232,7 @@ impl BatchLine<'_> {
     }
 }
 
-/// A table of the ledger.
+/// Draws a table of the ledger.
 pub(crate) fn batches_of(batches: &Batches<'_>) -> Markup {
     let rows = batches.rows.iter().map(|row| BatchLine { row, words: batches.words }).collect();
     drawn(&BatchTable { rows, with_section: batches.with_section })
@@ -252,7 +252,7 @@ struct BatchRow<'a> {
     error: &'a str,
 }
 
-/// One row of the ledger. What Planhat said is row data: it is withheld from those who may not see it.
+/// Draws one row of the ledger. Planhat's answers quote rows, and are withheld from people who may not see rows.
 pub(crate) fn batch_row(row: &DeliveryRow, with_section: bool, words: bool) -> Markup {
     let number = |number: i64| u64::try_from(number).unwrap_or(0);
     let (class, icon) = draw::outcome_look(&row.outcome);

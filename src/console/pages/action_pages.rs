@@ -1,4 +1,4 @@
-//! What is done to a section at once: pause, resume, probe; and an audit, which takes its time.
+//! The actions that a section obeys at once (pause, resume, probe), and an audit, which runs beside the answer.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::{Fault, SectionName};
 use crate::operations;
 use crate::operations::AuditFrom;
 
-/// A section of the configuration.
+/// Returns a section's name, if the configuration has it.
 fn known(ask: &Ask, name: &str) -> Result<SectionName, Refusal> {
     let config = ask.console.config();
     let found = config.sections.iter().find(|section| section.name.as_str() == name);
@@ -51,7 +51,7 @@ pub(crate) async fn probe(ask: Ask, Path(name): Path<String>) -> Result<Response
     ask.leads_to(&format!("/sections/{name}"), document)
 }
 
-/// `POST /sections/NAME/audit`: begins one; the section's page shows what it found.
+/// `POST /sections/NAME/audit`: starts an audit. The section's page shows its result.
 pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response, Refusal> {
     let (console, config) = (Arc::clone(&ask.console), ask.console.config());
     let section = config.sections.iter().find(|section| section.name.as_str() == name).cloned();
@@ -61,7 +61,7 @@ pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response
     }
     let of = name.clone();
     beside(async move {
-        // As with every question: two at a time in all.
+        // An audit is a question to the source, like any other: two run at once.
         let _leave = console.questions.acquire().await;
         let done = async {
             let store = console.store().await?;

@@ -1,4 +1,4 @@
-//! Checks: what `check` finds, by subject, the worst first.
+//! The Checks page: the findings of `check` by subject, the worst first.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -84,7 +84,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// `POST /checks`: looks again.
+/// `POST /checks`: makes the checks again.
 pub(crate) async fn look(State(console): State<Arc<Console>>) -> Result<Response, Refusal> {
     let _leave = console.question()?;
     let began = Instant::now();
@@ -98,14 +98,14 @@ fn when(checked: &Checked) -> String {
     format!("Looked {} ago, in {}.", time(checked.at.elapsed().as_secs_f64()), time(checked.took))
 }
 
-/// What quotes rows, or the SQL of other sessions, is withheld from those who may not see rows.
+/// Withholds findings that quote rows, or the SQL of other sessions, from people who may not see rows.
 fn withhold(finding: &mut Finding) {
     if matches!(finding.code, "rows_refused" | "dimension_id" | "open_transaction" | "sample") {
         "withheld from your role".clone_into(&mut finding.message);
     }
 }
 
-/// A finding for a ticket.
+/// Returns a finding as text for a ticket.
 fn text(finding: &Finding) -> String {
     let remedy = if finding.remedy.is_empty() { String::new() } else { format!("\n  remedy: {}", finding.remedy) };
     format!("{} {}: {}{remedy}\n", severity_word(finding.severity), finding.subject, finding.message)

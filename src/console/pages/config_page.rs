@@ -1,4 +1,4 @@
-//! Configuration: the file without its secrets, whether it has changed, what that would do; and the review of a draft.
+//! The Configuration page: the file without its secrets, and what its changes would do; and the review of a draft.
 
 use std::sync::Arc;
 
@@ -66,14 +66,14 @@ struct ChangeLine {
 /// One line of what a file would do, as `plan` judges it.
 #[derive(serde::Serialize)]
 struct ReviewedChange {
-    /// The section; empty: another part of the file.
+    /// The section's name; empty for another part of the file.
     section: String,
     change: &'static str,
     what: String,
     rows: Option<u64>,
-    /// Rows may count twice, or be lost.
+    /// Whether rows may count twice or be lost.
     danger: bool,
-    /// It is not done from here: the state would no longer be true.
+    /// Whether the change is refused, because the recorded state would no longer be true.
     refused: bool,
 }
 
@@ -108,7 +108,7 @@ fn line(change: &ReviewedChange) -> ChangeLine {
     ChangeLine { class, icon, head, what: format!("{}.{refused}", change.what) }
 }
 
-/// What a configuration would do to what runs: by the judgement of `plan`, against what is recorded.
+/// Returns what a configuration would do to the running instance. `plan` judges it by what is recorded.
 async fn changes(ask: &Ask, next: &Config) -> Vec<ReviewedChange> {
     let running = ask.console.config();
     let beside = |what: String, refused| ReviewedChange {
@@ -119,11 +119,11 @@ async fn changes(ask: &Ask, next: &Config) -> Vec<ReviewedChange> {
         danger: false,
         refused,
     };
-    // Another server is another matter.
+    // `plan` compares sections on one server; the other parts of the file are listed below.
     let judged = Config { sections: next.sections.clone(), ..Config::clone(&running) };
     let mut found: Vec<ReviewedChange> = match plan(&Arc::new(judged)).await {
         Ok(changes) => changes.into_iter().map(ReviewedChange::from).collect(),
-        // What nobody can judge is not done.
+        // A change that nobody can judge is refused.
         Err(fault) => vec![beside(format!("what the sections would do is not known now: {}", fault.what), true)],
     };
     found.extend(elsewhere(&running, next).into_iter().map(|name| {
@@ -154,7 +154,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     digests.extend(parsed.as_ref().map(config_file::digests).unwrap_or_default());
     let (mut text, _) = config_file::masked(&text, &digests);
     if parsed.is_err() {
-        // What cannot be read may have a secret anywhere.
+        // A file that does not parse may hold a secret anywhere.
         text = "The file is not shown while it cannot be read: it may have a secret in it.".to_owned();
     }
     let drift = file.sha256 != *held(&ask.console.loaded);
@@ -203,7 +203,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// Why the file cannot be applied from here; empty where it can.
+/// Returns why the file cannot be applied from here; an empty text where it can.
 fn closed(ask: &Ask, changes: &[ReviewedChange]) -> String {
     let refused = changes.iter().any(|change| change.refused);
     match (ask.is_operator(), ask.console.config().console.edit, ask.console.program.is_here(), refused) {
@@ -217,7 +217,7 @@ fn closed(ask: &Ask, changes: &[ReviewedChange]) -> String {
     }
 }
 
-/// `POST /config/plan`: what a draft would do, and the ways to have it.
+/// `POST /config/plan`: shows what a draft would do, and the ways to save it.
 pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let draft = SectionDraft::from_form(&form);
     let state = tried(&ask, &draft, None).await?;
@@ -236,7 +236,7 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
         return Err(Fault::bug("a draft without a file").into());
     };
     if let Ok(mut made) = ask.console.set_up() {
-        // Nothing runs and nothing is written yet: there is nothing to review.
+        // Nothing runs and no file exists yet, so there is nothing to review.
         made.rewritten(&text);
         *held(&ask.console.config) = Arc::new(next);
         ask.console.set_up_as(made);
@@ -294,7 +294,7 @@ pub(crate) async fn save(ask: &Ask, id: &str, text: &str, base: &str, section: &
     ask.leads_to("/config", serde_json::json!({ "saved": section }))
 }
 
-/// The running instance drains, and begins anew with the file.
+/// Restarts the instance with the file, after it has drained.
 pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response, Refusal> {
     let file = config_file::read(&ask.console.path)?;
     if file.sha256 != sha256 {
@@ -314,7 +314,8 @@ pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response,
     ask.leads_to("/config", serde_json::json!({ "applied": found }))
 }
 
-/// What is recorded in the state, where that can be reached: the file is the truth, and it is done.
+/// Records an action in the state, where that can be reached. A failure does not undo the action, because the file is
+/// the truth.
 async fn record(ask: &Ask, action: &str, section: &str, result: &str) {
     let recorded = async {
         let store = ask.console.store().await?;

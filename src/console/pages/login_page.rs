@@ -1,4 +1,4 @@
-//! Logging in and out.
+//! The login and the logout.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) async fn page(headers: HeaderMap, Query(given): Query<Given>) -> Html
     Html(bare_pages::login(theme(&headers), "", local(given.get("next"))))
 }
 
-/// Where the login leads: a path of this console, and nowhere else.
+/// Returns where the login leads: a path of this console, or the Overview.
 fn local(next: Option<&String>) -> &str {
     let fine = |path: &&String| {
         path.starts_with('/')

@@ -1,4 +1,4 @@
-//! Logs: the ledger, what people did, and the program's own lines.
+//! The Logs page: the ledger, what people did, and the program's own lines.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::operations::times;
 use crate::state::{DeliveryFilter, DeliveryRow, Outcome, Store};
 use crate::telemetry::log_ring;
 
-/// Rows on the page.
+/// The page shows this many rows.
 const ROWS: u32 = 100;
-/// Rows that are looked through for a key, and rows of a file.
+/// A search for a key reads this many rows of the ledger, and a CSV file holds this many.
 const MANY: u32 = 5000;
-/// Levels of the program's log, from the gravest.
+/// The levels of the program's log, the gravest first.
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
 #[derive(Template)]
@@ -58,7 +58,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     }
     let tab = match ask.given("tab") {
         "events" => "events",
-        // Row data may stand in a line.
+        // A line of the log may quote a row.
         "program" if ask.sees_rows() && ask.console.program.is_here() => "program",
         _ => "batches",
     };
@@ -84,7 +84,7 @@ async fn drawn(
     rows: &[DeliveryRow],
     last: i64,
 ) -> Result<String, Refusal> {
-    // What is bounded in time, or sought by a key, does not grow.
+    // A list that ends at a time, or that was searched by a key, does not grow.
     let follows = tab == "batches" && [ask.given("until"), ask.given("key")].iter().all(|given| given.is_empty());
     let (section, outcome) = (ask.given("section"), ask.given("outcome"));
     let live = match follows {
@@ -137,7 +137,7 @@ fn csv_link(ask: &Ask, tab: &str) -> String {
     link
 }
 
-/// The rows that the parameters mean, newest first; and the ledger's last write before they were read.
+/// Returns the rows that the parameters select, the newest first, and the ledger's last write before they were read.
 async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<(Vec<DeliveryRow>, i64), Refusal> {
     let time = |name: &str| {
         let text = ask.given(name);
@@ -156,7 +156,7 @@ async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<(Vec<DeliveryRow>
     Ok((rows, last))
 }
 
-/// Whether a key lies between a batch's first and last; numbers are compared as numbers.
+/// Returns whether a key lies between a batch's first and last key. Numbers are compared as numbers.
 fn holds(row: &DeliveryRow, key: &str) -> bool {
     let plain = |text: &str| text.replace(',', "").parse::<i128>();
     match (plain(&row.first_key), plain(&row.last_key), plain(key)) {
@@ -165,7 +165,7 @@ fn holds(row: &DeliveryRow, key: &str) -> bool {
     }
 }
 
-/// What Planhat said is row data.
+/// Returns rows of the ledger as a document, without Planhat's answers for people who may not see rows.
 fn withheld(ask: &Ask, rows: Vec<DeliveryRow>) -> serde_json::Value {
     let mut document = serde_json::json!(rows);
     if !ask.sees_rows() {
@@ -204,7 +204,7 @@ async fn events_csv(ask: &Ask) -> Result<Response, Refusal> {
     Ok(download("events.csv", table(&fields, &serde_json::json!(events))))
 }
 
-/// Rows of a JSON list as CSV, below the names of their fields; null is an empty field.
+/// Returns the rows of a JSON list as CSV below the names of their fields. Null becomes an empty field.
 fn table(fields: &[&str], rows: &serde_json::Value) -> String {
     let cell = |value: &serde_json::Value| match value.as_str() {
         Some(text) => text.to_owned(),
@@ -219,7 +219,7 @@ fn table(fields: &[&str], rows: &serde_json::Value) -> String {
     text
 }
 
-/// One line, as RFC 4180 has it. What a spreadsheet would take for a formula begins with a quote.
+/// Returns one line of CSV by RFC 4180. A quote goes before what a spreadsheet would take for a formula.
 fn csv(fields: &[&str]) -> String {
     let field = |text: &&str| {
         let formula = text.starts_with(['=', '+', '-', '@', '\t']) && text.parse::<f64>().is_err();
@@ -229,7 +229,7 @@ fn csv(fields: &[&str]) -> String {
     fields.iter().map(field).collect::<Vec<_>>().join(",") + "\r\n"
 }
 
-/// A file to keep.
+/// Answers with a file to save.
 fn download(name: &str, text: String) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     ([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)], text).into_response()

@@ -1,4 +1,4 @@
-//! Mapping: a section as a form, and what it makes of real rows while somebody changes it.
+//! The Mapping page: a section as a form, and what the form makes of real rows while it changes.
 
 use askama::Template;
 use axum::extract::Path;
@@ -22,7 +22,7 @@ use crate::operations::Previewed;
 use crate::operations::draft_preview::{self, ColumnFacts, DraftFault, DraftShown, PreviewRows, TableFacts};
 use crate::terminal;
 
-/// Items that are shown whole.
+/// The page shows this many items whole.
 const ITEMS: usize = 5;
 const MODELS: [&str; 4] = ["Company", "EndUser", "Project", "Asset"];
 const EVERIES: [&str; 6] = ["5m", "10m", "30m", "1h", "1d", "daily"];
@@ -56,7 +56,7 @@ struct MappingPage {
 
 struct FieldRow {
     name: String,
-    /// For labels; unique on the page.
+    /// The field's name in labels; it is unique on the page.
     label: String,
     fixed: bool,
     tag: &'static str,
@@ -101,7 +101,7 @@ struct TableLine {
     rows: String,
     size: String,
     keys: String,
-    /// No table that has a log: it is compared.
+    /// Whether the entry has no log of its own, so that its result is compared.
     is_result: bool,
     href: String,
 }
@@ -123,7 +123,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
     show(&ask, draft, state, "newest", "").await
 }
 
-/// `GET /mapping`: the tables; with one chosen, a first section for it.
+/// `GET /mapping`: shows the tables; with one chosen, the guessed form of a section for it.
 pub(crate) async fn new_page(ask: Ask) -> Result<Response, Refusal> {
     let config = ask.console.config();
     let _leave = ask.console.question()?;
@@ -139,7 +139,7 @@ pub(crate) async fn new_page(ask: Ask) -> Result<Response, Refusal> {
     );
     let guessed = config::parse(&text, "the guess").map_err(Fault::from)?;
     let taken: Vec<String> = config.sections.iter().map(|section| section.name.to_string()).collect();
-    // A wide table has a guess for each of its numbers: the next is the first that the file has not.
+    // A wide table has one guess for each of its numbers. The first that the file lacks is the next.
     let is_new = |section: &&config::Section| !taken.contains(&section.name.to_string());
     let next = guessed.sections.iter().find(is_new).or_else(|| guessed.sections.first());
     let mut draft = next.map(form_of).transpose()?.unwrap_or_default();
@@ -181,7 +181,7 @@ async fn choose_table(ask: &Ask) -> Result<Response, Refusal> {
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// `POST /mapping`: the form and its preview. Changes nothing.
+/// `POST /mapping`: shows the form and its preview, and changes nothing.
 pub(crate) async fn draft(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let draft = SectionDraft::from_form(&form);
     let _leave = ask.console.question()?;
@@ -206,7 +206,7 @@ async fn show(
     let is_new = state.before.is_none();
     let facts = match &state.shown {
         Some(shown) => Some(shown.table.clone()),
-        // A draft that cannot be tried shows its table still.
+        // A draft that cannot be tried still shows the columns of its table.
         None => facts_of(ask, &draft).await,
     };
     let columns = facts.as_ref().map(|facts| facts.columns.clone()).unwrap_or_default();
@@ -244,7 +244,7 @@ async fn show(
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// The choices, and what the section has, if that is none of them.
+/// Returns the choices, with the section's own value before them where it is none of them.
 fn with_own(words: &[&str], own: &str) -> Vec<String> {
     let own = Some(own).filter(|own| !own.is_empty() && !words.contains(own));
     own.into_iter().chain(words.iter().copied()).map(str::to_owned).collect()
@@ -279,7 +279,7 @@ fn tag(kind: &str, name: &str) -> &'static str {
     }
 }
 
-/// The rows of the form: fields, and an empty one for the next.
+/// Returns the rows of the form: the fields, and an empty row for the next one.
 fn rows(draft: &SectionDraft, state: &DraftState, columns: &[ColumnFacts]) -> Vec<FieldRow> {
     let one = |field: &DraftField| {
         let (class, why) = why(field, state, columns);
@@ -311,7 +311,7 @@ fn rows(draft: &SectionDraft, state: &DraftState, columns: &[ColumnFacts]) -> Ve
     draft.fields.iter().map(one).chain([next]).collect()
 }
 
-/// What is to be said of a field: its fault, rows that are refused for it, or what the sample holds.
+/// Returns the remark on a field: its fault, the rows refused for it, or what the sample holds.
 fn why(field: &DraftField, state: &DraftState, columns: &[ColumnFacts]) -> (&'static str, String) {
     if let Some(fault) = state.faults.iter().find(|fault| fault.field == field.name) {
         return ("is-stop", format!("{}: {}", fault.what, fault.remedy));
@@ -344,7 +344,7 @@ fn why(field: &DraftField, state: &DraftState, columns: &[ColumnFacts]) -> (&'st
     }
 }
 
-/// Refusals first, then the first items.
+/// Returns the preview: refusals first, then the first items.
 fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
     if !sees {
         return PreviewView { withheld: true, ..PreviewView::default() };
@@ -368,7 +368,7 @@ fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
     PreviewView { withheld: false, rows: shown.rows.len(), good, bad, about, tally, items: items.collect() }
 }
 
-/// Whether the file could be written, for who asks.
+/// Returns why the person cannot write the file from here; `None` where they can.
 pub(crate) fn shut(ask: &Ask) -> Option<String> {
     if !ask.is_operator() {
         return Some("this needs the role operator".to_owned());

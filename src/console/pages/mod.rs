@@ -1,4 +1,4 @@
-//! The pages: each parses what is asked, asks `operations` or the state, and draws. No page decides who may ask.
+//! The pages: each reads the request, asks `operations` or the state, and draws. No page decides who may ask.
 
 pub(crate) mod action_pages;
 pub(crate) mod checks_page;

@@ -1,4 +1,4 @@
-//! The Overview: one sentence, four answers, the sections, plots, and what people did.
+//! The Overview: the verdict, four answers, the sections, plots, and what people did.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -12,7 +12,7 @@ use crate::console::lock::held;
 use crate::console::page_view::{PageView, Shell};
 use crate::console::problem::Refusal;
 
-/// Events on the page.
+/// The page shows this many events.
 const EVENTS: u32 = 8;
 
 #[derive(Template)]
@@ -35,7 +35,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     Ok(Html(OverviewPage { shell, f, acts: add(&ask) }.render().unwrap_or_default()).into_response())
 }
 
-/// An operator may add a section.
+/// Draws the buttons of an operator: start an instance here, and add a section.
 fn add(ask: &Ask) -> Markup {
     if !ask.is_operator() {
         return Markup::default();
@@ -51,11 +51,11 @@ fn add(ask: &Ask) -> Markup {
     ))
 }
 
-/// The page's pieces now.
+/// Draws the pieces of the page.
 pub(crate) async fn fragments(ask: &Ask, view: &PageView) -> Fragments {
     let events = match ask.console.store().await {
         Ok(store) => store.events(EVENTS).await.unwrap_or_default(),
-        // The verdict says what is away.
+        // The verdict tells that the state cannot be reached.
         Err(_) => Vec::new(),
     };
     overview(view, &held(&ask.console.history), ask.span(), &events)

@@ -1,4 +1,4 @@
-//! A plan as a page: what it would do, the number to type, and the doing.
+//! The page of a plan: what it would do, and the number to type; and the carrying out.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::operations::repair::repair_ways::look;
 use crate::operations::{self, Mend};
 use crate::state::{QuarantineRow, Store};
 
-/// A question that a person answers before something is done.
+/// The question that a person answers before an action is done.
 #[derive(Template)]
 #[template(path = "confirm.html")]
 struct ConfirmSheet<'a> {
@@ -33,7 +33,7 @@ struct ConfirmSheet<'a> {
     detail: &'a str,
     plan: &'a str,
     word: String,
-    /// What the word is.
+    /// What the text to type stands for.
     meaning: &'a str,
     back: &'a str,
     button: &'static str,
@@ -46,7 +46,7 @@ pub(crate) async fn page(ask: Ask, Path(id): Path<String>) -> Result<Response, R
     show(&ask, StatusCode::OK, &id, &plan, "").await
 }
 
-/// Shows a plan, with a note above it.
+/// Draws a plan, with a note above it.
 async fn show(ask: &Ask, status: StatusCode, id: &str, plan: &ActionPlan, note: &str) -> Result<Response, Refusal> {
     let rows = |number: usize| plural(number as u64, "row", "rows");
     let word = plan.confirmation.word();
@@ -107,7 +107,7 @@ async fn show(ask: &Ask, status: StatusCode, id: &str, plan: &ActionPlan, note: 
     sheet_page(ask, status, &title, (back, word), drawn(&sheet)).await
 }
 
-/// What concerns the program as a whole: the page that it comes from says more.
+/// Returns the sheet of a plan that concerns the whole program. The page it comes from says more.
 fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmSheet<'a> {
     let word = plan.confirmation.word();
     match &plan.deed {
@@ -145,7 +145,7 @@ fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmS
     }
 }
 
-/// `POST /plans`: does it, once, if what was typed fits and what was counted still holds.
+/// `POST /plans`: carries a plan out, once, if the typed text fits and the count still holds.
 pub(crate) async fn carry_out(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let (id, by) = (form.one("plan"), ask.person.name.clone());
     let plan = held(&ask.console.plans).look(id, &by, Instant::now()).cloned().ok_or_else(gone)?;
@@ -206,7 +206,7 @@ async fn repair(ask: &Ask, id: &str, how: Mend, confirmation: &Confirmation) -> 
         return Err(Refusal::new(StatusCode::CONFLICT, "there is nothing to mend any more", "look at the Overview"));
     };
     let rows: Option<u64> = repair.plan.sections.iter().map(|section| section.rows).sum();
-    // What is lost by going on from now is not counted by that way's own plan.
+    // The number of a way that accepts the loss is that of the gap, which its own plan does not count.
     if let (Confirmation::Number(planned), Some(now), Mend::Gap | Mend::Backfill) = (confirmation, rows, how)
         && differs(*planned, now)
     {

@@ -1,4 +1,4 @@
-//! Quarantine: what went wrong, the rows, one row with its item; and sending again or dropping, each by a plan.
+//! The Quarantine page: groups by reason, the rows, and one row with its item. Retry and drop each go by a plan.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -21,9 +21,9 @@ use crate::operations;
 use crate::state::{QuarantineFilter, QuarantineItem, QuarantineRow, Store};
 use crate::terminal;
 
-/// Rows on the page.
+/// The page shows this many rows.
 const ROWS: u32 = 100;
-/// More rows than this are dropped only by typing their number.
+/// More rows than this are dropped only after their number was typed.
 const FEW: usize = 10;
 
 #[derive(Template)]
@@ -55,7 +55,7 @@ struct RowLine {
     current: bool,
 }
 
-/// The row that is looked at.
+/// The row that the page shows whole.
 struct ShownRow {
     id: i64,
     section: String,
@@ -71,7 +71,7 @@ struct ShownRow {
     raw: String,
 }
 
-/// Which rows the parameters mean.
+/// Returns the filter that the parameters describe.
 fn filter(section: &str, reason: &str) -> QuarantineFilter {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     QuarantineFilter {
@@ -152,21 +152,21 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// The pieces that follow the program.
+/// Draws the pieces that follow the program.
 pub(crate) async fn fragments(ask: &Ask) -> Fragments {
     let mut pieces = Fragments::default();
     pieces.add("asked", asked(ask, None, &["quarantine_retry", "quarantine_drop"]).await);
     pieces
 }
 
-/// What a batch was answered.
+/// Returns how a batch was answered, in words.
 async fn answer_of(store: &Store, batch: i64) -> String {
     match store.delivery_of(batch).await {
         Ok(Some((status, outcome))) => match status {
             Some(status) => format!(", answered {status}: {outcome}"),
             None => format!(", never answered: {outcome}"),
         },
-        // Pruned from the ledger, or the state is away: the row itself is what counts.
+        // The ledger has pruned the batch, or the state cannot be reached. The row itself is shown either way.
         Ok(None) | Err(_) => String::new(),
     }
 }
@@ -212,7 +212,7 @@ fn item_document(ask: &Ask, item: &QuarantineItem) -> serde_json::Value {
     document
 }
 
-/// The rows that a form means: those of its ids, or all of a reason.
+/// Returns the rows that a form selects: those of its ids, or all of a reason.
 async fn meant(ask: &Ask, form: &FormFields) -> Result<Vec<QuarantineRow>, Refusal> {
     let ids: Vec<i64> = form.all("id").filter_map(|id| id.trim().parse().ok()).collect();
     if ids.is_empty() && form.one("all") != "1" {

@@ -1,4 +1,4 @@
-//! Repair: what happened, what is known, and the ways to go on, each with what it loses and what counts twice.
+//! The Repair page: what happened, what is known, and the ways to go on, each with its lost and doubled rows.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -27,9 +27,9 @@ struct RepairPage {
     story: String,
     message: String,
     reason: String,
-    /// Why the ways could not be looked at.
+    /// Why the ways could not be examined.
     trouble: String,
-    /// Why there are none.
+    /// Why no way is offered.
     closed: String,
     counted: String,
     ways: Vec<WayLine>,
@@ -76,7 +76,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let view = ask.console.view().await?;
     let gaps = match ask.console.store().await {
         Ok(store) => store.gaps(true).await.map_err(|error| error.fault())?,
-        // The page must read while the state is away: that may be what happened.
+        // The page must open while the state cannot be reached: that may be what happened.
         Err(_) => Vec::new(),
     };
     let reason = view.status.reason.filter(|_| view.status.state == InstanceState::NeedsPerson);
@@ -87,7 +87,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
             let _leave = ask.console.question()?;
             match repair_ways(&ask.console.config()).await {
                 Ok(ways) => (ways, String::new()),
-                // An instance runs: its gaps are brought section by section.
+                // An instance runs, and its gaps are delivered section by section.
                 Err(_) if reason.is_none() => (Vec::new(), String::new()),
                 Err(fault) => (Vec::new(), format!("{}: {}", fault.what, fault.remedy)),
             }
@@ -165,7 +165,7 @@ fn drawn_page(
     })
 }
 
-/// The ways, the recommended one first; each with a plan of its own.
+/// Returns the ways, the recommended one first, each with a plan of its own.
 fn lines(
     ask: &Ask,
     ways: &[RepairWay],
@@ -240,7 +240,7 @@ fn line(how: Mend, plan: &RepairPlan, rows: Option<u64>, gap_rows: Option<u64>) 
     }
 }
 
-/// A way that cannot keep its promise, and why.
+/// Returns the line of a way that cannot keep its promise, and why.
 fn shut(how: Mend, why: &str) -> WayLine {
     let (title, _) = way(how, true, None);
     WayLine {

@@ -1,4 +1,4 @@
-//! Re-sync: from where, how many rows that is, and what it does in Planhat.
+//! The Re-sync sheet: where it begins, how many rows that is, and what it does in Planhat.
 
 use askama::Template;
 use axum::extract::Path;
@@ -32,10 +32,10 @@ struct ResyncSheet<'a> {
     word: String,
 }
 
-/// What is said where no row lies behind the place.
+/// The note that stands for "no row lies there".
 const NOTHING: &str = "nothing";
 
-/// A section that delivers.
+/// Returns a section that delivers.
 fn section(ask: &Ask, name: &str) -> Result<Section, Refusal> {
     let config = ask.console.config();
     let found = config.sections.iter().find(|section| section.name.as_str() == name);
@@ -54,7 +54,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
     show(&ask, StatusCode::OK, &name, &given, None, "").await
 }
 
-/// Shows the form, and the plan where there is one.
+/// Draws the form, and the plan where one exists.
 pub(crate) async fn show(
     ask: &Ask,
     status: StatusCode,
@@ -94,7 +94,7 @@ pub(crate) async fn show(
     sheet_page(ask, status, &title, (&format!("/sections/{name}"), name), drawn(&sheet)).await
 }
 
-/// What was asked for.
+/// Returns the place that the form names.
 fn meant(given: &ResyncGiven) -> Result<ResyncFrom, Fault> {
     match given.by.as_str() {
         "key" if given.key.is_empty() => Err(Fault::usage("no key was given", "write the key behind which to begin")),
@@ -108,7 +108,7 @@ fn meant(given: &ResyncGiven) -> Result<ResyncFrom, Fault> {
     }
 }
 
-/// `POST /sections/NAME/resync`: counts.
+/// `POST /sections/NAME/resync`: counts the rows, and keeps a plan.
 pub(crate) async fn plan(ask: Ask, Path(name): Path<String>, form: FormFields) -> Result<Response, Refusal> {
     let own = section(&ask, &name)?;
     let given = ResyncGiven {
@@ -137,7 +137,7 @@ pub(crate) async fn plan(ask: Ask, Path(name): Path<String>, form: FormFields) -
     }
 }
 
-/// Counts again, and asks the running instance for it; or shows the new number.
+/// Counts again, and asks the running instance for the re-sync; where the number has changed, shows the new one.
 pub(crate) async fn carry_out(
     ask: &Ask,
     id: &str,
@@ -165,7 +165,7 @@ pub(crate) async fn carry_out(
     )
 }
 
-/// 409, with a plan of the new number.
+/// Answers 409 with a plan of the new number.
 async fn changed(
     ask: &Ask,
     name: &str,

@@ -1,4 +1,4 @@
-//! A section: its arrow, how far it is, its last batches, its mapping.
+//! The page of a section: its state, its progress, its last batches, its mapping, its last audit.
 
 use askama::Template;
 use axum::extract::Path;
@@ -19,7 +19,7 @@ use crate::model::SectionName;
 use crate::state::{DeliveryFilter, Outcome};
 use crate::telemetry::status_document::SectionStatus;
 
-/// Batches on the page.
+/// The page shows this many batches.
 const BATCHES: u32 = 20;
 
 #[derive(Template)]
@@ -43,7 +43,7 @@ struct AuditCard<'a> {
     under_way: bool,
     says: String,
     bad: bool,
-    /// Rows that can be delivered by name.
+    /// Whether the audit named rows that can be delivered.
     missing: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
     Ok(Html(page.render().unwrap_or_default()).into_response())
 }
 
-/// Where the section stands: the file, and its line.
+/// Returns where the section stands: the file, and the line.
 fn place(ask: &Ask, name: &str) -> String {
     let file = ask.console.path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
     let line = ask.console.file().ok().and_then(|file| section_line(&file.text, name));
@@ -103,7 +103,7 @@ async fn audit_card<'a>(ask: &Ask, name: &'a str) -> AuditCard<'a> {
     }
 }
 
-/// What the last audit of a section found, in words; and whether rows are missing.
+/// Returns the result of a section's last audit in words, and whether rows are missing.
 async fn last_audit(ask: &Ask, name: &str) -> (String, bool) {
     let audits = match ask.console.store().await {
         Ok(store) => store.last_audits().await.unwrap_or_default(),
@@ -126,20 +126,20 @@ async fn last_audit(ask: &Ask, name: &str) -> (String, bool) {
     }
 }
 
-/// A section of the configuration, with its part of the status.
+/// Returns a section of the configuration with its part of the status.
 pub(crate) fn find<'a>(view: &'a PageView, name: &str) -> Result<(&'a Section, &'a SectionStatus), Refusal> {
     let own = view.config.sections.iter().find(|section| section.name.as_str() == name);
     let status = view.status.sections.iter().find(|section| section.name == name);
     own.zip(status).ok_or_else(|| Refusal::not_found(format!("there is no section {name}")))
 }
 
-/// The page's pieces now.
+/// Draws the pieces of the page.
 pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<Fragments, Refusal> {
     let (own, status) = find(view, name)?;
     let filter = DeliveryFilter { section: Some(SectionName::from(name)), ..DeliveryFilter::default() };
     let rows = match ask.console.store().await {
         Ok(store) => store.deliveries(&filter, BATCHES).await.unwrap_or_default(),
-        // The verdict of the Overview says what is away.
+        // The verdict of the Overview tells that the state cannot be reached.
         Err(_) => Vec::new(),
     };
     let batches = Batches { rows: &rows, with_section: false, words: ask.sees_rows() };
@@ -150,7 +150,7 @@ pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<
     Ok(pieces)
 }
 
-/// Which rows of the ledger the parameters mean. What cannot be read is left out.
+/// Returns the filter of the ledger that the parameters describe. A parameter that cannot be read is left out.
 pub(crate) fn ledger_filter(ask: &Ask) -> DeliveryFilter {
     let named = Some(ask.given("section")).filter(|name| !name.is_empty());
     DeliveryFilter {
@@ -160,7 +160,7 @@ pub(crate) fn ledger_filter(ask: &Ask) -> DeliveryFilter {
     }
 }
 
-/// The fields in words: name, source, note.
+/// Returns the fields in words: name, source, note.
 pub(crate) fn fields(fields: &[(String, Field)], within: &str) -> Vec<(String, String, String)> {
     let mut lines = Vec::new();
     for (name, field) in fields {

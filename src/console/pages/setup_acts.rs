@@ -1,4 +1,4 @@
-//! What the wizard does: it tries a connection, takes tables, prepares the database, and writes the file and begins.
+//! The actions of the wizard: it tries a connection, takes tables, prepares the database, writes the file and starts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::operations;
 use crate::operations::draft_preview;
 use crate::operations::set_up::set_up;
 
-/// What nothing is known of before tables are chosen.
+/// Findings about these subjects are left out until tables are chosen.
 const OF_TABLES: [&str; 5] = ["section", "table", "publication", "slot", "state"];
 
 fn next(ask: &Ask, step: &str) -> Result<Response, Refusal> {
     ask.leads_to(&format!("/setup?step={step}"), serde_json::json!({ "step": step }))
 }
 
-/// Reads the draft as the configuration of this process.
+/// Parses the draft, and takes it over as the configuration of this process.
 fn taken(console: &Console, draft: &SetupDraft) -> Result<Arc<Config>, Fault> {
     let config = Arc::new(config::parse(&draft.text(), "what was typed").map_err(Fault::from)?);
     *held(&console.config) = Arc::clone(&config);
@@ -59,7 +59,7 @@ pub(crate) async fn connect(ask: Ask, form: FormFields) -> Result<Response, Refu
     next(&ask, "connect")
 }
 
-/// What can be known of the two ends.
+/// Returns the findings about the two ends.
 async fn found(draft: &mut SetupDraft, config: &Config) -> Vec<Finding> {
     let mut findings = operations::check(config).await;
     if !draft.has_sections() {
@@ -84,7 +84,7 @@ pub(crate) async fn tables(ask: Ask, form: FormFields) -> Result<Response, Refus
     let config = ask.console.config();
     let wanted: Vec<&str> = form.all("table").collect();
     let in_schema = |table: &str| config::table_name(table, &config.source.schema).map(|name| name.schema).ok();
-    // What another schema's page has chosen stays chosen.
+    // Tables that were chosen in another schema stay chosen.
     let stays =
         |table: &str| wanted.contains(&table) || in_schema(table).is_some_and(|schema| schema != form.exact("schema"));
     let known = chosen(&config, &draft);
@@ -95,7 +95,7 @@ pub(crate) async fn tables(ask: Ask, form: FormFields) -> Result<Response, Refus
     let mut new = Vec::new();
     for table in wanted.into_iter().filter(|table| !known.iter().any(|known| known == table)) {
         let facts = draft_preview::table_facts(&config, &config::table_name(table, &config.source.schema)?).await?;
-        // A wide table has a guess for each of its numbers.
+        // A wide table has one guess for each of its numbers.
         for guess in &facts.guesses {
             let (lines, name) = (guess.yaml(), guess.name());
             let taken = |name: &String| names.contains(name);
@@ -122,7 +122,7 @@ pub(crate) async fn tables(ask: Ask, form: FormFields) -> Result<Response, Refus
     next(&ask, "map")
 }
 
-/// `POST /setup/prepare`: makes what the script makes, where the role may.
+/// `POST /setup/prepare`: makes in the database what the script would make, where the role may.
 pub(crate) async fn prepare(ask: Ask) -> Result<Response, Refusal> {
     let _leave = ask.console.question()?;
     let mut draft = ask.console.set_up()?;
@@ -137,7 +137,7 @@ pub(crate) async fn prepare(ask: Ask) -> Result<Response, Refusal> {
     next(&ask, "prepare")
 }
 
-/// `POST /setup/run`: writes the file, and begins.
+/// `POST /setup/run`: writes the file, and starts the instance.
 pub(crate) async fn run(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let mut draft = ask.console.set_up()?;
     draft.ends.admin = free_admin_port();
@@ -162,7 +162,7 @@ pub(crate) async fn run(ask: Ask, form: FormFields) -> Result<Response, Refusal>
     ask.leads_to("/", serde_json::json!({ "written": path.display().to_string() }))
 }
 
-/// Another place for the admin port, where something else (a demo, another instance) has the usual one.
+/// Returns another address for the admin port, where a demonstration or another instance has the usual one.
 fn free_admin_port() -> Option<String> {
     let free = |listen: &str| std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
     if free("127.0.0.1:9187").is_ok() {
@@ -171,13 +171,13 @@ fn free_admin_port() -> Option<String> {
     free("127.0.0.1:0").ok().map(|address| address.to_string())
 }
 
-/// `POST /setup/demo`: the demonstration begins, in a process of its own; the page leads to its console.
+/// `POST /setup/demo`: starts the demonstration as a process of its own, and leads to its console.
 pub(crate) async fn demo(ask: Ask) -> Result<Response, Refusal> {
     let mut draft = ask.console.set_up()?;
     let says = std::env::temp_dir().join(format!("pg2planhat-demo-{}", secret().unwrap_or_default()));
     held(&ask.console.demo).begin(&says)?;
     let link = demo_child::link(&says, || held(&ask.console.demo).runs()).await;
-    // Whoever writes to it still, writes to what is gone.
+    // The demonstration may still write to the file, which then has no name any more.
     std::fs::remove_file(&says).ok();
     let link = link?;
     draft.demo = Some(link.clone());
@@ -185,7 +185,7 @@ pub(crate) async fn demo(ask: Ask) -> Result<Response, Refusal> {
     ask.leads_to("/setup", serde_json::json!({ "console": link }))
 }
 
-/// `POST /run`: an instance begins in this process, where `ui` looks on only.
+/// `POST /run`: starts an instance in this process, where `ui` so far only watched.
 pub(crate) async fn run_here(ask: Ask) -> Result<Response, Refusal> {
     if !ask.console.can_run() {
         let what = "an instance runs in this process already, or this command runs none";

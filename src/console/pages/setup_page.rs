@@ -1,5 +1,5 @@
-//! The set-up wizard: six steps from nothing to a written configuration. Nothing is changed in the database before the
-//! fifth, nothing is sent before the sixth.
+//! The set-up wizard: six steps from nothing to a written configuration. Before the fifth step nothing is changed in
+//! the database, and before the sixth nothing is sent.
 
 use askama::Template;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -53,7 +53,7 @@ struct TableChoice {
     rows: String,
     size: String,
     keys: String,
-    /// No table that has a log: it is compared.
+    /// Whether the entry has no log of its own, so that its result is compared.
     is_result: bool,
     chosen: bool,
 }
@@ -168,7 +168,7 @@ async fn tables(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
     shown(&ChooseTablesPage { shell: Shell::of_setup(ask, draft, "Choose tables", 1), schema, schemas, tables })
 }
 
-/// The tables of the sections that are chosen.
+/// Returns the tables of the chosen sections.
 pub(crate) fn chosen(config: &Config, draft: &SetupDraft) -> Vec<String> {
     let sections = config.sections.iter().filter(|_| draft.has_sections());
     sections.map(|section| table_text(&section.table)).collect()

@@ -1,4 +1,4 @@
-//! SQL: one statement on the source, by the login that may only read.
+//! The SQL page: one statement on the source, by the login that may only read.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::operations;
 use crate::postgres::console::{self, Bounds, QueryAnswer};
 
 const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(30), rows: 1000, bytes: 1 << 20 };
-/// Characters of a statement that are recorded.
+/// The record of a statement holds this many characters.
 const RECORDED: usize = 2000;
 
 #[derive(Template)]
@@ -36,7 +36,7 @@ struct SqlPage {
     rows: Vec<Vec<Option<String>>>,
 }
 
-/// The login; or why there is no SQL here.
+/// Returns the login; as an error why SQL is not available.
 fn login(ask: &Ask) -> Result<String, Refusal> {
     let config = ask.console.config();
     let reader = config.source.reader.as_ref().ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Where is a row? What `trace` says, for one section or for all.
+//! The page "Where is a row?": the answer of `trace` for one section, or for all.
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -11,7 +11,7 @@ use crate::console::words::moment;
 use crate::operations;
 use crate::operations::trace::Traced;
 
-/// Sections that are asked at once.
+/// At most this many sections are asked for one key.
 const SECTIONS: usize = 20;
 
 #[derive(Template)]
@@ -53,7 +53,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         for section in chosen.take(SECTIONS) {
             match operations::trace(&config, &store, section, &key).await {
                 Ok(traced) => found.push(traced),
-                // Of all sections those whose keys are of another type have nothing to say.
+                // Among all sections, those whose keys have another type know nothing of this key.
                 Err(_) if wanted.is_empty() => {}
                 Err(fault) => return Err(fault.into()),
             }
