@@ -185,7 +185,9 @@ fn dress(headers: &mut HeaderMap, asset: bool) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
+        // Not `no-referrer`: under that a browser says `Origin: null` of the page's own forms, and over plain HTTP beyond
+        // this machine it sends no Sec-Fetch-Site that would say it instead.
+        (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (CACHE_CONTROL, keep),

@@ -85,3 +85,11 @@ test("a draft is answered though others ask at the same time", async () => {
   setTimeout(() => clearInterval(crowd), 2500);
   await seen.finally(() => clearInterval(crowd));
 });
+
+test("a host that is reached in the clear takes the page's own forms", async () => {
+  // A browser says of a plain address neither Sec-Fetch-Site nor, where no referrer may be sent, the origin.
+  const page = await person(OPERATOR, {}, URL.replace("127.0.0.1", "console.example"));
+  await page.getByRole("heading", { name: /Rows flow|All is delivered/ }).waitFor();
+  await page.getByRole("button", { name: "log out" }).click();
+  await page.getByRole("heading", { name: "Log in" }).waitFor();
+});

@@ -82,7 +82,7 @@ async fn strangers_are_refused_and_answers_are_dressed() {
     {
         let answer = world.ask("GET", path, extra, "").await;
         assert_eq!(answer.header("x-content-type-options"), ["nosniff"], "{path}");
-        assert_eq!(answer.header("referrer-policy"), ["no-referrer"], "{path}");
+        assert_eq!(answer.header("referrer-policy"), ["same-origin"], "{path}");
         assert_eq!(answer.header("cross-origin-resource-policy"), ["same-origin"], "{path}");
         assert_eq!(answer.header("cache-control"), ["no-store"], "{path}");
         let policy = answer.header("content-security-policy").join(";");

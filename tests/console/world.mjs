@@ -36,7 +36,8 @@ export async function until(what, holds) {
 let browser;
 export async function open() {
   // Chromium's own sandbox does not run as root, which CI's throwaway machine is.
-  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM, args: root ? ["--no-sandbox"] : [] });
+  const args = ["--host-resolver-rules=MAP console.example 127.0.0.1", ...(root ? ["--no-sandbox"] : [])];
+  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM, args });
   return browser;
 }
 
@@ -46,13 +47,13 @@ export async function close() {
 }
 
 /** A page of somebody who is logged in. Errors of the page's script fail the test that asks `page.errors`. */
-export async function person(token, options = {}) {
+export async function person(token, options = {}, url = URL) {
   const context = await (await open()).newContext({ viewport: { width: 1440, height: 900 }, ...options });
   const page = await context.newPage();
   page.errors = [];
   page.on("pageerror", (error) => page.errors.push(String(error)));
   page.on("console", (message) => message.type() === "error" && page.errors.push(message.text()));
-  await page.goto(`${URL}/login`);
+  await page.goto(`${url}/login`);
   await page.getByLabel("Token").fill(token);
   await page.getByRole("button", { name: "Log in" }).click();
   await page.getByRole("heading", { level: 1 }).waitFor();
