@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -87,12 +87,29 @@ async fn guard(
             }
         }
     };
-    if let Some(refusal) = answer.extensions_mut().remove::<Refusal>() {
+    let refusal = answer.extensions_mut().remove::<Refusal>().or_else(|| bare(&answer));
+    if let Some(refusal) = refusal {
+        let allowed = answer.headers_mut().remove(ALLOW);
         answer = refusal.draw(&headers, &theme);
+        answer.headers_mut().extend(allowed.map(|methods| (ALLOW, methods)));
     }
     let asset = route == Some(ConsoleRoute::Asset) && answer.status().is_success();
     dress(answer.headers_mut(), asset);
     answer
+}
+
+/// Returns the refusal for an answer that is a mere status: axum's own, where a method or a parameter does not fit.
+fn bare(answer: &Response) -> Option<Refusal> {
+    let status = answer.status();
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if status.as_u16() < 400 || kind.starts_with("text/html") || kind.contains("json") {
+        return None;
+    }
+    let what = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this address takes a form, and is no page of its own",
+        _ => "the request cannot be read",
+    };
+    Some(Refusal::new(status, what, "go on from the Overview"))
 }
 
 /// Answers a refused request. A browser without a session is led to the login; a script is told.

@@ -18,4 +18,5 @@ mod browser;
 mod control;
 mod quiet;
 mod security;
+mod trials;
 mod world;
