@@ -198,7 +198,8 @@ fn form(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Sets the headers of every answer.
 fn dress(headers: &mut HeaderMap, asset: bool) {
-    let keep = if asset { "public, max-age=31536000, immutable" } else { "no-store" };
+    // A proxy that compresses an answer would hold back what a stream sends.
+    let keep = if asset { "public, max-age=31536000, immutable" } else { "no-store, no-transform" };
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -35,6 +35,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(3);
 /// A stream ends after this long, and the page opens a new one.
 const MOST: Duration = Duration::from_secs(15 * 60);
+/// A browser opens a stream that has ended again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
 /// A stream sends at most this many rows of the ledger per look.
 const ROWS: u32 = 1000;
 
@@ -49,6 +51,8 @@ struct Follower {
     sent: HashMap<&'static str, u64>,
     /// The number of the last write of the ledger that was sent; `None` where the page does not follow the ledger.
     after: Option<i64>,
+    /// Whether the program was looked at before.
+    looked: bool,
     waiting: Vec<Event>,
     over: bool,
     _place: OwnedSemaphorePermit,
@@ -65,7 +69,8 @@ pub(crate) async fn live(
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or_else(|| ask.given("after").parse().ok());
     let (began, sent, peer) = (Instant::now(), HashMap::new(), peer.map(|Extension(ConnectInfo(peer))| peer.ip()));
-    let follower = Follower { ask, headers, peer, began, sent, after, waiting: Vec::new(), over: false, _place: place };
+    let (looked, waiting, over) = (false, Vec::new(), false);
+    let follower = Follower { ask, headers, peer, began, sent, after, looked, waiting, over, _place: place };
     let alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
     let mut answer = Sse::new(follower.events()).keep_alive(alive).into_response();
     let unbuffered = HeaderName::from_static("x-accel-buffering");
@@ -91,7 +96,7 @@ impl Follower {
 
     /// Waits for the next moment, and collects what has changed.
     async fn look(&mut self) {
-        let first = self.sent.is_empty();
+        let first = !std::mem::replace(&mut self.looked, true);
         let pause = if self.ask.console.program.is_here() { EVERY } else { ELSEWHERE };
         let pause = if first { Duration::from_millis(50) } else { pause };
         tokio::select! {
@@ -118,11 +123,20 @@ impl Follower {
                     self.send(name, &piece);
                 }
             }
-            Err(refusal) => self.send("gone", &Markup(refusal.what)),
+            Err(refusal) => {
+                // The page replaces its verdict by the loss: what was sent before does not stand there any more.
+                self.sent.clear();
+                self.waiting.push(Event::default().event("gone").data(one_line(&refusal.what).replace('\n', " ")));
+                return;
+            }
         }
         self.rows().await;
         let clock = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        self.waiting.push(Event::default().event("clock").data(clock));
+        let mut clock = Event::default().event("clock").data(clock);
+        if first {
+            clock = clock.retry(AGAIN);
+        }
+        self.waiting.push(clock);
     }
 
     async fn pieces(&self) -> Result<Fragments, Refusal> {

@@ -93,3 +93,16 @@ test("a host that is reached in the clear takes the page's own forms", async () 
   await page.getByRole("button", { name: "log out" }).click();
   await page.getByRole("heading", { name: "Log in" }).waitFor();
 });
+
+test("a program that hangs is lost, though its connection stays", async () => {
+  const page = await person(OPERATOR);
+  await page.locator("#link", { hasText: "live" }).waitFor();
+  await control("freeze", "");
+  try {
+    await page.getByRole("heading", { name: "The console has lost the program." }).waitFor({ timeout: 25000 });
+  } finally {
+    await control("thaw", "");
+  }
+  await page.locator("#link", { hasText: "live" }).waitFor({ timeout: 20000 });
+  await page.getByRole("heading", { name: /Rows flow|All is delivered/ }).waitFor();
+});

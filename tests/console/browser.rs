@@ -83,7 +83,7 @@ async fn case_189_hostile_text_stays_text_on_every_page_needs_chromium() {
 }
 
 #[tokio::test]
-async fn case_193_230_trials_in_the_browser_needs_chromium() {
+async fn case_193_230_231_trials_in_the_browser_needs_chromium() {
     run_in("attacks", World::with(|config| config.set("console.hosts", "[console.example]"))).await;
 }
 

@@ -24,6 +24,8 @@ pub async fn serve(world: World) -> (u16, Arc<Mutex<World>>) {
         .route("/insert", post(insert))
         .route("/fault", post(fault))
         .route("/kill", post(kill))
+        .route("/freeze", post(freeze))
+        .route("/thaw", post(thaw))
         .route("/start", post(start))
         .route("/configmap", post(configmap))
         .route("/received", get(received))
@@ -77,6 +79,15 @@ async fn fault(State(world): Shared, what: String) -> Result<(), (StatusCode, St
 
 async fn kill(State(world): Shared) {
     world.lock().await.app.kill9().await;
+}
+
+/// The program stands still, as one that hangs does: its connections stay, and nothing comes by them.
+async fn freeze(State(world): Shared) {
+    world.lock().await.app.sigstop();
+}
+
+async fn thaw(State(world): Shared) {
+    world.lock().await.app.sigcont();
 }
 
 /// The folder of the file looks as Kubernetes mounts a ConfigMap (`yes`), or as it did.

@@ -84,7 +84,7 @@ async fn strangers_are_refused_and_answers_are_dressed() {
         assert_eq!(answer.header("x-content-type-options"), ["nosniff"], "{path}");
         assert_eq!(answer.header("referrer-policy"), ["same-origin"], "{path}");
         assert_eq!(answer.header("cross-origin-resource-policy"), ["same-origin"], "{path}");
-        assert_eq!(answer.header("cache-control"), ["no-store"], "{path}");
+        assert_eq!(answer.header("cache-control"), ["no-store, no-transform"], "{path}");
         let policy = answer.header("content-security-policy").join(";");
         for word in
             ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]

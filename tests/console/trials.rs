@@ -11,13 +11,7 @@ use crate::harness::port::Port;
 use crate::harness::{App, ConfigText, SectionText, Stop, eventually};
 use crate::world::{Answered, OPERATOR, VIEWER, World, bearer};
 
-const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const HERE: &str = "Sec-Fetch-Site: same-origin\r\n";
-
-/// The cookie that a login has set, as `NAME=VALUE`.
-fn cookie_of(answer: &Answered) -> String {
-    answer.header("set-cookie").join("").split(';').next().unwrap_or_default().to_owned()
-}
 
 /// A world of `ui` in front of what listens on `source`, without an instance.
 fn watcher(source: u16, port: &Port) -> (App, ConfigText) {
@@ -30,15 +24,44 @@ fn watcher(source: u16, port: &Port) -> (App, ConfigText) {
     (App::launch(&config).arguments(&["ui", "--listen", &listen]).start(), config)
 }
 
-/// One request to a console on this port; the answer's status and body, or 0 where none came in time.
-async fn asked(port: u16, path: &str, extra: &str, within: Duration) -> (u16, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{extra}\r\n");
+#[tokio::test]
+async fn case_231_a_piece_that_was_replaced_by_a_loss_is_sent_again() {
+    let world = World::new().await;
+    let port = Port::reserve();
+    let (app, _) = watcher(world.cluster.port(), &port);
+    app.wait_log("one use within ten minutes").await;
+    let mut stream = TcpStream::connect(("127.0.0.1", port.number())).await.unwrap();
+    let request =
+        format!("GET /live?page=overview HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{}\r\n", port.number(), bearer(OPERATOR));
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut bytes = Vec::new();
-    tokio::time::timeout(within, stream.read_to_end(&mut bytes)).await.ok();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    (text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), text)
+    let mut text = String::new();
+    let mut wait_for = async |what: &str, holds: &dyn Fn(&str) -> bool| {
+        let begun = Instant::now();
+        let mut bytes = [0; 65536];
+        while !holds(&text) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}\n{text}");
+            let read =
+                tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect(what).unwrap();
+            text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    };
+    wait_for("the sections", &|text| text.contains("event: sections")).await;
+    world.cluster.stop(Stop::Immediate).await;
+    wait_for("the loss", &|text| text.contains("event: gone")).await;
+    world.cluster.start_again().await;
+    // The sections have not changed; the page has replaced its verdict by "lost" meanwhile.
+    let after = |text: &str| text.rsplit("event: gone").next().unwrap_or_default().contains("event: sections");
+    wait_for("the sections once more", &after).await;
+    let since = |text: &str| text.rsplit("event: gone").next().unwrap_or_default().contains("event: clock");
+    wait_for("the clock", &since).await;
+}
+
+#[tokio::test]
+async fn case_231_an_answer_is_not_changed_on_its_way() {
+    let world = World::new().await;
+    let answer = world.ask("GET", "/live?page=none", &bearer(OPERATOR), "").await;
+    let kept = answer.header("cache-control").join("");
+    assert!(kept.contains("no-store") && kept.contains("no-transform"), "{kept}");
 }
 
 #[tokio::test]
@@ -63,4 +86,3 @@ async fn case_236_no_address_answers_with_an_empty_page() {
         }
     }
 }
-

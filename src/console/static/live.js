@@ -20,10 +20,8 @@ function spoken(s) {
   if (s < 9.95) return `${Math.max(s, 0).toFixed(1)} s`;
   if (s < 119.5) return `${s.toFixed(0)} s`;
   if (s < 3570) return `${(s / 60).toFixed(0)} min`;
-  if (s < 172800) {
-    const minutes = Math.round(s / 60);
-    return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
-  }
+  const minutes = Math.round(s / 60);
+  if (s < 172800) return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
   return `${(s / 86400).toFixed(0)} days`;
 }
 /** The server's clock less this one's, in milliseconds. */
@@ -43,10 +41,7 @@ function localTimes(root = document) {
 }
 
 // ── Pieces ───────────────────────────────────────────────────────────────────────────────────────────────────────
-/** @param {string} text */
-function say(text) {
-  for (const said of all("#said")) said.textContent = text;
-}
+const say = (/** @type {string} */ text) => all("#said").forEach((said) => (said.textContent = text));
 /** @param {HTMLElement} place @param {string} html */
 function put(place, html) {
   const active = document.activeElement;
@@ -81,12 +76,10 @@ const holds = (place) => {
   const selected = getSelection();
   return Boolean(selected && !selected.isCollapsed && selected.anchorNode && place.contains(selected.anchorNode));
 };
-/** @param {string} text */
-function link(text) {
-  for (const place of all("#link")) place.textContent = text;
-}
+const link = (/** @type {string} */ text) => all("#link").forEach((place) => (place.textContent = text));
 const found = () => (clearTimeout(lost), (lost = 0));
 function goneAway() {
+  if (document.body.dataset.lost) return;
   link("lost, as of");
   document.body.dataset.lost = "1";
   const [template, place] = [one("#lost"), one("[data-live=verdict]")];
@@ -110,13 +103,15 @@ function loggedOut() {
 // ── The stream ───────────────────────────────────────────────────────────────────────────────────────────────────
 /** @type {EventSource | null} */
 let stream = null;
+/** When the stream said something last: one that hangs keeps its connection, and brings no error. */
+let heard = 0;
 let after = "";
 function follow() {
   const page = document.body.dataset.page;
   if (!page || stream || document.hidden) return;
   const query = after ? page.replace(/after=\d+/, `after=${after}`) : page;
   const own = (stream = new EventSource(`/live?${query}`));
-  own.onopen = found;
+  heard = Date.now();
   own.onerror = async () => {
     if (!lost) lost = setTimeout(goneAway, 3000);
     if (own.readyState !== EventSource.CLOSED) return;
@@ -126,15 +121,15 @@ function follow() {
     else setTimeout(follow, 2000);
   };
   own.addEventListener("out", () => {
-    own.close();
+    unfollow();
     loggedOut();
   });
   own.addEventListener("bye", () => {
-    own.close();
-    stream = null;
+    unfollow();
     if (!lost) lost = setTimeout(goneAway, 3000);
     setTimeout(follow, 2000);
   });
+  for (const name of ["clock", "gone"]) own.addEventListener(name, () => (heard = Date.now()));
   own.addEventListener("clock", (event) => {
     found();
     delete document.body.dataset.lost;
@@ -152,11 +147,17 @@ function follow() {
   const names = new Set(all("[data-live]").map((place) => place.dataset.live ?? ""));
   for (const name of names) own.addEventListener(name, (event) => piece(name, event.data));
 }
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) return follow();
+function unfollow() {
   stream?.close();
   stream = null;
-});
+}
+document.addEventListener("visibilitychange", () => (document.hidden ? unfollow() : follow()));
+setInterval(() => {
+  if (!stream || Date.now() - heard < 15000) return;
+  goneAway();
+  unfollow();
+  follow();
+}, 1000);
 // ── Logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 /** @type {string[]} */
 let held = [];
@@ -194,9 +195,7 @@ function catchUp() {
   for (const html of rows) row(html);
   for (const news of all("#news")) news.textContent = "";
 }
-addEventListener("scroll", () => {
-  if (following && scrollY <= 120 && held.length) catchUp();
-}, { passive: true });
+addEventListener("scroll", () => following && scrollY <= 120 && held.length && catchUp(), { passive: true });
 one("#follow")?.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
   following = !following;
