@@ -36,6 +36,17 @@ const STREAMS: usize = 16;
 /// The console closes its connection to the state when no page has used it for this long.
 const STORE_IDLE: Duration = Duration::from_secs(60);
 
+/// The connection to the state, which pages share.
+#[derive(Default)]
+enum StateConnection {
+    #[default]
+    Closed,
+    /// Open, and used last at that time.
+    Open(Arc<Store>, Instant),
+    /// Not to be opened at that time, and why.
+    Failed(Fault, Instant),
+}
+
 /// The state that all pages share.
 pub(crate) struct Console {
     /// The path of the configuration's file.
@@ -45,7 +56,7 @@ pub(crate) struct Console {
     pub(crate) hosts: Hosts,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) history: Mutex<History>,
-    pub(crate) store: tokio::sync::Mutex<Option<(Arc<Store>, Instant)>>,
+    store: tokio::sync::Mutex<StateConnection>,
     pub(crate) questions: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
     /// The findings of the last `check`; `None` before the first one.
@@ -206,21 +217,36 @@ impl Console {
 
     /// Returns a connection to the state. Pages share it until none has used it for a minute.
     pub(crate) async fn store(&self) -> Result<Arc<Store>, Fault> {
+        let asked = Instant::now();
         let mut kept = self.store.lock().await;
-        if let Some((store, used)) = kept.as_mut().filter(|(store, _)| !store.is_closed()) {
-            *used = Instant::now();
-            return Ok(Arc::clone(store));
+        match &mut *kept {
+            StateConnection::Open(store, used) if !store.is_closed() => {
+                *used = Instant::now();
+                return Ok(Arc::clone(store));
+            }
+            // It failed while this page waited: pages do not fail one after the other.
+            StateConnection::Failed(fault, at) if *at > asked => return Err(fault.clone()),
+            StateConnection::Closed | StateConnection::Open(..) | StateConnection::Failed(..) => {}
         }
-        let store = Arc::new(operations::store(&self.config()).await?);
-        *kept = Some((Arc::clone(&store), Instant::now()));
-        Ok(store)
+        match operations::store(&self.config()).await {
+            Ok(store) => {
+                let store = Arc::new(store);
+                *kept = StateConnection::Open(Arc::clone(&store), Instant::now());
+                Ok(store)
+            }
+            Err(fault) => {
+                *kept = StateConnection::Failed(fault.clone(), Instant::now());
+                Err(fault)
+            }
+        }
     }
 
     /// Closes the connection to the state when no page has used it for a minute.
-    pub(crate) async fn rest(&self) {
-        let mut kept = self.store.lock().await;
-        if kept.as_ref().is_some_and(|(_, used)| used.elapsed() > STORE_IDLE) {
-            *kept = None;
+    pub(crate) fn rest(&self) {
+        // Whoever holds it may wait for a server that does not answer; the port takes connections meanwhile.
+        let Ok(mut kept) = self.store.try_lock() else { return };
+        if matches!(&*kept, StateConnection::Open(_, used) if used.elapsed() > STORE_IDLE) {
+            *kept = StateConnection::Closed;
         }
     }
 

@@ -113,5 +113,5 @@ async fn sample(console: &Console) {
     if let Some(tls) = &console.tls {
         tls.renew();
     }
-    console.rest().await;
+    console.rest();
 }

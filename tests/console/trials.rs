@@ -24,6 +24,17 @@ fn watcher(source: u16, port: &Port) -> (App, ConfigText) {
     (App::launch(&config).arguments(&["ui", "--listen", &listen]).start(), config)
 }
 
+/// One request to a console on this port; the answer's status and body, or 0 where none came in time.
+async fn asked(port: u16, path: &str, extra: &str, within: Duration) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{extra}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    tokio::time::timeout(within, stream.read_to_end(&mut bytes)).await.ok();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    (text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), text)
+}
+
 #[tokio::test]
 async fn case_231_a_piece_that_was_replaced_by_a_loss_is_sent_again() {
     let world = World::new().await;
@@ -62,6 +73,44 @@ async fn case_231_an_answer_is_not_changed_on_its_way() {
     let answer = world.ask("GET", "/live?page=none", &bearer(OPERATOR), "").await;
     let kept = answer.header("cache-control").join("");
     assert!(kept.contains("no-store") && kept.contains("no-transform"), "{kept}");
+}
+
+#[tokio::test]
+async fn case_232_a_database_that_does_not_answer_keeps_nobody_out() {
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let source = silent.local_addr().unwrap().port();
+    let held = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let port = Port::reserve();
+    let (app, _) = watcher(source, &port);
+    app.wait_log("one use within ten minutes").await;
+    let (number, operator) = (port.number(), bearer(OPERATOR));
+    // More than one page waits for the state, which cannot be reached within 10 s.
+    let pages = (0..4).map(|_| asked(number, "/logs", &operator, Duration::from_secs(40)));
+    let began = Instant::now();
+    let waiting = futures_util::future::join_all(pages);
+    let others = async {
+        let mut slowest = Duration::ZERO;
+        while began.elapsed() < Duration::from_secs(8) {
+            let asked_at = Instant::now();
+            let (status, text) = asked(number, "/login", "", Duration::from_secs(30)).await;
+            assert_eq!(status, 200, "{text}");
+            slowest = slowest.max(asked_at.elapsed());
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        slowest
+    };
+    let (pages, slowest) = tokio::join!(async { (waiting.await, began.elapsed()) }, others);
+    assert!(slowest < Duration::from_secs(1), "the login took {slowest:?}");
+    let (answers, took) = pages;
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{:?}", answers.iter().map(|a| a.0).collect::<Vec<_>>());
+    assert!(took < Duration::from_secs(16), "four pages failed one after the other: {took:?}");
+    held.abort();
 }
 
 #[tokio::test]
