@@ -146,7 +146,7 @@ fn check(console: &Console, route: Option<ConsoleRoute>, request: &Request) -> R
     let Some(route) = route else { return Ok(None) };
     let Access::Of(role) = route.access() else { return Ok(None) };
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    let person = who(console, headers, peer);
+    let person = who(console, headers, peer, !route.is_stream());
     let nobody = || Refusal::new(StatusCode::UNAUTHORIZED, "nobody is logged in here", "log in with your token");
     let person = person.ok_or_else(nobody)?;
     if person.role < role {

@@ -108,7 +108,7 @@ impl Follower {
             () = tokio::time::sleep(pause) => {}
         }
         // The person may have logged out or changed roles, and then may not see this any more.
-        if who(&self.ask.console, &self.headers, self.peer).as_ref() != Some(&self.ask.person) {
+        if who(&self.ask.console, &self.headers, self.peer, false).as_ref() != Some(&self.ask.person) {
             self.waiting.push(Event::default().event("out").data("1"));
             self.over = true;
             return;

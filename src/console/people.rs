@@ -41,6 +41,8 @@ pub(crate) struct Token {
 #[derive(Debug)]
 struct BrowserSession {
     person: Person,
+    /// The digest of the token that opened it; `None` where a link did.
+    token: Option<[u8; 32]>,
     began: Instant,
     last: Instant,
 }
@@ -70,12 +72,11 @@ impl Sessions {
         Sessions { tokens, ..Sessions::default() }
     }
 
-    /// Replaces the tokens, and ends the sessions of people who have none any more.
+    /// Replaces the tokens, and ends the sessions that were opened by a token which is gone, or has another person now.
     pub(crate) fn renew(&mut self, tokens: Vec<Token>) {
-        let before: Vec<Person> = self.tokens.drain(..).map(|token| token.person).collect();
         self.open.retain(|_, session| {
-            let by_token = before.contains(&session.person);
-            !by_token || tokens.iter().any(|token| token.person == session.person)
+            let opened = |token: &Token| Some(token.sha256) == session.token && token.person == session.person;
+            session.token.is_none() || tokens.iter().any(opened)
         });
         self.tokens = tokens;
     }
@@ -90,20 +91,21 @@ impl Sessions {
 
     /// Returns the person of a token.
     pub(crate) fn bearer(&self, token: &str) -> Option<Person> {
-        let given = digest(token.trim());
+        self.known(token).map(|token| token.person.clone())
+    }
+
+    /// Returns the token of the configuration that `given` is.
+    fn known(&self, given: &str) -> Option<&Token> {
+        let given = digest(given.trim());
         // Every entry is compared, so that the time says nothing about which one fits.
-        self.tokens.iter().fold(
-            None,
-            |found, known| {
-                if same(&known.sha256, &given) { Some(known.person.clone()) } else { found }
-            },
-        )
+        self.tokens.iter().fold(None, |found, known| if same(&known.sha256, &given) { Some(known) } else { found })
     }
 
     /// Opens a session for a token, or for the key of a link.
     pub(crate) fn login(&mut self, given: &str, now: Instant) -> Login {
-        let person = self.bearer(given).or_else(|| self.by_link(given, now));
-        let (Some(person), Some(id)) = (person, secret()) else {
+        let by_token = self.known(given).map(|token| (token.person.clone(), Some(token.sha256)));
+        let opened = by_token.or_else(|| self.by_link(given, now).map(|person| (person, None)));
+        let (Some((person, token)), Some(id)) = (opened, secret()) else {
             if let Some((second, failed)) = self.failures
                 && now.saturating_duration_since(second) < Duration::from_secs(1)
                 && failed >= FAILURES
@@ -115,7 +117,8 @@ impl Sessions {
             return Login::Wrong;
         };
         self.forget(now);
-        self.open.insert(digest(&id), BrowserSession { person: person.clone(), began: now, last: now });
+        let session = BrowserSession { person: person.clone(), token, began: now, last: now };
+        self.open.insert(digest(&id), session);
         Login::In(id, person)
     }
 
@@ -127,8 +130,9 @@ impl Sessions {
         (now.saturating_duration_since(made) < LINK).then_some(Person { name, role: Role::Operator })
     }
 
-    /// Returns the person whose session the cookie names.
-    pub(crate) fn of_cookie(&mut self, id: &str, now: Instant) -> Option<Person> {
+    /// Returns the person whose session the cookie names. A page that follows the program by itself does not count as
+    /// `used`: a tab that somebody left open would keep the session for ever.
+    pub(crate) fn of_cookie(&mut self, id: &str, now: Instant, used: bool) -> Option<Person> {
         let session = self.open.get_mut(&digest(id))?;
         let over =
             now.saturating_duration_since(session.last) >= IDLE || now.saturating_duration_since(session.began) >= MOST;
@@ -136,7 +140,9 @@ impl Sessions {
             self.open.remove(&digest(id));
             return None;
         }
-        session.last = now;
+        if used {
+            session.last = now;
+        }
         Some(session.person.clone())
     }
 
@@ -217,25 +223,25 @@ mod tests {
     fn a_token_opens_a_session_of_its_role() {
         let (mut sessions, now) = (sessions(), Instant::now());
         let id = opened(&mut sessions, " two\n", now);
-        assert_eq!(sessions.of_cookie(&id, now).unwrap(), Person { name: "support".into(), role: Role::Viewer });
+        assert_eq!(sessions.of_cookie(&id, now, true).unwrap(), Person { name: "support".into(), role: Role::Viewer });
         assert_eq!(sessions.bearer("one").unwrap().role, Role::Operator);
         assert_eq!(sessions.bearer("three"), None);
         sessions.logout(&id);
-        assert_eq!(sessions.of_cookie(&id, now), None);
+        assert_eq!(sessions.of_cookie(&id, now, true), None);
     }
 
     #[test]
     fn a_session_ends_when_idle_and_after_a_day() {
         let (mut sessions, now) = (sessions(), Instant::now());
         let id = opened(&mut sessions, "one", now);
-        assert_eq!(sessions.of_cookie(&id, now + IDLE), None);
+        assert_eq!(sessions.of_cookie(&id, now + IDLE, true), None);
         let id = opened(&mut sessions, "one", now);
         let mut at = now;
         while at < now + MOST - Duration::from_secs(3600) {
             at += Duration::from_secs(3600);
-            assert!(sessions.of_cookie(&id, at).is_some());
+            assert!(sessions.of_cookie(&id, at, true).is_some());
         }
-        assert_eq!(sessions.of_cookie(&id, now + MOST), None);
+        assert_eq!(sessions.of_cookie(&id, now + MOST, true), None);
     }
 
     #[test]
@@ -249,17 +255,35 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_tokens_that_are_gone_end() {
+    fn case_233_sessions_end_with_their_token() {
         let (mut sessions, now) = (sessions(), Instant::now());
         let (maria, support) = (opened(&mut sessions, "one", now), opened(&mut sessions, "two", now));
         let key = sessions.link(now).unwrap();
         let local = opened(&mut sessions, &key, now);
-        let person = Person { name: "maria".into(), role: Role::Operator };
-        sessions.renew(vec![Token { person, sha256: digest("three") }]);
-        assert!(sessions.of_cookie(&maria, now).is_some());
-        assert_eq!(sessions.of_cookie(&support, now), None);
-        assert!(sessions.of_cookie(&local, now).is_some());
-        assert_eq!(sessions.bearer("one"), None, "the token itself was changed");
+        let person = |role| Person { name: "maria".into(), role };
+        let token = |role, text| Token { person: person(role), sha256: digest(text) };
+        sessions.renew(vec![token(Role::Operator, "one")]);
+        assert!(sessions.of_cookie(&maria, now, true).is_some());
+        assert_eq!(sessions.of_cookie(&support, now, true), None, "its token is gone");
+        sessions.renew(vec![token(Role::Operator, "three")]);
+        assert_eq!(
+            sessions.of_cookie(&maria, now, true),
+            None,
+            "the token was changed: somebody else may know the old one"
+        );
+        let again = opened(&mut sessions, "three", now);
+        sessions.renew(vec![token(Role::Viewer, "three")]);
+        assert_eq!(sessions.of_cookie(&again, now, true), None, "it has another role");
+        assert!(sessions.of_cookie(&local, now, true).is_some(), "a link needs no token");
+    }
+
+    #[test]
+    fn case_233_an_open_tab_does_not_keep_a_session() {
+        let (mut sessions, now) = (sessions(), Instant::now());
+        let id = opened(&mut sessions, "one", now);
+        let later = now + Duration::from_secs(8 * 3600 - 1);
+        assert!(sessions.of_cookie(&id, later, false).is_some());
+        assert_eq!(sessions.of_cookie(&id, later + Duration::from_secs(1), false), None);
     }
 
     #[test]
@@ -282,7 +306,7 @@ mod tests {
             opened(&mut sessions, "one", now + Duration::from_secs(1));
         }
         assert!(sessions.open.len() <= SESSIONS);
-        assert_eq!(sessions.of_cookie(&first, now + Duration::from_secs(1)), None);
+        assert_eq!(sessions.of_cookie(&first, now + Duration::from_secs(1), true), None);
     }
 
     #[test]

@@ -16,12 +16,14 @@ use crate::console::lock::held;
 use crate::console::people::Person;
 use crate::console::problem::cookie;
 
-/// Returns the person who sends these headers. A request with a token is judged by the token alone.
-pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Person> {
+/// Returns the person who sends these headers. A request with a token is judged by the token alone. `used` says that the
+/// person did something, which a page that follows the program by itself is not.
+pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>, used: bool) -> Option<Person> {
     match bearer(headers) {
         Some(token) => held(&console.sessions).bearer(token),
         None => by_proxy(console, headers, peer).or_else(|| {
-            cookie(headers, &console.cookie()).and_then(|id| held(&console.sessions).of_cookie(id, Instant::now()))
+            cookie(headers, &console.cookie())
+                .and_then(|id| held(&console.sessions).of_cookie(id, Instant::now(), used))
         }),
     }
 }
