@@ -208,10 +208,11 @@ impl Console {
         Arc::clone(&held(&self.config))
     }
 
-    /// Returns the name of the session's cookie. It holds the port: cookies ignore ports, and two instances may share a
-    /// host.
-    pub(crate) fn cookie(&self) -> String {
-        let port = self.listen.rsplit(':').next().unwrap_or_default();
+    /// Returns the name of the session's cookie for a request to `host`. It holds the port by which the browser comes:
+    /// cookies ignore ports, and two instances may share a host (`kubectl port-forward` gives each a port of its own).
+    pub(crate) fn cookie(&self, host: &str) -> String {
+        let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+        let port = if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" };
         if self.is_secure() { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
     }
 

@@ -4,7 +4,7 @@
 //! * Out: status, title, what happened, what to do.
 //! * Never: more about the program than the person who asks may know.
 
-use axum::http::header::{ACCEPT, CONTENT_TYPE, COOKIE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 
@@ -82,6 +82,11 @@ impl IntoResponse for Refusal {
         answer.extensions_mut().insert(self);
         answer
     }
+}
+
+/// Returns the Host of a request, which the guard has checked.
+pub(crate) fn host_of(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 /// Returns the value of a cookie.

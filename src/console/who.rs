@@ -14,7 +14,7 @@ use crate::config::Role;
 use crate::console::app::Console;
 use crate::console::lock::held;
 use crate::console::people::Person;
-use crate::console::problem::cookie;
+use crate::console::problem::{cookie, host_of};
 
 /// Returns the person who sends these headers. A request with a token is judged by the token alone. `used` says that the
 /// person did something, which a page that follows the program by itself is not.
@@ -22,7 +22,7 @@ pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>, 
     match bearer(headers) {
         Some(token) => held(&console.sessions).bearer(token),
         None => by_proxy(console, headers, peer).or_else(|| {
-            cookie(headers, &console.cookie())
+            cookie(headers, &console.cookie(host_of(headers)))
                 .and_then(|id| held(&console.sessions).of_cookie(id, Instant::now(), used))
         }),
     }

@@ -116,7 +116,8 @@ async fn case_192_a_stream_ends_with_its_session() {
     let cookie = answer.header("set-cookie").join("");
     let session = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
     let mut stream = TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
-    let request = format!("GET /live?page=overview HTTP/1.1\r\nHost: 127.0.0.1\r\n{session}\r\n");
+    let port = world.port;
+    let request = format!("GET /live?page=overview HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{session}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = vec![0; 65536];
     assert!(stream.read(&mut bytes).await.unwrap() > 0);

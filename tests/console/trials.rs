@@ -11,7 +11,13 @@ use crate::harness::port::Port;
 use crate::harness::{App, ConfigText, SectionText, Stop, eventually};
 use crate::world::{Answered, OPERATOR, VIEWER, World, bearer};
 
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 const HERE: &str = "Sec-Fetch-Site: same-origin\r\n";
+
+/// The cookie that a login has set, as `NAME=VALUE`.
+fn cookie_of(answer: &Answered) -> String {
+    answer.header("set-cookie").join("").split(';').next().unwrap_or_default().to_owned()
+}
 
 /// A world of `ui` in front of what listens on `source`, without an instance.
 fn watcher(source: u16, port: &Port) -> (App, ConfigText) {
@@ -111,6 +117,25 @@ async fn case_232_a_database_that_does_not_answer_keeps_nobody_out() {
     assert!(answers.iter().all(|(status, _)| *status == 503), "{:?}", answers.iter().map(|a| a.0).collect::<Vec<_>>());
     assert!(took < Duration::from_secs(16), "four pages failed one after the other: {took:?}");
     held.abort();
+}
+
+#[tokio::test]
+async fn case_234_two_consoles_on_one_host_keep_their_sessions_apart() {
+    let world = World::new().await;
+    // As `kubectl port-forward deploy/a 8081:9188` and `… deploy/b 8082:9188` are seen: one host, two ports.
+    let (first, second) = ("localhost:8081", "localhost:8082");
+    let form = format!("{FORM}{HERE}");
+    let login = async |host: &str, token: &str| {
+        cookie_of(&world.ask_as(host, "POST", "/session", &form, &format!("token={token}")).await)
+    };
+    let (of_first, of_second) = (login(first, OPERATOR).await, login(second, VIEWER).await);
+    let name = |cookie: &str| cookie.split('=').next().unwrap_or_default().to_owned();
+    assert_ne!(name(&of_first), name(&of_second), "a browser keeps one of them");
+    let both = format!("Cookie: {of_first}; {of_second}\r\n");
+    for (host, who) in [(first, "maria · operator"), (second, "support · viewer")] {
+        let page = world.ask_as(host, "GET", "/", &both, "").await;
+        assert!(page.body.contains(who), "{host}: {}", page.status);
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::console::app::Console;
 use crate::console::bare_pages;
 use crate::console::lock::held;
 use crate::console::people::Login;
-use crate::console::problem::{Refusal, cookie, theme, wants_json};
+use crate::console::problem::{Refusal, cookie, host_of, theme, wants_json};
 
 type Given = HashMap<String, String>;
 
@@ -47,8 +47,12 @@ pub(crate) async fn login(
         Login::In(id, person) => {
             tracing::info!(name = person.name, role = person.role.as_str(), "somebody has logged in at the console");
             let secure = if console.is_secure() { "; Secure" } else { "" };
-            let set = format!("{}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=86400", console.cookie());
-            leads(next, &set)
+            let name = console.cookie(host_of(&headers));
+            // The browser forgets the session that it had: nobody else may go on with it.
+            if let Some(before) = cookie(&headers, &name) {
+                held(&console.sessions).logout(before);
+            }
+            leads(next, &format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=86400"))
         }
         Login::Later => Err(Refusal::busy("too many have tried to log in just now")),
         Login::Wrong => {
@@ -65,7 +69,7 @@ pub(crate) async fn login(
 
 /// `POST /session/end`
 pub(crate) async fn logout(State(console): State<Arc<Console>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    let name = console.cookie();
+    let name = console.cookie(host_of(&headers));
     if let Some(id) = cookie(&headers, &name) {
         held(&console.sessions).logout(id);
     }
