@@ -110,35 +110,48 @@ impl ActionPlan {
     }
 }
 
-/// All plans that wait, by their ids.
+/// All plans, by their ids.
 #[derive(Default)]
-pub(crate) struct Plans(HashMap<String, ActionPlan>);
+pub(crate) struct Plans {
+    waiting: HashMap<String, ActionPlan>,
+    /// Plans that were confirmed: by whom, and when.
+    confirmed: HashMap<String, (String, Instant)>,
+}
 
 impl Plans {
     /// Keeps a plan, and returns its id of 128 random bits.
     pub(crate) fn keep(&mut self, plan: ActionPlan) -> Option<String> {
         let now = plan.made;
-        self.0.retain(|_, plan| now.saturating_duration_since(plan.made) < GOOD);
-        if self.0.len() >= PLANS
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, plan)| plan.made).map(|(id, _)| id.clone())
+        self.waiting.retain(|_, plan| now.saturating_duration_since(plan.made) < GOOD);
+        self.confirmed.retain(|_, (_, at)| now.saturating_duration_since(*at) < GOOD);
+        if self.waiting.len() >= PLANS
+            && let Some(oldest) = self.waiting.iter().min_by_key(|(_, plan)| plan.made).map(|(id, _)| id.clone())
         {
-            self.0.remove(&oldest);
+            self.waiting.remove(&oldest);
         }
         let id: String = secret()?.chars().take(32).collect();
-        self.0.insert(id.clone(), plan);
+        self.waiting.insert(id.clone(), plan);
         Some(id)
     }
 
     /// Returns a person's plan, and keeps it.
     pub(crate) fn look(&self, id: &str, by: &str, now: Instant) -> Option<&ActionPlan> {
         let own = |plan: &&ActionPlan| plan.by == by && now.saturating_duration_since(plan.made) < GOOD;
-        self.0.get(id).filter(own)
+        self.waiting.get(id).filter(own)
     }
 
     /// Removes a person's plan, and returns it.
     pub(crate) fn take(&mut self, id: &str, by: &str, now: Instant) -> Option<ActionPlan> {
         self.look(id, by, now)?;
-        self.0.remove(id)
+        self.confirmed.insert(id.to_owned(), (by.to_owned(), now));
+        self.waiting.remove(id)
+    }
+
+    /// Returns how long ago a person confirmed this plan; `None` for another's, an unknown or an old one.
+    pub(crate) fn confirmed(&self, id: &str, by: &str, now: Instant) -> Option<Duration> {
+        let (who, at) = self.confirmed.get(id)?;
+        let since = now.saturating_duration_since(*at);
+        (who == by && since < GOOD).then_some(since)
     }
 }
 
@@ -163,8 +176,12 @@ mod tests {
         assert!(plans.take(&id, "support", now).is_none(), "another's");
         assert!(plans.look(&id, "maria", now).is_some());
         assert!(plans.look(&id, "maria", now + GOOD).is_none(), "too old");
+        assert_eq!(plans.confirmed(&id, "maria", now), None);
         assert!(plans.take(&id, "maria", now).is_some());
         assert!(plans.take(&id, "maria", now).is_none(), "used");
+        let later = now + Duration::from_secs(7);
+        assert_eq!(plans.confirmed(&id, "maria", later), Some(Duration::from_secs(7)));
+        assert_eq!((plans.confirmed(&id, "support", now), plans.confirmed(&id, "maria", now + GOOD)), (None, None));
     }
 
     #[test]
@@ -174,7 +191,7 @@ mod tests {
         for _ in 0..PLANS {
             plans.keep(plan("m", now + Duration::from_secs(1))).unwrap();
         }
-        assert!(plans.0.len() <= PLANS);
+        assert!(plans.waiting.len() <= PLANS);
         assert!(plans.look(&first, "m", now).is_none());
     }
 

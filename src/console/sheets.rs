@@ -16,6 +16,7 @@ use crate::console::lock::held;
 use crate::console::page_view::Shell;
 use crate::console::plans::{ActionPlan, Confirmation, Deed};
 use crate::console::problem::Refusal;
+use crate::console::words::time;
 use crate::model::Fault;
 
 #[derive(Template)]
@@ -42,9 +43,20 @@ pub(crate) async fn sheet_page(
     Ok((status, Html(page.render().unwrap_or_default())).into_response())
 }
 
-pub(crate) fn gone() -> Refusal {
-    let what = "this plan was done already, is older than ten minutes, or is somebody else's";
-    Refusal::new(StatusCode::CONFLICT, what, "go back and have it counted again; nothing was done by this")
+/// Returns the refusal for a plan that does not wait any more: the person's own, confirmed before by a first press or
+/// behind the back button, or one that was never theirs.
+pub(crate) fn gone(ask: &Ask, id: &str) -> Refusal {
+    match held(&ask.console.plans).confirmed(id, &ask.person.name, Instant::now()) {
+        Some(since) => {
+            let what =
+                format!("this plan was confirmed {} ago, and nothing is done twice", time(since.as_secs_f64()));
+            Refusal::new(StatusCode::CONFLICT, what, "what came of it is under “What people did” in the Logs")
+        }
+        None => {
+            let what = "this plan is older than ten minutes, unknown, or somebody else's; nothing was done";
+            Refusal::new(StatusCode::CONFLICT, what, "go back and have it counted again")
+        }
+    }
 }
 
 /// Keeps a plan and leads to its page. A script gets the plan's id and the text that it must send.
@@ -64,5 +76,6 @@ pub(crate) fn stored(ask: &Ask, deed: Deed, confirmation: Confirmation) -> Resul
 
 /// Removes the plan, so that a second press finds none.
 pub(crate) fn used(ask: &Ask, id: &str) -> Result<ActionPlan, Refusal> {
-    held(&ask.console.plans).take(id, &ask.person.name, Instant::now()).ok_or_else(gone)
+    let taken = held(&ask.console.plans).take(id, &ask.person.name, Instant::now());
+    taken.ok_or_else(|| gone(ask, id))
 }

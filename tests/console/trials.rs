@@ -139,6 +139,29 @@ async fn case_234_two_consoles_on_one_host_keep_their_sessions_apart() {
 }
 
 #[tokio::test]
+async fn case_235_a_plan_that_was_confirmed_says_so() {
+    let world = World::new().await;
+    world.insert(20).await;
+    world.wait_delivered(20).await;
+    let page = format!("{}{FORM}", bearer(OPERATOR));
+    let json = format!("{page}Accept: application/json\r\n");
+    let planned = world.ask("POST", "/sections/logins/resync", &json, "by=all").await;
+    let document: serde_json::Value = serde_json::from_str(&planned.body).unwrap();
+    let id = document["plan"].as_str().unwrap();
+    let body = format!("plan={id}&typed=20");
+    assert_eq!(world.ask("POST", "/plans", &page, &body).await.status, 303);
+    // A second press, and the back button.
+    for again in
+        [world.ask("POST", "/plans", &page, &body).await, world.ask("GET", &format!("/plans/{id}"), &page, "").await]
+    {
+        assert_eq!(again.status, 409);
+        assert!(again.body.contains("confirmed") && !again.body.contains("nothing was done"), "{}", again.body);
+    }
+    let other = world.ask("POST", "/plans", &page, "plan=0&typed=20").await;
+    assert!(other.status == 409 && other.body.contains("nothing was done"), "{}", other.body);
+}
+
+#[tokio::test]
 async fn case_236_no_address_answers_with_an_empty_page() {
     let world = World::new().await;
     let operator = bearer(OPERATOR);

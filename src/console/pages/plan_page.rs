@@ -40,9 +40,15 @@ struct ConfirmSheet<'a> {
     act: String,
 }
 
+/// Returns the person's plan, if it waits.
+fn waiting(ask: &Ask, id: &str) -> Result<ActionPlan, Refusal> {
+    let plan = held(&ask.console.plans).look(id, &ask.person.name, Instant::now()).cloned();
+    plan.ok_or_else(|| gone(ask, id))
+}
+
 /// `GET /plans/ID`
 pub(crate) async fn page(ask: Ask, Path(id): Path<String>) -> Result<Response, Refusal> {
-    let plan = held(&ask.console.plans).look(&id, &ask.person.name, Instant::now()).cloned().ok_or_else(gone)?;
+    let plan = waiting(&ask, &id)?;
     show(&ask, StatusCode::OK, &id, &plan, "").await
 }
 
@@ -147,8 +153,8 @@ fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmS
 
 /// `POST /plans`: carries a plan out, once, if the typed text fits and the count still holds.
 pub(crate) async fn carry_out(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
-    let (id, by) = (form.one("plan"), ask.person.name.clone());
-    let plan = held(&ask.console.plans).look(id, &by, Instant::now()).cloned().ok_or_else(gone)?;
+    let id = form.one("plan");
+    let plan = waiting(&ask, id)?;
     if !plan.confirmation.fits(form.one("typed")) {
         let what = format!("Type {} to go on: that is how much it is. Nothing was done.", plan.confirmation.word());
         if ask.json {

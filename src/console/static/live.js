@@ -162,8 +162,7 @@ setInterval(() => {
 /** @type {string[]} */
 let held = [];
 let following = true;
-/** Rows in the page at most. */
-const MOST = 500;
+const MOST = 500; // Rows in the page at most.
 /** @param {string} html */
 function batch(html) {
   if (!one("[data-follow='1']")) return;
@@ -184,8 +183,7 @@ function row(html) {
   const fresh = parsed(html).find((node) => node instanceof HTMLTableRowElement);
   if (!(fresh instanceof HTMLTableRowElement)) return;
   const known = one(`#${CSS.escape(fresh.id)}`);
-  if (known) known.replaceWith(fresh);
-  else body.prepend(fresh);
+  known ? known.replaceWith(fresh) : body.prepend(fresh);
   localTimes(fresh);
   while (body.childElementCount > MOST) body.lastElementChild?.remove();
 }
@@ -241,6 +239,7 @@ async function sheet(address, init) {
   } else say(one("[role=alert], h1", dialog)?.textContent ?? "");
   weigh(dialog);
   /** @type {HTMLElement | null} */ (one("[data-typed], [role=alert] ~ form input, input:checked", dialog))?.focus();
+  return true;
 }
 /** What must be typed keeps its button shut until it is. @param {ParentNode} [root] */
 function weigh(root = document) {
@@ -264,16 +263,18 @@ document.addEventListener("click", (event) => {
   const place = event.target instanceof Element ? event.target.closest("a[data-dialog], dialog [data-close]") : null;
   if (!(place instanceof HTMLAnchorElement) || event.metaKey || event.ctrlKey) return;
   event.preventDefault();
-  if (place.hasAttribute("data-close")) place.closest("dialog")?.close();
-  else sheet(place.href);
+  place.hasAttribute("data-close") ? place.closest("dialog")?.close() : sheet(place.href);
 });
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!(form instanceof HTMLFormElement) || !form.matches("[data-dialog], dialog.sheet form")) return;
   event.preventDefault();
+  if (form.dataset.sent) return; // A double click.
+  form.dataset.sent = "1";
   const by = /** @type {SubmitEvent} */ (event).submitter;
   const fields = /** @type {any} */ (new FormData(form, by));
-  sheet(by?.getAttribute("formaction") ?? form.action, { method: "POST", body: new URLSearchParams(fields) });
+  const answer = sheet(by?.getAttribute("formaction") ?? form.action, { method: "POST", body: new URLSearchParams(fields) });
+  answer.then((shown) => shown && delete form.dataset.sent, () => delete form.dataset.sent);
 });
 /** @type {HTMLInputElement | null} */
 let lastBox = null;
@@ -336,8 +337,8 @@ for (const form of /** @type {any[]} */ (all("form[data-tries]"))) {
 const THEMES = ["", "light", "dark"];
 one("#theme")?.addEventListener("click", () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length];
-  if (next) document.documentElement.dataset.theme = next;
-  else delete document.documentElement.dataset.theme;
+  const root = document.documentElement.dataset;
+  next ? (root.theme = next) : delete root.theme;
   document.cookie = `pg2planhat_theme=${next}; path=/; SameSite=Strict; max-age=${next ? 31536000 : 0}`;
   say(next ? `Theme: ${next}` : "Theme: the system's");
 });
