@@ -62,8 +62,8 @@ fn what(reason: &str) -> &'static str {
     }
 }
 
-/// Returns the groups as notes, one for each reason over all sections.
-pub(crate) fn groups(groups: &[QuarantineGroup], sees: bool) -> Vec<GroupNote> {
+/// Returns the groups as notes, one for each reason over all sections; and how many more reasons there are.
+pub(crate) fn groups(groups: &[QuarantineGroup], sees: bool) -> (Vec<GroupNote>, usize) {
     let mut heads: Vec<(String, Vec<(&str, u64)>)> = Vec::new();
     for group in groups {
         let head = reason_for(&group.reason, sees);
@@ -75,8 +75,9 @@ pub(crate) fn groups(groups: &[QuarantineGroup], sees: bool) -> Vec<GroupNote> {
             None => heads.push((head, vec![(&group.section, group.rows)])),
         }
     }
+    let more = heads.len().saturating_sub(NOTES);
     heads.truncate(NOTES);
-    heads.into_iter().map(|(reason, sections)| note(reason, &sections)).collect()
+    (heads.into_iter().map(|(reason, sections)| note(reason, &sections)).collect(), more)
 }
 
 fn note(reason: String, sections: &[(&str, u64)]) -> GroupNote {
@@ -117,7 +118,8 @@ mod tests {
             group("clicks", "refused: no such company", 2),
             group("logins", "mapping: weight: not a finite number", 5),
         ];
-        let notes = groups(&all, true);
+        let (notes, more) = groups(&all, true);
+        assert_eq!(more, 0);
         assert_eq!(
             (notes.len(), notes[0].rows.as_str(), notes[0].sections.as_str()),
             (2, "9 rows", "7 of logins, 2 of clicks")
@@ -130,10 +132,17 @@ mod tests {
     #[test]
     fn nothing_of_a_row_is_in_what_may_not_be_seen() {
         let all = [group("a", "refused: secret one", 1), group("a", "refused: secret two", 2)];
-        let notes = groups(&all, false);
+        let (notes, _) = groups(&all, false);
         assert_eq!((notes.len(), notes[0].rows.as_str()), (1, "3 rows"));
         assert!(!format!("{notes:?}").contains("secret"));
         assert_eq!(reason_for("mapping: weight: \"NaN\"", false), "mapping");
+    }
+
+    #[test]
+    fn case_237_reasons_beyond_the_notes_are_counted() {
+        let all: Vec<QuarantineGroup> = (0..9).map(|at| group("a", &format!("refused: reason {at}"), 1)).collect();
+        let (notes, more) = groups(&all, true);
+        assert_eq!((notes.len(), more), (NOTES, 3));
     }
 
     #[test]

@@ -183,3 +183,21 @@ async fn case_236_no_address_answers_with_an_empty_page() {
         }
     }
 }
+
+#[tokio::test]
+async fn case_237_a_search_that_leaves_something_out_says_so() {
+    let many = |config: ConfigText| {
+        let off = (1..=20).map(|at| SectionText::activity(&format!("a{at:02}"), "app_event").set("sync", "off"));
+        let config = off.fold(config.without_sections(), ConfigText::section);
+        config.section(SectionText::activity("logins", "app_event"))
+    };
+    let world = World::with(many).await;
+    world.insert(5).await;
+    world.wait_delivered(5).await;
+    // Each section is asked by a connection of its own.
+    let within = Duration::from_secs(60);
+    let (_, page) = asked(world.port, "/trace?key=5", &bearer(OPERATOR), within).await;
+    assert!(page.contains("20 of 21 sections"), "{page}");
+    let (_, page) = asked(world.port, "/trace?key=5&section=logins", &bearer(OPERATOR), within).await;
+    assert!(!page.contains("20 of 21 sections") && page.contains("delivered"), "{page}");
+}

@@ -13,6 +13,7 @@ use crate::console::fragments::section_fragments::{Batches, batches_of};
 use crate::console::page_view::{PageView, Shell};
 use crate::console::pages::section_page::ledger_filter;
 use crate::console::problem::Refusal;
+use crate::console::words::count;
 use crate::model::Fault;
 use crate::operations::times;
 use crate::state::{DeliveryFilter, DeliveryRow, Outcome, Store};
@@ -41,6 +42,8 @@ struct LogsPage {
     until: String,
     key: String,
     batches: Markup,
+    /// What was left out of the search for a key; empty where nothing was.
+    left_out: String,
     follow: String,
     events: Markup,
     levels: [&'static str; 5],
@@ -66,14 +69,14 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     if ask.json && tab == "events" {
         return Ok(axum::Json(store.events(MANY).await.map_err(|error| error.fault())?).into_response());
     }
-    let (rows, last) = if tab == "batches" { found(&ask, &store, ROWS).await? } else { (Vec::new(), 0) };
+    let found = if tab == "batches" { found(&ask, &store, ROWS).await? } else { FoundBatches::default() };
     if ask.json {
-        let mut rows = rows;
+        let mut rows = found.rows;
         rows.reverse();
         return Ok(axum::Json(withheld(&ask, rows)).into_response());
     }
     let view = ask.console.view().await?;
-    Ok(Html(drawn(&ask, &view, &store, tab, &rows, last).await?).into_response())
+    Ok(Html(drawn(&ask, &view, &store, tab, &found).await?).into_response())
 }
 
 async fn drawn(
@@ -81,14 +84,13 @@ async fn drawn(
     view: &PageView,
     store: &Store,
     tab: &'static str,
-    rows: &[DeliveryRow],
-    last: i64,
+    found: &FoundBatches,
 ) -> Result<String, Refusal> {
     // A list that ends at a time, or that was searched by a key, does not grow.
     let follows = tab == "batches" && [ask.given("until"), ask.given("key")].iter().all(|given| given.is_empty());
     let (section, outcome) = (ask.given("section"), ask.given("outcome"));
     let live = match follows {
-        true => format!("page=logs&section={section}&outcome={outcome}&after={last}"),
+        true => format!("page=logs&section={section}&outcome={outcome}&after={}", found.last),
         false => "page=logs".to_owned(),
     };
     let events = match tab {
@@ -114,8 +116,12 @@ async fn drawn(
         since: ask.given("since").to_owned(),
         until: ask.given("until").to_owned(),
         key: ask.given("key").to_owned(),
-        batches: batches_of(&Batches { rows, with_section: true, words: ask.sees_rows() }),
+        batches: batches_of(&Batches { rows: &found.rows, with_section: true, words: ask.sees_rows() }),
         follow: if follows { "1".to_owned() } else { String::new() },
+        left_out: match found.older {
+            true => format!("The newest {} batches were searched; “until” reaches older ones.", count(MANY.into())),
+            false => String::new(),
+        },
         events,
         levels: LEVELS,
         level: level.to_owned(),
@@ -137,8 +143,19 @@ fn csv_link(ask: &Ask, tab: &str) -> String {
     link
 }
 
-/// Returns the rows that the parameters select, the newest first, and the ledger's last write before they were read.
-async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<(Vec<DeliveryRow>, i64), Refusal> {
+/// The rows of the ledger that the parameters select.
+#[derive(Default)]
+struct FoundBatches {
+    /// The newest first.
+    rows: Vec<DeliveryRow>,
+    /// The number of the ledger's last write before they were read.
+    last: i64,
+    /// Whether older rows exist that were not searched for the key.
+    older: bool,
+}
+
+/// Returns the rows of the ledger that the parameters select.
+async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<FoundBatches, Refusal> {
     let time = |name: &str| {
         let text = ask.given(name);
         let wrong = |_| Refusal::from(Fault::usage(format!("{name}: {text:?} is no time"), times::TIMES));
@@ -149,11 +166,12 @@ async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<(Vec<DeliveryRow>
     let key = ask.given("key");
     let read = if key.is_empty() { limit } else { MANY };
     let mut rows = store.deliveries(&filter, read).await.map_err(|error| error.fault())?;
+    let older = !key.is_empty() && rows.len() >= MANY as usize;
     if !key.is_empty() {
         rows.retain(|row| holds(row, key));
         rows.truncate(limit as usize);
     }
-    Ok((rows, last))
+    Ok(FoundBatches { rows, last, older })
 }
 
 /// Returns whether a key lies between a batch's first and last key. Numbers are compared as numbers.
@@ -193,7 +211,7 @@ fn program_lines(level: &str, text: &str) -> Vec<String> {
 
 async fn batches_csv(ask: &Ask) -> Result<Response, Refusal> {
     let store = ask.console.store().await?;
-    let (rows, _) = found(ask, &store, MANY).await?;
+    let rows = found(ask, &store, MANY).await?.rows;
     Ok(download("batches.csv", table(&DeliveryRow::FIELDS, &withheld(ask, rows))))
 }
 

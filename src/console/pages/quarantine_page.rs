@@ -34,6 +34,8 @@ struct QuarantinePage {
     about: String,
     operator: bool,
     groups: Vec<GroupNote>,
+    /// Reasons that have no note.
+    more_reasons: usize,
     sections: Vec<String>,
     reasons: Vec<&'static str>,
     section: String,
@@ -107,7 +109,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let more = rows.len() > ROWS as usize;
     rows.truncate(ROWS as usize);
     let sees = ask.sees_rows();
-    let groups = quarantine_view::groups(&store.quarantine_groups().await.map_err(fate)?, sees);
+    let (groups, more_reasons) = quarantine_view::groups(&store.quarantine_groups().await.map_err(fate)?, sees);
     let answer = match item.as_ref().and_then(|item| item.delivery) {
         Some(batch) => answer_of(&store, batch).await,
         None => String::new(),
@@ -140,6 +142,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         },
         operator: ask.is_operator(),
         groups,
+        more_reasons,
         sections: view.config.sections.iter().map(|section| section.name.to_string()).collect(),
         reasons: quarantine_view::WORDS.to_vec(),
         section: ask.given("section").to_owned(),

@@ -21,6 +21,8 @@ struct TracePage {
     key: String,
     section: String,
     sections: Vec<String>,
+    /// What was left out of the search; empty where nothing was.
+    left_out: String,
     found: Vec<TracedView>,
 }
 
@@ -73,6 +75,12 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         shell: Shell::new(&ask, &view, "Where is a row?", "trace", "", "page=none"),
         found: found.into_iter().map(drawn).collect(),
         sections: config.sections.iter().map(|section| section.name.to_string()).collect(),
+        left_out: match config.sections.len() {
+            all if all > SECTIONS && wanted.is_empty() && !key.is_empty() => {
+                format!("The first {SECTIONS} of {all} sections were asked. Choose a section to ask another.")
+            }
+            _ => String::new(),
+        },
         key,
         section: wanted,
     };
