@@ -2,7 +2,7 @@
 //!
 //! * In: the configuration, the program, an address.
 //! * Out: a [`Console`].
-//! * Never: more than two questions to the source at once; a connection to the state that nobody uses.
+//! * Never: more than two questions and an audit put to the source at once; a connection to the state that nobody uses.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,7 +57,9 @@ pub(crate) struct Console {
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) history: Mutex<History>,
     store: tokio::sync::Mutex<StateConnection>,
-    pub(crate) questions: Semaphore,
+    questions: Semaphore,
+    /// Audits go one after the other, beside the questions: one may take an hour, and a repair must not wait for it.
+    pub(crate) audit_turn: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
     /// The findings of the last `check`; `None` before the first one.
     pub(crate) checks: Mutex<Option<Checked>>,
@@ -107,6 +109,7 @@ impl Console {
             history: Mutex::default(),
             store: tokio::sync::Mutex::default(),
             questions: Semaphore::new(QUESTIONS),
+            audit_turn: Semaphore::new(1),
             streams: Arc::new(Semaphore::new(STREAMS)),
             checks: Mutex::default(),
             audits: Mutex::default(),

@@ -201,3 +201,26 @@ async fn case_237_a_search_that_leaves_something_out_says_so() {
     let (_, page) = asked(world.port, "/trace?key=5&section=logins", &bearer(OPERATOR), within).await;
     assert!(!page.contains("20 of 21 sections") && page.contains("delivered"), "{page}");
 }
+
+#[tokio::test]
+async fn case_239_audits_do_not_take_the_places_of_questions() {
+    let reader = "{ user: reader, password: secret-of-reader }";
+    let world = World::with(move |config| config.set("source.reader", reader)).await;
+    world.cluster.sql("CREATE ROLE reader LOGIN PASSWORD 'secret-of-reader'").await;
+    world.insert(50).await;
+    world.wait_delivered(50).await;
+    let json = format!("{}{FORM}Accept: application/json\r\n", bearer(OPERATOR));
+    // Whatever reads the tables waits.
+    let holder = world.cluster.client().await;
+    holder.batch_execute("BEGIN; LOCK TABLE app_event, usage_daily IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    for section in ["logins", "seats"] {
+        let path = format!("/sections/{section}/audit");
+        assert_eq!(world.ask("POST", &path, &json, "").await.status, 200);
+    }
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waiting = || async { (world.cluster.text(waits).await != "0").then_some(()) };
+    eventually(Duration::from_secs(20), "an audit to wait", waiting).await;
+    let answer = world.ask("POST", "/sql", &json, "sql=SELECT+1").await;
+    drop(holder);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}

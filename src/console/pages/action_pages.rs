@@ -61,8 +61,7 @@ pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response
     }
     let of = name.clone();
     beside(async move {
-        // An audit is a question to the source, like any other: two run at once.
-        let _leave = console.questions.acquire().await;
+        let _turn = console.audit_turn.acquire().await;
         let done = async {
             let store = console.store().await?;
             operations::audit(&config, &store, &section, &AuditFrom::default(), &mut |_, _| ()).await
