@@ -79,12 +79,9 @@ pub(crate) async fn open(
     let listener = web_server::bind(listen).await?;
     let bound = listener.local_addr().map_or_else(|_| listen.to_owned(), |address| address.to_string());
     let console = Console::new(config, path.to_path_buf(), program.clone(), &bound, stop.clone())?;
-    if config.console.tokens.is_empty() {
-        if let Some(link) = console.link() {
-            eprint(&format!("The console, for one use within ten minutes: {link}"));
-        }
-    } else {
-        tracing::info!(listen = bound, "the console listens");
+    match config.console.tokens.is_empty().then(|| console.link()).flatten() {
+        Some(link) => eprint(&format!("The console, for one use within ten minutes: {link}")),
+        None => tracing::info!(listen = bound, "the console listens"),
     }
     Ok(Some((Arc::new(console), listener)))
 }

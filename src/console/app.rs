@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::admin::Hosts;
-use crate::config::{Config, ConsoleToken};
+use crate::config::{self, Config, ConsoleToken};
 use crate::console::config_file::{self, FileText};
 use crate::console::demo_child::DemoChild;
 use crate::console::drafts::Checked;
@@ -122,8 +122,12 @@ impl Console {
         })
     }
 
-    /// Makes a link that opens one session without a token, for the person who reads this process's output.
+    /// Makes a link that opens one session without a token, for the person who reads this process's output. Others can
+    /// reach a port beyond this machine, and its output goes to where logs are collected: it has none.
     pub(crate) fn link(&self) -> Option<String> {
+        if !config::is_loopback(&self.listen) {
+            return None;
+        }
         let key = held(&self.sessions).link(Instant::now())?;
         let scheme = if self.is_secure() { "https" } else { "http" };
         Some(format!("{scheme}://{}/login#k={key}", self.listen))
@@ -271,4 +275,24 @@ fn tokens(config: &Config) -> Result<Vec<Token>, Fault> {
         Ok::<_, Fault>(Token { person: Person { name: token.name.clone(), role: token.role }, sha256 })
     };
     config.console.tokens.iter().map(token).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_238_a_port_beyond_this_machine_has_no_link() {
+        let text = "planhat: { tenant: t }\nconsole: { proxy: { from: [10.0.0.0/8], user: X-User } }\nsections:\n  - { name: a, \
+            kind: user_activity, table: t, key: id, fields: { email: e } }\n";
+        let config = Arc::new(config::parse(text, "test").unwrap_or_else(|error| panic!("{error:?}")));
+        let link = |listen: &str| {
+            let (_stopper, stop) = crate::shutdown::pair();
+            let console = Console::new(&config, "none".into(), Program::elsewhere(), listen, stop);
+            console.unwrap_or_else(|fault| panic!("{fault:?}")).link()
+        };
+        assert!(link("127.0.0.1:9188").is_some_and(|link| link.starts_with("http://127.0.0.1:9188/login#k=")));
+        assert!(link("[::1]:9188").is_some());
+        assert_eq!((link("0.0.0.0:9188"), link("10.1.2.3:9188"), link("[::]:9188")), (None, None, None));
+    }
 }
