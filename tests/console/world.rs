@@ -69,9 +69,9 @@ impl World {
         World::on(Cluster::start().await, rows, more, sink, change).await
     }
 
-    /// A world whose server writes down each statement, with the name of who put it between bars.
+    /// A world whose server writes down each statement, with the name and the process of who put it between bars.
     pub async fn loud() -> World {
-        let cluster = Cluster::builder().setting("log_statement", "all").setting("log_line_prefix", "%t |%a| ");
+        let cluster = Cluster::builder().setting("log_statement", "all").setting("log_line_prefix", "%t |%a|%p| ");
         World::on(cluster.start().await, 0, &[], SimOptions::default(), |config| config).await
     }
 
