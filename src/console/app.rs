@@ -15,7 +15,7 @@ use crate::admin::Hosts;
 use crate::config::{self, Config, ConsoleToken};
 use crate::console::config_file::{self, FileText};
 use crate::console::demo_child::DemoChild;
-use crate::console::drafts::Checked;
+use crate::console::last_check::Checked;
 use crate::console::history::History;
 use crate::console::lock::held;
 use crate::console::people::{Person, Sessions, Token, unhex};

@@ -11,7 +11,7 @@ use axum::response::{Html, IntoResponse, Response};
 
 use crate::console::app::Console;
 use crate::console::ask::Ask;
-use crate::console::drafts::Checked;
+use crate::console::last_check::Checked;
 use crate::console::draw;
 use crate::console::finding_lines::{FindingGroup, finding_groups};
 use crate::console::lock::held;
