@@ -83,7 +83,7 @@ pub(crate) fn masked(text: &str, literals: &[String]) -> (String, usize) {
 }
 
 /// Returns why this process cannot write the file; `None` where it can.
-pub(crate) fn shut(path: &Path, config: &Config) -> Option<String> {
+pub(crate) fn cannot_write(path: &Path, config: &Config) -> Option<String> {
     let name = path.display();
     if !config.console.edit {
         return Some("console.edit is false: the file is changed where it is kept".to_owned());
@@ -262,13 +262,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.yaml");
         std::fs::write(&path, "one").unwrap();
-        assert_eq!(shut(&path, &config("")), None);
-        assert!(shut(&path, &config("console: { edit: false }\n")).unwrap().contains("console.edit"));
+        assert_eq!(cannot_write(&path, &config("")), None);
+        assert!(cannot_write(&path, &config("console: { edit: false }\n")).unwrap().contains("console.edit"));
         let data = folder.path().join("map").join("..2026");
         std::fs::create_dir_all(&data).unwrap();
         std::fs::write(data.join("x.yaml"), "one").unwrap();
         std::os::unix::fs::symlink("..2026", folder.path().join("map/..data")).unwrap();
         std::os::unix::fs::symlink("..data/x.yaml", folder.path().join("map/x.yaml")).unwrap();
-        assert!(shut(&folder.path().join("map/x.yaml"), &config("")).unwrap().contains("ConfigMap"));
+        assert!(cannot_write(&folder.path().join("map/x.yaml"), &config("")).unwrap().contains("ConfigMap"));
     }
 }

@@ -16,7 +16,7 @@ use crate::console::form_fields::FormFields;
 use crate::console::line_diff::patch;
 use crate::console::lock::held;
 use crate::console::page_view::Shell;
-use crate::console::pages::mapping_page::shut;
+use crate::console::pages::mapping_page::cannot_save;
 use crate::console::plans::{Confirmation, Deed};
 use crate::console::problem::Refusal;
 use crate::console::sheets::{stored, used};
@@ -166,12 +166,12 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         let error = parsed.as_ref().err().map(ToString::to_string);
         let document = serde_json::json!({
             "file": path.display().to_string(), "sha256": file.sha256, "drift": drift, "changes": found, "error": error,
-            "writable": shut(&ask).is_none(),
+            "writable": cannot_save(&ask).is_none(),
         });
         return Ok(axum::Json(document).into_response());
     }
     let view = ask.console.view().await?;
-    let closed = closed(&ask, &found);
+    let closed = cannot_apply(&ask, &found);
     let (plan, word) = match drift && parsed.is_ok() && closed.is_empty() {
         true => {
             let danger = found.iter().any(|change| change.danger);
@@ -187,7 +187,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         file: path.display().to_string(),
         name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         operator: ask.is_operator(),
-        shut: shut(&ask).unwrap_or_default(),
+        shut: cannot_save(&ask).unwrap_or_default(),
         drift,
         trouble: match parsed {
             Err(errors) if drift => errors.0.iter().map(|error| format!("{error}")).collect(),
@@ -204,7 +204,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
 }
 
 /// Returns why the file cannot be applied from here; an empty text where it can.
-fn closed(ask: &Ask, changes: &[ReviewedChange]) -> String {
+fn cannot_apply(ask: &Ask, changes: &[ReviewedChange]) -> String {
     let refused = changes.iter().any(|change| change.refused);
     match (ask.is_operator(), ask.console.config().console.edit, ask.console.program.is_here(), refused) {
         (false, ..) => "Applying it needs the role operator.".to_owned(),
@@ -249,7 +249,7 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
     let hidden = |line: &str| literals.iter().any(|secret| line.contains(secret.as_str()));
     let patch = patch(&name, &state.file.text, &text, hidden);
     let found = changes(&ask, &next).await;
-    let shut = shut(&ask).unwrap_or_default();
+    let shut = cannot_save(&ask).unwrap_or_default();
     let deed = Deed::Save { text, base: state.file.sha256, section: draft.name.clone() };
     let plan = stored(&ask, deed, Confirmation::Press)?;
     if ask.json {
@@ -279,7 +279,7 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
 
 /// Writes the file as it was reviewed.
 pub(crate) async fn save(ask: &Ask, id: &str, text: &str, base: &str, section: &str) -> Result<Response, Refusal> {
-    if let Some(why) = shut(ask) {
+    if let Some(why) = cannot_save(ask) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, why, "copy the patch, and apply it where the file is kept"));
     }
     used(ask, id)?;
@@ -304,7 +304,7 @@ pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response,
     }
     let next = config::parse(&file.text, &ask.console.path.display().to_string()).map_err(Fault::from)?;
     let found = changes(ask, &next).await;
-    let closed = closed(ask, &found);
+    let closed = cannot_apply(ask, &found);
     if !closed.is_empty() {
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, closed, "nothing was applied"));
     }

@@ -369,9 +369,9 @@ fn preview(shown: &DraftShown, sees: bool) -> PreviewView {
 }
 
 /// Returns why the person cannot write the file from here; `None` where they can.
-pub(crate) fn shut(ask: &Ask) -> Option<String> {
+pub(crate) fn cannot_save(ask: &Ask) -> Option<String> {
     if !ask.is_operator() {
         return Some("this needs the role operator".to_owned());
     }
-    config_file::shut(&ask.console.path, &ask.console.config())
+    config_file::cannot_write(&ask.console.path, &ask.console.config())
 }

@@ -194,7 +194,7 @@ fn lines(
                     ..line(way.how, plan, rows, gap_rows)
                 }
             }
-            Err(fault) => shut(way.how, &fault.what),
+            Err(fault) => closed_way(way.how, &fault.what),
         };
         lines.push(line);
     }
@@ -241,7 +241,7 @@ fn line(how: Mend, plan: &RepairPlan, rows: Option<u64>, gap_rows: Option<u64>) 
 }
 
 /// Returns the line of a way that cannot keep its promise, and why.
-fn shut(how: Mend, why: &str) -> WayLine {
+fn closed_way(how: Mend, why: &str) -> WayLine {
     let (title, _) = way(how, true, None);
     WayLine {
         plan: String::new(),
