@@ -44,7 +44,7 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
         ConsoleRoute::PlanResync => on!(resync_page::plan),
         ConsoleRoute::Quarantine => on!(quarantine_page::page),
         ConsoleRoute::PlanRetry => on!(quarantine_page::retry),
-        ConsoleRoute::PlanDrop => on!(quarantine_page::forget),
+        ConsoleRoute::PlanDrop => on!(quarantine_page::drop_rows),
         ConsoleRoute::Repair => on!(repair_page::page),
         ConsoleRoute::Mapping => on!(mapping_page::page),
         ConsoleRoute::NewSection => on!(mapping_page::new_page),

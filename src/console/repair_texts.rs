@@ -17,7 +17,7 @@ pub(crate) struct RepairText {
 }
 
 /// Returns the text for a reason.
-pub(crate) fn told(reason: Reason) -> RepairText {
+pub(crate) fn text_of(reason: Reason) -> RepairText {
     let gap = Some(Mend::Gap);
     let text = |story, recommended, after| RepairText { story, recommended, after, sure: None };
     match reason {
@@ -118,7 +118,7 @@ mod tests {
     fn each_reason_has_a_text_and_a_way_where_it_leaves_a_gap() {
         let mut stories = Vec::new();
         for reason in Reason::ALL {
-            let text = told(*reason);
+            let text = text_of(*reason);
             assert!(text.story.ends_with('.'), "{reason}");
             assert_eq!(text.recommended.is_some(), reason.leaves_a_gap(), "{reason}");
             stories.push(text.story);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn two_servers_never_feed_one_account_unasked() {
-        let asks: Vec<&Reason> = Reason::ALL.iter().filter(|reason| told(**reason).sure.is_some()).collect();
+        let asks: Vec<&Reason> = Reason::ALL.iter().filter(|reason| text_of(**reason).sure.is_some()).collect();
         assert_eq!(asks, [&Reason::RestoredBackup, &Reason::TimelineChanged]);
     }
 }

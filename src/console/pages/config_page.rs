@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::console::ask::Ask;
 use crate::console::config_file;
 use crate::console::draft::SectionDraft;
-use crate::console::draft_state::tried;
+use crate::console::draft_state::try_draft;
 use crate::console::draw::{self, Markup};
 use crate::console::form_fields::FormFields;
 use crate::console::line_diff::patch;
@@ -220,7 +220,7 @@ fn cannot_apply(ask: &Ask, changes: &[ReviewedChange]) -> String {
 /// `POST /config/plan`: shows what a draft would do, and the ways to save it.
 pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let draft = SectionDraft::from_form(&form);
-    let state = tried(&ask, &draft, None).await?;
+    let state = try_draft(&ask, &draft, None).await?;
     if let Some(fault) = state.faults.first() {
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.what.clone(), fault.remedy.clone()));
     }

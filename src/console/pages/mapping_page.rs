@@ -8,7 +8,7 @@ use crate::config;
 use crate::console::ask::Ask;
 use crate::console::config_file;
 use crate::console::draft::{NO_TABLE, SectionDraft};
-use crate::console::draft_state::{DraftState, form_of, in_file, tried};
+use crate::console::draft_state::{DraftState, form_of, in_file, try_draft};
 use crate::console::draft_words::{DraftField, table_text};
 use crate::console::draw::{self, Markup};
 use crate::console::form_fields::FormFields;
@@ -119,7 +119,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
     let (_, before) = in_file(&ask, &name)?;
     let draft = before.ok_or_else(|| Refusal::not_found(format!("the file has no section {name}")))?;
     let _leave = ask.console.question()?;
-    let state = tried(&ask, &draft, Some(&PreviewRows::Newest)).await?;
+    let state = try_draft(&ask, &draft, Some(&PreviewRows::Newest)).await?;
     show(&ask, draft, state, "newest", "").await
 }
 
@@ -147,7 +147,7 @@ pub(crate) async fn new_page(ask: Ask) -> Result<Response, Refusal> {
         let name = draft.name.clone();
         draft.name = (2..).map(|number| format!("{name}_{number}")).find(|name| !taken.contains(name)).unwrap_or(name);
     }
-    let state = tried(&ask, &draft, Some(&PreviewRows::Newest)).await?;
+    let state = try_draft(&ask, &draft, Some(&PreviewRows::Newest)).await?;
     show(&ask, draft, state, "newest", "").await
 }
 
@@ -186,7 +186,7 @@ pub(crate) async fn draft(ask: Ask, form: FormFields) -> Result<Response, Refusa
     let draft = SectionDraft::from_form(&form);
     let _leave = ask.console.question()?;
     let (kind, key) = (form.one("which").to_owned(), form.one("at_key").to_owned());
-    let state = tried(&ask, &draft, Some(&which(&kind, &key))).await?;
+    let state = try_draft(&ask, &draft, Some(&which(&kind, &key))).await?;
     if ask.json {
         let rows = state.shown.as_ref().map_or(0, |shown| shown.rows.len());
         let faults: Vec<&String> = state.faults.iter().map(|fault| &fault.what).collect();

@@ -240,7 +240,7 @@ pub(crate) async fn retry(ask: Ask, form: FormFields) -> Result<Response, Refusa
 }
 
 /// `POST /quarantine/drop`
-pub(crate) async fn forget(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
+pub(crate) async fn drop_rows(ask: Ask, form: FormFields) -> Result<Response, Refusal> {
     let rows = meant(&ask, &form).await?;
     let number = rows.len() as u64;
     let confirmation = if rows.len() > FEW { Confirmation::Number(number) } else { Confirmation::Press };

@@ -9,7 +9,7 @@ use crate::console::draw;
 use crate::console::page_view::{PageView, Shell};
 use crate::console::plans::{Confirmation, Deed};
 use crate::console::problem::Refusal;
-use crate::console::repair_texts::{RepairText, told, way};
+use crate::console::repair_texts::{RepairText, text_of, way};
 use crate::console::sheets::stored;
 use crate::console::verdict::headline;
 use crate::console::words::{bytes, count, moment, plural};
@@ -80,7 +80,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         Err(_) => Vec::new(),
     };
     let reason = view.status.reason.filter(|_| view.status.state == InstanceState::NeedsPerson);
-    let text = reason.map(told);
+    let text = reason.map(text_of);
     let mends = text.is_some_and(|text| text.recommended.is_some());
     let (ways, trouble) = match (mends || (reason.is_none() && !gaps.is_empty()), ask.is_operator()) {
         (true, true) => {
