@@ -4,10 +4,13 @@
 //! * Out: its text and digest; the text without literal secrets; a new text in its place.
 //! * Never: a secret shown; a file half written; a file replaced that somebody else has changed.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use crate::config::yaml_spans::{SpannedNode, spans};
 use crate::config::{Config, Secret};
 use crate::console::people::{digest, hex};
 use crate::model::Fault;
@@ -63,23 +66,61 @@ fn inline(secret: &Secret) -> Option<String> {
     }
 }
 
+/// The text that stands for a secret.
+const MASK: &str = "••••••";
+
 /// Returns the text with each literal secret masked, and the number of lines that held one.
 pub(crate) fn masked(text: &str, literals: &[String]) -> (String, usize) {
-    let mut lines = 0;
-    let mut shown = String::with_capacity(text.len());
+    let Some(otherwise) = written_otherwise(text, literals) else {
+        return ("The file is not shown: a secret in it is written in a way that cannot be masked.".to_owned(), 1);
+    };
+    let mut shown = text.to_owned();
+    for place in otherwise.into_iter().rev() {
+        shown.replace_range(place, MASK);
+    }
+    for secret in literals {
+        shown = shown.replace(secret.as_str(), MASK);
+    }
+    let lines = shown.lines().filter(|line| line.contains(MASK)).count();
+    (shown, lines)
+}
+
+/// Returns the lines that hold a literal secret: no patch may show them.
+pub(crate) fn secret_lines(text: &str, literals: &[String]) -> BTreeSet<String> {
+    let Some(otherwise) = written_otherwise(text, literals) else {
+        return text.split_inclusive('\n').map(str::to_owned).collect();
+    };
+    let mut lines = BTreeSet::new();
+    let mut start = 0;
     for line in text.split_inclusive('\n') {
-        if literals.iter().any(|secret| line.contains(secret.as_str())) {
-            lines += 1;
-            let mut hidden = line.to_owned();
-            for secret in literals {
-                hidden = hidden.replace(secret.as_str(), "••••••");
-            }
-            shown.push_str(&hidden);
-        } else {
-            shown.push_str(line);
+        let end = start + line.len();
+        let holds = literals.iter().any(|secret| line.contains(secret.as_str()));
+        if holds || otherwise.iter().any(|place| place.start < end && start < place.end) {
+            lines.insert(line.to_owned());
+        }
+        start = end;
+    }
+    lines
+}
+
+/// Returns the places of secrets that the text writes in other characters than their own: with escapes, with doubled
+/// quotes, or over several lines. `None` where there is one, and the places of the text's values are not known.
+fn written_otherwise(text: &str, literals: &[String]) -> Option<Vec<Range<usize>>> {
+    fn collect(node: &SpannedNode, text: &str, literals: &[String], places: &mut Vec<Range<usize>>) {
+        let said = node.scalar().unwrap_or_default().trim();
+        if literals.iter().any(|secret| secret == said && !text[node.start..node.end].contains(secret.as_str())) {
+            places.push(node.start..node.end);
+        }
+        for inner in node.items().iter().chain(node.entries().iter().map(|entry| &entry.value)) {
+            collect(inner, text, literals, places);
         }
     }
-    (shown, lines)
+    let Some(root) = spans(text) else {
+        return literals.iter().all(|secret| text.contains(secret.as_str())).then(Vec::new);
+    };
+    let mut places = Vec::new();
+    collect(&root, text, literals, &mut places);
+    Some(places)
 }
 
 /// Returns why this process cannot write the file; `None` where it can.
@@ -209,6 +250,22 @@ mod tests {
         let literals = literals(&config(""));
         let (shown, lines) = masked("a: tenant-uuid # tenant-uuid\nb: { password: pass-word }\nc: 1", &literals);
         assert_eq!((shown.as_str(), lines), ("a: •••••• # ••••••\nb: { password: •••••• }\nc: 1", 2));
+    }
+
+    #[test]
+    fn a_secret_that_is_written_in_other_characters_is_hidden() {
+        let literals = ["it's \"one\"".to_owned(), "two words".to_owned()];
+        for written in [r#""it's \"one\"" # why"#, "'it''s \"one\"'", r#""it\x27s \"one\"""#, "&a 'it''s \"one\"'"] {
+            let text = format!("source:\n  host: h\n  password: {written}\n  user: u\nother: {{ url: \"two\n    words\" }}\n");
+            let (shown, lines) = masked(&text, &literals);
+            assert!(!shown.contains("one") && !shown.contains("two") && !shown.contains("words"), "{shown}");
+            assert!(shown.contains("  user: u") && shown.contains("password: ") && lines == 2, "{shown}");
+            let hidden = secret_lines(&text, &literals);
+            assert_eq!((hidden.len(), hidden.contains("  user: u\n")), (3, false), "{hidden:?}");
+        }
+        // A key that is a mapping has no place that is known.
+        let (shown, _) = masked("? { a: b }\n: \"it\\x27s \\\"one\\\"\"\n", &literals);
+        assert!(!shown.contains("one\\"), "{shown}");
     }
 
     #[test]

@@ -246,7 +246,8 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
     literals.extend(config_file::literals(&next));
     literals.extend(config_file::digests(&ask.console.config()));
     let name = ask.console.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let hidden = |line: &str| literals.iter().any(|secret| line.contains(secret.as_str()));
+    let secret = config_file::secret_lines(&state.file.text, &literals);
+    let hidden = |line: &str| secret.contains(line);
     let patch = patch(&name, &state.file.text, &text, hidden);
     let found = changes(&ask, &next).await;
     let shut = cannot_save(&ask).unwrap_or_default();
