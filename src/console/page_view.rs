@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use askama::Template;
+use axum::response::{Html, IntoResponse as _, Response};
 use jiff::Timestamp;
 
 use crate::config::{self, Config, Source};
@@ -171,6 +172,22 @@ impl Shell {
             in_set_up: false,
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "shell.html")]
+struct FramedPage<'a> {
+    shell: &'a Shell,
+    content: Markup,
+}
+
+impl Shell {
+    /// Answers with a page inside the frame. The frame is one template for all pages: each that extended it would hold
+    /// its code once more.
+    pub(crate) fn around(&self, page: &impl Template) -> Response {
+        let framed = FramedPage { shell: self, content: drawn(page) };
+        Html(drawn(&framed).0).into_response()
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
-use crate::console::draw::{self, Markup};
+use crate::console::draw::Markup;
 use crate::console::lock::held;
 use crate::console::page_view::Shell;
 use crate::console::plans::{ActionPlan, Confirmation, Deed};
@@ -40,7 +40,7 @@ pub(crate) async fn sheet_page(
     let (at, name) = back.0.strip_prefix("/sections/").map_or(("", ""), |name| ("section", name));
     let shell = Shell::new(ask, &view, title, at, name, "page=none");
     let page = SheetPage { shell, back: back.0.to_owned(), back_word: back.1.to_owned(), sheet };
-    Ok((status, Html(page.render().unwrap_or_default())).into_response())
+    Ok((status, page.shell.around(&page)).into_response())
 }
 
 /// Returns the refusal for a plan that does not wait any more: the person's own, confirmed before by a first press or

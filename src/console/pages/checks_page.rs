@@ -7,7 +7,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::app::Console;
 use crate::console::ask::Ask;
@@ -81,7 +81,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         groups: finding_groups(&shown),
         text: shown.iter().map(|finding| text(finding)).collect(),
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// `POST /checks`: makes the checks again.

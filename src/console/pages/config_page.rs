@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::config::{self, Config};
 use crate::console::ask::Ask;
@@ -200,7 +200,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         hidden,
         text: yaml_markup(&text),
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// Returns why the file cannot be applied from here; an empty text where it can.
@@ -275,7 +275,7 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
         shut,
         plan,
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// Writes the file as it was reviewed.

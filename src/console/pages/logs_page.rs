@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup};
@@ -76,7 +76,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         return Ok(axum::Json(withheld(&ask, rows)).into_response());
     }
     let view = ask.console.view().await?;
-    Ok(Html(drawn(&ask, &view, &store, tab, &found).await?).into_response())
+    drawn(&ask, &view, &store, tab, &found).await
 }
 
 async fn drawn(
@@ -85,7 +85,7 @@ async fn drawn(
     store: &Store,
     tab: &'static str,
     found: &FoundBatches,
-) -> Result<String, Refusal> {
+) -> Result<Response, Refusal> {
     // A list that ends at a time, or that was searched by a key, does not grow.
     let follows = tab == "batches" && [ask.given("until"), ask.given("key")].iter().all(|given| given.is_empty());
     let (section, outcome) = (ask.given("section"), ask.given("outcome"));
@@ -128,7 +128,7 @@ async fn drawn(
         text: ask.given("text").to_owned(),
         lines,
     };
-    Ok(page.render().unwrap_or_default())
+    Ok(page.shell.around(&page))
 }
 
 fn csv_link(ask: &Ask, tab: &str) -> String {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::Path;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::config;
 use crate::console::ask::Ask;
@@ -178,7 +178,7 @@ async fn choose_table(ask: &Ask) -> Result<Response, Refusal> {
     let lines = tables.iter().map(line).chain(results.iter().map(result)).collect();
     let shell = Shell::new(ask, &view, "New section", "config", "", "page=none");
     let page = TablesPage { shell, schema, schemas, tables: lines };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// `POST /mapping`: shows the form and its preview, and changes nothing.
@@ -241,7 +241,7 @@ async fn show(
         everies: with_own(&EVERIES, &draft.every),
         d: draft,
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// Returns the choices, with the section's own value before them where it is none of them.

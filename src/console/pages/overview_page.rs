@@ -1,7 +1,7 @@
 //! The Overview: the verdict, four answers, the sections, plots, and what people did.
 
 use askama::Template;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw;
@@ -32,7 +32,8 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let live = format!("page=overview&span={}", ask.span().as_str());
     let shell = Shell::new(&ask, &view, "Overview", "overview", "", &live);
     let f = fragments(&ask, &view).await;
-    Ok(Html(OverviewPage { shell, f, acts: add(&ask) }.render().unwrap_or_default()).into_response())
+    let page = OverviewPage { shell, f, acts: add(&ask) };
+    Ok(page.shell.around(&page))
 }
 
 /// Draws the buttons of an operator: start an instance here, and add a section.

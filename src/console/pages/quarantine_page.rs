@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup};
@@ -152,7 +152,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         rows: rows.iter().map(line).collect(),
         shown: item.map(|item| shown(&item, answer, sees)),
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// Draws the pieces that follow the program.

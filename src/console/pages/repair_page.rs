@@ -1,7 +1,7 @@
 //! The Repair page: what happened, what is known, and the ways to go on, each with its lost and doubled rows.
 
 use askama::Template;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::config::{Config, Kind};
 use crate::console::ask::Ask;
@@ -100,7 +100,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         return Ok(axum::Json(document).into_response());
     }
     let page = drawn_page(&ask, &view, reason, text, &ways, trouble, &gaps)?;
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 fn drawn_page(

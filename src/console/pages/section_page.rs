@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::Path;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::config::splice::section_line;
 use crate::config::{Constant, Field, Flush, InDoubt, Section, Start, Sync};
@@ -70,7 +70,7 @@ pub(crate) async fn page(ask: Ask, Path(name): Path<String>) -> Result<Response,
         settings: settings(own),
         line: place(&ask, &name),
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 /// Returns where the section stands: the file, and the line.

@@ -3,7 +3,7 @@
 
 use askama::Template;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::config::Config;
 use crate::console::ask::Ask;
@@ -116,10 +116,6 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     }
 }
 
-fn shown(page: &impl Template) -> Result<Response, Refusal> {
-    Ok(Html(page.render().unwrap_or_default()).into_response())
-}
-
 fn connect(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
     let findings = draft.findings.clone().unwrap_or_default();
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
@@ -128,7 +124,7 @@ fn connect(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
             axum::Json(serde_json::json!({ "connected": draft.is_connected(), "findings": findings })).into_response()
         );
     }
-    shown(&ConnectPage {
+    let page = ConnectPage {
         shell: Shell::of_setup(ask, draft, "Connect", 0),
         e: draft.ends.clone(),
         looked: draft.findings.is_some(),
@@ -136,7 +132,8 @@ fn connect(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
         errors,
         databases: draft.databases.clone(),
         groups: finding_groups(&findings.iter().collect::<Vec<_>>()),
-    })
+    };
+    Ok(page.shell.around(&page))
 }
 
 async fn tables(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
@@ -165,7 +162,8 @@ async fn tables(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
     let results = draft_preview::results(&config, &schema).await?;
     let tables = draft_preview::tables(&config, &schema).await?;
     let tables = tables.iter().map(choice).chain(results.iter().map(result)).collect();
-    shown(&ChooseTablesPage { shell: Shell::of_setup(ask, draft, "Choose tables", 1), schema, schemas, tables })
+    let page = ChooseTablesPage { shell: Shell::of_setup(ask, draft, "Choose tables", 1), schema, schemas, tables };
+    Ok(page.shell.around(&page))
 }
 
 /// Returns the tables of the chosen sections.
@@ -204,7 +202,8 @@ async fn map(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
         };
         sections.push(SectionChoice { name, table, kind, class, icon, says, why });
     }
-    shown(&MapPage { shell: Shell::of_setup(ask, draft, "Map fields", 2), sections })
+    let page = MapPage { shell: Shell::of_setup(ask, draft, "Map fields", 2), sections };
+    Ok(page.shell.around(&page))
 }
 
 async fn check(ask: &Ask) -> Result<Response, Refusal> {
@@ -224,13 +223,14 @@ async fn check(ask: &Ask) -> Result<Response, Refusal> {
     };
     let todo: Vec<&Finding> = findings.iter().filter(|finding| finding.severity != Severity::Ok).collect();
     let draft = ask.console.set_up()?;
-    shown(&CheckPage {
+    let page = CheckPage {
         shell: Shell::of_setup(ask, &draft, "Check", 3),
         class,
         icon,
         sentence,
         groups: finding_groups(&todo),
-    })
+    };
+    Ok(page.shell.around(&page))
 }
 
 async fn prepare(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
@@ -244,19 +244,21 @@ async fn prepare(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
         let name = "attachment; filename=\"setup.sql\"";
         return Ok(([(CONTENT_TYPE, kind), (CONTENT_DISPOSITION, name)], script).into_response());
     }
-    shown(&PreparePage {
+    let page = PreparePage {
         shell: Shell::of_setup(ask, draft, "Prepare the database", 4),
         script,
         made: draft.made.clone(),
-    })
+    };
+    Ok(page.shell.around(&page))
 }
 
 fn run(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
-    shown(&RunPage {
+    let page = RunPage {
         shell: Shell::of_setup(ask, draft, "Run", 5),
         file: ask.console.path.display().to_string(),
         text: draft.text(),
         shut: config_file::cannot_begin(&ask.console.path).unwrap_or_default(),
         secrets: draft.ends.secrets(),
-    })
+    };
+    Ok(page.shell.around(&page))
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use askama::Template;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw;
@@ -110,5 +110,5 @@ async fn show(
         columns,
         rows,
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }

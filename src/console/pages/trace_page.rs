@@ -1,7 +1,7 @@
 //! The page "Where is a row?": the answer of `trace` for one section, or for all.
 
 use askama::Template;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup, outcome_look};
@@ -84,7 +84,7 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         key,
         section: wanted,
     };
-    Ok(Html(page.render().unwrap_or_default()).into_response())
+    Ok(page.shell.around(&page))
 }
 
 fn drawn(traced: Traced) -> TracedView {
