@@ -156,9 +156,7 @@ impl Follower {
     }
 
     fn send(&mut self, name: &'static str, piece: &Markup) {
-        let mut hasher = DefaultHasher::new();
-        piece.0.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash_of(&piece.0);
         if self.sent.insert(name, hash) != Some(hash) {
             // A browser ignores an event without data, and a piece that became empty would stay on the page.
             let text = if piece.0.is_empty() { " ".to_owned() } else { one_line(&piece.0) };
@@ -185,7 +183,36 @@ fn event_of(row: &DeliveryRow, words: bool) -> Event {
     Event::default().event("batch").id(id).data(one_line(&batch_row(row, true, words).0))
 }
 
+/// Returns the hash of a piece. Ages are left out: the page counts them on by itself, and a list of two hundred sections
+/// would be sent each second for them alone.
+fn hash_of(piece: &str) -> u64 {
+    const AGE: &str = " data-age>";
+    let (mut hasher, mut rest) = (DefaultHasher::new(), piece);
+    while let Some(at) = rest.find(AGE) {
+        let (before, age) = rest.split_at(at + AGE.len());
+        before.hash(&mut hasher);
+        rest = age.find('<').map_or("", |end| &age[end..]);
+    }
+    rest.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Removes carriage returns, because one would end the field of an event.
 fn one_line(text: &str) -> String {
     text.replace('\r', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::draw::age;
+
+    #[test]
+    fn a_piece_is_not_sent_again_for_its_ages() {
+        let piece = |at: &str, seconds, name: &str| hash_of(&format!("<td>{}</td><b>{name}</b>", age(at, seconds)));
+        let at = "2026-11-26T00:51:06Z";
+        assert_eq!(piece(at, 0.4, "a"), piece(at, 75.0, "a"));
+        assert_ne!(piece(at, 0.4, "a"), piece("2026-11-26T00:51:07Z", 0.4, "a"));
+        assert_ne!(piece(at, 0.4, "a"), piece(at, 0.4, "b"));
+    }
 }
