@@ -16,6 +16,7 @@ mod far;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
+mod keys_and_diffs;
 mod machine;
 mod network;
 mod ours;
@@ -55,7 +56,7 @@ async fn main() {
 }
 
 /// The parts on this machine alone.
-const NEAR: [&str; 7] = ["stream", "one", "backfill", "latency", "start", "scale", "audit"];
+const NEAR: [&str; 8] = ["stream", "one", "backfill", "latency", "start", "scale", "audit", "shapes"];
 /// The parts over a network.
 const FAR: [&str; 5] = ["far-stream", "far-backfill", "far-state", "far-sink", "far-start"];
 
@@ -82,6 +83,9 @@ async fn near(table: &mut Table, wanted: &impl Fn(&str) -> bool, rows: u64, time
     }
     if wanted("audit") {
         audited::audited(&cluster, table, rows, times).await;
+    }
+    if wanted("shapes") {
+        keys_and_diffs::shapes(&cluster, table, rows, times).await;
     }
 }
 
