@@ -97,7 +97,8 @@ pub(crate) const DIMENSION: &[&str] =
 pub(crate) const INFO: &[&str] =
     &["info", "properties", "metadata", "meta", "attributes", "payload", "details", "data", "context", "extra"];
 /// Names that say little: what is found by them is a guess.
-pub(crate) const VAGUE: &[&str] = &["type", "kind", "number", "size", "at", "clientid", "teamid", "externalid", "code"];
+pub(crate) const VAGUE: &[&str] =
+    &["type", "kind", "number", "size", "at", "clientid", "teamid", "customerid", "externalid", "code"];
 /// What the name of a column ends in that tells for which day, week or hour a row is.
 pub(crate) const DAY: &[&str] = &["day", "date", "week", "month", "period", "hour", "bucket"];
 /// What the name of a number ends in that measures nothing.

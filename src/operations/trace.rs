@@ -93,7 +93,7 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
         ("waiting", format!("transaction {xmin} wrote it, which is not settled yet"))
     } else if let Some(rule) = left_out {
         ("filtered", format!("it is left out, as the row is now: {}", rule.said()))
-    } else if section.start == Start::Now && xmin.is_some() {
+    } else if section.start == Start::Now && xmin.is_some_and(|xmin| may_be_older(xmin, bounds.attach_xmin)) {
         ("unknown", "no batch has it; rows that were there before the section attached are not delivered".to_owned())
     } else if xmin.is_none() {
         ("unknown", "no batch has it, and the table does not have it".to_owned())
@@ -107,21 +107,29 @@ pub(crate) async fn trace(config: &Arc<Config>, store: &Store, section: &Section
     Ok(traced)
 }
 
+/// Whether a row of this transaction may have been there before the section attached.
+fn may_be_older(xmin: u32, attached: Option<u64>) -> bool {
+    attached.is_none() || is_below(xmin, attached)
+}
+
 /// Whether the sink has received a batch that ended so.
 fn is_received(outcome: &str) -> bool {
     ["delivered", "partial"].contains(&outcome)
 }
 
-/// The key as it was written, and whether the result has it (the transaction of its row nobody knows).
+/// The key as the server prints it, and whether the result has it (the transaction of its row nobody knows).
 async fn in_result(config: &Arc<Config>, section: &Section, key: &str) -> Result<TracedRow, Fault> {
     let session = crate::operations::reading(config, "trace").await?;
+    let unreadable =
+        |error: tokio_postgres::Error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy);
     let table = result::described(&session, section, &config.source.schema).await?;
     let decisive = RowFilter::columns(section);
-    let parts = key_parts(section, key)?;
-    let texts: Vec<&String> = parts.iter().map(|(_, text)| text).collect();
-    let key = Key::of_parts(&texts).to_string();
-    let found = result_reader::row_of(&session, &table, &parts, &decisive).await;
-    let found = found.map_err(|error| Fault::unavailable(session.fault(&error).what, session.fault(&error).remedy))?;
+    let typed = table_fit::typed_key(&session, section, &table, key).await?;
+    // The row's own text: of a numeric, 1.0 and 1.00 are one key.
+    let own = result_reader::key_of(&session, &table, &section.key_columns(), &typed).await.map_err(unreadable)?;
+    let key = own.unwrap_or(typed).to_string();
+    let parts = key_parts(section, &key)?;
+    let found = result_reader::row_of(&session, &table, &parts, &decisive).await.map_err(unreadable)?;
     let xmin = found.is_some().then_some(0);
     let rules = audit_source::rules(&session, section, &table).await?;
     let judge = |(data, cells): (Vec<u8>, Vec<Cell>)| rules.judge(&Row { data: &data, cells: &cells }).ok().flatten();

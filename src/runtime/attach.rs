@@ -173,6 +173,9 @@ async fn attach_first(
     let attach_lsn = instance.map(|instance| instance.checkpoint);
     let attachment = fit.attachment(attach_lsn);
     store.attach_section(term, &fit.section.name, &attachment, &phase).await?;
+    // The slot is there: what begins from here on is streamed.
+    let began = xmin_barrier::xmax(control).await.map_err(|error| control.fault(&error))?;
+    store.record_attach_xmin(term, &fit.section.name, began).await?;
     let (table, phase) = (attachment.table_name, phase.as_str());
     tracing::info!(section = %fit.section.name, table, attach_lsn = %attach_lsn.unwrap_or_default(), phase, "attached");
     let row = recorded(store, &fit.section).await?;

@@ -87,7 +87,13 @@ impl Comparing {
         let diff = section.diff();
         let date = diff.and_then(|diff| diff.within).and(section.date_column()).map(str::to_owned);
         let comparing = Comparing {
-            selection: ResultSelection::new(section, table, &columns, session),
+            selection: ResultSelection::new(
+                section,
+                table,
+                &columns,
+                session,
+                last.map(|last| last.started_at.as_str()),
+            ),
             columns: digest_of(&compared),
             unique,
             key: key.iter().filter_map(place).collect(),

@@ -87,7 +87,8 @@ impl DiffTask {
         let last = store.diff_runs().await.map_err(state)?.into_iter().find(|(name, _)| *name == self.section.name);
         let last = last.map(|(_, run)| run);
         let oldest = self.section.diff().and_then(|diff| diff.within.filter(|_| diff.send_changed));
-        seen_merge::merge(&mut store, &self.section.name, oldest).await.map_err(state)?;
+        let began = last.as_ref().map(|last| last.started_at.as_str());
+        seen_merge::merge(&mut store, &self.section.name, oldest.map(|within| (within, began))).await.map_err(state)?;
         let heads = store.seen_heads(&self.section.name).await.map_err(state)?;
         let numbers = heads.iter().map(|head| head.run).chain(last.iter().map(|run| run.run));
         under_way.run.run = numbers.max().unwrap_or(0) + 1;

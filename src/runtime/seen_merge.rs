@@ -18,14 +18,15 @@ const MOST_LOOSE: usize = 64;
 /// Rows that are put together in one transaction, about.
 const SLICE: u32 = 64 * 1024;
 
-/// Puts together the blocks of a section where there are many. `within`: only rows of this age count.
+/// Puts together the blocks of a section where there are many. `within`: only rows of this age count, as they did when the last
+/// comparison began.
 pub(crate) async fn merge(
     store: &mut Store,
     section: &SectionName,
-    within: Option<Duration>,
+    within: Option<(Duration, Option<&str>)>,
 ) -> Result<(), StateError> {
     let heads = store.seen_heads(section).await?;
-    let oldest = within.map(oldest_day).unwrap_or_default();
+    let oldest = within.map(|(within, began)| oldest_day(within, began)).unwrap_or_default();
     let Some((run, group)) = loose(&heads) else { return Ok(()) };
     // Kept in order: what is left of a block beyond a slice is the first of the next.
     let mut rest: VecDeque<SeenHead> = group.into();
@@ -41,8 +42,10 @@ pub(crate) async fn merge(
 }
 
 /// The day before which nothing is compared any more; a row may be asked for by another clock.
-fn oldest_day(within: Duration) -> u16 {
-    let now = jiff::Timestamp::now().as_second() / 86_400;
+fn oldest_day(within: Duration, began: Option<&str>) -> u16 {
+    let now = jiff::Timestamp::now();
+    let began = began.and_then(|began| began.parse().ok()).unwrap_or(now);
+    let now = now.min(began).as_second() / 86_400;
     let days = i64::try_from(within.as_secs() / 86_400).unwrap_or(i64::MAX);
     u16::try_from(now.saturating_sub(days).saturating_sub(3)).unwrap_or(0)
 }

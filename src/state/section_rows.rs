@@ -94,6 +94,20 @@ impl Store {
         Ok(self.query("reading the sections", &sql, &[]).await?.iter().map(section_of).collect())
     }
 
+    /// Records of a section that was attached just now: every transaction from this one on (64 bits) began after that.
+    pub(crate) async fn record_attach_xmin(
+        &self,
+        term: &Epoch,
+        name: &SectionName,
+        xmin: u64,
+    ) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.section SET attach_xmin = $3
+             WHERE name = $2 AND EXISTS (SELECT FROM {schema}.instance WHERE id = 1 AND epoch = $1)";
+        let doing = "recording when a section attached";
+        self.execute(doing, write, &[&term.epoch, &name.as_str(), &signed(xmin)]).await?;
+        Ok(())
+    }
+
     /// Attaches a section, for the first time or anew: phase and attachment are replaced, its position is forgotten (it
     /// was of another attachment), and it is not halted. Totals and a pause stay.
     pub(crate) async fn attach_section(

@@ -16,9 +16,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyOutStream, Error};
 
 use crate::config::Section;
-use crate::model::{Cell, Fault, KeyDigest};
+use crate::model::{Cell, Fault, Key, KeyDigest};
 use crate::postgres::backfill::one_row::one_row;
 use crate::postgres::backfill::{copy_text, oversize_columns};
+use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::connection::charset::Charset;
@@ -55,14 +56,21 @@ pub(crate) async fn settle(session: &Session) -> Result<(), Error> {
 
 impl ResultSelection {
     /// Reads `columns` of a result whose rows `key` tells apart.
-    pub(crate) fn new(section: &Section, table: &TableInfo, columns: &[String], session: &Session) -> ResultSelection {
+    /// `since`: when the last comparison began that was settled.
+    pub(crate) fn new(
+        section: &Section,
+        table: &TableInfo,
+        columns: &[String],
+        session: &Session,
+        since: Option<&str>,
+    ) -> ResultSelection {
         let (typed, key) = (|name: &String| table.column(name).map_or(0, |column| column.type_oid), &section.key);
         let guarded = columns.iter().map(|name| (name.as_str(), (!key.contains(name)).then(|| typed(name))));
         let (list, marked) = oversize_columns::list(guarded);
-        let recent = section.diff().and_then(|diff| diff.within).zip(section.date_column());
-        let recent = recent.map(|(age, column)| {
-            let column = format!("t.{}", quote::ident(column));
-            format!("{column} >= pg_catalog.now() - pg_catalog.make_interval(secs => {})", age.as_secs_f64())
+        let within = section.diff().and_then(|diff| diff.within).zip(section.date_column());
+        let recent = within.map(|(age, column)| {
+            let from = oldest(age, since, typed(&column.to_owned()), section.timezone.as_ref());
+            format!("t.{} >= {from}", quote::ident(column))
         });
         ResultSelection {
             list,
@@ -132,6 +140,27 @@ impl ResultSelection {
     }
 }
 
+/// The SQL of the oldest date that is read, in the date column's type. What the last comparison could not see yet is as recent as
+/// it would have been then, however long ago that was: nothing ran, or the result could not be read. A time without zone is of
+/// the section's, and of a day that has begun the whole counts.
+fn oldest(age: Duration, since: Option<&str>, ty: u32, zone: Option<&jiff::tz::TimeZone>) -> String {
+    let last = since.map_or("NULL".to_owned(), quote::literal);
+    let from = format!(
+        "(least(pg_catalog.now(), {last}::timestamptz) - pg_catalog.make_interval(secs => {}))",
+        age.as_secs_f64()
+    );
+    let zone = quote::literal(zone.and_then(jiff::tz::TimeZone::iana_name).unwrap_or("UTC"));
+    match ty {
+        TIMESTAMP => format!("({from} AT TIME ZONE {zone})"),
+        DATE => format!("({from} AT TIME ZONE {zone})::date"),
+        _ => from,
+    }
+}
+
+/// OIDs of `pg_type.dat`.
+const TIMESTAMP: u32 = 1114;
+const DATE: u32 = 1082;
+
 /// The rows of a result, as they come.
 pub(crate) struct ResultRows {
     lines: Pin<Box<CopyOutStream>>,
@@ -153,6 +182,19 @@ impl ResultRows {
             oversize_columns::mark(data, cells, first);
         }
     }
+}
+
+/// The key of the result's row that is equal to this one in the columns' types, as the row has it.
+pub(crate) async fn key_of(
+    client: &Client,
+    table: &TableInfo,
+    columns: &[String],
+    key: &Key,
+) -> Result<Option<Key>, Error> {
+    let columns = KeyColumns::new(table, columns);
+    let wanted = columns.one_of(std::iter::once(key.as_str()));
+    let sql = format!("SELECT {} FROM {} WHERE {wanted} LIMIT 1", columns.printed(), table.as_t());
+    Ok(client.query_opt(&sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
 }
 
 /// These columns of the result's row that has this key (its columns, each with its text); `None` where there is no such row.

@@ -17,6 +17,10 @@ use crate::postgres::connection::session::Session;
 pub(crate) const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1) || ', ' ||
     pg_catalog.current_setting('search_path'), false)";
 
+/// Types as a cast names them, without a length.
+const TYPES: &str = "SELECT coalesce(array_agg(pg_catalog.format_type(ty, -1) ORDER BY place), '{}')
+    FROM unnest($1::oid[]) WITH ORDINALITY AS types (ty, place)";
+
 /// Looks at a section's result; `None` where its table is not there.
 pub(crate) async fn describe(client: &Client, section: &Section, schema: &str) -> Result<Option<TableInfo>, Error> {
     let Some(query) = section.diff().and_then(|diff| diff.query.as_deref()) else {
@@ -29,11 +33,13 @@ pub(crate) async fn describe(client: &Client, section: &Section, schema: &str) -
     // On lines of its own: the query may end with a comment.
     let from = format!("(\n{query}\n)");
     let statement = client.prepare(&format!("SELECT * FROM {from} AS t")).await?;
-    let column = |column: &tokio_postgres::Column| TableColumn {
+    let types: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
+    let named = client.query_one(TYPES, &[&types]).await?.get::<_, Vec<String>>(0);
+    let column = |(column, ty): (&tokio_postgres::Column, &String)| TableColumn {
         name: column.name().to_owned(),
         type_oid: column.type_().oid(),
         type_name: column.type_().name().to_owned(),
-        base_type: column.type_().name().to_owned(),
+        base_type: ty.clone(),
         not_null: false,
         generated: false,
         stored: true,
@@ -45,7 +51,7 @@ pub(crate) async fn describe(client: &Client, section: &Section, schema: &str) -
         persistence: 'p',
         row_security: false,
         rows: -1.0,
-        columns: statement.columns().iter().map(column).collect(),
+        columns: statement.columns().iter().zip(&named).map(column).collect(),
         primary_key: Vec::new(),
         result: Some(from),
     }))

@@ -124,15 +124,17 @@ impl EventLoop {
     }
 
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
-    /// none. The section goes on: what comes from here on is whole.
+    /// none. One that was detached and attached again between two looks has another entry than before. The section goes on: what
+    /// comes from here on is whole.
     fn check_partitions(&mut self, id: SectionId, seen: &SourceStatus) {
         let Some(table) = &mut self.sections[id].table else { return };
         let now: Vec<_> = seen.published.partitions.iter().filter(|partition| partition.root == table.oid).collect();
-        let known = table.partitions.replace(now.iter().map(|partition| partition.oid).collect());
+        let known =
+            table.partitions.replace(now.iter().map(|partition| (partition.oid, partition.entry_xmin)).collect());
         // At the first look nobody knows them: what was attached since the checkpoint was attached while nobody looked.
         let floor = table.verified.map(|(_, floor)| floor);
         let is_new = |partition: &&&Partition| match (&known, floor) {
-            (Some(known), _) => partition.attached && !known.contains(&partition.oid),
+            (Some(known), _) => partition.attached && !known.contains(&(partition.oid, partition.entry_xmin)),
             (None, Some(floor)) => partition.attached && !precedes(partition.entry_xmin, floor),
             (None, None) => false,
         };

@@ -55,8 +55,8 @@ pub(crate) struct AttachedTable {
     pub(crate) verified: Option<(Lsn, u64)>,
     /// Its entry in the publication when it was first seen there: a new one was taken out in between.
     pub(crate) entry: Option<String>,
-    /// Its partitions when they were last seen.
-    pub(crate) partitions: Option<Vec<u32>>,
+    /// Its partitions when they were last seen: the OID of each, and the transaction that made its entry.
+    pub(crate) partitions: Option<Vec<(u32, u32)>>,
 }
 
 /// A section that is not attached yet.
