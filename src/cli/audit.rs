@@ -37,7 +37,7 @@ pub struct Args {
 /// How often progress is told.
 const TOLD: Duration = Duration::from_secs(5);
 
-/// Runs the command: exit 1 where anything is missing.
+/// Runs the command: exit 1 where anything is missing; else where a section could not be audited, that fault's.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     let config = Arc::new(context.config()?.clone());
     let sections: Vec<&Section> = match &args.section {
@@ -46,8 +46,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     };
     let store = operations::store(&config).await?;
     let from = operations::AuditFrom { key: args.from_key, time: args.since };
-    let mut reports = Vec::new();
-    for section in &sections {
+    let (mut audited, mut reports, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut patience = operations::audit::PATIENCE;
+    for section in sections {
         let mut told = Instant::now();
         let begun = Instant::now();
         let mut progress = |rows: u64, about: f64| {
@@ -57,7 +58,18 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
                 tracing::warn!(section = %section.name, rows, seconds_left = left, "looking at the rows of the source");
             }
         };
-        reports.push(operations::audit(&config, &store, section, &from, &mut progress).await?);
+        match operations::audit(&config, &store, section, &from, (&mut progress, &mut patience)).await {
+            Ok(report) => {
+                audited.push(section);
+                reports.push(report);
+            }
+            // One that cannot be audited hides nothing of the others.
+            Err(fault) if fault.what.starts_with("section ") => failed.push(fault),
+            Err(fault) => failed.push(Fault { what: format!("section {}: {}", section.name, fault.what), ..fault }),
+        }
+    }
+    if args.section.is_some() && !failed.is_empty() {
+        return Err(failed.remove(0));
     }
     let missing: u64 = reports.iter().map(|report| report.missing).sum();
     if context.json() {
@@ -68,13 +80,20 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     if missing > 0 && args.deliver_missing {
         let rows = plural(missing, "row", "rows");
         if context.confirm(&format!("{rows} will be delivered now, by way of the quarantine."), args.yes)? {
-            for (section, report) in sections.iter().zip(&reports).filter(|(_, report)| report.missing > 0) {
+            for (section, report) in audited.iter().zip(&reports).filter(|(_, report)| report.missing > 0) {
                 operations::deliver_missing(&store, section, report).await?;
             }
             context.output.line("Asked. A running instance sends them; `pg2planhat logs` shows the batches.")?;
         }
     }
-    Ok(if missing > 0 { Exit::Findings } else { Exit::Done })
+    if missing == 0 && failed.len() == 1 {
+        return Err(failed.remove(0));
+    }
+    for fault in &failed {
+        tracing::warn!(what = fault.what, remedy = fault.remedy, "a section could not be audited");
+    }
+    let worst = failed.into_iter().map(|fault| fault.exit).next().unwrap_or(Exit::Done);
+    Ok(if missing > 0 { Exit::Findings } else { worst })
 }
 
 /// How long it still takes, at the rate so far; `None` where the planner's estimate is no help.

@@ -5,6 +5,7 @@
 //! * Never: a missing row sent without a person's word.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Config, Section};
 use crate::model::{Fault, Phase};
@@ -23,21 +24,23 @@ pub(crate) struct AuditFrom {
     pub time: Option<jiff::Timestamp>,
 }
 
-/// Audits a section, and keeps what was found.
+/// How long an audit of one section or of all waits in vain for rows that are on their way, at most.
+pub(crate) const PATIENCE: Duration = auditor::SETTLING;
+
+/// Audits a section, and keeps what was found. The patience is what is left of it for the sections that follow.
 pub(crate) async fn audit(
     config: &Arc<Config>,
     store: &Store,
     section: &Section,
     from: &AuditFrom,
-    progress: &mut (dyn FnMut(u64, f64) + Send),
+    (progress, patience): (&mut (dyn FnMut(u64, f64) + Send), &mut Duration),
 ) -> Result<AuditReport, Fault> {
     let from_key = match (from.key.clone(), from.time) {
         (None, Some(time)) => plan_resync(config, section, &ResyncFrom::Time(time)).await?.and_then(|plan| plan.from),
         (key, _) => key,
     };
-    let report =
-        auditor::audit(config, store, section, AuditRequest { from_key, since_key: None, progress, gently: false })
-            .await?;
+    let request = AuditRequest { from_key, since_key: None, progress, gently: false, patience };
+    let report = auditor::audit(config, store, section, request).await?;
     auditor::keep(store, &report, "asked").await?;
     Ok(report)
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::config::{AuditEvery, Config, Section};
 use crate::model::Fault;
 use crate::runtime::audit_report::AuditReport;
-use crate::runtime::auditor::{AuditRequest, audit, keep};
+use crate::runtime::auditor::{AuditRequest, SETTLING, audit, keep};
 use crate::runtime::monitor_event::AuditCause;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
@@ -132,7 +132,8 @@ impl Schedule {
         cause: &str,
         since_key: Option<String>,
     ) -> Result<(), Fault> {
-        let request = AuditRequest { from_key: None, since_key, progress: &mut |_, _| {}, gently: true };
+        let (progress, patience) = (&mut |_, _| {}, &mut { SETTLING });
+        let request = AuditRequest { from_key: None, since_key, progress, gently: true, patience };
         let report = audit(&self.config, store, section, request).await?;
         keep(store, &report, cause).await?;
         self.board.set_audit(&report.section, report.missing, now());

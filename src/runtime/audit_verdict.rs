@@ -1,28 +1,35 @@
 //! The verdict on keys that no evidence names: deleted meanwhile, on their way, from before the attachment, missing, or not to
 //! be told.
 //!
-//! * In: the keys; the floor below which every transaction is settled; the rows as they are now.
+//! * In: the keys; up to where everything is settled; the rows as they are now.
 //! * Out: the counts and names of an [`AuditReport`].
 //! * Never: a row called missing that may still be on its way, or that the section need not deliver.
+//!
+//! Two things tell that a row is not on its way any more. Its transaction lies below the floor: that is known at once, but the
+//! floor stands as long as any transaction of the server is open, of another database, too. Or it was seen before the WAL
+//! reached a place up to which everything is settled by now: whoever sees a row sees it behind its commit.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::audit::{AuditKey, Whereabouts};
 use crate::config::{Section, Start};
 use crate::mapping::row_filter::RowFilter;
-use crate::model::Fault;
+use crate::model::{Fault, Lsn};
 use crate::postgres::backfill::key_reader::{KeyReader, RowSeen};
 use crate::postgres::catalog::write_counts::write_counts;
+use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::Session;
 use crate::runtime::audit_report::AuditReport;
+use crate::runtime::audit_reprinted::Reprinted;
 use crate::state::{ProofBounds, SectionPhase, SectionRow, StateError, Store};
 
 /// Keys that a report names.
 const NAMED: usize = 100;
 
-/// How long rows that are on their way are waited for.
-const SETTLING: Duration = Duration::from_secs(10);
+/// How long rows that are on their way are waited for at least.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// How long a server session that is idle may keep what it has counted to itself.
 const COUNTING: Duration = Duration::from_secs(11);
@@ -36,6 +43,66 @@ const STARTED: &str = "the section began with new rows, and it is not recorded w
                        attached cannot be told from a missing one";
 const DOUBTFUL: &str = "batches are in doubt whose keys nobody knows (`pg2planhat logs --outcome in_doubt`): a row of theirs \
                         cannot be told from a missing one";
+
+const REPRINTED: &str = "keys are printed in another way than when the section attached, for the type of a column of the key was \
+                         altered, or a value of it renamed: a row that was delivered before cannot be told from a missing one";
+
+/// Rows as they were seen, and where the WAL ended behind that.
+#[derive(Debug, Default)]
+struct Sighting {
+    rows: HashMap<String, u32>,
+    at: Lsn,
+}
+
+impl Sighting {
+    /// Whether a row that is nowhere is not on its way any more, by what was settled before the ledger was read.
+    fn is_settled(&self, row: &RowSeen, bounds: &ProofBounds) -> bool {
+        let seen = bounds.checkpoint >= self.at && self.rows.get(&row.key) == Some(&row.xmin);
+        is_below(row.xmin, bounds.xmin_floor) || seen
+    }
+}
+
+/// Rows that nothing proves, by the reason.
+#[derive(Debug, Default)]
+struct Unproven {
+    keyless: u64,
+    started: u64,
+    reprinted: u64,
+    passed: u64,
+    older: u64,
+    doubtful: u64,
+}
+
+impl Unproven {
+    fn tell(&self, report: &mut AuditReport) {
+        let reasons = [
+            (
+                self.keyless,
+                "rows of batches that were delivered before keys were kept cannot be told from missing ones",
+            ),
+            (self.started, STARTED),
+            (self.reprinted, REPRINTED),
+            (self.passed, PASSED),
+            (self.older, OLDER),
+            (self.doubtful, DOUBTFUL),
+        ];
+        for (rows, why) in reasons.into_iter().filter(|(rows, _)| *rows > 0) {
+            report.unknown += rows;
+            report.add_caveat(why);
+        }
+    }
+}
+
+/// What of the rows may have been written again since something that tells them apart.
+#[derive(Clone, Copy, Debug, Default)]
+struct WrittenAgain {
+    /// A rule may have left a row out that it would take as the row is now.
+    passed: bool,
+    /// A row of before the attachment, or of a pruned batch, may look like a new one.
+    older: bool,
+    /// Any row may look newer than it is.
+    updated: bool,
+}
 
 /// The facts by which keys without evidence are judged.
 pub(crate) struct Audited<'a> {
@@ -51,6 +118,8 @@ pub(crate) struct Audited<'a> {
     pub keyless: bool,
     /// Batches of rows that were updated since may be pruned.
     pub is_pruned: bool,
+    /// How long rows that are on their way are waited for.
+    pub patience: Duration,
 }
 
 impl Audited<'_> {
@@ -65,51 +134,43 @@ impl Audited<'_> {
                 .add_caveat(&format!("the section is {}: rows that it has not reached wait", self.row.phase.as_str()));
             return Ok(());
         }
-        let (rows, bounds) = self.settling(&nowhere, report).await?;
+        let (rows, bounds, sighting) = self.settling(&nowhere, report).await?;
         report.rows_settled = report.settled();
-        let (mut missing, mut keyless, mut started, mut passed) = (Vec::new(), 0, 0, 0);
-        let (mut older, mut doubtful) = (0, 0);
+        let (mut missing, mut unproven) = (Vec::new(), Unproven::default());
         let is_unproven = bounds.provable_from.is_some() || self.is_unproven_start();
-        let is_settled = |row: &RowSeen| is_below(row.xmin, bounds.xmin_floor) && !self.is_before_attach(row);
-        let (may_have_passed_since, may_be_older) = match !is_unproven && rows.iter().any(is_settled) {
-            true => self.written_again(report.rows_source).await?,
-            false => (false, false),
-        };
+        let is_settled = |row: &RowSeen| sighting.is_settled(row, &bounds) && !self.is_before_attach(row);
+        let (mut again, mut reprinted) = (WrittenAgain::default(), None);
+        if !is_unproven && rows.iter().any(is_settled) {
+            reprinted = Reprinted::find(self.session, self.section, self.row, self.bounds.attach_xmin).await?;
+            again = self.written_again(report.rows_source, reprinted.is_some()).await?;
+        }
         for row in rows {
-            if !is_below(row.xmin, bounds.xmin_floor) {
+            if !sighting.is_settled(&row, &bounds) {
                 report.waiting += 1;
             } else if self.is_before_attach(&row) {
                 report.before_attach += 1;
             } else if bounds.provable_from.is_some() {
-                keyless += 1;
+                unproven.keyless += 1;
             } else if self.is_unproven_start() {
-                started += 1;
-            } else if may_have_passed_since {
-                passed += 1;
-            } else if may_be_older {
-                older += 1;
+                unproven.started += 1;
+            } else if reprinted.as_ref().is_some_and(|reprinted| reprinted.concerns(&row, again.updated)) {
+                unproven.reprinted += 1;
+            } else if again.passed {
+                unproven.passed += 1;
+            } else if again.older {
+                unproven.older += 1;
             } else if self.keyless {
-                doubtful += 1;
+                unproven.doubtful += 1;
             } else {
                 missing.push(row.key);
             }
         }
-        report.unknown += keyless + started + passed + older + doubtful;
         if more > 0 {
             report.unknown += more;
             let first = nowhere.len();
             report.add_caveat(&format!("{more} more rows are nowhere; the first {first} were looked at one by one"));
         }
-        let unprovable = [
-            (keyless, "rows of batches that were delivered before keys were kept cannot be told from missing ones"),
-            (started, STARTED),
-            (passed, PASSED),
-            (older, OLDER),
-            (doubtful, DOUBTFUL),
-        ];
-        for (_, why) in unprovable.iter().filter(|(rows, _)| *rows > 0) {
-            report.add_caveat(why);
-        }
+        unproven.tell(report);
         report.missing = missing.len() as u64;
         report.missing_keys = missing.iter().take(NAMED).cloned().collect();
         report.missing_all = missing;
@@ -119,19 +180,22 @@ impl Audited<'_> {
         Ok(())
     }
 
-    /// Waits for rows that are on their way, and counts those that arrive. Returns the others, and the floor that they are held
-    /// against.
+    /// Waits for rows that are on their way, and counts those that arrive. Returns the others, how far everything is settled, and
+    /// how they were seen first.
     async fn settling(
         &self,
         nowhere: &[String],
         report: &mut AuditReport,
-    ) -> Result<(Vec<RowSeen>, ProofBounds), Fault> {
+    ) -> Result<(Vec<RowSeen>, ProofBounds, Sighting), Fault> {
         let mut bounds = self.bounds;
         let mut rows = self.rows(nowhere).await?;
-        let deadline = Instant::now() + SETTLING;
-        while rows.iter().any(|row| !is_below(row.xmin, bounds.xmin_floor)) && Instant::now() < deadline {
+        let at = xmin_barrier::insert_lsn(self.session).await.map_err(|error| self.session.fault(&error))?;
+        let young = rows.iter().filter(|row| !is_below(row.xmin, bounds.xmin_floor));
+        let sighting = Sighting { rows: young.map(|row| (row.key.clone(), row.xmin)).collect(), at };
+        let deadline = Instant::now() + self.patience.max(LEAST);
+        while rows.iter().any(|row| !sighting.is_settled(row, &bounds)) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            // First the floor, then the ledger: as at the beginning.
+            // First how far everything is settled, then the ledger: as at the beginning.
             bounds = self.store.proof_bounds(&self.section.name).await.map_err(fate)?;
             let evidence = self.store.evidence_since(&self.section.name, self.open).await.map_err(fate)?;
             let newer = evidence.sorted();
@@ -143,16 +207,15 @@ impl Audited<'_> {
             });
             rows = self.rows(&rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>()).await?;
         }
-        Ok((rows, bounds))
+        Ok((rows, bounds, sighting))
     }
 
-    /// Whether a rule may have left a row out that it would take as the row is now; and whether a row of before the attachment
-    /// may have been written again since, so that nothing tells it from a new one.
-    async fn written_again(&self, rows: u64) -> Result<(bool, bool), Fault> {
+    /// What of the rows may have been written again; `reprinted`: their age tells how their keys were printed.
+    async fn written_again(&self, rows: u64, reprinted: bool) -> Result<WrittenAgain, Fault> {
         let has_rules = !RowFilter::columns(self.section).is_empty();
         let is_new_only = self.section.start == Start::Now;
-        if !has_rules && !is_new_only && !self.is_pruned {
-            return Ok((false, false));
+        if !has_rules && !is_new_only && !self.is_pruned && !reprinted {
+            return Ok(WrittenAgain::default());
         }
         let (oid, since) = (self.row.attachment.table_oid, self.row.attached_at.as_deref());
         let counts =
@@ -163,9 +226,9 @@ impl Audited<'_> {
             counted = counts().await?;
         }
         // Fewer rows inserted than there are: it was not counted from the beginning.
-        let is_updated = counted.updated > 0 || counted.is_reset || counted.inserted < rows;
-        let is_older = (is_new_only || self.is_pruned) && (is_updated || counted.is_rewritten);
-        Ok((has_rules && is_updated, is_older))
+        let updated = counted.updated > 0 || counted.is_reset || counted.inserted < rows;
+        let older = (is_new_only || self.is_pruned) && (updated || counted.is_rewritten);
+        Ok(WrittenAgain { passed: has_rules && updated, older, updated })
     }
 
     async fn rows(&self, keys: &[String]) -> Result<Vec<RowSeen>, Fault> {

@@ -9,7 +9,7 @@
 //! settled before the ledger was read, if it ever was.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::audit;
 use crate::audit::{Compared, Comparison, Earlier, Share};
@@ -38,7 +38,13 @@ pub(crate) struct AuditRequest<'a> {
     pub progress: &'a mut (dyn FnMut(u64, f64) + Send),
     /// Between two chunks the audit rests for as long as the chunk took: for audits that nobody waits for.
     pub gently: bool,
+    /// How long rows that are on their way may still be waited for. What was waited in vain is taken from it: of many sections
+    /// whose sink is away, the first has shown it for all.
+    pub patience: &'a mut Duration,
 }
+
+/// How long an audit waits for rows that are on their way.
+pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 
 /// Audits a section.
 pub(crate) async fn audit(
@@ -89,9 +95,14 @@ pub(crate) async fn audit(
     let keyless = store.keyless_doubts(&section.name).await.map_err(fate)?;
     let keyless = keyless.iter().flatten().any(|end| audit::integer(end.as_bytes()).is_none());
     let is_pruned = ages.settled.is_some();
+    let (row, reader, patience) = (&row, &reader, *request.patience);
     let audited =
-        Audited { store, session: &session, section, row: &row, reader: &reader, bounds, open, keyless, is_pruned };
+        Audited { store, session: &session, section, row, reader, bounds, open, keyless, is_pruned, patience };
+    let judged = Instant::now();
     audited.judge(nowhere, compared.more_nowhere, &mut report).await?;
+    if report.waiting > 0 {
+        *request.patience = request.patience.saturating_sub(judged.elapsed());
+    }
     if section.sends_updates() {
         of_versions(&mut report);
     }
@@ -257,8 +268,13 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     };
     if waiting > 0 {
         let since = last.and_then(|last| last.ended_at).unwrap_or_else(|| "none has ended yet".to_owned());
-        report.caveat =
-            format!("since the last comparison ({since}) rows are new ({}) or changed ({})", run.new, run.changed);
+        report.add_caveat(&format!(
+            "since the last comparison ({since}) rows are new ({}) or changed ({})",
+            run.new, run.changed
+        ));
+    }
+    if section.diff().is_some_and(|diff| diff.within.is_some()) {
+        report.add_caveat("rows whose date is older than `within` are not looked at, as no comparison does");
     }
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)

@@ -8,6 +8,7 @@ pub(crate) mod attach;
 pub(crate) mod attach_diff;
 pub(crate) mod attacher;
 pub(crate) mod audit_report;
+pub(crate) mod audit_reprinted;
 pub(crate) mod audit_schedule;
 pub(crate) mod audit_source;
 pub(crate) mod audit_verdict;

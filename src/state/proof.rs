@@ -7,9 +7,9 @@
 use tokio_postgres::Row;
 
 use crate::audit::{AuditKey, BatchKeys, DeliveredBy, Evidence, Share, Tally, TallyEntry};
-use crate::model::{Fault, Position, SectionName};
+use crate::model::{Fault, Lsn, Position, SectionName};
 use crate::state::model::{Outcome, unsigned};
-use crate::state::section_rows::position;
+use crate::state::section_rows::{lsn, position};
 use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 
@@ -25,8 +25,10 @@ pub(crate) struct ProofBounds {
     pub provable_from: Option<i64>,
     /// Every transaction below had ended when the section attached.
     pub attach_xmin: Option<u64>,
-    /// Every transaction below is settled.
+    /// Every transaction below is settled. It stands while any transaction of the server is open.
     pub xmin_floor: Option<u64>,
+    /// Everything that was committed before is settled.
+    pub checkpoint: Lsn,
 }
 
 /// Since when the state can prove a section's rows.
@@ -188,13 +190,14 @@ impl Store {
 
     /// Reads how far back the state can prove a section's rows.
     pub(crate) async fn proof_bounds(&self, section: &SectionName) -> Result<ProofBounds, StateError> {
-        let sql = "SELECT s.provable_from, s.attach_xmin, i.xmin_floor FROM {schema}.section s, {schema}.instance i
+        let sql = "SELECT s.provable_from, s.attach_xmin, i.xmin_floor, i.checkpoint FROM {schema}.section s, {schema}.instance i
              WHERE s.name = $1";
         let rows = self.query("reading how far back keys are kept", sql, &[&section.as_str()]).await?;
         let bounds = rows.first().map(|row| ProofBounds {
             provable_from: row.get(0),
             attach_xmin: row.get::<_, Option<i64>>(1).map(unsigned),
             xmin_floor: row.get::<_, Option<i64>>(2).map(unsigned),
+            checkpoint: lsn(row, 3).unwrap_or_default(),
         });
         Ok(bounds.unwrap_or_default())
     }

@@ -17,7 +17,7 @@ use pg2planhat::testing::sim::{SimFault, SimHandle};
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::harness::{App, Cluster, ConfigText, SectionText};
+use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
 use crate::main_job_oracle::*;
 
 /// Histories that share a server.
@@ -203,8 +203,11 @@ impl History {
 }
 
 async fn audit(config: &ConfigText) -> BTreeMap<String, Value> {
-    let output = App::command(config, &["--json", "audit", "--all"]).await;
-    let documents: Vec<Value> = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{}", output.stderr));
+    // It asks the statistics twice, 11 s apart, for each section that a row may be missing of.
+    let running = App::launch(config).arguments(&["--json", "audit", "--all"]).start();
+    running.wait_exit(Duration::from_secs(300)).await;
+    let whole = async || serde_json::from_str(&running.out()).ok();
+    let documents: Vec<Value> = eventually(PATIENCE, "the reports", whole).await;
     documents.into_iter().map(|report| (report["section"].as_str().unwrap().to_owned(), report)).collect()
 }
 

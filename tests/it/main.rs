@@ -11,6 +11,7 @@
 mod harness;
 
 mod attaching;
+mod audit_trials;
 mod cli_basics;
 mod cli_check;
 mod cli_check_more;
@@ -64,6 +65,7 @@ mod recovery_publication;
 mod recovery_upgrade;
 mod reload;
 mod shapes_guesses;
+mod shapes_trials;
 mod shapes_updates;
 mod shapes_where;
 mod table_changes;

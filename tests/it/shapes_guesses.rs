@@ -52,7 +52,7 @@ const PUBLIC: &[Public] = &[
         columns: "payment_id integer, customer_id integer NOT NULL, staff_id integer NOT NULL, rental_id integer NOT NULL,
             amount numeric(5,2) NOT NULL, payment_date timestamptz NOT NULL, PRIMARY KEY (payment_date, payment_id)",
         kind: "custom_metric",
-        fields: &[("value", &["amount"]), ("externalId", &["customer_id"]), ("date", &["payment_date"])],
+        fields: &[("dimensionId", &["{ value: pagila_payment }"]), ("value", &["amount"]), ("externalId", &["customer_id"]), ("date", &["payment_date"])],
     },
     Public {
         table: "pagila_rental",
@@ -74,13 +74,13 @@ const PUBLIC: &[Public] = &[
         columns: "id integer PRIMARY KEY, user_id integer NOT NULL, visited_at date NOT NULL, posts_read integer, mobile boolean,
             time_read integer NOT NULL",
         kind: "custom_metric",
-        fields: &[("externalId", &["user_id"]), ("value", &["posts_read"]), ("date", &["visited_at"])],
+        fields: &[("dimensionId", &["{ value: posts_read }"]), ("externalId", &["user_id"]), ("value", &["posts_read"]), ("date", &["visited_at"])],
     },
     Public {
         table: "discourse_application_requests",
         columns: "id integer PRIMARY KEY, date date NOT NULL, req_type integer NOT NULL, count integer NOT NULL",
         kind: "custom_metric",
-        fields: &[("value", &["count"]), ("date", &["date"])],
+        fields: &[("dimensionId", &["{ value: discourse_application_requests }"]), ("value", &["count"]), ("date", &["date"])],
     },
     Public {
         table: "gitlab_events",
@@ -133,7 +133,7 @@ const PUBLIC: &[Public] = &[
             amount numeric(30,5) NOT NULL, credit_amount numeric(30,5) NOT NULL, settled_at timestamp, created_at timestamp NOT NULL,
             updated_at timestamp NOT NULL, organization_id uuid NOT NULL",
         kind: "custom_metric",
-        fields: &[("value", &["amount"]), ("externalId", &["organization_id"]), ("date", &["created_at", "settled_at"])],
+        fields: &[("dimensionId", &["{ value: lago_wallet_transactions }"]), ("value", &["amount"]), ("externalId", &["organization_id"]), ("date", &["created_at", "settled_at"])],
     },
     Public {
         table: "segment_tracks",
@@ -194,6 +194,8 @@ async fn case_143_each_guess_for_a_public_table_is_right_or_says_that_it_is_one(
     }
     let config = ConfigText::new(&cluster, "http://127.0.0.1:9");
     let mut wrong = Vec::new();
+    // A mark is no excuse for a bad guess: of what can be judged, most must be right, marked or not.
+    let (mut right_ones, mut marked_and_wrong) = (0, Vec::new());
     for Public { table, kind, fields, columns } in PUBLIC {
         let output = App::command(&config, &["discover", table]).await;
         assert_eq!(output.code, 0, "{table}: {}", output.stderr);
@@ -218,19 +220,30 @@ async fn case_143_each_guess_for_a_public_table_is_right_or_says_that_it_is_one(
         }
         for (field, right) in *fields {
             match line(field) {
-                None if right.is_empty() => {}
+                None if right.is_empty() => right_ones += 1,
                 None => wrong.push(format!("{table}: {field} is not guessed")),
-                Some(line) if is_marked(line) => {}
                 Some(line) => {
                     let said = line.split_once(':').map(|(_, rest)| rest.split(" #").next().unwrap_or_default().trim());
-                    if !right.iter().any(|right| said == Some(*right)) {
-                        wrong.push(format!("{table}: {}", line.trim()));
+                    let is_right = right.iter().any(|right| said == Some(*right));
+                    match (is_right, is_marked(line)) {
+                        (true, _) => right_ones += 1,
+                        (false, true) => marked_and_wrong.push(format!("{table}: {}", line.trim())),
+                        (false, false) => wrong.push(format!("{table}: {}", line.trim())),
                     }
                 }
             }
         }
+        // What nobody has judged here must not look certain.
+        for field in ["email", "externalId", "companyExternalId", "action", "weight", "dimensionId", "value", "date"] {
+            let is_judged = fields.iter().any(|(judged, _)| *judged == field);
+            if let Some(line) = line(field).filter(|line| !is_judged && !is_marked(line)) {
+                wrong.push(format!("{table}: nobody has judged {}", line.trim()));
+            }
+        }
     }
+    eprintln!("{right_ones} right; marked and wrong:\n{}", marked_and_wrong.join("\n"));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(marked_and_wrong.len() * 10 <= right_ones, "{}", marked_and_wrong.join("\n"));
     let wide = App::command(&config, &["--json", "discover", "usage_daily"]).await.json();
     let values: Vec<&serde_json::Value> =
         wide["sections"].as_array().unwrap().iter().map(|one| &one["fields"]["value"]).collect();

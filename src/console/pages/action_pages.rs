@@ -13,6 +13,7 @@ use crate::console::problem::Refusal;
 use crate::model::{Fault, SectionName};
 use crate::operations;
 use crate::operations::AuditFrom;
+use crate::operations::audit::PATIENCE;
 
 /// Returns a section's name, if the configuration has it.
 fn known(ask: &Ask, name: &str) -> Result<SectionName, Refusal> {
@@ -64,7 +65,8 @@ pub(crate) async fn audit(ask: Ask, Path(name): Path<String>) -> Result<Response
         let _turn = console.audit_turn.acquire().await;
         let done = async {
             let store = console.store().await?;
-            operations::audit(&config, &store, &section, &AuditFrom::default(), &mut |_, _| ()).await
+            operations::audit(&config, &store, &section, &AuditFrom::default(), (&mut |_, _| (), &mut { PATIENCE }))
+                .await
         };
         match done.await {
             Ok(_) => held(&console.audits).remove(&of),
