@@ -66,7 +66,8 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     if !there && !config.source.manage {
         // It makes nothing, and says what else is missing.
         if config.streams() {
-            make_on_the_source(&session, config, None, &mut Vec::new()).await?;
+            make_publications(&session, config, &mut Vec::new()).await?;
+            setup::ensure_slot(&session, config, &TOLD).await?;
         }
         return Err(Fault::needs_person(
             format!("there is no state schema {}, and `source.manage` is false", config.state.schema),
@@ -86,7 +87,7 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     if !config.streams() {
         return Ok(steps);
     }
-    let Err(fault) = make_on_the_source(&session, config, Some(&store), &mut steps).await else { return Ok(steps) };
+    let Err(fault) = make_on_the_source(&session, config, &store, &mut steps).await else { return Ok(steps) };
     let mut left = Vec::new();
     for sql in steps.iter().flat_map(|step| &step.sql).map(|sql| setup::undo_publication(config, sql)) {
         if session.batch_execute(&sql).await.is_err() {
@@ -110,15 +111,11 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     Err(Fault::new(fault.exit, fault.what, remedy))
 }
 
-async fn make_on_the_source(
-    session: &Session,
-    config: &Config,
-    store: Option<&Store>,
-    steps: &mut Vec<SetupStep>,
-) -> Result<(), Fault> {
-    // The log says it, on stderr.
-    let told = |_: Option<&Fault>| ();
-    let altered = setup::ensure_publication(session, config, &[], &told).await?;
+/// For whom it waits, the log says, on stderr.
+const TOLD: fn(Option<&Fault>) = |_| ();
+
+async fn make_publications(session: &Session, config: &Config, steps: &mut Vec<SetupStep>) -> Result<(), Fault> {
+    let altered = setup::ensure_publication(session, config, &[], &TOLD).await?;
     steps.push(SetupStep {
         what: "publication",
         name: config.source.publication.clone(),
@@ -127,7 +124,7 @@ async fn make_on_the_source(
         sql: altered,
     });
     if config.sends_updates() {
-        let altered = setup::ensure_update_publication(session, config, &[], &told).await?;
+        let altered = setup::ensure_update_publication(session, config, &[], &TOLD).await?;
         steps.push(SetupStep {
             what: "publication of updates",
             name: config.source.update_publication(),
@@ -136,10 +133,17 @@ async fn make_on_the_source(
             sql: altered,
         });
     }
-    let lsn = match store {
-        Some(store) => first_slot::make(session, config, store, &told).await?,
-        None => setup::ensure_slot(session, config, &told).await?,
-    };
+    Ok(())
+}
+
+async fn make_on_the_source(
+    session: &Session,
+    config: &Config,
+    store: &Store,
+    steps: &mut Vec<SetupStep>,
+) -> Result<(), Fault> {
+    make_publications(session, config, steps).await?;
+    let lsn = first_slot::make(session, config, store, &TOLD).await?;
     steps.push(SetupStep {
         what: "slot",
         name: config.source.slot.clone(),

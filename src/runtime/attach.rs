@@ -113,7 +113,7 @@ pub(crate) async fn start_sections(
         let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
         let start = match (fit, recorded) {
             (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => {
-                resume(control, fit, row, looked_at).await?
+                resume(config, control, fit, (row, looked_at)).await?
             }
             (Err(fault), Some(row)) => {
                 let streams = still_streams(control, section, row).await.map_err(|error| control.fault(&error))?;
@@ -139,10 +139,15 @@ pub(crate) async fn start_sections(
 }
 
 /// A section whose table is the one that it is attached to: it goes on, unless its key is another one, or cannot be read by.
-async fn resume(control: &Session, fit: Fit, row: &SectionRow, looked_at: Lsn) -> Result<SectionStart, StartError> {
+async fn resume(
+    config: &Config,
+    control: &Session,
+    fit: Fit,
+    (row, looked_at): (&SectionRow, Lsn),
+) -> Result<SectionStart, StartError> {
     let refused = match key_changed(&fit.section, row) {
         Some(fault) => Some(fault),
-        None => refusal(control, &fit, Some(row)).await.map_err(|error| control.fault(&error))?,
+        None => refusal(config, control, &fit, Some(row)).await.map_err(|error| control.fault(&error))?,
     };
     Ok(match refused {
         Some(fault) => {
@@ -165,7 +170,7 @@ async fn attach_first(
 ) -> Result<Option<Attached>, StartError> {
     let instance = opened.instance.as_ref();
     if !slot_is_younger(control, config, fit.table.oid, instance.and_then(|instance| instance.xmin_floor)).await?
-        || refusal(control, &fit, None).await.map_err(|error| control.fault(&error))?.is_some()
+        || refusal(config, control, &fit, None).await.map_err(|error| control.fault(&error))?.is_some()
     {
         return Ok(None);
     }

@@ -34,8 +34,8 @@ pub(crate) enum AttachEvent {
     Waits(SectionId, Fault, Option<u64>),
     /// It cannot be attached until somebody changes something; it is tried again.
     Failed(SectionId, Fault),
-    /// The stream carries its rows from now on.
-    Ready(Box<Ready>),
+    /// The stream carries its rows from now on. It comes back where the loop cannot take it up yet; gone, it is tried anew.
+    Ready(Box<Ready>, oneshot::Sender<Option<Box<Ready>>>),
     /// Every transaction from this one on began after it was attached.
     Began(SectionId, u64),
     /// A section that is attached fits its table as the configuration has it now.
@@ -57,8 +57,6 @@ pub(crate) struct Ready {
     pub older: Vec<Key>,
     /// The stream carries every row of its table that is committed behind this.
     pub carried_at: Lsn,
-    /// To be told when it is attached.
-    pub attached: oneshot::Sender<()>,
 }
 
 /// A section that is attached, as the configuration has it now.
@@ -93,6 +91,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long it waits before it tries again what a person must change.
 const RETRY: Duration = Duration::from_secs(15);
 const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long it waits for the stream to bring updates before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Attacher {
     /// Ends when the section is attached, or when nobody listens any more.
@@ -120,7 +120,7 @@ impl Attacher {
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
         let fit = describe(&config, &session, &types, &self.section, None).await.map_err(at)??;
-        if let Some(fault) = refusal(&session, &fit, None).await.map_err(at)? {
+        if let Some(fault) = refusal(&config, &session, &fit, None).await.map_err(at)? {
             return Err(fault);
         }
         // A key that a person typed is read before anything is stored.
@@ -150,13 +150,20 @@ impl Attacher {
             }
         }
         let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
-        let (attached, is_attached) = oneshot::channel();
-        let ready = AttachEvent::Ready(Box::new(Ready { id, config, fit, phase, older, carried_at, attached }));
-        if events.send(ready).await.is_err() {
-            return Ok(());
+        let mut ready = Box::new(Ready { id, config, fit, phase, older, carried_at });
+        loop {
+            let (taken, answer) = oneshot::channel();
+            if events.send(AttachEvent::Ready(ready, taken)).await.is_err() {
+                return Ok(());
+            }
+            // Where it was not attached after all, the loop has ended, or says so: it is tried again.
+            let back =
+                answer.await.map_err(|_| Fault::unavailable("the stream could not take the table up", "nothing"))?;
+            let Some(back) = back else { break };
+            ready = back;
+            tokio::time::sleep(ASK_AGAIN).await;
+            ready.carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
         }
-        // Where it was not attached after all, the loop has ended, or says so: it is tried again.
-        is_attached.await.map_err(|_| Fault::unavailable("the stream could not take the table up", "nothing"))?;
         let began = xmin_barrier::xmax(&session).await.map_err(at)?;
         events.send(AttachEvent::Began(id, began)).await.ok();
         Ok(())

@@ -24,6 +24,7 @@ pub(crate) mod identity;
 pub(crate) mod in_doubt;
 pub(crate) mod monitor;
 pub(crate) mod monitor_event;
+pub(crate) mod partition_watch;
 
 pub(crate) mod promotion;
 pub(crate) mod refitter;

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, StateConfig, TableName};
+use crate::config::{Config, StateConfig};
 use crate::model::Fault;
-use crate::postgres::catalog::table::Leaf;
 use crate::postgres::catalog::{publication, replica_identity, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::Session;
-use crate::runtime::monitor_event::{AuditCause, MonitorEvent, Partition, PublicationStatus, SourceStatus};
+use crate::runtime::monitor_event::{AuditCause, MonitorEvent, PublicationStatus, SourceStatus};
+use crate::runtime::partition_watch::PartitionWatch;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
@@ -31,6 +31,7 @@ pub(crate) async fn server(
     server: SameServer,
     seen: mpsc::Sender<MonitorEvent>,
 ) {
+    let mut partitions = PartitionWatch::default();
     loop {
         let config = Arc::clone(&configs.borrow());
         let session = match server.connect(&config.source, &purpose(&config)).await {
@@ -43,17 +44,22 @@ pub(crate) async fn server(
                 continue;
             }
         };
-        if !poll(&configs, &session, &seen).await {
+        if !poll(&configs, &session, &seen, &mut partitions).await {
             return;
         }
     }
 }
 
 /// Queries the server until the connection ends. Returns whether the event loop still listens.
-async fn poll(configs: &watch::Receiver<Arc<Config>>, session: &Session, seen: &mpsc::Sender<MonitorEvent>) -> bool {
+async fn poll(
+    configs: &watch::Receiver<Arc<Config>>,
+    session: &Session,
+    seen: &mpsc::Sender<MonitorEvent>,
+    partitions: &mut PartitionWatch,
+) -> bool {
     loop {
         let config = Arc::clone(&configs.borrow());
-        let queried = tokio::time::timeout(Duration::from_secs(10), query(&config, session)).await;
+        let queried = tokio::time::timeout(Duration::from_secs(10), query(&config, session, partitions)).await;
         let event = match queried {
             Ok(Ok(status)) => MonitorEvent::SourceStatus(Box::new(status)),
             // The query was under way when the server said that it goes down.
@@ -89,18 +95,11 @@ const NAMES: &str = "SELECT wanted.schema || '.' || wanted.name, c.oid
     LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
     LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name";
 
-/// The row type is made with the table, and nothing changes its row of the catalog; so a younger entry in `pg_inherits`
-/// tells of a table that was attached later. Nothing comes back for a table without partitions.
-const PARTITIONS: &str = "SELECT root, c.oid, c.relname::text, y.xmin <> i.xmin,
-        CASE WHEN c.relkind = 'f' THEN 'f' WHEN c.relpersistence = 'u' THEN 'r' END, n.nspname::text, i.xmin::text::bigint
-    FROM unnest($1::oid[]) AS root
-    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root::regclass) t
-    JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
-    JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.isleaf AND t.level > 0";
-
-async fn query(config: &Config, session: &Session) -> Result<SourceStatus, tokio_postgres::Error> {
+async fn query(
+    config: &Config,
+    session: &Session,
+    partitions: &mut PartitionWatch,
+) -> Result<SourceStatus, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
         pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
@@ -111,30 +110,25 @@ async fn query(config: &Config, session: &Session) -> Result<SourceStatus, tokio
         flushed: lsn(2),
         xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
         floor_at: lsn(1),
-        published: published(config, session).await?,
+        published: published(config, session, partitions).await?,
     })
 }
 
-async fn published(config: &Config, session: &Session) -> Result<PublicationStatus, tokio_postgres::Error> {
-    let tables = crate::postgres::setup::tables(config);
-    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
-    let tables: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+async fn published(
+    config: &Config,
+    session: &Session,
+    partitions: &mut PartitionWatch,
+) -> Result<PublicationStatus, tokio_postgres::Error> {
+    let wanted = crate::postgres::setup::tables(config);
+    let schemas: Vec<&str> = wanted.iter().map(|table| &*table.schema).collect();
+    let tables: Vec<&str> = wanted.iter().map(|table| &*table.name).collect();
     let rows = session.query(NAMES, &[&schemas, &tables]).await?;
     let names: Vec<(String, Option<u32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let roots: Vec<u32> = names.iter().filter_map(|(_, oid)| *oid).collect();
-    let rows = session.query(PARTITIONS, &[&roots]).await?;
-    let partition = |row: &tokio_postgres::Row| Partition {
-        root: row.get(0),
-        oid: row.get(1),
-        name: row.get(2),
-        attached: row.get(3),
-        entry_xmin: u32::try_from(row.get::<_, i64>(6)).unwrap_or_default(),
-        without_wal: row
-            .get::<_, Option<String>>(4)
-            .and_then(|kind| kind.chars().next())
-            .map(|kind| Leaf { name: TableName { schema: row.get(5), name: row.get(2) }, kind }),
-    };
-    let partitions = rows.iter().map(partition).collect();
+    let roots = names.iter().filter_map(|(name, oid)| {
+        let table = wanted.iter().find(|table| table.to_string() == *name)?;
+        oid.map(|oid| (oid, table.clone()))
+    });
+    let partitions = partitions.look(session, &roots.collect()).await?;
     let publication = publication::publication(session, &config.source.publication).await?;
     let updates = match config.sends_updates() {
         true => publication::publication(session, &config.source.update_publication()).await?,
@@ -142,7 +136,7 @@ async fn published(config: &Config, session: &Session) -> Result<PublicationStat
     };
     let mut without_identity = Vec::new();
     for published in updates.iter().flat_map(|updates| &updates.tables) {
-        let missing = replica_identity::missing_of(session, published.oid, &published.name).await?;
+        let missing = replica_identity::missing_of(session, config, (published.oid, &published.name)).await?;
         without_identity.extend(missing.map(|(what, remedy)| (published.oid, what, remedy)));
     }
     Ok(PublicationStatus { publication, updates, without_identity, names, partitions })

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use crate::model::{Fault, Lsn, Phase, Rows, SectionId, SectionName};
+use crate::postgres::catalog::partition_entries::PartitionEntry;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
-use crate::postgres::catalog::table::Leaf;
 use crate::state::{Event, QuarantineItem, SectionRow};
 
 /// What decides whether an audit may be due: it is not looked for before one of these has changed, or the time has come.
@@ -111,17 +111,16 @@ pub(crate) struct PublicationStatus {
 /// A partition of a watched table.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// The watched table.
-    pub root: u32,
-    /// Its own OID.
-    pub oid: u32,
-    pub name: String,
-    /// Whether it was a table of its own before: its entry as a partition is younger than itself.
-    pub attached: bool,
-    /// The transaction that made its entry as a partition.
-    pub(crate) entry_xmin: u32,
-    /// Its rows are not in the WAL: it is unlogged, or foreign.
-    pub without_wal: Option<Leaf>,
+    pub(crate) entry: PartitionEntry,
+    /// Its own transaction filled it before it attached it.
+    pub(crate) filled: bool,
+}
+
+impl Partition {
+    /// Whether it may have come with rows that the stream does not bring.
+    pub(crate) fn came_with_rows(&self) -> bool {
+        self.entry.attached || self.filled
+    }
 }
 
 /// A message of the monitor.

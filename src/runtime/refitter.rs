@@ -65,7 +65,7 @@ impl Refitter {
             let what = format!("section {}: {} is another table", self.section.name, self.section.table);
             return Err(Fault::needs_person(what, "restart: the section is attached anew to it"));
         }
-        if let Some(fault) = refusal(&session, &fit, Some(&self.row)).await.map_err(at)? {
+        if let Some(fault) = refusal(&self.config, &session, &fit, Some(&self.row)).await.map_err(at)? {
             return Err(fault);
         }
         Ok(Refit { config: Arc::clone(&self.config), fit, fitted_at, asked: self.asked })

@@ -16,6 +16,7 @@ use crate::postgres::replication::event::UpdateStream;
 use crate::postgres::setup;
 use crate::runtime::first_slot;
 use crate::runtime::identity::{Found, compare};
+use crate::runtime::same_server::SameServer;
 use crate::runtime::start_error::{NeedsPerson, StartError};
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::update_stream;
@@ -190,5 +191,8 @@ pub(crate) async fn find(config: &Config, control: &Session, server: server::Ser
         false => None,
     };
     let (slot, publication) = (slot.map_err(fault)?, publication.map_err(fault)?);
-    Ok(Found { system, history, server, slot, publication, updates })
+    let found = Found { system, history, server, slot, publication, updates };
+    // Two connections: where `source` names several servers, they may have led to two.
+    SameServer::of(&found.identity(config)).check(control).await?;
+    Ok(found)
 }

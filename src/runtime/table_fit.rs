@@ -156,6 +156,7 @@ pub(crate) async fn describe(
 /// Why a section is refused whose rows are to be read from the table, or that is new: what `check` calls an error of its
 /// table or its key. A section that streams already goes on: the stream needs no index.
 pub(crate) async fn refusal(
+    config: &Config,
     control: &Session,
     fit: &Fit,
     row: Option<&SectionRow>,
@@ -169,7 +170,7 @@ pub(crate) async fn refusal(
             fit.section.start != Start::Now
         }
     };
-    match table_findings::refusal(control, &fit.section, &fit.table).await? {
+    match table_findings::refusal(control, config, (&fit.section, &fit.table)).await? {
         Some(fault) => Ok(Some(fault)),
         None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
     }

@@ -121,6 +121,8 @@ async fn case_169_a_partition_that_was_attached_while_nothing_ran_is_told_of(ver
         scene.confirmed().await;
         let floor = "SELECT count(*) FROM pg2planhat.instance WHERE xmin_floor IS NOT NULL";
         eventually(PATIENCE, "a floor", async || (scene.cluster.number(floor).await == 1).then_some(())).await;
+        // The monitor has looked: only then the slot's retained bytes are known.
+        app.wait_status("the first look", |status| status["slot"]["retained_bytes"].as_i64()).await;
         let log = app.log();
         drain(app, &scene.cluster).await;
         log

@@ -8,6 +8,7 @@ pub(crate) mod defects;
 pub(crate) mod key_columns;
 pub(crate) mod listing;
 pub(crate) mod locks;
+pub(crate) mod partition_entries;
 pub(crate) mod partition_roots;
 pub(crate) mod provider;
 pub(crate) mod publication;

@@ -7,14 +7,28 @@
 
 use tokio_postgres::{Client, Error};
 
-use crate::config::TableName;
+use crate::config::{Config, TableName};
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 
 /// The tables, the root and its partitions, that have no replica identity: none, the primary key that is not there, or an
-/// index that is gone.
-const WITHOUT: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'p',
-        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
+/// index that is gone. From 18 on one that has a generated column which is not published is none either: a virtual one never
+/// is.
+const WITHOUT: &str = "WITH generated AS (
+        SELECT a.attrelid, a.attname, a.attgenerated = 'v' AS is_virtual, c.relreplident = 'f' OR EXISTS (
+                SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
+                    AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)) AS is_in
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+        WHERE a.attgenerated <> '' AND NOT a.attisdropped
+            AND pg_catalog.current_setting('server_version_num')::int >= 180000
+            AND (a.attgenerated = 'v' OR EXISTS (
+                SELECT FROM pg_catalog.pg_publication p
+                WHERE p.pubname = ANY ($2) AND to_jsonb(p) ->> 'pubgencols' <> 's')))
+    SELECT n.nspname::text, c.relname::text, c.relkind = 'p',
+        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
+        (SELECT g.attname::text FROM generated g WHERE g.attrelid = c.oid AND g.is_in ORDER BY g.is_virtual DESC LIMIT 1),
+        EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.is_in AND g.is_virtual),
+        (SELECT array_agg(p.pubname::text) FROM pg_catalog.pg_publication p WHERE p.pubname = ANY ($2)), c.relreplident = 'f'
     FROM (SELECT $1::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree($1)) AS all_of_it
     JOIN pg_catalog.pg_class c ON c.oid = all_of_it.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relreplident = 'n'
@@ -25,24 +39,35 @@ const WITHOUT: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'p',
         -- A partition that is made later has the root's primary key, and nothing else of it.
         OR c.relkind = 'p' AND NOT EXISTS (
             SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+        OR EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.is_in)
     ORDER BY c.relkind = 'p' DESC, c.oid LIMIT 1";
 
 /// Why the updates of this table must not be published, and what to do; `None` where they may.
-pub(crate) async fn missing(client: &Client, table: &TableInfo) -> Result<Option<(String, String)>, Error> {
-    missing_of(client, table.oid, &table.name).await
+pub(crate) async fn missing(
+    client: &Client,
+    config: &Config,
+    table: &TableInfo,
+) -> Result<Option<(String, String)>, Error> {
+    missing_of(client, config, (table.oid, &table.name)).await
 }
 
 /// As [`missing`], of the table with this OID.
 pub(crate) async fn missing_of(
     client: &Client,
-    oid: u32,
-    table: &TableName,
+    config: &Config,
+    (oid, table): (u32, &TableName),
 ) -> Result<Option<(String, String)>, Error> {
-    let Some(row) = crate::sql::query_opt(client, WITHOUT, &[&oid]).await? else { return Ok(None) };
+    let publications = [config.source.publication.clone(), config.source.update_publication()];
+    let params: crate::sql::SqlParams<'_> = &[&oid, &publications.as_slice()];
+    let Some(row) = crate::sql::query_opt(client, WITHOUT, params).await? else { return Ok(None) };
     let found = TableName { schema: row.get(0), name: row.get(1) };
     let name = quote::qualified(&found);
     let said = if found == *table { "it has".to_owned() } else { format!("its partition {name} has") };
     let (is_partitioned, has_key): (bool, bool) = (row.get(2), row.get(3));
+    if let Some(column) = row.get::<_, Option<String>>(4) {
+        let there: Vec<String> = row.get::<_, Option<_>>(6).unwrap_or_default();
+        return Ok(Some(unpublished(&there, (&name, &column), has_key && row.get(7), row.get(5))));
+    }
     let what = format!(
         "{said} no replica identity: once its updates are published, PostgreSQL refuses the application's own UPDATE and \
          DELETE of it"
@@ -56,4 +81,32 @@ pub(crate) async fn missing_of(
         ),
     };
     Ok(Some((what, format!("{remedy}; or write `on: insert`"))))
+}
+
+/// Of a generated column in the replica identity of a table that the publications leave out (18).
+fn unpublished(
+    publications: &[String],
+    (table, column): (&str, &str),
+    is_full_beside_key: bool,
+    is_virtual: bool,
+) -> (String, String) {
+    let column = quote::ident(column);
+    let what = format!(
+        "the replica identity of {table} has the generated column {column}, which is not published: once its updates are \
+         published, PostgreSQL refuses the application's own UPDATE and DELETE of it"
+    );
+    let publish = || {
+        let set = |name: &String| {
+            format!("ALTER PUBLICATION {} SET (publish_generated_columns = stored);", quote::ident(name))
+        };
+        publications.iter().map(set).collect::<Vec<_>>().join(" ")
+    };
+    let remedy = match (is_full_beside_key, is_virtual) {
+        (true, _) => format!("ALTER TABLE {table} REPLICA IDENTITY DEFAULT; (its primary key)"),
+        (false, true) => {
+            format!("ALTER TABLE {table} ADD PRIMARY KEY (…); ALTER TABLE {table} REPLICA IDENTITY DEFAULT;")
+        }
+        (false, false) => publish(),
+    };
+    (what, format!("{remedy}; or write `on: insert`"))
 }

@@ -6,6 +6,9 @@
 
 use tokio_postgres::{Client, Error};
 
+use crate::postgres::catalog::partition_entries;
+use crate::postgres::catalog::partition_entries::PartitionEntry;
+
 /// Rows that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteCounts {
@@ -37,14 +40,11 @@ pub(crate) async fn write_counts(client: &Client, oid: u32, since: Option<&str>)
     })
 }
 
-/// Whether a table was attached as a partition by a transaction that is not below this 64-bit xid. The row type is made with the
-/// table, in a transaction of its own where it was attached later.
+/// Whether a partition of a table was attached by a transaction that is not below this 64-bit xid.
 pub(crate) async fn attached_since(client: &Client, oid: u32, floor: u64) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_tree($1::oid::regclass) p
-        JOIN pg_catalog.pg_inherits i ON i.inhrelid = p.relid
-        JOIN pg_catalog.pg_class c ON c.oid = p.relid JOIN pg_catalog.pg_type y ON y.oid = c.reltype
-        WHERE y.xmin <> i.xmin AND i.xmin::text::bigint >= 3
-            AND ((i.xmin::text::bigint - $2::bigint) & 4294967295) < 2147483648)";
-    let floor = floor.cast_signed();
-    Ok(client.query_one(sql, &[&oid, &floor]).await?.get(0))
+    let floor = u32::try_from(floor & u64::from(u32::MAX)).unwrap_or_default();
+    let is_since = |entry: &PartitionEntry| {
+        entry.attached && entry.joined_by >= 3 && entry.joined_by.wrapping_sub(floor).cast_signed() >= 0
+    };
+    Ok(partition_entries::entries(client, &[oid]).await?.iter().any(is_since))
 }

@@ -195,6 +195,9 @@ impl Session {
             .connect_raw(stream, established)
             .await
             .map_err(|error| describe_start(&error, target, endpoint, &place))?;
+        let version = connection.parameter("server_version").unwrap_or_default();
+        let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+        let major = version[..digits].parse().unwrap_or_default();
         let server_encoding = connection.parameter("server_encoding").unwrap_or_default().to_owned();
         let (tell, ended) = watch::channel(None);
         let user = target.user.clone();
@@ -202,7 +205,7 @@ impl Session {
         let patience = target.connect_timeout * PROMPT_ANSWER;
         let mut session =
             Session { client, place, user, server_encoding, charset: None, ended, silence, patience, driver };
-        session.settle(target.session).await?;
+        session.settle(target.session, major).await?;
         if PROMPT.contains(&purpose) {
             session.silence.set_patience(patience);
         } else if SLOW.contains(&purpose) {
@@ -211,7 +214,7 @@ impl Session {
         Ok(session)
     }
 
-    async fn settle(&mut self, wanted: SessionKind) -> Result<(), Fault> {
+    async fn settle(&mut self, wanted: SessionKind, major: u32) -> Result<(), Fault> {
         if self.is_sql_ascii() {
             // Conversion to UTF-8 would make an error of every other byte, and hide the row that has it.
             self.client
@@ -222,8 +225,10 @@ impl Session {
         let charset = Charset::load(&self.client, &self.server_encoding).await.map_err(|error| self.fault(&error))?;
         self.charset = charset.map(Arc::new);
         // Asked of every server: one that greets and then says nothing is not connected to.
-        let answer =
-            self.client.simple_query("SHOW transaction_read_only").await.map_err(|error| self.fault(&error))?;
+        // A role's `transaction_timeout` (17) would end a transaction that reads a large table, at each new try.
+        let asked =
+            format!("SHOW transaction_read_only{}", if major >= 17 { "; SET transaction_timeout = 0" } else { "" });
+        let answer = self.client.simple_query(&asked).await.map_err(|error| self.fault(&error))?;
         if wanted == SessionKind::ReadWrite && first_value(&answer).as_deref() != Some("off") {
             return Err(dial::read_only(&self.place));
         }

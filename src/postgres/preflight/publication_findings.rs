@@ -23,7 +23,7 @@ pub(crate) async fn examine(
         let mut carried = Vec::new();
         for table in tables.iter().filter(|table| kind.tables(config).contains(&table.name)) {
             // What lacks an identity is an error of its table, and is never published.
-            if !kind.updates || replica_identity::missing(session, table).await?.is_none() {
+            if !kind.updates || replica_identity::missing(session, config, table).await?.is_none() {
                 carried.push(table.clone());
             }
         }
@@ -68,7 +68,7 @@ async fn examine_one(
         return Ok(());
     }
     let clauses: Vec<String> = missing.iter().map(|table| table.as_from_clause()).collect();
-    let generated = facts.server.version >= 180_000 && setup::generated(config, tables);
+    let generated = setup::generated(session, config, facts.server.version).await?;
     let (code, what, sql) = match there {
         Some(_) => {
             let what = format!("it does not carry {} yet", clauses.join(", ").replace("ONLY ", ""));

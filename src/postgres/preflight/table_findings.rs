@@ -58,7 +58,7 @@ pub(crate) async fn examine(
         if let Some((message, remedy)) = partition_roots::root_is_mapped(session, config, section, info.oid).await? {
             found.findings.push(Finding::error("partition_beside_root", subject(section), message, remedy));
         }
-        versions_findings::identity(session, section, &info, &mut found.findings).await?;
+        versions_findings::identity(session, config, (section, &info), &mut found.findings).await?;
         if readable(session, section, &info, &mut found.findings).await? {
             key_findings::examine(session, section, &info, section.start != Start::Now, &mut found.findings).await?;
         }
@@ -145,11 +145,15 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
 }
 
 /// Why `run` refuses a section for its table: the first error that `check` finds in its kind and in its partitions.
-pub(crate) async fn refusal(session: &Session, section: &Section, info: &TableInfo) -> Result<Option<Fault>, Error> {
+pub(crate) async fn refusal(
+    session: &Session,
+    config: &Config,
+    (section, info): (&Section, &TableInfo),
+) -> Result<Option<Fault>, Error> {
     let mut findings = Vec::new();
     kind(session, info, &mut findings).await?;
     leaves(session, info, &mut findings).await?;
-    versions_findings::identity(session, section, info, &mut findings).await?;
+    versions_findings::identity(session, config, (section, info), &mut findings).await?;
     let error = findings.into_iter().find(|finding| finding.severity == Severity::Error);
     let table = quote::qualified(&info.name);
     let fault =

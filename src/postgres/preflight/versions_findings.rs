@@ -6,7 +6,7 @@
 
 use tokio_postgres::Error;
 
-use crate::config::{Kind, Section};
+use crate::config::{Config, Kind, Section};
 use crate::model::Finding;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::{quote, replica_identity, table};
@@ -39,14 +39,14 @@ pub(crate) async fn examine(
 /// Whether the table's updates may be published.
 pub(crate) async fn identity(
     session: &Session,
-    section: &Section,
-    info: &TableInfo,
+    config: &Config,
+    (section, info): (&Section, &TableInfo),
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
     if !section.sends_updates() || !matches!(info.kind, 'r' | 'p') {
         return Ok(());
     }
-    if let Some((what, remedy)) = replica_identity::missing(session, info).await? {
+    if let Some((what, remedy)) = replica_identity::missing(session, config, info).await? {
         findings.push(Finding::error("replica_identity", subject(section), what, remedy));
     }
     Ok(())

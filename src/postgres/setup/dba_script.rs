@@ -29,7 +29,7 @@ struct ObservedState {
     partitioned: Vec<TableName>,
     /// Tables whose updates must not be published, and why.
     without_identity: Vec<(TableName, String)>,
-    /// A stored generated column is mapped, and this server can publish it.
+    /// Publications are made that publish stored generated columns.
     generated: bool,
     database: String,
 }
@@ -58,10 +58,10 @@ async fn see(session: &Session, config: &Config) -> Result<(ObservedState, Confi
             *section = table.with_key(section);
         }
     }
-    let generated = server.version >= 180_000 && setup::generated(&config, &tables);
+    let generated = setup::generated(session, &config, server.version).await?;
     let mut without_identity = Vec::new();
     for table in &tables {
-        let missing = replica_identity::missing(session, table).await?;
+        let missing = replica_identity::missing(session, &config, table).await?;
         without_identity.extend(missing.map(|(what, remedy)| (table.name.clone(), format!("{what}: {remedy}"))));
     }
     let partitioned = tables.into_iter().filter(|info| info.kind == 'p').map(|info| info.name).collect();

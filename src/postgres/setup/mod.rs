@@ -26,7 +26,7 @@ use crate::postgres::catalog::{
 };
 use crate::postgres::connection::session::{Session, first_value};
 
-/// `CREATE PUBLICATION` for these tables; `generated`: with their stored generated columns (18).
+/// `CREATE PUBLICATION` for these tables; `generated`: with stored generated columns (18).
 pub(crate) fn create_publication(kind: &PublicationKind, tables: &[String], generated: bool) -> String {
     format!(
         "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = '{}', publish_via_partition_root = true{})",
@@ -37,14 +37,19 @@ pub(crate) fn create_publication(kind: &PublicationKind, tables: &[String], gene
     )
 }
 
-/// Whether a stored generated column is mapped. Only PostgreSQL 18 can publish it; before, its section is refused.
-pub(crate) fn generated(config: &Config, tables: &[TableInfo]) -> bool {
-    config.sections.iter().filter(|section| section.is_on()).any(|section| {
-        let table = tables.iter().find(|table| table.name == section.table);
-        let stored = |name: &String| table?.column(name).map(|column| column.generated && column.stored);
-        let columns = table.map_or_else(|| section.columns(), |table| table.with_key(section).columns());
-        columns.iter().any(|name| stored(name) == Some(true))
-    })
+/// Whether a publication that is made on this server publishes stored generated columns. From 18 on it does, so that they can
+/// be mapped, and so that an application may update a table which has one in its replica identity. Where the other one of the
+/// two is there, as that does: PostgreSQL ends a stream whose publications differ in it.
+pub(crate) async fn generated(session: &Session, config: &Config, version: i32) -> Result<bool, tokio_postgres::Error> {
+    if version < 180_000 {
+        return Ok(false);
+    }
+    for name in [config.source.publication.clone(), config.source.update_publication()] {
+        if let Some(there) = publication::publication(session, &name).await? {
+            return Ok(there.generated);
+        }
+    }
+    Ok(true)
 }
 
 /// `ALTER PUBLICATION … ADD TABLE`.
@@ -132,18 +137,15 @@ async fn publish(
     let wanted = kind.tables(config);
     let there = publication::publication(session, name).await.map_err(|error| session.fault(&error))?;
     let version = server::server(session).await.map_err(|error| session.fault(&error))?.version;
-    let (mut from, mut infos) = (Vec::new(), Vec::new());
+    let mut from = Vec::new();
     for table_name in &wanted {
         let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
         match info {
             Some(_) if there.is_some() && known.contains(table_name) => {}
             Some(info) if is_beside_root(session, config, &info).await? => {}
             // Published, it would make the application's UPDATE fail: its sections say so.
-            Some(info) if kind.updates && lacks_identity(session, &info).await? => {}
-            Some(info) => {
-                from.push((info.oid, info.as_from_clause()));
-                infos.push(info);
-            }
+            Some(info) if kind.updates && lacks_identity(session, config, &info).await? => {}
+            Some(info) => from.push((info.oid, info.as_from_clause())),
             // Renamed or dropped since it was attached: its own section says so, the others need not wait for it.
             None if there.is_some() => {}
             None => {
@@ -160,7 +162,11 @@ async fn publish(
             if clauses.is_empty() && kind.updates {
                 return Ok(Some(Vec::new()));
             }
-            create_publication(kind, &clauses, version >= 180_000 && generated(config, &infos))
+            create_publication(
+                kind,
+                &clauses,
+                generated(session, config, version).await.map_err(|error| session.fault(&error))?,
+            )
         }
         Some(publication) => {
             fits(kind, publication)?;
@@ -194,8 +200,8 @@ async fn publish(
     Ok(matches!(ran, Ran::Done(_)).then(|| vec![sql]))
 }
 
-async fn lacks_identity(session: &Session, info: &TableInfo) -> Result<bool, Fault> {
-    let missing = replica_identity::missing(session, info).await;
+async fn lacks_identity(session: &Session, config: &Config, info: &TableInfo) -> Result<bool, Fault> {
+    let missing = replica_identity::missing(session, config, info).await;
     missing.map(|missing| missing.is_some()).map_err(|error| session.fault(&error))
 }
 

@@ -7,6 +7,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::delivery::section::{BackfillQueue, Trouble};
 use crate::model::{Exit, Fault, Phase, SectionId};
 use crate::postgres::backfill::chunk_reader::Selection;
@@ -45,7 +47,16 @@ impl EventLoop {
                     self.engine.record(vec![Op::Halted { section, why: Some((fault.what, fault.remedy)) }]);
                 }
             }
-            AttachEvent::Ready(ready) => self.attach(*ready).await,
+            AttachEvent::Ready(ready, taken) if self.is_before_updates(&ready) => {
+                let what = "it is attached once updates are streamed: transactions older than their publication must end first";
+                self.wait_to_attach(
+                    ready.id,
+                    Fault::unavailable(what, "wait; where it lasts, the log names them"),
+                    None,
+                );
+                taken.send(Some(ready)).ok();
+            }
+            AttachEvent::Ready(ready, taken) => self.attach(*ready, taken).await,
             AttachEvent::Refitted(id, refit) => self.on_refitted(id, *refit).await,
             AttachEvent::Unfitting(id, fault) => self.on_unfitting(id, &fault),
             AttachEvent::Began(id, xmin) => {
@@ -75,9 +86,14 @@ impl EventLoop {
         }
     }
 
+    /// Whether updates of its rows would go by unseen, and nothing would read them afterwards.
+    fn is_before_updates(&self, ready: &Ready) -> bool {
+        ready.fit.section.sends_updates() && ready.phase == SectionPhase::Streaming && !self.stream.carries_updates()
+    }
+
     /// Attaches a section: from here on its rows of the stream are taken in.
-    async fn attach(&mut self, ready: Ready) {
-        let Ready { id, config, fit, phase, older, carried_at, attached } = ready;
+    async fn attach(&mut self, ready: Ready, taken: oneshot::Sender<Option<Box<Ready>>>) {
+        let Ready { id, config, fit, phase, older, carried_at } = ready;
         // Written anew meanwhile: its attacher tries again.
         if !Arc::ptr_eq(&config, &self.context.config) {
             return;
@@ -132,6 +148,6 @@ impl EventLoop {
         self.engine.record(ops);
         self.start_reader(id);
         // Where it has ended, nobody needs to know.
-        attached.send(()).ok();
+        taken.send(None).ok();
     }
 }

@@ -51,9 +51,6 @@ impl EventLoop {
         source: RowSource,
     ) -> Result<EventLoop, StartError> {
         let Prepared { control, mut store, checkpoint, identity, server, promoted, .. } = prepared;
-        if config.streams() {
-            SameServer::of(&identity).check(&control).await?;
-        }
         let mut promotion = None;
         if let Some((before, left)) = promoted {
             let drained = store.instance().await?.is_some_and(|instance| instance.is_drained());
@@ -87,7 +84,7 @@ impl EventLoop {
         let connector = StateConnector::new(Arc::clone(&config));
         tasks.spawn(state_writer::run(connector, store, term, lists, told));
         let (metrics, wire) = (Arc::clone(&board.metrics), board.wire.clone());
-        let types = TypeCatalog::new(control, types);
+        let types = TypeCatalog::new(control, types, server_of_stream.clone());
         let configs = board.configs();
         let mut event_loop = EventLoop {
             engine,

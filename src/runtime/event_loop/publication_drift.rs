@@ -7,6 +7,7 @@
 use crate::delivery::section::Trouble;
 use crate::model::SectionId;
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
+use crate::postgres::catalog::partition_entries::PartitionEntry;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::quote;
 use crate::runtime::event_loop::EventLoop;
@@ -88,8 +89,8 @@ impl EventLoop {
     /// a published table. The gap is recorded.
     fn is_without_wal(&mut self, id: SectionId, seen: &SourceStatus) -> bool {
         let Some(oid) = self.sections[id].table.as_ref().map(|table| table.oid) else { return false };
-        let mut partitions = seen.published.partitions.iter().filter(|partition| partition.root == oid);
-        let Some(leaf) = partitions.find_map(|partition| partition.without_wal.as_ref()) else { return false };
+        let mut partitions = seen.published.partitions.iter().filter(|partition| partition.entry.root == oid);
+        let Some(leaf) = partitions.find_map(|partition| partition.entry.without_wal.as_ref()) else { return false };
         let root = self.sections[id].config.table.clone();
         let (reason, what, remedy) = leaf.without_wal(&root);
         let what = format!("{}: {what}", quote::qualified(&root));
@@ -124,22 +125,23 @@ impl EventLoop {
     }
 
     /// Rows that a partition held before it was attached never come by the stream. One that was made as a partition had
-    /// none. One that was detached and attached again between two looks has another entry than before. The section goes on: what
-    /// comes from here on is whole.
+    /// none. The section goes on: what comes from here on is whole.
     fn check_partitions(&mut self, id: SectionId, seen: &SourceStatus) {
         let Some(table) = &mut self.sections[id].table else { return };
-        let now: Vec<_> = seen.published.partitions.iter().filter(|partition| partition.root == table.oid).collect();
-        let known =
-            table.partitions.replace(now.iter().map(|partition| (partition.oid, partition.entry_xmin)).collect());
+        let of_it = |partition: &&Partition| partition.entry.root == table.oid && partition.came_with_rows();
+        let came: Vec<&PartitionEntry> =
+            seen.published.partitions.iter().filter(of_it).map(|partition| &partition.entry).collect();
+        let identity = |entry: &&PartitionEntry| (entry.oid, entry.joined_by);
+        let known = table.partitions.replace(came.iter().map(identity).collect());
         // At the first look nobody knows them: what was attached since the checkpoint was attached while nobody looked.
         let floor = table.verified.map(|(_, floor)| floor);
-        let is_new = |partition: &&&Partition| match (&known, floor) {
-            (Some(known), _) => partition.attached && !known.contains(&(partition.oid, partition.entry_xmin)),
-            (None, Some(floor)) => partition.attached && !precedes(partition.entry_xmin, floor),
+        let is_new = |entry: &&&PartitionEntry| match (&known, floor) {
+            (Some(known), _) => !known.contains(&identity(entry)),
+            (None, Some(floor)) => !precedes(entry.joined_by, floor),
             (None, None) => false,
         };
         let mut gaps = Vec::new();
-        for partition in now.iter().filter(is_new) {
+        for partition in came.iter().filter(is_new) {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
             let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();

@@ -55,7 +55,7 @@ pub(crate) struct AttachedTable {
     pub(crate) verified: Option<(Lsn, u64)>,
     /// Its entry in the publication when it was first seen there: a new one was taken out in between.
     pub(crate) entry: Option<String>,
-    /// Its partitions when they were last seen: the OID of each, and the transaction that made its entry.
+    /// The partitions that came with rows, and the transactions that made their entries, when they were last seen.
     pub(crate) partitions: Option<Vec<(u32, u32)>>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * In: descriptions of tables, as the stream brings them.
 //! * Out: columns with their types; or how long to wait until the catalog can tell.
-//! * Never: a domain taken for text because its type was not asked for.
+//! * Never: a domain taken for text because its type was not asked for; a type of another server that `source` names, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use crate::config::Source;
 use crate::model::{Column, Fault};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::charset::Charset;
-use crate::postgres::connection::session::{Session, connect_sql};
+use crate::postgres::connection::session::Session;
 use crate::postgres::replication::row_decoder::DecodedTable;
+use crate::runtime::same_server::SameServer;
 
 /// The longest that the loop waits for the catalog.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ const UNSEEN: Duration = Duration::from_secs(30);
 /// The types that are known, and a session to ask for others.
 pub(crate) struct TypeCatalog {
     control: Session,
+    server: SameServer,
     types: Types,
     /// Types that no snapshot has seen, and since when they were asked for.
     unseen: HashMap<u32, Instant>,
@@ -37,8 +39,8 @@ pub(crate) enum ColumnTypes {
 }
 
 impl TypeCatalog {
-    pub(crate) fn new(control: Session, types: Types) -> TypeCatalog {
-        TypeCatalog { control, types, unseen: HashMap::new() }
+    pub(crate) fn new(control: Session, types: Types, server: SameServer) -> TypeCatalog {
+        TypeCatalog { control, server, types, unseen: HashMap::new() }
     }
 
     /// The characters in which the stream of this source brings text; `None` where the server converts it to UTF-8. (A
@@ -79,7 +81,7 @@ impl TypeCatalog {
     async fn learn(&mut self, source: &Source, oids: &[u32]) -> Result<(), Fault> {
         let late = |_| Fault::unavailable("the server does not answer", "check the server and the network");
         if self.control.is_closed() {
-            let connecting = connect_sql(source, "control");
+            let connecting = self.server.connect(source, "control");
             self.control = tokio::time::timeout(LOOK_UP, connecting).await.map_err(late)??;
         }
         let learnt = tokio::time::timeout(LOOK_UP, self.types.learn(&self.control, oids)).await.map_err(late)?;
