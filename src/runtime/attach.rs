@@ -10,6 +10,7 @@ use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::lsn::Position;
 use crate::model::{Column, Fault, Lsn, SectionName};
+use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
@@ -234,6 +235,12 @@ async fn slot_is_younger(
 async fn recorded(store: &Store, section: &Section) -> Result<SectionRow, StartError> {
     let row = store.sections().await?.into_iter().find(|row| row.name == section.name);
     row.ok_or_else(|| StartError::Wrong(Fault::bug("a section that was recorded is not in the state")))
+}
+
+/// A selection that knows by which types the stream brought the section's keys.
+pub(crate) fn as_attached(selection: Selection, row: &SectionRow) -> Selection {
+    let recorded = &row.attachment.columns;
+    selection.attached_as(|name| recorded.iter().find(|column| column.name == name).map(|column| column.ty.as_str()))
 }
 
 /// Rows at or before this position are already settled.

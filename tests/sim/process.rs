@@ -298,7 +298,14 @@ impl Process {
                 RangeStart::First | RangeStart::Unknown => None,
             };
             let range_rows = last.then(|| server.select(table, from, ceiling, usize::MAX).len() as u64);
-            let chunk = Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(server.end), last, range_rows };
+            let chunk = Chunk {
+                rows: chunk_of(&rows),
+                mapping: None,
+                former: HashMap::new(),
+                wait_for: Lsn(server.end),
+                last,
+                range_rows,
+            };
             let told =
                 format!("section {index}: chunk {keys:?} waits for {}{}", server.end, if last { ", last" } else { "" });
             self.engine.chunk(SectionId(index), chunk);

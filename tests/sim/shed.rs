@@ -157,7 +157,14 @@ fn case_82_chunks_stay_within_the_budget_while_the_state_is_away() {
             let rows: Vec<TableRow> = (turn * 50..turn * 50 + 50).map(row).collect();
             engine.chunk(
                 SectionId(0),
-                Chunk { rows: chunk_of(&rows), mapping: None, wait_for: Lsn(0), last: false, range_rows: None },
+                Chunk {
+                    rows: chunk_of(&rows),
+                    mapping: None,
+                    former: std::collections::HashMap::new(),
+                    wait_for: Lsn(0),
+                    last: false,
+                    range_rows: None,
+                },
             );
             pushed += 1;
         }

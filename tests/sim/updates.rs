@@ -321,7 +321,8 @@ impl World {
                     });
                 });
             }
-            let chunk = Chunk { rows: chunk, mapping: None, wait_for: Lsn(self.end), last, range_rows };
+            let chunk =
+                Chunk { rows: chunk, mapping: None, former: HashMap::new(), wait_for: Lsn(self.end), last, range_rows };
             self.life.engine.chunk(id, chunk);
             return self.tell(|| format!("section {index}: chunk {rows:?}"));
         }

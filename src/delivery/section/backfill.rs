@@ -3,7 +3,7 @@
 //! One rule: the stream delivers every insert that it sees, and the range yields to it. So the range remembers which keys
 //! the stream has brought since the section attached: all of them, for which lie within the range only the server knows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,12 +20,22 @@ pub struct Chunk {
     pub rows: Rows,
     /// How they become items, where the table's types are not those of the section's mapping any more.
     pub mapping: Option<Rc<Mapping>>,
+    /// The keys of rows as they were printed when the section was attached, where that was otherwise: so the stream brought them.
+    pub former: HashMap<String, String>,
     /// `pg_current_wal_insert_lsn()`, taken after the rows were read: what they show was committed before.
     pub wait_for: Lsn,
     /// The range ends here.
     pub last: bool,
     /// Where it ends: how many rows the table had in the whole range, where that was counted.
     pub range_rows: Option<u64>,
+}
+
+impl Chunk {
+    /// The key as it was printed before.
+    pub(crate) fn former_key(&self, key: &[u8]) -> Option<&[u8]> {
+        let key = std::str::from_utf8(key).ok()?;
+        self.former.get(key).map(String::as_bytes)
+    }
 }
 
 /// A range under way.

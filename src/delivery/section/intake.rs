@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::{Flush, InDoubt};
 use crate::delivery::batch::{Batch, Origin, SettledUpTo};
-use crate::delivery::section::{BACKFILL_AGE, Chunk, IncomingRow, SectionDelivery, Span};
+use crate::delivery::section::{BACKFILL_AGE, BackfillQueue, Chunk, IncomingRow, SectionDelivery, Span};
 use crate::mapping::Mapping;
 use crate::model::{CommitTime, FilterRule, Phase, Position, Row};
 
@@ -84,7 +84,11 @@ impl SectionDelivery {
         for row in chunk.rows.iter() {
             self.counts.read(phase);
             let key = mapping.key_text(&row);
-            if self.backfill.as_ref().is_some_and(|backfill| backfill.brought_by_stream(&key)) {
+            let former = if chunk.former.is_empty() { None } else { chunk.former_key(&key) };
+            let brought = |backfill: &BackfillQueue| {
+                backfill.brought_by_stream(&key) || former.is_some_and(|former| backfill.brought_by_stream(former))
+            };
+            if self.backfill.as_ref().is_some_and(brought) {
                 self.backfilled.leave_out(phase, now, FilterRule::Streamed, Origin::Backfill);
             } else {
                 self.admit_backfilled(mapping, &row, &key, phase, now);

@@ -16,9 +16,9 @@ use tokio_postgres::{Client, Error, ToStatement};
 
 use crate::config::Section;
 use crate::model::{Column, Key, Lsn, Row, Rows, key_text};
-use crate::postgres::backfill::{copy_text, oversize_columns};
+use crate::postgres::backfill::former_keys::FormerKeys;
+use crate::postgres::backfill::{copy_text, former_keys, oversize_columns};
 use crate::postgres::catalog::key_columns::KeyColumns;
-use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{Session, first_value};
@@ -34,6 +34,8 @@ pub(crate) struct Selection {
     from: String,
     oid: u32,
     key: KeyColumns,
+    /// The types of the key's columns when the section was attached.
+    key_types: Vec<String>,
     /// Where the key's columns are among the columns.
     key_places: Vec<usize>,
     /// `… AND `, or nothing: which rows count at all.
@@ -49,6 +51,8 @@ pub(crate) struct TableChunk {
     pub rows: Rows,
     /// The columns, where they are not of the types any more that the section's mapping was compiled for.
     pub changed: Option<Vec<Column>>,
+    /// Keys as they were printed when the section was attached.
+    pub former: FormerKeys,
     /// Taken after the rows: what they show was committed before.
     pub wait_for: Lsn,
     /// The range ends with them: the last one has the range's last key, or nothing was behind it.
@@ -95,6 +99,7 @@ impl Selection {
             from: table.as_t(),
             oid: table.oid,
             key: KeyColumns::new(table, &section.key),
+            key_types: section.key.iter().filter_map(|name| Some(table.column(name)?.type_name.clone())).collect(),
             key_places: section.key.iter().filter_map(place).collect(),
             only: String::new(),
             marked,
@@ -111,6 +116,14 @@ impl Selection {
             "t.xmin::text::bigint >= 3 AND ((t.xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
         );
+        self
+    }
+
+    /// The types that the key's columns had when the section was attached; those that nobody recorded are as they are now.
+    pub(crate) fn attached_as<'a>(mut self, recorded: impl Fn(&str) -> Option<&'a str>) -> Selection {
+        for (ty, place) in self.key_types.iter_mut().zip(&self.key_places) {
+            *ty = recorded(&self.columns[*place].name).unwrap_or(ty).to_owned();
+        }
         self
     }
 
@@ -192,21 +205,28 @@ impl Selection {
     ) -> Result<TableChunk, Error> {
         // One round trip for the locks and for the COPY's plan: the server does them in this order.
         let sql = format!("COPY ({}) TO STDOUT{}", self.sql(after, through, limit), client.copy_option());
-        let (oids, copy) = join(self.lock(client), client.prepare(&sql)).await;
-        let (oids, copy) = (oids?, copy?);
-        if !oids.iter().all(|oid| types.knows(*oid)) {
-            types.learn(client, &oids).await?;
+        let lock = former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns);
+        let (now, copy) = join(lock, client.prepare(&sql)).await;
+        let (now, copy) = (now?, copy?);
+        if !now.oids.iter().all(|oid| types.knows(*oid)) {
+            types.learn(client, &now.oids).await?;
         }
         let columns: Vec<Column> = self
             .columns
             .iter()
-            .zip(&oids)
+            .zip(&now.oids)
             .map(|(column, oid)| Column { ty: types.of(*oid), ..column.clone() })
             .collect();
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
         let (rows, cut) = self.copy(client, &copy, 2 * aim).await?;
+        let last_key = self.last_key(&rows);
+        let mut former = FormerKeys::new();
+        if let Some(last) = last_key.as_ref().filter(|_| now.differ(&self.key_places, &self.key_types)) {
+            let range = self.range(after, last);
+            former = former_keys::read(client, &self.key, &self.key_types, (&self.from, &range)).await?;
+        }
         let counts = whole.filter(|_| self.only.is_empty());
-        let last = match self.last_key(&rows) {
+        let last = match last_key {
             // Where the range is counted, that is done behind its last row, which need not wait for it: by one more chunk.
             Some(key) if key == *through => counts.is_none(),
             Some(_) if cut || rows.len() >= limit => false,
@@ -219,24 +239,8 @@ impl Selection {
         let end = client.simple_query("SELECT pg_catalog.pg_current_wal_insert_lsn(); COMMIT").await?;
         // A position that could not be read is one that no stream reaches.
         let wait_for = first_value(&end).and_then(|lsn| lsn.parse().ok()).unwrap_or(Lsn(u64::MAX));
-        Ok(TableChunk { rows, changed: (columns != self.columns).then_some(columns), wait_for, last, range_rows })
-    }
-
-    /// Begins a transaction that holds the locks of the table and of its partitions; the types of the columns from here on.
-    async fn lock(&self, client: &Client) -> Result<Vec<u32>, Error> {
-        let names: Vec<String> = self.columns.iter().map(|column| quote::literal(&column.name)).collect();
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT {} FROM {} LIMIT 0;
-             SELECT pg_catalog.string_agg(coalesce(a.atttypid, 0)::text, ',' ORDER BY n.place)
-             FROM unnest(ARRAY[{}]::text[]) WITH ORDINALITY AS n (name, place)
-             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {} AND a.attname = n.name",
-            self.key.list(),
-            self.from,
-            names.join(", "),
-            self.oid
-        );
-        let types = first_value(&client.simple_query(&sql).await?).unwrap_or_default();
-        Ok(types.split(',').map(|oid| oid.parse().unwrap_or_default()).collect())
+        let changed = (columns != self.columns).then_some(columns);
+        Ok(TableChunk { rows, changed, former, wait_for, last, range_rows })
     }
 
     /// Counts the rows in (`after`, `through`], within the transaction that is open; `None` where that takes over a minute: the
@@ -362,7 +366,7 @@ impl Selection {
     /// # Errors
     /// Where a statement fails. The session is of no use then: its transaction is open.
     pub(crate) async fn end(&self, client: &Client, after: Option<&Key>) -> Result<Option<(Key, u64)>, Error> {
-        self.lock(client).await?;
+        former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns).await?;
         let end = match self.ceiling(client, after).await? {
             Some(ceiling) => {
                 let rows = self.estimate(client, after, &ceiling).await?;

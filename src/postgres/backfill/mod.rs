@@ -6,6 +6,7 @@
 
 pub(crate) mod chunk_reader;
 pub(crate) mod copy_text;
+pub(crate) mod former_keys;
 pub(crate) mod key_reader;
 pub(crate) mod one_row;
 pub(crate) mod oversize_columns;

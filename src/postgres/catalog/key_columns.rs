@@ -72,7 +72,13 @@ impl KeyColumns {
         array(self.names.iter().map(|name| format!("pg_catalog.format('%s', {name})")))
     }
 
-    /// The same of the one row that this orders first: ordered in a query of its own, by the columns themselves.
+    /// The same, as their output functions would print it if the columns had these types.
+    pub(crate) fn printed_as(&self, types: &[String]) -> String {
+        let typed = self.names.iter().zip(types);
+        array(typed.map(|(name, ty)| format!("pg_catalog.format('%s', CAST({name} AS {ty}))")))
+    }
+
+    /// [`KeyColumns::printed`] of the one row that this orders first: ordered in a query of its own, by the columns themselves.
     pub(crate) fn printed_of_first(&self, from: &str, condition: &str, word: &str) -> String {
         let named = self.names.iter().enumerate().map(|(index, name)| format!("{name} AS k{index}"));
         let printed = array((0..self.width()).map(|index| format!("pg_catalog.format('%s', one.k{index})")));

@@ -60,7 +60,7 @@ impl EventLoop {
     /// A chunk is encoded by the types of the transaction that read it: `ALTER TABLE … TYPE` may have changed them since the
     /// section's mapping was compiled.
     fn on_chunk(&mut self, id: SectionId, chunk: TableChunk) {
-        let TableChunk { rows, changed, wait_for, last, range_rows } = chunk;
+        let TableChunk { rows, changed, former, wait_for, last, range_rows } = chunk;
         let names = self.context.config.planhat.bulk_activity_names;
         let mapping = match changed.map(|columns| Mapping::compile(&self.sections[id].config, names, &columns)) {
             None => None,
@@ -75,7 +75,7 @@ impl EventLoop {
             }
         };
         self.sections[id].permits.chunk_read();
-        self.engine.chunk(id, Chunk { rows, mapping, wait_for, last, range_rows });
+        self.engine.chunk(id, Chunk { rows, mapping, former, wait_for, last, range_rows });
         if self.engine.waits_for().is_some() {
             self.stream.ping();
         }

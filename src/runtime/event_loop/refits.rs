@@ -12,6 +12,7 @@ use crate::config::Section;
 use crate::model::{Fault, SectionId};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::runtime::attach;
 use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::RefitState;
@@ -96,6 +97,10 @@ impl EventLoop {
         let Refit { fit, fitted_at, asked, .. } = refit;
         let selection = Selection::new(&fit.section, &fit.table, &fit.columns);
         let runtime = &mut self.sections[id];
+        let selection = match runtime.report.row() {
+            Some(row) => attach::as_attached(selection, row),
+            None => selection,
+        };
         runtime.endpoint = endpoint;
         runtime.config = fit.section;
         runtime.refits.tried(state);

@@ -130,7 +130,7 @@ impl<'a> Building<'a> {
         if let Some(backfill) = backfill(&section, &row)? {
             self.delivery.resume_backfill(backfill);
         }
-        let selection = Selection::new(&section, &table, &columns);
+        let selection = attach::as_attached(Selection::new(&section, &table, &columns), &row);
         self.attach(&row, table.oid, Some(selection), self.verified());
         if let Some(table) = &mut self.runtime.table {
             table.fitted_at = fitted_at;
