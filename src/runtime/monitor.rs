@@ -102,12 +102,15 @@ async fn query(
 ) -> Result<SourceStatus, tokio_postgres::Error> {
     // The position first: what had ended by the snapshot's xmin was committed before it.
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
-        pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
-    let row = session.query_one(sql, &[]).await?;
+        pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text,
+        EXISTS (SELECT FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+            WHERE s.slot_name = $1 AND a.wait_event = 'WaitForStandbyConfirmation')";
+    let row = session.query_one(sql, &[&config.source.slot]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
     Ok(SourceStatus {
         slot: slot::slot(session, &config.source.slot).await?,
         flushed: lsn(2),
+        waits_for_standby: row.get(3),
         xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
         floor_at: lsn(1),
         published: published(config, session, partitions).await?,

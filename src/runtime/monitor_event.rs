@@ -84,6 +84,8 @@ pub(crate) struct SourceStatus {
     pub slot: Option<Slot>,
     /// The server's flushed end of WAL.
     pub flushed: Lsn,
+    /// The walsender sends nothing before standbys have it, too (17).
+    pub waits_for_standby: bool,
     /// Every transaction below this 64-bit xid had ended at `floor_at`.
     pub xmin: u64,
     /// The WAL's end when `xmin` was taken.

@@ -55,6 +55,9 @@ impl EventLoop {
         if let Some(fault) = known {
             return Some(fault.clone());
         }
+        if let Some(fault) = self.monitor.held_by_standby(SILENT) {
+            return Some(fault);
+        }
         let silence = self.stream.silence();
         if silence > SILENT && self.engine.wants_rows() {
             let what = format!("the server has said nothing on the stream for {} s", silence.as_secs());

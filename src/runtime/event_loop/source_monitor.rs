@@ -28,6 +28,8 @@ pub(crate) struct SourceMonitor {
     flushed: Lsn,
     /// Since when the server cannot be looked at, and why.
     unreachable: Option<(Instant, Fault)>,
+    /// Since when the walsender waits for standbys.
+    waits_for_standby: Option<Instant>,
     restart: StreamRestart,
 }
 
@@ -45,6 +47,7 @@ impl SourceMonitor {
             wal: WalRate::default(),
             flushed: checkpoint,
             unreachable: None,
+            waits_for_standby: None,
             restart: StreamRestart { forgets: server.version >= 150_000, behind: None },
         }
     }
@@ -73,10 +76,23 @@ impl SourceMonitor {
         self.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
     }
 
+    /// Why the server sends nothing, where a standby has held it up for longer than `bound`.
+    pub(crate) fn held_by_standby(&self, bound: Duration) -> Option<Fault> {
+        self.waits_for_standby.filter(|since| since.elapsed() > bound).map(|since| {
+            let what = format!(
+                "the server has sent nothing for {} s: it waits for a standby of synchronized_standby_slots",
+                since.elapsed().as_secs()
+            );
+            Fault::unavailable(what, "start that standby, or take its slot out of synchronized_standby_slots")
+        })
+    }
+
     /// Takes in what the monitor saw; returns the server's rate of WAL in bytes per second, once that is known.
     pub(crate) fn on_source_status(&mut self, seen: &SourceStatus) -> Option<f64> {
         self.unreachable = None;
         self.flushed = seen.flushed;
+        let since = self.waits_for_standby.unwrap_or_else(Instant::now);
+        self.waits_for_standby = seen.waits_for_standby.then_some(since);
         self.wal.observe(seen.flushed, Instant::now())
     }
 
