@@ -4,7 +4,7 @@
 //! * Out: findings for `check`.
 //! * Never: what a server would have to be asked for.
 
-use crate::config::{Config, Kind, Section, Start, TlsMode};
+use crate::config::{Config, Flush, Kind, Section, Start, TlsMode};
 use crate::model::Finding;
 
 /// Everything that the configuration alone gives away.
@@ -45,6 +45,15 @@ fn about(section: &Section, findings: &mut Vec<Finding>) {
             "it backfills and maps no date: PostgreSQL does not tell when an old row was committed, so Planhat would \
              date all of them at their receipt",
             "under fields, map `date: COLUMN`; or say `date: receipt` in the section if that is meant",
+        ));
+    }
+    if section.is_streamed() && matches!(section.flush, Flush::DailyAt(..)) {
+        findings.push(Finding::info(
+            "flush_daily",
+            &subject,
+            "it sends once a day: until then the slot keeps the WAL of the whole server",
+            "see that the disk bears a day of WAL, and that max_slot_wal_keep_size is more than that; or take `read: diff` with \
+             `every: { daily_at: … }`, which keeps none",
         ));
     }
     match section.kind {
@@ -141,6 +150,7 @@ mod tests {
             (activity("fields: {email: e, date: d}"), vec!["action_unmapped"]),
             (activity("fields: {externalId: e, action: a, date: d}"), vec!["company_unmapped"]),
             (activity("sync: off, fields: {email: e}"), vec!["no_section_on"]),
+            (activity("flush: {daily_at: \"02:00\"}, fields: {email: e, action: a, date: d}"), vec!["flush_daily"]),
             (metric("seats_used"), vec![]),
         ] {
             assert_eq!(codes(&section), expected, "{section}");

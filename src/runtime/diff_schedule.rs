@@ -126,6 +126,23 @@ fn after(every: &Flush, began: Timestamp) -> Timestamp {
     next.unwrap_or(began)
 }
 
+/// When it was `time` in `zone` last.
+pub(crate) fn last_time_of_day(
+    now: Timestamp,
+    time: jiff::civil::Time,
+    zone: &jiff::tz::TimeZone,
+) -> Option<Timestamp> {
+    let mut day = now.to_zoned(zone.clone()).date();
+    for _ in 0..3 {
+        let at = day.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp();
+        if at <= now {
+            return Some(at);
+        }
+        day = day.yesterday().ok()?;
+    }
+    None
+}
+
 /// When it is `time` in `zone` next.
 pub(crate) fn next_time_of_day(
     now: Timestamp,
@@ -213,6 +230,8 @@ mod tests {
                 let now = Timestamp::now();
                 let next = next_time_of_day(now, jiff::civil::time(hour, 0, 0, 0), &zone).unwrap();
                 assert!(next > now && next.duration_since(now) <= SignedDuration::from_hours(25), "{next}");
+                let last = last_time_of_day(now, jiff::civil::time(hour, 0, 0, 0), &zone).unwrap();
+                assert!(last <= now && now.duration_since(last) <= SignedDuration::from_hours(25), "{last}");
             }
         }
     }

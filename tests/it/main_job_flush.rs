@@ -164,3 +164,39 @@ async fn legacy_names_are_sent_where_asked_for() {
     }
     drain(app, &cluster).await;
 }
+
+/// A process that is killed before the hour, and begins again after it: what was committed before it goes at once.
+#[tokio::test]
+async fn case_98_a_kill_across_the_hour_does_not_wait_a_day() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster.sql(TABLE).await;
+    let due = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(15);
+    let due = due.round(jiff::Unit::Second).unwrap();
+    let zone = "America/St_Johns";
+    let clock = due.in_tz(zone).unwrap().strftime("%H:%M:%S").to_string();
+    let section = section().set("flush", format!("{{ daily_at: \"{clock}\", timezone: {zone} }}"));
+    let config = ConfigText::new(&cluster, &sim.url()).section(section);
+    let app = App::run(&config);
+    section_is(&app, "t", "streaming").await;
+    cluster.sql("INSERT INTO t SELECT FROM generate_series(1, 2)").await;
+    let read = |status: &serde_json::Value| (status["sections"][0]["lag_seconds"].as_f64()? > 0.0).then_some(());
+    app.wait_status("the rows to wait", read).await;
+    app.kill9().await;
+    assert!(jiff::Timestamp::now() < due, "too slow to have tried anything");
+    assert_eq!(sim.stats().metrics.items, 0);
+    // The clock itself is what is waited for.
+    let left = due.duration_since(jiff::Timestamp::now()) + jiff::SignedDuration::from_secs(1);
+    tokio::time::sleep(left.try_into().unwrap()).await;
+    let app = App::run(&config);
+    let items = arrived(&sim, SinkKind::Metric, 2).await;
+    assert_eq!(requests(&items), [vec![1, 2]]);
+    let settled = |status: &serde_json::Value| (status["sections"][0]["rows_delivered"] == 2).then_some(());
+    app.wait_status("the two to be settled", settled).await;
+    // What comes after the hour waits for the next.
+    cluster.sql("INSERT INTO t DEFAULT VALUES").await;
+    let waits = |status: &serde_json::Value| (status["sections"][0]["lag_seconds"].as_f64()? > 6.0).then_some(());
+    app.wait_status("the row to wait", waits).await;
+    assert_eq!(sim.stats().metrics.items, 2);
+    drain(app, &cluster).await;
+    assert_eq!(sim.stats().metrics.items, 3);
+}

@@ -44,6 +44,8 @@ pub(crate) struct BatchBuilder {
     /// The text of the backfill's key that was reached last, where `through` is none.
     key_reached: Vec<u8>,
     opened: Duration,
+    /// When the first streamed row was committed (µs since 2000-01-01 UTC).
+    committed: Option<i64>,
     seen: Vec<SeenRow>,
     unsent: Vec<SeenRow>,
     /// Whether the batch is full: it goes as soon as the place of its newest row is known.
@@ -68,6 +70,7 @@ impl BatchBuilder {
             through: None,
             key_reached: Vec::new(),
             opened: now,
+            committed: None,
             seen: Vec::new(),
             unsent: Vec::new(),
             seal_at_reach: false,
@@ -81,6 +84,7 @@ impl BatchBuilder {
         origin: Origin,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.note_commit(origin);
         let before = self.body.len();
         if !self.items.is_empty() {
             self.body.push(b',');
@@ -91,6 +95,14 @@ impl BatchBuilder {
         }
         self.place(key, origin);
         Ok(())
+    }
+
+    /// Notes when the first of its rows was committed.
+    #[inline]
+    pub(crate) fn note_commit(&mut self, origin: Origin) {
+        if let (None, Origin::Stream(_, micros)) = (self.committed, origin) {
+            self.committed = Some(micros);
+        }
     }
 
     /// Records the places of the item that now ends the body.
@@ -127,6 +139,7 @@ impl BatchBuilder {
 
     /// Counts a row that a rule leaves out.
     pub(crate) fn leave_out(&mut self, rule: FilterRule, origin: Origin) {
+        self.note_commit(origin);
         self.left_out.add(rule);
         match origin {
             Origin::Quarantine(id) => self.left_out_retries.push(id),
@@ -208,6 +221,11 @@ impl BatchBuilder {
     /// When the first row was added.
     pub(crate) fn opened(&self) -> Duration {
         self.opened
+    }
+
+    /// When the first streamed row was committed (µs since 2000-01-01 UTC).
+    pub(crate) fn committed(&self) -> Option<i64> {
+        self.committed
     }
 
     /// Whether the batch holds no row and no place.

@@ -133,11 +133,8 @@ impl SectionDelivery {
     /// The batch that is due. A backfilled one goes first: it may have an older version of a row that the stream brought. What
     /// was brought before its chunk was taken it does not have.
     pub(crate) fn next_in_order(&mut self, now: Duration, force: bool) -> Option<Batch> {
-        let due = |opened: Duration| match &self.flush {
-            Flush::Every(age) => now >= opened + *age,
-            Flush::DailyAt(..) => self.daily.is_due(opened, now),
-        };
-        let is_due = self.stream.has_sealed() || self.stream.oldest().is_some_and(|opened| force || due(opened));
+        let is_due = self.stream.has_sealed()
+            || self.stream.open_since().is_some_and(|opened| force || self.is_due(opened, now));
         self.stream_waits = is_due && !self.backfilled.is_empty();
         if is_due && !self.stream_waits {
             return self.stream.take(|_| true);
@@ -146,6 +143,6 @@ impl SectionDelivery {
             Flush::Every(age) => *age,
             Flush::DailyAt(..) => BACKFILL_AGE,
         };
-        self.backfilled.take(|opened| is_due || force || now >= opened + age)
+        self.backfilled.take(|opened| is_due || force || now >= opened.taken + age)
     }
 }

@@ -27,7 +27,7 @@ pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
 pub(crate) use crate::delivery::section::followers::Followers;
 pub(crate) use crate::delivery::section::queue::{IncomingRow, Queue};
-pub(crate) use crate::delivery::section::schedule::Daily;
+pub(crate) use crate::delivery::section::schedule::{CalendarLook, Daily, OpenedAt};
 pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
 
 use std::collections::HashSet;
@@ -224,21 +224,27 @@ impl SectionDelivery {
         if self.sends_updates {
             return self.next_in_order(now, force);
         }
-        let due = |opened: Duration| match &self.flush {
-            Flush::Every(age) => now >= opened + *age,
-            Flush::DailyAt(..) => self.daily.is_due(opened, now),
-        };
-        let stream = |queue: &mut Queue| queue.take(|opened| force || due(opened));
         let age = match &self.flush {
             Flush::Every(age) => *age,
             Flush::DailyAt(..) => BACKFILL_AGE,
         };
-        let backfilled = |queue: &mut Queue| queue.take(|opened| force || now >= opened + age);
+        let backfilled = |queue: &mut Queue| queue.take(|opened| force || now >= opened.taken + age);
+        // The one that is open: a sealed one goes in any case.
+        let is_due = force || self.stream.open_since().is_some_and(|opened| self.is_due(opened, now));
+        let stream = |queue: &mut Queue| queue.take(|_| is_due);
         self.backfill_turn = !self.backfill_turn;
         if self.backfill_turn {
             backfilled(&mut self.backfilled).or_else(|| stream(&mut self.stream))
         } else {
             stream(&mut self.stream).or_else(|| backfilled(&mut self.backfilled))
+        }
+    }
+
+    /// Whether a batch of streamed rows goes that was opened so.
+    fn is_due(&self, opened: OpenedAt, now: Duration) -> bool {
+        match &self.flush {
+            Flush::Every(age) => now >= opened.taken + *age,
+            Flush::DailyAt(..) => self.daily.due_at(opened).is_some_and(|due| now >= due),
         }
     }
 
@@ -253,7 +259,8 @@ impl SectionDelivery {
                     Flush::Every(age) => {
                         [&self.stream, &self.backfilled].iter().filter_map(|q| q.opened()).map(|o| o + *age).min()
                     }
-                    Flush::DailyAt(..) => self.stream.opened().and_then(|opened| self.daily.due_at(opened)),
+                    Flush::DailyAt(..) if self.stream.has_sealed() => Some(Duration::ZERO),
+                    Flush::DailyAt(..) => self.stream.open_since().and_then(|opened| self.daily.due_at(opened)),
                 };
                 due.map(|due| due.max(self.probe_at.unwrap_or_default()))
             }

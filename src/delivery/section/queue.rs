@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::BatchLimits;
 use crate::delivery::batch::builder::{BatchBuilder, Capacity};
 use crate::delivery::batch::{Batch, MAX_BODY, Origin, RejectedRow, SettledUpTo};
+use crate::delivery::section::schedule::OpenedAt;
 use crate::mapping::Refuses;
 use crate::model::{FilterRule, Phase, Position, SeenRow};
 
@@ -94,6 +95,7 @@ impl Queue {
         describe: impl FnOnce() -> String,
     ) {
         let IncomingRow { limits, phase, now, key, origin } = row;
+        self.open(phase, now).note_commit(origin);
         let mut item = Vec::new();
         let row = match encode(&mut item) {
             Ok(()) => RejectedRow::new(text(key), IN_DOUBT.into(), String::from_utf8_lossy(&item).into_owned()),
@@ -172,13 +174,18 @@ impl Queue {
     }
 
     /// The oldest batch, if it is sealed or `due` says so of the open one's age.
-    pub(crate) fn take(&mut self, due: impl Fn(Duration) -> bool) -> Option<Batch> {
-        if self.ready.is_empty() && self.open.as_ref().is_some_and(|open| due(open.opened())) {
+    pub(crate) fn take(&mut self, due: impl Fn(OpenedAt) -> bool) -> Option<Batch> {
+        if self.ready.is_empty() && self.open_since().is_some_and(due) {
             self.seal();
         }
         let batch = self.ready.pop_front()?;
         self.ready_weight -= batch.weight();
         Some(batch)
+    }
+
+    /// When the open batch's first row came, and when it was committed.
+    pub(crate) fn open_since(&self) -> Option<OpenedAt> {
+        self.open.as_ref().map(|open| OpenedAt { taken: open.opened(), committed: open.committed() })
     }
 
     /// When the open batch's first row came; `ZERO` where a sealed one waits.

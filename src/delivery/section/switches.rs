@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::{Flush, Section};
 use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
-use crate::delivery::section::{Daily, DeliveryStage, InDoubtBatch, SectionDelivery, Span};
+use crate::delivery::section::{CalendarLook, Daily, DeliveryStage, InDoubtBatch, OpenedAt, SectionDelivery, Span};
 use crate::mapping::Mapping;
 use crate::model::{Key, Phase, Position, RowCounts, SectionName};
 use crate::state::{Op, Totals};
@@ -164,7 +164,7 @@ impl SectionDelivery {
         let oldest = self.oldest()?;
         let due = match &self.flush {
             Flush::Every(age) => oldest + *age,
-            Flush::DailyAt(..) => self.daily.due_at(oldest)?,
+            Flush::DailyAt(..) => self.daily.due_at(OpenedAt { taken: oldest, committed: None })?,
         };
         now.checked_sub(due)
     }
@@ -352,16 +352,16 @@ impl SectionDelivery {
 
     // ---- its day ----
 
-    /// The time of day at which it sends, where that has to be worked out by the calendar now.
+    /// The time of day at which it sends, where the calendar has to be looked at now.
     pub fn wants_daily(&self, now: Duration) -> Option<(jiff::civil::Time, &jiff::tz::TimeZone)> {
         match &self.flush {
-            Flush::DailyAt(time, zone) if self.daily.wants_next(now) => Some((*time, zone)),
+            Flush::DailyAt(time, zone) if self.daily.wants_look(now) => Some((*time, zone)),
             Flush::DailyAt(..) | Flush::Every(_) => None,
         }
     }
 
-    /// Sets when it sends next.
-    pub fn set_daily(&mut self, next: Option<Duration>) {
-        Daily::set_next(&mut self.daily, next);
+    /// The calendar was looked at.
+    pub(crate) fn see_calendar(&mut self, look: CalendarLook) {
+        self.daily.see(look);
     }
 }

@@ -121,4 +121,4 @@ impl EventLoop {
 }
 
 /// 2000-01-01 00:00 UTC in microseconds since 1970.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+pub(crate) const POSTGRES_EPOCH: i64 = 946_684_800_000_000;

@@ -154,7 +154,7 @@ impl EventLoop {
 
     fn on_time(&mut self) {
         self.context.ticked();
-        self.set_daily();
+        self.look_at_calendar();
         self.begin_diffs();
         self.log_suppressed();
         if self.engine.waits_for().is_some() {

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use crate::delivery::section::{BackfillQueue, DiffQueue, SectionDelivery};
+use crate::delivery::section::{BackfillQueue, CalendarLook, DiffQueue, SectionDelivery};
 use crate::model::{Fault, Lsn};
-use crate::runtime::diff_schedule::next_time_of_day;
+use crate::runtime::diff_schedule::{last_time_of_day, next_time_of_day};
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::actions::POSTGRES_EPOCH;
 use crate::runtime::promotion::KnownProgress;
 
 /// Silence of the server, or an absent one, beyond this is no longer "running".
@@ -77,16 +78,17 @@ impl EventLoop {
         if lag < OWN_WRITE && self.engine.is_idle() { 0 } else { lag }
     }
 
-    /// Sets when the sections that send once a day send next, on the monotonic clock.
-    pub(crate) fn set_daily(&mut self) {
+    /// Looks at the calendar for the sections that send once a day: at first, at the hour, and each minute.
+    pub(crate) fn look_at_calendar(&mut self) {
         let now = self.context.now();
         for id in self.engine.section_ids() {
             let section = self.engine.section_mut(id);
             let Some((time, zone)) = section.wants_daily(now) else { continue };
             let clock = jiff::Timestamp::now();
-            let next = next_time_of_day(clock, time, zone);
-            let wait = next.and_then(|next| Duration::try_from(next.duration_since(clock)).ok());
-            section.set_daily(wait.map(|wait| now + wait));
+            let micros = |time: jiff::Timestamp| time.as_microsecond() - POSTGRES_EPOCH;
+            let last = last_time_of_day(clock, time, zone).map(micros);
+            let next = next_time_of_day(clock, time, zone).map(micros);
+            section.see_calendar(CalendarLook { at: now, wall: micros(clock), last, next });
         }
     }
 }
