@@ -148,6 +148,9 @@ async fn published(
 /// How often operators' requests are polled: they are obeyed within 5 s.
 const POLL: Duration = Duration::from_secs(2);
 
+/// How long is pruned at once: operators wait for no more than that.
+const PRUNE_FOR: Duration = Duration::from_secs(1);
+
 /// Rows of the ledger that one statement removes.
 const PRUNE_ROWS: u32 = 5_000;
 
@@ -173,9 +176,11 @@ pub(crate) async fn operators(
                 Err(error) => tracing::debug!(%error, "the operators' requests cannot be read"),
             }
             if pruned.is_none_or(|at| at.elapsed() > Duration::from_secs(600)) {
-                prune(&current, kept.keep_deliveries).await;
-                prune_quarantine(&current, kept.keep_quarantine).await;
-                pruned = Some(Instant::now());
+                let by = Instant::now() + PRUNE_FOR;
+                let done = prune(&current, kept.keep_deliveries, by).await
+                    && prune_quarantine(&current, kept.keep_quarantine, by).await;
+                // What is left goes after the next look at what operators ask.
+                pruned = done.then(Instant::now);
             }
             store = Some(current);
         }
@@ -186,34 +191,39 @@ pub(crate) async fn operators(
     }
 }
 
-/// Removes what is older than `keep` from the ledger, in small bites, until nothing of it is left: as fast as it grows.
-async fn prune(store: &Store, keep: Duration) {
-    loop {
+/// Removes what is older than `keep` from the ledger, in small bites, until nothing of it is left: as fast as it grows. Returns
+/// whether it has done what it can; it has not where `by` comes first.
+async fn prune(store: &Store, keep: Duration, by: Instant) -> bool {
+    while Instant::now() < by {
         match store.prune(keep, PRUNE_ROWS).await {
-            Ok(rows) if rows < u64::from(PRUNE_ROWS) => return,
+            Ok(rows) if rows < u64::from(PRUNE_ROWS) => return true,
             Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
-            Err(error) => return tracing::debug!(%error, "the ledger could not be pruned"),
+            Err(error) => {
+                tracing::debug!(%error, "the ledger could not be pruned");
+                return true;
+            }
         }
     }
+    false
 }
 
 /// Removes what is older than `keep` from the quarantine: it holds personal data, which nobody decided on in all that time.
-async fn prune_quarantine(store: &Store, keep: Duration) {
-    let mut gone = 0;
-    loop {
+/// Returns whether it has done what it can.
+async fn prune_quarantine(store: &Store, keep: Duration, by: Instant) -> bool {
+    let (mut gone, mut done) = (0, false);
+    while !done && Instant::now() < by {
         match store.quarantine_prune(keep, PRUNE_ROWS).await {
-            Ok(rows) => {
-                gone += rows;
-                if rows < u64::from(PRUNE_ROWS) {
-                    break;
-                }
+            Ok(rows) => (gone, done) = (gone + rows, rows < u64::from(PRUNE_ROWS)),
+            Err(error) => {
+                tracing::debug!(%error, "the quarantine could not be pruned");
+                done = true;
             }
-            Err(error) => return tracing::debug!(%error, "the quarantine could not be pruned"),
         }
     }
     if gone > 0 {
         tracing::warn!(rows = gone, "dropped from the quarantine: older than state.keep_quarantine, never delivered");
     }
+    done
 }
 
 async fn poll_requests(

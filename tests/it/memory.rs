@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg2planhat::testing::sim::{Keep, SimFault, SimOptions};
 
@@ -193,4 +193,69 @@ async fn case_xx_an_outage_of_the_sink_does_not_flood_the_log() {
     scene.number("SELECT count(*) FROM pg2planhat.quarantine", 400).await;
     let lines = app.log().lines().filter(|line| line.contains("refused items")).count();
     assert!((1..=6).contains(&lines), "{lines} lines for 400 batches");
+}
+
+/// A section's ledger of before: so many batches, which are older than what is kept.
+async fn old_ledger(scene: &Scene, batches: u64) {
+    let app = scene.run().await;
+    app.sigterm();
+    assert_eq!(app.wait_exit(Duration::from_secs(20)).await, 0);
+    let old = format!(
+        "INSERT INTO pg2planhat.delivery (id, section, phase, rows, bytes, first_key, last_key, outcome, under_way, attempts, \
+             started_at, finished_at, epoch, changed) \
+         SELECT -g, 'seats', 'stream', 1, 1, '1', '1', 'delivered', false, 1, now() - interval '40 days', \
+             now() - interval '40 days', 0, 0 FROM generate_series(1, {batches}) g"
+    );
+    scene.cluster.sql(&old).await;
+    let keys = format!(
+        "INSERT INTO pg2planhat.delivery_keys (delivery, section, keys) SELECT -g, 'seats', '\\x00' FROM generate_series(1, {batches}) g"
+    );
+    scene.cluster.sql(&keys).await;
+}
+
+/// The ledger is pruned as fast as it grows, whoever holds a snapshot meanwhile.
+#[tokio::test]
+async fn case_85_an_old_ledger_is_pruned_at_once_and_to_the_end() {
+    let scene = Scene::new().await;
+    old_ledger(&scene, 60_000).await;
+    let reader = scene.cluster.client().await;
+    reader
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg2planhat.delivery LIMIT 1")
+        .await
+        .unwrap();
+    let app = scene.run().await;
+    scene.insert(1, 5).await;
+    scene.metrics(5).await;
+    scene.number("SELECT count(*) FROM pg2planhat.delivery WHERE id < 0", 0).await;
+    scene.number("SELECT count(*) FROM pg2planhat.delivery_keys WHERE delivery < 0", 0).await;
+    assert_eq!(scene.outcomes().await, ["delivered"], "what is not old stays");
+    drop(app);
+}
+
+/// What takes long to prune does not keep an operator waiting.
+#[tokio::test]
+async fn case_85_a_long_ledger_that_is_pruned_keeps_no_operator_waiting() {
+    let scene = Scene::new().await;
+    old_ledger(&scene, 400_000).await;
+    let reader = scene.cluster.client().await;
+    reader
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg2planhat.delivery LIMIT 1")
+        .await
+        .unwrap();
+    let app = App::run(&scene.config);
+    scene.streaming(&app).await;
+    let asked = Instant::now();
+    let paused = App::launch(&scene.config).beside(&app).arguments(&["pause", "seats"]).output().await;
+    assert_eq!(paused.code, 0, "{paused:?}");
+    let is_paused = |status: &serde_json::Value| (status["sections"][0]["state"] == "paused").then_some(());
+    app.wait_status("the section to be paused", is_paused).await;
+    let waited = asked.elapsed();
+    let left = scene.cluster.number("SELECT count(*) FROM pg2planhat.delivery WHERE id < 0").await;
+    assert!(waited < Duration::from_secs(6), "obeyed after {waited:?}");
+    eprintln!("obeyed after {waited:?}, {left} batches left to prune");
+    let fewer = async || {
+        let now = scene.cluster.number("SELECT count(*) FROM pg2planhat.delivery WHERE id < 0").await;
+        (now < left).then_some(())
+    };
+    eventually(PATIENCE, "it to be pruned on", fewer).await;
 }

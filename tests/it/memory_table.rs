@@ -3,6 +3,7 @@
 //! `cargo test --test it -- --ignored --nocapture soak_memory_table`; with `PG2PLANHAT_TEST_PROGRAM` another build stands in the
 //! table instead. Where there is no cgroup to be had, VmHWM alone is watched, and the table says so.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,13 +11,14 @@ use std::time::{Duration, Instant};
 use pg2planhat::testing::sim::{Keep, SimFault, SimOptions};
 
 use crate::delivery_scene::{Scene, seats};
+use crate::harness::metrics::Metrics;
 use crate::harness::{App, Cluster, SectionText};
 
 const MIB: u64 = 1 << 20;
 /// The cgroup's bound: what the manifests give for `memory: 64MiB`.
 const BOUND: u64 = 192 * MIB;
 /// The longest that one input may take.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(150);
 
 /// A cgroup of its own; version 2 or 1, whichever this machine lets us have.
 struct Cgroup(PathBuf);
@@ -61,6 +63,8 @@ struct Measured {
     app: App,
     group: Option<Cgroup>,
     begun: Instant,
+    /// The most that was ever seen, of it and of what it says that it holds.
+    seen: Cell<(u64, f64)>,
 }
 
 impl Measured {
@@ -72,20 +76,42 @@ impl Measured {
             group.take(&app);
         }
         app.wait_ready().await;
-        Measured { scene, app, group, begun: Instant::now() }
+        Measured { scene, app, group, begun: Instant::now(), seen: Cell::default() }
     }
 
     fn peak(&self) -> u64 {
         if self.app.is_running() { self.app.rss() } else { u64::MAX }
     }
 
+    /// Looks at what it holds now: where it is killed, nobody can ask it any more.
+    async fn look(&self) {
+        if self.app.is_running() {
+            let (most, buffered) = self.seen.get();
+            let now = self.app.get("/metrics").await.map(|answer| Metrics::parse(&answer.body)).ok();
+            let now = now.and_then(|metrics| metrics.get("buffered_bytes", &[])).unwrap_or_default();
+            let held = if self.app.is_running() { self.app.rss() } else { 0 };
+            self.seen.set((most.max(held), buffered.max(now)));
+        }
+    }
+
     /// The most that was held before the input, and the most by its end.
     fn end(self, case: &str, input: &str, before: u64, table: &mut String) {
         let (peak, seconds) = (self.peak(), self.begun.elapsed().as_secs());
-        let held = if peak == u64::MAX { "killed".to_owned() } else { format!("{} MiB", peak / MIB) };
+        let (seen, buffered) = self.seen.get();
+        let held = match peak {
+            u64::MAX => format!("killed (at more than {} MiB)", seen / MIB),
+            peak => format!("{} MiB", peak / MIB),
+        };
         let bound = if self.group.is_some() { "" } else { ", no cgroup" };
-        writeln!(table, "| {case} | {input} | {} MiB | {held}{bound} | {seconds} s |", before / MIB).unwrap();
-        assert!(peak < BOUND, "{table}\n{}", self.app.log());
+        let before = before / MIB;
+        writeln!(
+            table,
+            "| {case} | {input} | {before} MiB | {held}{bound} | {:.0} MiB | {seconds} s |",
+            buffered / MIB as f64
+        )
+        .unwrap();
+        eprintln!("{table}");
+        assert!(peak < BOUND || std::env::var_os("PG2PLANHAT_TEST_PROGRAM").is_some(), "{table}\n{}", self.app.log());
     }
 }
 
@@ -101,6 +127,7 @@ async fn until(measured: &Measured, mut done: impl AsyncFnMut() -> bool) -> bool
         if done().await {
             return true;
         }
+        measured.look().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     false
@@ -121,13 +148,16 @@ async fn stuck_section(table: &mut String) {
     measured.scene.insert(1, 1).await;
     let before = measured.peak();
     // Of a table that is published: a server sends no other commits.
-    let commits = "DO $$ BEGIN FOR i IN 1..400000 LOOP
+    let commits = "DO $$ BEGIN FOR i IN 1..100000 LOOP
         INSERT INTO a (user_id, action, weight) VALUES ('k', 'login', 1); COMMIT; END LOOP; END $$";
     let writer = measured.scene.cluster.client().await;
     writer.batch_execute("SET synchronous_commit = off").await.unwrap();
-    writer.batch_execute(commits).await.unwrap();
-    until(&measured, async || measured.scene.sim.stats().activities.items >= 400_000).await;
-    measured.end("80", "400,000 commits of one row beside a section that is paused with one row", before, table);
+    // Not faster than they are delivered: what waits for the sink is another matter.
+    for part in 1..=25 {
+        writer.batch_execute(commits).await.unwrap();
+        until(&measured, async || measured.scene.sim.stats().activities.items >= part * 100_000).await;
+    }
+    measured.end("80", "2,500,000 commits of one row beside a section that is paused with one row", before, table);
 }
 
 async fn streamed_keys(table: &mut String) {
@@ -148,16 +178,16 @@ async fn streamed_keys(table: &mut String) {
     let waits = async || measured.app.status().await["sections"][0]["state"] == "backfilling";
     until(&measured, waits).await;
     let before = measured.peak();
-    for part in 0..4 {
+    for part in 0..20 {
         let rows = format!(
             "INSERT INTO by_time SELECT 'epoch'::timestamptz + (10000 + {part} * 50000 + g) * interval '1 ms', 'k' || g, g FROM generate_series(1, 50000) g"
         );
         measured.scene.cluster.sql(&rows).await;
+        read_on(&measured).await;
     }
-    read_on(&measured).await;
     measured.end(
         "81",
-        "200,000 rows with a timestamp as key, streamed while a transaction holds a re-sync up",
+        "1,000,000 rows with a timestamp as key, streamed while a transaction holds a re-sync up",
         before,
         table,
     );
@@ -165,36 +195,40 @@ async fn streamed_keys(table: &mut String) {
 
 async fn chunks_without_state(table: &mut String) {
     let scene = scene(&[seats()], Keep::Counts).await;
-    scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 4000), g FROM generate_series(1, 100000) g").await;
+    // Nine of ten are no items: they wait for no sink, only for the state.
+    scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 4000), CASE g % 10 WHEN 0 THEN g END FROM generate_series(1, 100000) g").await;
     let measured = Measured::begin("82", scene).await;
     let before = measured.peak();
     let locker = measured.scene.cluster.client().await;
-    locker.batch_execute("BEGIN; LOCK TABLE pg2planhat.delivery, pg2planhat.section").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    locker.batch_execute("BEGIN; LOCK TABLE pg2planhat.quarantine").await.unwrap();
+    let begun = Instant::now();
+    until(&measured, async || begun.elapsed() > Duration::from_secs(20)).await;
     locker.batch_execute("ROLLBACK").await.unwrap();
-    until(&measured, async || measured.scene.sim.stats().metrics.items >= 100_000).await;
-    measured.end("82", "a backfill of 400 MB while the state cannot be written for 20 s", before, table);
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= 10_000).await;
+    let input = "a backfill of 400 MB, nine of ten rows refused by the mapping, while the quarantine cannot be written for 20 s";
+    measured.end("82", input, before, table);
 }
 
 async fn one_refusal(table: &mut String) {
-    let section = seats().set("batch", "{ rows: 10000, bytes: 8MiB }").set("flush", "500ms");
+    let section = seats().set("batch", "{ rows: 100000, bytes: 8MiB }").set("flush", "2s");
     let measured = Measured::begin("83", scene(&[section], Keep::Counts).await).await;
     let before = measured.peak();
     measured.scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no".into() }.times(0));
-    measured.scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 800), g FROM generate_series(1, 80000) g").await;
-    until(&measured, async || measured.scene.sim.stats().metrics.items >= 79_000).await;
-    measured.end("83", "8 batches of 8 MiB, one item of each refused", before, table);
+    // Many and small: as values of the program they are many times as large as their text.
+    measured.scene.insert(1, 400_000).await;
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= 399_000).await;
+    measured.end("83", "400,000 small items in batches of 8 MiB, one of each refused", before, table);
 }
 
 async fn large_retry(table: &mut String) {
     let section = seats().set("batch", "{ rows: 200, bytes: 8MiB }");
     let measured = Measured::begin("84", scene(&[section], Keep::Counts).await).await;
-    // Mandatory, and NULL: each goes into quarantine with its item.
+    // Mandatory, and NULL but for each tenth: ten in a row would halt the section.
     measured
         .scene
         .cluster
         .sql(
-            "INSERT INTO m (external_id) SELECT 'k' || g || '-' || repeat('x', 2500000) FROM generate_series(1, 200) g",
+            "INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 2500000), CASE g % 10 WHEN 0 THEN g END FROM generate_series(1, 222) g",
         )
         .await;
     let kept = "SELECT count(*) FROM pg2planhat.quarantine";
@@ -234,7 +268,8 @@ async fn old_ledger(table: &mut String) {
 #[tokio::test]
 #[ignore = "long: the table of memory"]
 async fn soak_memory_table() {
-    let mut table = "| case | input | VmHWM before it | after it | took |\n|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| case | input | VmHWM before it | after it | most buffered | took |\n|---|---|---|---|---|---|\n".to_owned();
     let only = std::env::var("ONLY").unwrap_or_default();
     let is_asked = |case: &str| only.is_empty() || only.split(',').any(|asked| asked == case);
     if is_asked("80") {
