@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Fault, Lsn, Phase, Rows, SectionId, SectionName};
+use crate::model::{Column, Fault, Lsn, Phase, Rows, SectionId, SectionName};
 use crate::postgres::catalog::partition_entries::PartitionEntry;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
@@ -63,6 +63,8 @@ pub(crate) struct RowsRead {
     pub(crate) phase: Phase,
     /// Rows that are still in the table.
     pub(crate) rows: Rows,
+    /// The columns that they were read with, where those are not the ones of the section's mapping.
+    pub(crate) changed: Option<Vec<Column>>,
     /// Key → id, and the date that was sent with it (µs since 2000-01-01 UTC), for those.
     pub(crate) by_key: HashMap<String, (i64, Option<i64>)>,
     /// Ids of rows that another id of the same key stands for.

@@ -81,6 +81,45 @@ async fn case_91_a_type_that_changes_and_changes_back_beside_a_backfill_loses_no
     drain(app, &scene.cluster).await;
 }
 
+/// A column whose type changes beside a backfill, and before a retry and a re-sync: each row is encoded by the type that it was
+/// read with.
+#[tokio::test]
+async fn case_90_a_type_that_changes_beside_a_backfill_a_retry_and_a_resync_refuses_no_row() {
+    let mut scene = Scene::new().await;
+    scene.config = ConfigText::new(&scene.cluster, &scene.sim.url())
+        .set("memory", "4MiB")
+        .section(section().field("dimensionId", "external_id").set("batch", "{ rows: 100, bytes: 1KiB }"));
+    scene.cluster.sql("ALTER TABLE m ALTER COLUMN at TYPE timestamp").await;
+    scene.insert(5_000).await;
+    // Refused for another reason, to be sent again later.
+    scene.cluster.sql("INSERT INTO m (value) VALUES (1), (2)").await;
+    scene.insert(2_000).await;
+    scene.sim.set_fault_rate(1, 1.0, vec![SimFault::Slow { millis: 50 }]);
+    let app = App::run(&scene.config);
+    scene.sim.wait_for(|stats| stats.metrics.items > 200, PATIENCE).await.unwrap();
+    scene.cluster.sql("ALTER TABLE m ALTER COLUMN at TYPE timestamptz USING at AT TIME ZONE 'UTC'").await;
+    assert!(scene.sim.stats().metrics.items < 5_000, "too fast to have tried anything");
+    scene.sim.clear_faults();
+    scene.sim.wait_for(|stats| stats.metrics.items >= 7_000, PATIENCE).await.unwrap();
+    section_is(&app, "m", "streaming").await;
+    let refused = "SELECT count(*) FROM pg2planhat.quarantine WHERE reason NOT LIKE '%externalId%'";
+    assert_eq!(scene.cluster.number(refused).await, 0, "good rows are in quarantine");
+    assert_eq!(scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await, 2);
+    scene.cluster.sql("UPDATE m SET external_id = 'c' WHERE external_id IS NULL").await;
+    let beside = |arguments: &[&str]| App::launch(&scene.config).beside(&app).arguments(arguments).output();
+    assert_eq!(beside(&["quarantine", "retry", "--all", "--yes"]).await.code, 0);
+    let none = async || (scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await == 0).then_some(());
+    eventually(PATIENCE, "the retried rows to be delivered", none).await;
+    scene.exact().await;
+    // And back again, for a re-sync.
+    scene.cluster.sql("ALTER TABLE m ALTER COLUMN at TYPE timestamp USING at AT TIME ZONE 'UTC'").await;
+    scene.sim.clear();
+    assert_eq!(beside(&["resync", "m", "--all", "--yes"]).await.code, 0);
+    scene.exact().await;
+    assert_eq!(scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await, 0);
+    drain(app, &scene.cluster).await;
+}
+
 /// It is written in order with all else: no connection of its own can fail, and no end of the process comes before it.
 #[tokio::test]
 async fn case_168_a_gap_is_recorded_though_nobody_can_connect_and_the_process_ends() {

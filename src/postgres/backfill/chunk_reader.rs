@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Error, ToStatement};
 
 use crate::config::Section;
 use crate::model::{Column, Key, Lsn, Row, Rows, key_text};
-use crate::postgres::backfill::former_keys::FormerKeys;
+use crate::postgres::backfill::former_keys::{FormerKeys, TypesNow};
 use crate::postgres::backfill::{copy_text, former_keys, oversize_columns};
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
@@ -205,18 +205,12 @@ impl Selection {
     ) -> Result<TableChunk, Error> {
         // One round trip for the locks and for the COPY's plan: the server does them in this order.
         let sql = format!("COPY ({}) TO STDOUT{}", self.sql(after, through, limit), client.copy_option());
-        let lock = former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns);
-        let (now, copy) = join(lock, client.prepare(&sql)).await;
+        let (now, copy) = join(self.lock(client), client.prepare(&sql)).await;
         let (now, copy) = (now?, copy?);
         if !now.oids.iter().all(|oid| types.knows(*oid)) {
             types.learn(client, &now.oids).await?;
         }
-        let columns: Vec<Column> = self
-            .columns
-            .iter()
-            .zip(&now.oids)
-            .map(|(column, oid)| Column { ty: types.of(*oid), ..column.clone() })
-            .collect();
+        let changed = self.changed(types, &now.oids);
         // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
         let (rows, cut) = self.copy(client, &copy, 2 * aim).await?;
         let last_key = self.last_key(&rows);
@@ -239,8 +233,19 @@ impl Selection {
         let end = client.simple_query("SELECT pg_catalog.pg_current_wal_insert_lsn(); COMMIT").await?;
         // A position that could not be read is one that no stream reaches.
         let wait_for = first_value(&end).and_then(|lsn| lsn.parse().ok()).unwrap_or(Lsn(u64::MAX));
-        let changed = (columns != self.columns).then_some(columns);
         Ok(TableChunk { rows, changed, former, wait_for, last, range_rows })
+    }
+
+    /// The columns with these types, where that changes them.
+    pub(crate) fn changed(&self, types: &Types, oids: &[u32]) -> Option<Vec<Column>> {
+        let typed = |(column, oid): (&Column, &u32)| Column { ty: types.of(*oid), ..column.clone() };
+        let columns: Vec<Column> = self.columns.iter().zip(oids).map(typed).collect();
+        (columns != self.columns).then_some(columns)
+    }
+
+    /// Begins a transaction that holds the locks of the table and of its partitions; the types of the columns from here on.
+    pub(crate) async fn lock(&self, client: &Client) -> Result<TypesNow, Error> {
+        former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns).await
     }
 
     /// Counts the rows in (`after`, `through`], within the transaction that is open; `None` where that takes over a minute: the
@@ -366,7 +371,7 @@ impl Selection {
     /// # Errors
     /// Where a statement fails. The session is of no use then: its transaction is open.
     pub(crate) async fn end(&self, client: &Client, after: Option<&Key>) -> Result<Option<(Key, u64)>, Error> {
-        former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns).await?;
+        self.lock(client).await?;
         let end = match self.ceiling(client, after).await? {
             Some(ceiling) => {
                 let rows = self.estimate(client, after, &ceiling).await?;

@@ -13,3 +13,4 @@ pub(crate) mod oversize_columns;
 #[cfg(test)]
 pub(crate) mod plan_tests;
 pub(crate) mod result_reader;
+pub(crate) mod rows_by_key;

@@ -4,12 +4,16 @@
 //! * Out: a re-sync begun, quarantined rows on their way again; the event's result, in one transaction with what was done.
 //! * Never: a row of the quarantine sent while it is under way already.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{Exit, Fault, Key, SectionId};
+use crate::delivery::section::Trouble;
+use crate::mapping::Mapping;
+use crate::model::{Column, Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY, RowsToRead};
+use crate::runtime::event_loop::read_stream::misfit;
 use crate::runtime::monitor_event::ReadAgain;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op};
@@ -120,7 +124,9 @@ impl EventLoop {
         let ids: Vec<i64> = ids.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
         let (ids, sent) = self.operators.take_left(event.id).unwrap_or((ids, 0));
         let ids: Vec<i64> = ids.into_iter().filter(|id| section.begin_retry(*id)).collect();
-        let rows = RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, sent, reading };
+        let is_table = section.diff().is_none();
+        let rows =
+            RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, sent, reading, is_table };
         self.operators.take(event.id);
         let config = &self.context.config;
         let from = (self.context.server.clone(), config.source.clone());
@@ -128,13 +134,26 @@ impl EventLoop {
         self.operators.read_again(rows, from, connector, &mut self.context.tasks);
     }
 
+    /// How rows that were read with such columns become items.
+    fn mapping_of(&self, id: SectionId, changed: Option<&[Column]>) -> Result<Option<Rc<Mapping>>, Trouble> {
+        let Some(columns) = changed else { return Ok(self.engine.section(id).table_mapping()) };
+        let names = self.context.config.planhat.bulk_activity_names;
+        let compiled = Mapping::compile(&self.sections[id].config, names, columns);
+        compiled.map(|mapping| Some(Rc::new(mapping))).map_err(|faults| misfit(&faults))
+    }
+
     /// Quarantined rows were read again: they go on their way.
     pub(crate) fn on_read_again(&mut self, read_again: ReadAgain) {
         let ReadAgain { section: id, event, ids, sent, read } = read_again;
         let now = self.context.now();
+        let mapping = self.mapping_of(id, read.as_ref().ok().and_then(|read| read.changed.as_deref()));
         let section = self.engine.section_mut(id);
-        let (read, mapping) = match (read, section.table_mapping()) {
-            (Ok(read), Some(mapping)) => (read, mapping),
+        let (read, mapping) = match (read, mapping) {
+            (Ok(read), Ok(Some(mapping))) => (read, mapping),
+            (Ok(_), Err(Trouble { what, remedy })) => {
+                ids.iter().for_each(|id| section.give_up_retry(*id));
+                return self.record_result(event, &format!("failed: {what}; {remedy}"), Vec::new());
+            }
             (read, _) => {
                 ids.iter().for_each(|id| section.give_up_retry(*id));
                 let fault = read.err().unwrap_or_else(|| Fault::bug("a section without a mapping"));

@@ -46,6 +46,8 @@ pub(crate) struct RowsToRead {
     /// Rows of the same retry that were sent before these.
     pub(crate) sent: usize,
     pub(crate) reading: Selection,
+    /// It is a table, whose columns may have other types by now.
+    pub(crate) is_table: bool,
 }
 
 impl OperatorRequests {
@@ -87,8 +89,8 @@ impl OperatorRequests {
     ) {
         let events = self.events.clone();
         tasks.spawn(async move {
-            let RowsToRead { section, name, event, ids, sent, reading } = rows;
-            let read = read_again((&server, &source), &connector, &name, &reading, &ids).await;
+            let read = read_again((&server, &source), &connector, &rows).await;
+            let RowsToRead { section, event, ids, sent, .. } = rows;
             // Where nobody listens any more, the event waits for the next instance.
             events.send(MonitorEvent::ReadAgain(Box::new(ReadAgain { section, event, ids, sent, read }))).await.ok();
         });
@@ -99,9 +101,7 @@ impl OperatorRequests {
 async fn read_again(
     (server, source): (&SameServer, &Source),
     connector: &StateConnector,
-    section: &SectionName,
-    reading: &Selection,
-    ids: &[i64],
+    RowsToRead { name: section, ids, reading, is_table, .. }: &RowsToRead,
 ) -> Result<RowsRead, Fault> {
     let store = connector.store().await?;
     let mut held = store.quarantine_items_within(ids, ROUND).await.map_err(|error| error.fault())?;
@@ -121,13 +121,17 @@ async fn read_again(
     }
     let mut keys: Vec<String> = by_key.keys().cloned().collect();
     keys.sort();
-    let mut rows = Rows::new(1);
+    let (mut rows, mut changed) = (Rows::new(1), None);
     if !keys.is_empty() {
         let session = server.connect(source, "retry").await?;
         session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
         // A query names its tables as the file does.
         session.query_one(result::SEARCH_PATH, &[&source.schema]).await.map_err(|error| session.fault(&error))?;
-        rows = reading.read_keys(&session, &keys).await.map_err(|error| session.fault(&error))?;
+        let read = match is_table {
+            true => reading.read_keys_as_they_are(&session, &keys).await,
+            false => reading.read_keys(&session, &keys).await.map(|rows| (rows, None)),
+        };
+        (rows, changed) = read.map_err(|error| session.fault(&error))?;
     }
     let there: HashSet<String> =
         rows.iter().map(|row| String::from_utf8_lossy(&reading.key_text(&row)).into_owned()).collect();
@@ -139,7 +143,7 @@ async fn read_again(
     let unread = ids.iter().filter(|id| !held.iter().any(|item| item.row.id == **id)).copied();
     let gone = unread.chain(keyless).collect();
     let phase = held.first().map_or(Phase::Retry, phase_of);
-    let mut read = RowsRead { phase, rows, by_key, twice, items: Vec::new(), gone, delivered, left };
+    let mut read = RowsRead { phase, rows, changed, by_key, twice, items: Vec::new(), gone, delivered, left };
     for item in held.into_iter().filter(|item| absent.contains(&item.row.id)) {
         if is_item(&item) { read.items.push(item) } else { read.gone.push(item.row.id) }
     }
