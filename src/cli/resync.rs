@@ -63,6 +63,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             from: None,
             rows: 0,
             counted: true,
+            closes_gaps: Vec::new(),
+            leaves_gaps: Vec::new(),
         };
         return say(context, &Said { plan, event: None, result: Some("there are no such rows".to_owned()) });
     };
@@ -99,7 +101,25 @@ fn question(section: &Section, plan: &operations::ResyncPlan) -> String {
                        Planhat will date these rows by their receipt.";
         harm = format!("{harm}\n{}", wrapped(undated, "", "", 80));
     }
+    let harm = [Some(harm), gaps(plan)].into_iter().flatten().collect::<Vec<_>>().join("\n");
     format!("{about}{} of {}{from} will be delivered again.\n{harm}", plural(plan.rows, "row", "rows"), section.name)
+}
+
+/// What it is to the section's open gaps.
+fn gaps(plan: &operations::ResyncPlan) -> Option<String> {
+    let named = |gaps: &[i64]| gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let closes = (!plan.closes_gaps.is_empty()).then(|| {
+        format!("Its end closes the open gap {}: `repair` has nothing to do for it then.", named(&plan.closes_gaps))
+    });
+    let leaves = (!plan.leaves_gaps.is_empty()).then(|| {
+        format!(
+            "The open gap {} may have rows beside these, and stays open: take --all; or begin at an earlier key; or, if you \
+             know that it has none, close it with `pg2planhat repair --accept-loss` afterwards.",
+            named(&plan.leaves_gaps)
+        )
+    });
+    let lines: Vec<String> = [closes, leaves].into_iter().flatten().map(|line| wrapped(&line, "", "", 80)).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// What came of it.
@@ -146,10 +166,14 @@ mod tests {
                 from: None,
                 rows: 3,
                 counted: true,
+                closes_gaps: vec![7],
+                leaves_gaps: vec![8, 9],
             };
             question(&config.sections[0], &plan)
         };
         assert!(asked("").contains("by their receipt"), "{}", asked(""));
         assert!(!asked(", date: d").contains("receipt"), "{}", asked(", date: d"));
+        let said = asked("");
+        assert!(said.contains("closes the open gap 7") && said.contains("gap 8, 9 may have rows beside"), "{said}");
     }
 }

@@ -180,11 +180,10 @@ fn notes(context: &Context, section: &SectionStatus) -> Result<(), Fault> {
 /// Stretches whose rows may be missing.
 fn gaps(section: &SectionStatus) -> Option<String> {
     let open = section.open_gaps.filter(|open| *open > 0 && section.state != SectionState::Off)?;
+    let (name, are) = (&section.name, plural(open, "gap is", "gaps are"));
     Some(format!(
-        "{}: {} open, rows of that time may be missing; `pg2planhat audit {}` names them, `pg2planhat repair --gap` reads them again",
-        section.name,
-        plural(open, "gap is", "gaps are"),
-        section.name
+        "{name}: {are} open, rows of that time may be missing; `pg2planhat audit {name}` names them. Deliver them by `pg2planhat \
+         resync {name}`, whose end closes what it covers, or by `pg2planhat repair --gap`: by both they would count twice"
     ))
 }
 

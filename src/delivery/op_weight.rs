@@ -10,6 +10,7 @@ pub(crate) fn weight(op: &Op) -> usize {
         Op::Keys { keys, tally, .. } => keys.len() + size_of_val(tally.as_slice()),
         Op::Streamed { keys, .. } => keys.len(),
         Op::Seen { rows, .. } => rows.len(),
+        Op::CoverGaps { gaps, by, .. } => size_of_val(gaps.as_slice()) + by.len(),
         Op::OpenGap(gap) => gap.reason.len() + gap.detail.len(),
         Op::Sending { .. }
         | Op::Retrying { .. }
@@ -25,6 +26,7 @@ pub(crate) fn weight(op: &Op) -> usize {
         | Op::AttachXids { .. }
         | Op::Defined { .. }
         | Op::Forget { .. }
+        | Op::CloseGaps { .. }
         | Op::Compared { .. }
         | Op::Checkpoint { .. } => 0,
     };

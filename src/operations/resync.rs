@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Config, Field, Section};
-use crate::model::Fault;
+use crate::model::{Fault, Key};
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
@@ -11,6 +11,7 @@ use crate::postgres::catalog::{quote, result};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::key_findings;
 use crate::runtime::event_loop::RESYNC;
+use crate::runtime::event_loop::publication_drift::PARTITION_ATTACHED;
 use crate::runtime::table_fit;
 use crate::state::Store;
 
@@ -38,6 +39,10 @@ pub(crate) struct ResyncPlan {
     pub rows: u64,
     /// Whether they were counted, or only estimated by the planner.
     pub counted: bool,
+    /// Open gaps of the section whose rows are among them: its end closes these.
+    pub closes_gaps: Vec<i64>,
+    /// Open gaps of the section that may have rows beside them.
+    pub leaves_gaps: Vec<i64>,
 }
 
 /// Finds out what a re-sync would deliver again. `None`: there is no such row.
@@ -81,6 +86,7 @@ pub(crate) async fn plan_resync(
         }
         Err(error) => return Err(fault(error)),
     };
+    let (closes_gaps, leaves_gaps) = gaps(config, &session, &section, &selection, from.as_ref()).await?;
     let from = from.map(|key| key.to_string());
     Ok((rows > 0).then(|| ResyncPlan {
         section: section.name.to_string(),
@@ -88,7 +94,37 @@ pub(crate) async fn plan_resync(
         from,
         rows,
         counted,
+        closes_gaps,
+        leaves_gaps,
     }))
+}
+
+/// The section's open gaps: those all of whose rows lie behind `from`, and those of which nobody can tell.
+async fn gaps(
+    config: &Arc<Config>,
+    session: &Session,
+    section: &Section,
+    selection: &Selection,
+    from: Option<&Key>,
+) -> Result<(Vec<i64>, Vec<i64>), Fault> {
+    let open = crate::operations::store(config).await?.gaps(true).await.map_err(crate::operations::fate)?;
+    let (mut closes, mut leaves) = (Vec::new(), Vec::new());
+    for gap in open.iter().filter(|gap| gap.section.as_deref() == Some(section.name.as_str())) {
+        let is_covered = match (from, gap.xmin_floor.and_then(|floor| u64::try_from(floor).ok())) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(from), Some(floor)) => {
+                // What takes too long to be asked is not known to be covered.
+                let none = async |rows: Selection| rows.is_empty(session, None, from).await.unwrap_or(false);
+                // Rows that a partition held before it was attached are older than any floor.
+                let attached = gap.reason == PARTITION_ATTACHED;
+                none(selection.clone().since(floor)).await
+                    && (!attached || none(selection.clone().of_partitions_attached_since(floor)).await)
+            }
+        };
+        if is_covered { closes.push(gap.id) } else { leaves.push(gap.id) }
+    }
+    Ok((closes, leaves))
 }
 
 fn shown(key: &[String]) -> String {
@@ -118,12 +154,14 @@ async fn plan_whole(
         from: None,
         rows,
         counted: true,
+        closes_gaps: Vec::new(),
+        leaves_gaps: Vec::new(),
     }))
 }
 
 /// Asks the running instance for it; the event's id.
 pub(crate) async fn ask_resync(store: &Store, section: &Section, plan: &ResyncPlan) -> Result<i64, Fault> {
-    let args = serde_json::json!({ "from": plan.from, "rows": plan.rows });
+    let args = serde_json::json!({ "from": plan.from, "rows": plan.rows, "closes_gaps": plan.closes_gaps });
     store
         .append_event(&crate::operations::event(RESYNC, Some(&section.name), args))
         .await

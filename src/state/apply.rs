@@ -221,6 +221,8 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Defined { .. } => Some(Write::Defined),
         Op::AttachXids { .. } => Some(Write::AttachXids),
         Op::OpenGap(_) => Some(Write::OpenGap),
+        Op::CoverGaps { .. } => Some(Write::CoverGaps),
+        Op::CloseGaps { .. } => Some(Write::CloseGaps),
         Op::Handled { .. } => Some(Write::Handled),
         Op::Seen { .. } => Some(Write::Seen),
         Op::Forget { .. } => Some(Write::Forget),

@@ -370,6 +370,10 @@ pub enum Op {
     },
     /// Rows may not have come: a gap is opened, unless one of the section and the reason is open.
     OpenGap(NewGap),
+    /// A re-sync that begins brings the rows of these gaps of the section: its end closes them.
+    CoverGaps { section: SectionName, gaps: Vec<i64>, by: String },
+    /// The section's re-sync has ended: the gaps that it covers are closed.
+    CloseGaps { section: SectionName },
     /// What an operator asked for was done, or cannot be: in one transaction with what was done, so that a crash cannot
     /// make it be done twice.
     Handled {

@@ -699,6 +699,25 @@ async fn gaps_are_opened_once_and_events_handled_once() {
     assert_eq!((store.gaps(true).await.unwrap().len(), store.gaps(false).await.unwrap().len()), (1, 2));
     assert_ne!(store.open_gap(&gap).await.unwrap(), id, "closed ones are history");
 
+    // A re-sync covers one, and closes it at its end; unless it was opened again in between.
+    let section = SectionName::from("logins");
+    let open = async |store: &Store| {
+        let gaps = store.gaps(true).await.unwrap();
+        gaps.into_iter().find(|gap| gap.section.is_some()).map(|gap| gap.closed_by.unwrap_or_default())
+    };
+    let cover = |id| Op::CoverGaps { section: section.clone(), gaps: vec![id], by: "resync by anna".into() };
+    let close = Op::CloseGaps { section: section.clone() };
+    let covered = store.open_gap(&other).await.unwrap();
+    store.apply(&mut term, &[close.clone()]).await.unwrap();
+    assert_eq!(open(&store).await.as_deref(), Some(""), "it is not covered");
+    store.apply(&mut term, &[cover(covered)]).await.unwrap();
+    assert_eq!(open(&store).await.as_deref(), Some("resync by anna"));
+    assert_eq!(store.open_gap(&other).await.unwrap(), covered);
+    store.apply(&mut term, &[close.clone()]).await.unwrap();
+    assert_eq!(open(&store).await.as_deref(), Some(""), "it grew meanwhile");
+    store.apply(&mut term, &[cover(covered), close]).await.unwrap();
+    assert_eq!(open(&store).await, None);
+
     let event = NewEvent { actor: "a".into(), action: "drop".into(), section: None, args: serde_json::json!({}) };
     let id = store.append_event(&event).await.unwrap();
     store.apply(&mut term, &[Op::Handled { event: id, result: "done".into() }]).await.unwrap();

@@ -77,18 +77,26 @@ const ATTACH_XIDS: &str = "UPDATE {schema}.section SET
                     attach_xmin = coalesce($3::bigint, attach_xmin)
                  WHERE name = $1";
 
-/// A gap, unless one of the same section and reason is open: that one's end then, where it is known now.
+/// A gap, unless one of the same section and reason is open: that one's end then, where it is known now. A re-sync that was to
+/// close it does not have what it lacks now.
 pub(crate) const OPEN_GAP: &str = "WITH open AS (
                 SELECT id FROM {schema}.gap
                 WHERE closed_at IS NULL AND reason = $2::text AND section IS NOT DISTINCT FROM $1::text
                 ORDER BY id LIMIT 1),
              ended AS (
-                UPDATE {schema}.gap SET to_lsn = $5::pg_lsn FROM open WHERE gap.id = open.id AND $5::pg_lsn IS NOT NULL),
+                UPDATE {schema}.gap SET to_lsn = coalesce($5::pg_lsn, to_lsn), closed_by = NULL
+                FROM open WHERE gap.id = open.id),
              added AS (
                 INSERT INTO {schema}.gap (section, reason, detail, from_lsn, to_lsn, xmin_floor)
                 SELECT $1, $2, $3::text, $4::pg_lsn, $5::pg_lsn, $6::bigint WHERE NOT EXISTS (SELECT FROM open)
                 RETURNING id)
              SELECT id FROM open UNION ALL SELECT id FROM added";
+
+const COVER_GAPS: &str = "UPDATE {schema}.gap SET closed_by = $3
+                 WHERE section = $1 AND id = ANY ($2::bigint[]) AND closed_at IS NULL";
+
+const CLOSE_GAPS: &str = "UPDATE {schema}.gap SET closed_at = now()
+                 WHERE section = $1 AND closed_at IS NULL AND closed_by IS NOT NULL";
 
 /// A prepared statement of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +120,8 @@ pub(crate) enum Write {
     AttachXids,
     Defined,
     OpenGap,
+    CoverGaps,
+    CloseGaps,
     Handled,
     Seen,
     Forget,
@@ -127,7 +137,13 @@ impl Write {
             }
             Write::Retrying | Write::Ended | Write::Keys | Write::Tally | Write::Unresolved | Write::Withdrawn => false,
             Write::Streamed | Write::Quarantine | Write::Unquarantine | Write::Published | Write::Attach => false,
-            Write::OpenGap | Write::Handled | Write::Seen | Write::Forget | Write::Compared => false,
+            Write::OpenGap
+            | Write::CoverGaps
+            | Write::CloseGaps
+            | Write::Handled
+            | Write::Seen
+            | Write::Forget
+            | Write::Compared => false,
         }
     }
 
@@ -207,6 +223,8 @@ impl Write {
             }
             Write::AttachXids => ATTACH_XIDS,
             Write::OpenGap => OPEN_GAP,
+            Write::CoverGaps => COVER_GAPS,
+            Write::CloseGaps => CLOSE_GAPS,
             Write::Handled => {
                 "UPDATE {schema}.event SET handled_at = now(), result = $2 WHERE id = $1 AND handled_at IS NULL"
             }

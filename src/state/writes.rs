@@ -50,8 +50,7 @@ pub(crate) fn statements<'a>(
         match op {
             Op::Sending { delivery, attempt } => all.push(sending(under, delivery, *attempt, text)),
             Op::Retrying { id, http_status, error } => {
-                let status = http_status.map(i32::from);
-                all.push(bound!(Write::Retrying, *id, status, text(error), under.epoch, under.seq));
+                all.push(bound!(Write::Retrying, *id, http_status.map(i32::from), text(error), under.epoch, under.seq));
             }
             Op::Ended { id, outcome, http_status, error } => {
                 let (word, status) = (outcome.as_str(), http_status.map(i32::from));
@@ -103,6 +102,8 @@ pub(crate) fn statements<'a>(
                 all.push(bound!(Write::AttachXids, section.as_str(), from, xmin));
             }
             Op::OpenGap(gap) => all.push(opened_gap(gap, text)),
+            Op::CoverGaps { section, gaps, by } => all.push(covered_gaps(section, gaps, text(by))),
+            Op::CloseGaps { section } => all.push(bound!(Write::CloseGaps, section.as_str())),
             Op::Handled { event, result } => all.push(bound!(Write::Handled, *event, text(result))),
             // In the fence.
             Op::Checkpoint { .. } => {}
@@ -130,6 +131,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             | Op::Quarantine(_) => {}
             Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::OpenGap(_) => {}
             Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
+            Op::CoverGaps { .. } | Op::CloseGaps { .. } => {}
             Op::Attach { .. } | Op::AttachXids { .. } | Op::Defined { .. } => {}
         }
     }
@@ -235,6 +237,10 @@ fn attach<'a>(
         progress.is_some_and(|p| p.from != RangeStart::Unknown),
         progress.and_then(|p| p.from.key()),
     )
+}
+
+fn covered_gaps<'a>(section: &'a SectionName, gaps: &'a [i64], by: Cow<'a, str>) -> BoundParam<'a> {
+    bound!(Write::CoverGaps, section.as_str(), gaps, by)
 }
 
 fn opened_gap<'a>(gap: &'a NewGap, text: impl Fn(&'a str) -> Cow<'a, str>) -> BoundParam<'a> {

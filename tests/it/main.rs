@@ -41,6 +41,7 @@ mod faults_stream_scene;
 mod faults_stream_wire;
 mod faults_truth;
 mod generated_beside_updates;
+mod gaps_resync;
 mod harness_works;
 mod healthy_histories;
 mod in_flight;

@@ -129,6 +129,7 @@ impl State {
                 self.sections.insert(section.to_string(), row);
             }
             Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::Defined { .. } => {}
+            Op::CoverGaps { .. } | Op::CloseGaps { .. } => {}
             Op::OpenGap(_) | Op::AttachXids { .. } | Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
         }

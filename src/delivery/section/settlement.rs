@@ -143,6 +143,8 @@ impl SectionDelivery {
             if missing > 0 {
                 self.stop(lost(&self.name, missing));
                 step.stopped = true;
+            } else if backfill.phase == Phase::Resync {
+                step.ops.push(Op::CloseGaps { section: self.name.clone() });
             }
         }
         let diffs = self.diff.as_mut().is_some_and(DiffQueue::written);

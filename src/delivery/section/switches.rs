@@ -308,12 +308,17 @@ impl SectionDelivery {
     /// The xmin barrier has passed: the backfill ends at this key, after so many rows by estimate; `None`: there is nothing to
     /// read, and it is over. Returns the write that records it.
     pub fn set_backfill_end(&mut self, end: Option<(Key, u64)>) -> Vec<Op> {
+        let mut ended = None;
         match (end, &mut self.backfill) {
             (Some((ceiling, estimated)), Some(backfill)) => backfill.set_end(ceiling, estimated),
-            (None, _) => self.backfill = None,
+            (None, _) => ended = self.backfill.take(),
             (Some(_), None) => {}
         }
-        self.phase_ops()
+        let mut ops = self.phase_ops();
+        if ended.is_some_and(|backfill| backfill.phase == Phase::Resync) {
+            ops.push(Op::CloseGaps { section: self.name.clone() });
+        }
+        ops
     }
 
     /// Why it cannot take more streamed rows: the keys that it notes for its backfill hold more than `most` bytes.

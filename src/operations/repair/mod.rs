@@ -89,7 +89,9 @@ impl Repair {
             return Err(in_use(&config.source.slot, pid));
         }
         let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| wedged(&instance));
-        let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
+        let mut gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
+        // A re-sync that was begun brings the rows of those that it covers, and closes them.
+        gaps.retain(|gap| needs.is_some() || how == Mend::AcceptLoss || gap.closed_by.is_none());
         let rows = store.sections().await.map_err(crate::operations::fate)?;
         // Of what went while nothing ran, no gap is recorded yet.
         let drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;

@@ -106,16 +106,9 @@ impl Selection {
         }
     }
 
-    /// Only rows written by the transaction `floor` (a 64-bit xid) or a later one.
-    ///
-    /// A row shows the lower 32 bits of its xid, frozen or not. So it counts where it lies between the floor and the
-    /// snapshot's end, less than 2^32 apart, modulo 2^32: a row that was frozen whole ages ago may be taken for a new
-    /// one, a new one never for an old one. Xids below 3 are no transactions.
-    pub(crate) fn since(mut self, floor: u64) -> Selection {
-        self.only = format!(
-            "t.xmin::text::bigint >= 3 AND ((t.xmin::text::bigint - {floor}) & 4294967295) <= (SELECT \
-             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - {floor}) AND "
-        );
+    /// Only rows for which `condition` holds (SQL over `t`).
+    pub(crate) fn only(mut self, condition: &str) -> Selection {
+        self.only = format!("{condition} AND ");
         self
     }
 
@@ -265,7 +258,7 @@ impl Selection {
     }
 
     /// Whether the range has no rows.
-    async fn is_empty(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<bool, Error> {
+    pub(crate) async fn is_empty(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<bool, Error> {
         let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", self.from, self.range(after, through));
         Ok(client.query_opt(&sql, &[]).await?.is_none())
     }

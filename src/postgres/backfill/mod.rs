@@ -14,3 +14,4 @@ pub(crate) mod oversize_columns;
 pub(crate) mod plan_tests;
 pub(crate) mod result_reader;
 pub(crate) mod rows_by_key;
+pub(crate) mod rows_since;

@@ -170,9 +170,11 @@ async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> R
     }
     let open = store.gaps(true).await?;
     for row in opened.sections.iter().filter(|row| is_on(row)) {
-        for gap in open.iter().filter(|gap| gap.section.as_deref() == Some(row.name.as_str())) {
+        // A re-sync under way closes those that it covers.
+        let uncovered = open.iter().filter(|gap| gap.closed_by.is_none());
+        for gap in uncovered.filter(|gap| gap.section.as_deref() == Some(row.name.as_str())) {
             tracing::warn!(section = %row.name, gap = gap.id, reason = gap.reason, detail = gap.detail,
-                "rows of this section were not delivered while the gap lasted: `pg2planhat repair --gap`, or `resync`");
+                "rows of this section were not delivered while the gap lasted: `pg2planhat repair --gap`, or `resync`, not both");
         }
     }
     Ok(())

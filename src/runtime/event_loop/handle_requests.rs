@@ -88,7 +88,11 @@ impl EventLoop {
         if let Some(refused) = refused {
             return self.record_result(event.id, &format!("refused: {refused}"), Vec::new());
         }
-        let ops = section.start_resync(from.map(Key::new));
+        let mut ops = section.start_resync(from.map(Key::new));
+        let gaps = event.args.get("closes_gaps").and_then(serde_json::Value::as_array);
+        let gaps: Vec<i64> = gaps.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
+        let (section, by) = (section.name().clone(), format!("resync by {}", event.actor));
+        ops.push(Op::CoverGaps { section, gaps, by });
         self.record_result(event.id, "begun", ops);
         self.start_reader(id);
     }

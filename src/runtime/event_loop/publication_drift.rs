@@ -17,6 +17,9 @@ use crate::runtime::update_stream;
 use crate::state::{NewGap, Op};
 use crate::telemetry::status_document::Reason;
 
+/// The reason's word of the gap of a partition that came with rows.
+pub(crate) const PARTITION_ATTACHED: &str = "partition_attached";
+
 impl EventLoop {
     /// Compares each section's table with what was attached, and stops the section where it is not that any more.
     pub(crate) fn check_publication(&mut self, seen: &SourceStatus) {
@@ -144,7 +147,9 @@ impl EventLoop {
         for partition in came.iter().filter(is_new) {
             let what =
                 format!("the partition {} was attached: rows that it held before are not streamed", partition.name);
-            let mut remedy = "if it held rows: pg2planhat resync SECTION with the keys that it holds".to_owned();
+            let mut remedy =
+                "if it held rows: pg2planhat resync SECTION --from-key, with the key before its first (or --all)"
+                    .to_owned();
             if self.monitor.partition_attached(seen.floor_at) {
                 remedy += "; PostgreSQL 14 may also skip rows inserted into it until the stream is opened again, in some seconds: \
                            pg2planhat repair --gap";
@@ -152,7 +157,7 @@ impl EventLoop {
             let section = self.engine.section(id).name();
             tracing::warn!(%section, what, remedy, at = %seen.floor_at, "rows may be missing");
             self.status.metrics().ignored("attached_partition");
-            gaps.push(self.gap(id, "partition_attached", what));
+            gaps.push(self.gap(id, PARTITION_ATTACHED, what));
         }
         self.engine.record(gaps);
     }
