@@ -136,6 +136,22 @@ impl Engine {
         was_stopped
     }
 
+    /// A person lets the rows of a section go on that its mapping refuses. Returns `false` where that must wait: its backfill is
+    /// read again behind what is settled, so all that it took must be.
+    pub fn let_go_on(&mut self, id: SectionId) -> bool {
+        let section = &mut self.sections[id];
+        let is_stopped = section.is_stopped_by_mapping();
+        if is_stopped && section.backfill().is_some() && !section.is_empty() {
+            return false;
+        }
+        section.release_mapping_brake();
+        if is_stopped {
+            section.forget_chunks();
+            self.go_on(id);
+        }
+        true
+    }
+
     /// What was left out comes again. From this moment on, not from the new connection's: in between the checkpoint must not
     /// pass what was left out, and no chunk may rely on keys that nobody noted.
     fn read_again(&mut self) {

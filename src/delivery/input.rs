@@ -1,6 +1,7 @@
 //! The engine's input: the stream's rows and boundaries, and the chunks of backfills. Pure.
 
 use crate::delivery::*;
+use crate::model::CommitTime;
 
 impl Engine {
     /// A new connection: the stream begins again at the checkpoint.
@@ -72,7 +73,13 @@ impl Engine {
             match &route.mapping {
                 Ok(mapping) if section.takes_rows() => {
                     let is_unchanged = old.is_some_and(|old| mapping.reads_the_same(row, old));
-                    if section.admit_version((mapping, is_unchanged), row, position, *micros, now) {
+                    let is_new = position > section.admitted() && !is_unchanged;
+                    let time = CommitTime::Micros(*micros);
+                    if is_new && let Some(trouble) = section.keeps_back(mapping, row, time) {
+                        self.progress.hold_back(route.section, position);
+                        section.stop_by_mapping(trouble);
+                        self.actions.push_back(Action::Stopped(route.section));
+                    } else if section.admit_version((mapping, is_unchanged), row, position, *micros, now) {
                         self.progress.admit(route.section, position);
                     }
                 }

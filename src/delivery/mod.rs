@@ -222,8 +222,12 @@ impl Engine {
                 self.actions.push_back(Action::Stopped(id));
             }
             if !self.draining {
+                let was_stopped = self.sections[id].is_stopped();
                 // Within the budget: rows that the mapping refuses leave their section at once, for the state.
                 while self.buffered() < self.settings.budget && self.sections[id].take_chunk(received, now) {}
+                if !was_stopped && self.sections[id].is_stopped() {
+                    self.actions.push_back(Action::Stopped(id));
+                }
                 let section = &mut self.sections[id];
                 section.take_diff_chunks(now);
                 if let Some((op, delivery)) = section.wake(now, &mut self.next_delivery) {

@@ -36,6 +36,11 @@ impl EncodeError {
     pub fn word(&self) -> &'static str {
         if self.reason == Reason::TooLarge { "too_large" } else { "mapping" }
     }
+
+    /// Whether the mapping may be at fault: not where one row is too large, or went before its values could be read.
+    pub(crate) fn is_of_the_mapping(&self) -> bool {
+        !matches!(self.reason, Reason::TooLarge | Reason::Unknown)
+    }
 }
 
 impl fmt::Display for EncodeError {
@@ -117,11 +122,20 @@ pub(crate) trait Refuses: std::fmt::Display {
     fn word(&self) -> &'static str {
         "mapping"
     }
+
+    /// Whether the mapping may be at fault.
+    fn is_of_the_mapping(&self) -> bool {
+        false
+    }
 }
 
 impl Refuses for EncodeError {
     fn word(&self) -> &'static str {
         EncodeError::word(self)
+    }
+
+    fn is_of_the_mapping(&self) -> bool {
+        EncodeError::is_of_the_mapping(self)
     }
 }
 

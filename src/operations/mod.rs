@@ -40,10 +40,10 @@ use crate::model::{Fault, SectionName};
 use crate::postgres::catalog::slot;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::event_loop::PROBE;
+use crate::runtime::event_loop::{PROBE, RESUME};
 use crate::runtime::solo_lock;
 use crate::runtime::state_connector::StateConnector;
-use crate::state::{NewEvent, StateError, Store};
+use crate::state::{NewEvent, SectionRow, StateError, Store};
 
 /// The state, which must be there.
 pub(crate) async fn store(config: &Arc<Config>) -> Result<Store, Fault> {
@@ -89,8 +89,12 @@ fn event(action: &str, section: Option<&SectionName>, args: serde_json::Value) -
 /// Pauses or resumes a section; `false` where there is none of this name. A running instance obeys within 5 s.
 pub(crate) async fn pause(store: &Store, section: &SectionName, paused: bool) -> Result<bool, Fault> {
     let known = store.set_paused(section, paused).await.map_err(fate)?;
-    if known {
-        let word = if paused { "pause" } else { "resume" };
+    let is_halted = |row: &SectionRow| row.name == *section && row.halted.is_some();
+    // A halted one may keep rows back that the mapping refuses: the instance that halted it knows.
+    if known && !paused && store.sections().await.map_err(fate)?.iter().any(is_halted) {
+        store.append_event(&event(RESUME, Some(section), serde_json::json!({}))).await.map_err(fate)?;
+    } else if known {
+        let word = if paused { "pause" } else { RESUME };
         let done = event(word, Some(section), serde_json::json!({}));
         store.record_event(&done, "done").await.map_err(fate)?;
     }

@@ -13,7 +13,7 @@ fn gateway(status: u16, body: &str) -> SimFault {
 }
 
 /// Waits until the section is halted; its reason and its remedy.
-async fn halted(app: &App) -> (String, String) {
+pub async fn halted(app: &App) -> (String, String) {
     let halted = |status: &Value| {
         let section = of_section(status, "seats");
         let text = |name: &str| section[name].as_str().unwrap_or_default().to_owned();

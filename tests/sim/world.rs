@@ -31,6 +31,7 @@ pub struct Tally {
     pub named: u64,
     pub doubled: u64,
     pub resyncs: u64,
+    pub let_go: u64,
 }
 
 impl Tally {
@@ -43,16 +44,17 @@ impl Tally {
         self.named += other.named;
         self.doubled += other.doubled;
         self.resyncs += other.resyncs;
+        self.let_go += other.let_go;
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { steps, rows, requests, crashes, rewinds, named, doubled, resyncs } = self;
+        let Tally { steps, rows, requests, crashes, rewinds, named, doubled, resyncs, let_go } = self;
         write!(
             f,
             "{steps} steps, {rows} rows to settle, {requests} requests, {crashes} crashes, {rewinds} rewinds, \
-             {resyncs} re-syncs; missing 0, doubled {doubled}, all within {named} batches named in doubt"
+             {resyncs} re-syncs, {let_go} brakes let go; missing 0, doubled {doubled}, all within {named} batches named in doubt"
         )
     }
 }
@@ -67,6 +69,8 @@ struct Moods {
     well: u64,
     /// It refuses items with such keys (0: none).
     poison: i64,
+    /// Of eight rows, so many are no items.
+    refused: u8,
     crashes: bool,
     sheds: bool,
 }
@@ -154,6 +158,7 @@ impl World {
             poison: *dice.choice(&[0, 0, 3, 7]).unwrap(),
             crashes: dice.u8(0..4) > 0,
             sheds: dice.bool(),
+            refused: if seed % 4 == 3 { 7 } else { 1 },
         };
         let budget = if moods.sheds { dice.usize(150..900) } else { 1 << 20 };
         let (mut server, mut state) = (Server::new(), State::default());
@@ -161,7 +166,8 @@ impl World {
         for _ in 0..dice.usize(0..6) {
             let open = server.begin();
             for _ in 0..dice.usize(0..5) {
-                let (table, good, skipped) = (dice.usize(0..3), dice.u8(0..8) > 0, i64::from(dice.u8(0..5) == 0));
+                let table = dice.usize(0..3);
+                let (good, skipped) = (dice.u8(0..8) >= moods.refused, i64::from(dice.u8(0..5) == 0));
                 server.insert(open, table, good, skipped, false);
             }
             if dice.bool() {
@@ -291,7 +297,7 @@ impl World {
     }
 
     fn write_rows(&mut self) {
-        let Self { dice, server, .. } = self;
+        let Self { dice, server, moods, .. } = self;
         if dice.u8(0..30) == 0 && !server.published[1] {
             server.publish(1);
             return self.tell(|| "t1 is published".into());
@@ -306,7 +312,8 @@ impl World {
                 let open = if server.open.is_empty() { server.begin() } else { dice.usize(0..server.open.len()) };
                 let copy = dice.bool();
                 for _ in 0..dice.usize(1..4) {
-                    let (table, good, skipped) = (dice.usize(0..3), dice.u8(0..8) > 0, i64::from(dice.u8(0..5) == 0));
+                    let table = dice.usize(0..3);
+                    let (good, skipped) = (dice.u8(0..8) >= moods.refused, i64::from(dice.u8(0..5) == 0));
                     let row = server.insert(open, table, good, skipped, copy);
                     let xid = server.open[open].xid;
                     if self.trace {
@@ -419,6 +426,22 @@ impl World {
             self.tell(|| "shed".into());
         }
         self.process.engine.resume_shed(self.now);
+        for index in 0..self.process.sections.len() {
+            if self.process.engine.section(SectionId(index)).is_stopped_by_mapping()
+                && (self.mended || self.dice.bool())
+            {
+                self.let_go_on(index);
+            }
+        }
+    }
+
+    /// A person lets the rows of a section go on that its mapping refuses.
+    fn let_go_on(&mut self, index: usize) {
+        if self.process.engine.let_go_on(SectionId(index)) {
+            self.tell(|| format!("section {index}: what its mapping refuses is let go"));
+            self.process.start_reader(index);
+            self.tally.let_go += 1;
+        }
     }
 
     fn pause(&mut self) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::config::InDoubt;
 use crate::delivery::batch::{Origin, RunEnd, SettledUpTo};
-use crate::delivery::section::{IncomingRow, SectionDelivery, Span};
+use crate::delivery::section::{IncomingRow, SectionDelivery, Span, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, KeyDigest, Phase, Rows, SeenRow};
+use crate::model::{CommitTime, Fault, KeyDigest, Phase, Rows, SeenRow};
 use crate::state::{BackfillProgress, Op, SectionPhase};
 
 /// A piece of what a comparison found.
@@ -50,6 +50,8 @@ pub(crate) struct DiffQueue {
     /// Rows settled by it, and rows expected.
     progress: BackfillProgress,
     chunks: VecDeque<DiffChunk>,
+    /// The rest of the comparison under way is kept back: the mapping refused one row after the other.
+    kept_back: Option<Trouble>,
     /// From when on no comparison has ended that should have.
     late_from: Option<Duration>,
     dirty: bool,
@@ -63,6 +65,7 @@ impl DiffQueue {
             run: (0, 0),
             progress: BackfillProgress::default(),
             chunks: VecDeque::new(),
+            kept_back: None,
             late_from: None,
             dirty: false,
         }
@@ -181,9 +184,30 @@ impl SectionDelivery {
     }
 
     fn admit_diff_chunk(&mut self, chunk: DiffChunk, phase: Phase, now: Duration) {
-        let through = chunk.through();
+        self.admit_diff_rows(&chunk, phase, now);
+        if let Some(mut end) = chunk.end {
+            if let Some(Trouble { what, remedy }) = self.diff.as_mut().and_then(|diff| diff.kept_back.take()) {
+                end.failed.get_or_insert_with(|| Fault::usage(what, remedy));
+            }
+            self.backfilled.pass(phase, now);
+            self.backfilled.reach(SettledUpTo::RunEnd(Box::new(end)));
+            self.backfilled.seal();
+        }
+    }
+
+    /// Takes the rows of a piece, up to one that is kept back: the next comparison finds the rest again.
+    fn admit_diff_rows(&mut self, chunk: &DiffChunk, phase: Phase, now: Duration) {
+        if self.diff.as_ref().is_none_or(|diff| diff.kept_back.is_some()) {
+            return;
+        }
         if let Some(mapping) = self.table_mapping.clone() {
             for (row, seen) in chunk.rows.iter().zip(&chunk.seen) {
+                if let Some(trouble) = self.keeps_back(&mapping, &row, CommitTime::Unknown) {
+                    if let Some(diff) = &mut self.diff {
+                        diff.kept_back = Some(trouble);
+                    }
+                    return;
+                }
                 self.counts.read(phase);
                 let left_out = mapping.left_out(&row);
                 if let Ok(Some(rule)) = left_out {
@@ -199,7 +223,7 @@ impl SectionDelivery {
                 if self.is_held(seen.key) {
                     self.backfilled.hold(incoming, encode, describe);
                 } else {
-                    self.backfilled.push(incoming, encode, describe);
+                    self.mapping_brake.taken(self.backfilled.push(incoming, encode, describe));
                 }
                 self.backfilled.reach(SettledUpTo::Digest(seen.key));
             }
@@ -207,13 +231,8 @@ impl SectionDelivery {
         for seen in &chunk.left_out {
             self.backfilled.settle_unsent(self.limits, phase, now, *seen);
         }
-        if let Some(through) = through {
+        if let Some(through) = chunk.through() {
             self.backfilled.reach(SettledUpTo::Digest(through));
-        }
-        if let Some(end) = chunk.end {
-            self.backfilled.pass(phase, now);
-            self.backfilled.reach(SettledUpTo::RunEnd(Box::new(end)));
-            self.backfilled.seal();
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! * In: streamed rows, and the chunks of a backfill whose time has come.
 //! * Out: rows in the section's queues.
-//! * Never: a row of a chunk that the stream has brought; an older version of a row behind a newer one.
+//! * Never: a row of a chunk that the stream has brought, or that is kept back; an older version of a row behind a newer one.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl SectionDelivery {
         if held {
             queue.hold(incoming, encode, || mapping.describe(row));
         } else {
-            queue.push(incoming, encode, || mapping.describe(row));
+            self.mapping_brake.taken(queue.push(incoming, encode, || mapping.describe(row)));
         }
         queue.reach(SettledUpTo::Stream(position));
         true
@@ -82,13 +82,18 @@ impl SectionDelivery {
     pub fn admit_chunk(&mut self, mapping: &Mapping, chunk: &Chunk, now: Duration) {
         let Some(phase) = self.backfill.as_ref().map(|backfill| backfill.phase) else { return };
         for row in chunk.rows.iter() {
-            self.counts.read(phase);
             let key = mapping.key_text(&row);
             let former = if chunk.former.is_empty() { None } else { chunk.former_key(&key) };
             let brought = |backfill: &BackfillQueue| {
                 backfill.brought_by_stream(&key) || former.is_some_and(|former| backfill.brought_by_stream(former))
             };
-            if self.backfill.as_ref().is_some_and(brought) {
+            let is_streamed = self.backfill.as_ref().is_some_and(brought);
+            if !is_streamed && let Some(trouble) = self.keeps_back(mapping, &row, CommitTime::Unknown) {
+                self.stop_by_mapping(trouble);
+                return self.forget_chunks();
+            }
+            self.counts.read(phase);
+            if is_streamed {
                 self.backfilled.leave_out(phase, now, FilterRule::Streamed, Origin::Backfill);
             } else {
                 self.admit_backfilled(mapping, &row, &key, phase, now);
@@ -126,7 +131,7 @@ impl SectionDelivery {
         if held {
             self.backfilled.hold(incoming, encode, describe);
         } else {
-            self.backfilled.push(incoming, encode, describe);
+            self.mapping_brake.taken(self.backfilled.push(incoming, encode, describe));
         }
     }
 

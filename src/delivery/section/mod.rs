@@ -11,6 +11,7 @@ pub(crate) mod doubt_brake;
 pub(crate) mod flow;
 pub(crate) mod followers;
 pub(crate) mod intake;
+pub(crate) mod mapping_brake;
 pub(crate) mod quarantine_retry;
 pub(crate) mod queue;
 pub(crate) mod refusals;
@@ -26,6 +27,7 @@ pub(crate) use crate::delivery::section::doubt_brake::DoubtBrake;
 pub use crate::delivery::section::flow::Trouble;
 pub(crate) use crate::delivery::section::flow::{Blocked, Flow};
 pub(crate) use crate::delivery::section::followers::Followers;
+pub(crate) use crate::delivery::section::mapping_brake::MappingBrake;
 pub(crate) use crate::delivery::section::queue::{IncomingRow, Queue};
 pub(crate) use crate::delivery::section::schedule::{CalendarLook, Daily, OpenedAt};
 pub(crate) use crate::delivery::section::step::{DeliveryStage, DeliveryStep, Settled};
@@ -41,7 +43,7 @@ use crate::mapping::Mapping;
 use crate::model::{Key, KeyDigest, Position, RowCounts, SectionName};
 use crate::state::SectionPhase;
 
-/// How many single items may be refused one after the other before that counts as the mapping's fault.
+/// How many single items or rows may be refused one after the other before that counts as the mapping's fault.
 pub(crate) const BAD_IN_A_ROW: u32 = 10;
 
 /// The age at which a batch of a backfill goes, where streamed ones go once a day.
@@ -112,6 +114,9 @@ pub struct SectionDelivery {
     flow: Flow,
     /// It is stopped because its table does not fit: when that does again, it goes on by itself.
     is_unfit: bool,
+    /// It is stopped because its mapping refused one row after the other.
+    is_stopped_by_mapping: bool,
+    mapping_brake: MappingBrake,
     /// Since when the section cannot send.
     stuck: Option<Duration>,
     /// The backfill or re-sync that is read beside the stream.
@@ -157,6 +162,8 @@ impl SectionDelivery {
             in_doubt: section.in_doubt,
             flow: Flow::default(),
             is_unfit: false,
+            is_stopped_by_mapping: false,
+            mapping_brake: MappingBrake::default(),
             stuck: None,
             backfill: None,
             diff: None,

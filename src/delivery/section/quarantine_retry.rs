@@ -48,7 +48,8 @@ impl SectionDelivery {
         let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, time, out));
         let key = mapping.key_text(row);
         let incoming = self.retried(phase, &key, id, now);
-        self.retry.push(incoming, encode, || mapping.describe(row));
+        // Refused again, it says nothing of the rows that come.
+        let _: bool = self.retry.push(incoming, encode, || mapping.describe(row));
         self.retry.reach(SettledUpTo::Apart);
     }
 
@@ -60,7 +61,7 @@ impl SectionDelivery {
             Ok(())
         };
         let incoming = self.retried(Phase::Retry, key.as_bytes(), id, now);
-        self.retry.push(incoming, encode, String::new);
+        let _: bool = self.retry.push(incoming, encode, String::new);
         self.retry.reach(SettledUpTo::Apart);
     }
 

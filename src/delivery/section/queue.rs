@@ -42,27 +42,30 @@ impl Queue {
         self.open.get_or_insert_with(|| BatchBuilder::new(phase, now, room))
     }
 
-    /// Encodes a row into the open batch, or refuses it; seals the batch when it is full.
+    /// Encodes a row into the open batch, or refuses it; seals the batch when it is full. Returns whether the mapping makes no
+    /// item of such a row.
     #[inline]
     pub(crate) fn push<E: Refuses>(
         &mut self,
         row: IncomingRow<'_>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
         describe: impl FnOnce() -> String,
-    ) {
+    ) -> bool {
         let IncomingRow { limits, phase, now, key, origin } = row;
         let open = self.open(phase, now);
         match open.push(key, origin, encode) {
             Ok(()) => {}
             Err(error) => {
                 let row = RejectedRow::new(text(key), format!("{}: {error}", error.word()), describe());
-                return self.refuse(limits, phase, now, row.of(origin));
+                self.refuse(limits, phase, now, row.of(origin));
+                return error.is_of_the_mapping();
             }
         }
         if open.newest_len() + 2 > MAX_BODY {
             open.pop();
             let row = RejectedRow::new(text(key), "too_large: the item is over 30,000,000 bytes".into(), describe());
-            return self.refuse(limits, phase, now, row.of(origin));
+            self.refuse(limits, phase, now, row.of(origin));
+            return false;
         }
         if open.overflows(limits)
             && let Some(item) = open.pop()
@@ -78,6 +81,7 @@ impl Queue {
         if self.open.as_ref().is_some_and(|open| open.is_full(limits)) {
             self.seal_after_reach();
         }
+        false
     }
 
     /// A full batch is sealed only when its last row's place is known ([`Queue::reach`] follows each push).

@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::config::{Flush, Section};
 use crate::delivery::section::backfill::BackfillQueue;
 use crate::delivery::section::flow::{Blocked, Trouble};
-use crate::delivery::section::{CalendarLook, Daily, DeliveryStage, InDoubtBatch, OpenedAt, SectionDelivery, Span};
+use crate::delivery::section::{
+    CalendarLook, Daily, DeliveryStage, InDoubtBatch, MappingBrake, OpenedAt, SectionDelivery, Span,
+};
 use crate::mapping::Mapping;
 use crate::model::{Key, Phase, Position, RowCounts, SectionName};
 use crate::state::{Op, Totals};
@@ -31,6 +33,7 @@ impl SectionDelivery {
     /// Sets how rows of its table become items, where they do not come by the stream.
     pub fn set_table_mapping(&mut self, mapping: Rc<Mapping>) {
         self.table_mapping = Some(mapping);
+        self.mapping_brake = MappingBrake::default();
     }
 
     /// How rows of its table become items, where they do not come by the stream.
@@ -192,7 +195,7 @@ impl SectionDelivery {
     /// Stops it: it takes no row from here on, and the slot waits for the first one that it does not take.
     /// Returns whether that, or its reason, is new.
     pub fn stop(&mut self, trouble: Trouble) -> bool {
-        self.is_unfit = false;
+        (self.is_unfit, self.is_stopped_by_mapping) = (false, false);
         self.flow.unblock(|blocked| matches!(blocked, Blocked::Shed));
         self.flow.block(Blocked::Stopped(trouble))
     }
@@ -211,6 +214,7 @@ impl SectionDelivery {
 
     /// Takes rows again after [`SectionDelivery::stop`]. Returns whether it was stopped.
     pub fn go_on(&mut self) -> bool {
+        self.is_stopped_by_mapping = false;
         self.flow.unblock(|blocked| matches!(blocked, Blocked::Stopped(_)))
     }
 

@@ -1,4 +1,4 @@
-//! Operators' requests, obeyed: a section delivered again or tried now, quarantined rows sent again.
+//! Operators' requests, obeyed: a section delivered again, tried now or let go on, quarantined rows sent again.
 //!
 //! * In: events that nobody has handled.
 //! * Out: a re-sync begun, quarantined rows on their way again; the event's result, in one transaction with what was done.
@@ -12,7 +12,7 @@ use crate::mapping::Mapping;
 use crate::model::{Column, Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY, RowsToRead};
+use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY, RowsToRead};
 use crate::runtime::event_loop::read_stream::misfit;
 use crate::runtime::monitor_event::ReadAgain;
 use crate::runtime::state_connector::StateConnector;
@@ -28,6 +28,7 @@ impl EventLoop {
             RESYNC => self.resync(event),
             RETRY => self.retry(event),
             PROBE => self.probe(event),
+            RESUME => self.resume(event),
             _ => self.record_result(event.id, "nothing to do for a running instance", Vec::new()),
         }
     }
@@ -113,6 +114,24 @@ impl EventLoop {
             "nothing waits to be tried"
         };
         self.record_result(event.id, result, Vec::new());
+    }
+
+    /// Rows that the brake of the mapping keeps back are let go on. A pause ends by the section's row of the state.
+    fn resume(&mut self, event: &Event) {
+        let Some((id, _)) = self.section_of(event) else { return self.record_result(event.id, "done", Vec::new()) };
+        let is_stopped = self.engine.section(id).is_stopped_by_mapping();
+        // Where it must wait, the monitor will tell again; at the end, the next instance's.
+        if self.engine.is_draining() || !self.engine.let_go_on(id) {
+            return;
+        }
+        let mut ops = Vec::new();
+        if is_stopped {
+            let section = self.sections[id].config.name.clone();
+            ops.push(Op::Halted { section, why: None });
+            self.start_reader(id);
+        }
+        let result = "done: what the mapping makes no item of goes into quarantine, until a row is one";
+        self.record_result(event.id, result, ops);
     }
 
     fn retry(&mut self, event: &Event) {

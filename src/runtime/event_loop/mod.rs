@@ -35,7 +35,7 @@ pub(crate) mod value_reader;
 pub(crate) mod watch_source;
 
 pub(crate) use crate::runtime::event_loop::loop_exit::LoopExit;
-pub(crate) use crate::runtime::event_loop::operator_requests::{PROBE, RESYNC, RETRY};
+pub(crate) use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -25,6 +25,8 @@ pub(crate) const RESYNC: &str = "resync";
 pub(crate) const RETRY: &str = "quarantine_retry";
 /// Try a section now that would be tried later: `{}`.
 pub(crate) const PROBE: &str = "probe";
+/// Let rows that the mapping refuses go into quarantine, where they are kept back: `{}`.
+pub(crate) const RESUME: &str = "resume";
 
 /// Operators' requests that were taken up.
 #[derive(Debug)]
