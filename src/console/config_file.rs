@@ -256,7 +256,8 @@ mod tests {
     fn a_secret_that_is_written_in_other_characters_is_hidden() {
         let literals = ["it's \"one\"".to_owned(), "two words".to_owned()];
         for written in [r#""it's \"one\"" # why"#, "'it''s \"one\"'", r#""it\x27s \"one\"""#, "&a 'it''s \"one\"'"] {
-            let text = format!("source:\n  host: h\n  password: {written}\n  user: u\nother: {{ url: \"two\n    words\" }}\n");
+            let text =
+                format!("source:\n  host: h\n  password: {written}\n  user: u\nother: {{ url: \"two\n    words\" }}\n");
             let (shown, lines) = masked(&text, &literals);
             assert!(!shown.contains("one") && !shown.contains("two") && !shown.contains("words"), "{shown}");
             assert!(shown.contains("  user: u") && shown.contains("password: ") && lines == 2, "{shown}");

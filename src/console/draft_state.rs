@@ -84,7 +84,11 @@ fn spliced(
 }
 
 /// Tries a draft. Where `which` is given, it reads rows of the source and maps them.
-pub(crate) async fn try_draft(ask: &Ask, draft: &SectionDraft, which: Option<&PreviewRows>) -> Result<DraftState, Refusal> {
+pub(crate) async fn try_draft(
+    ask: &Ask,
+    draft: &SectionDraft,
+    which: Option<&PreviewRows>,
+) -> Result<DraftState, Refusal> {
     let (file, before) = in_file(ask, &draft.name)?;
     let mut state =
         DraftState { file, before, spliced: None, by_hand: Vec::new(), config: None, shown: None, faults: Vec::new() };

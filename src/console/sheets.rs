@@ -48,8 +48,7 @@ pub(crate) async fn sheet_page(
 pub(crate) fn gone(ask: &Ask, id: &str) -> Refusal {
     match held(&ask.console.plans).confirmed(id, &ask.person.name, Instant::now()) {
         Some(since) => {
-            let what =
-                format!("this plan was confirmed {} ago, and nothing is done twice", time(since.as_secs_f64()));
+            let what = format!("this plan was confirmed {} ago, and nothing is done twice", time(since.as_secs_f64()));
             Refusal::new(StatusCode::CONFLICT, what, "what came of it is under “What people did” in the Logs")
         }
         None => {

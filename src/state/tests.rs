@@ -708,12 +708,12 @@ async fn gaps_are_opened_once_and_events_handled_once() {
     let cover = |id| Op::CoverGaps { section: section.clone(), gaps: vec![id], by: "resync by anna".into() };
     let close = Op::CloseGaps { section: section.clone() };
     let covered = store.open_gap(&other).await.unwrap();
-    store.apply(&mut term, &[close.clone()]).await.unwrap();
+    store.apply(&mut term, std::slice::from_ref(&close)).await.unwrap();
     assert_eq!(open(&store).await.as_deref(), Some(""), "it is not covered");
     store.apply(&mut term, &[cover(covered)]).await.unwrap();
     assert_eq!(open(&store).await.as_deref(), Some("resync by anna"));
     assert_eq!(store.open_gap(&other).await.unwrap(), covered);
-    store.apply(&mut term, &[close.clone()]).await.unwrap();
+    store.apply(&mut term, std::slice::from_ref(&close)).await.unwrap();
     assert_eq!(open(&store).await.as_deref(), Some(""), "it grew meanwhile");
     store.apply(&mut term, &[cover(covered), close]).await.unwrap();
     assert_eq!(open(&store).await, None);

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 
 use crate::console::app::Console;
 use crate::console::ask::Ask;
-use crate::console::last_check::Checked;
 use crate::console::draw;
 use crate::console::finding_lines::{FindingGroup, finding_groups};
+use crate::console::last_check::Checked;
 use crate::console::lock::held;
 use crate::console::page_view::Shell;
 use crate::console::problem::Refusal;

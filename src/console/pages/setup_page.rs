@@ -244,11 +244,8 @@ async fn prepare(ask: &Ask, draft: &SetupDraft) -> Result<Response, Refusal> {
         let name = "attachment; filename=\"setup.sql\"";
         return Ok(([(CONTENT_TYPE, kind), (CONTENT_DISPOSITION, name)], script).into_response());
     }
-    let page = PreparePage {
-        shell: Shell::of_setup(ask, draft, "Prepare the database", 4),
-        script,
-        made: draft.made.clone(),
-    };
+    let page =
+        PreparePage { shell: Shell::of_setup(ask, draft, "Prepare the database", 4), script, made: draft.made.clone() };
     Ok(page.shell.around(&page))
 }
 
