@@ -65,7 +65,7 @@ async fn case_91_a_type_that_changes_and_changes_back_beside_a_backfill_loses_no
     scene.config = ConfigText::new(&scene.cluster, &scene.sim.url())
         .set("memory", "4MiB")
         .section(section().field("value", "value").set("batch", "{ rows: 100, bytes: 1KiB }"));
-    scene.insert(9_000).await;
+    scene.insert(6_000).await;
     scene.sim.set_fault_rate(1, 1.0, vec![SimFault::Slow { millis: 100 }]);
     let app = App::run(&scene.config);
     scene.sim.wait_for(|stats| stats.metrics.items > 200, PATIENCE).await.unwrap();

@@ -16,12 +16,12 @@ impl Selection {
         self.only(&written_since("t.xmin", floor))
     }
 
-    /// Only rows of partitions that the transaction `floor` or a later one attached. Those that were made as partitions had
-    /// no rows before.
+    /// Only rows of partitions that the transaction `floor` or a later one made or attached, however deep below. Which of them
+    /// held rows before is not asked: a partition that may have is one.
     pub(crate) fn of_partitions_attached_since(self, floor: u64) -> Selection {
         self.only(&format!(
-            "t.tableoid IN (SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid \
-             JOIN pg_catalog.pg_type y ON y.oid = c.reltype WHERE y.xmin <> i.xmin AND {})",
+            "t.tableoid IN (SELECT leaf.relid::oid FROM pg_catalog.pg_inherits i CROSS JOIN LATERAL \
+             pg_catalog.pg_partition_tree(i.inhrelid) leaf WHERE {})",
             written_since("i.xmin", floor)
         ))
     }
