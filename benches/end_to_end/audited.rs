@@ -128,7 +128,7 @@ async fn one_audit(cluster: &Cluster, table: &mut Table, (name, key): (&'static 
     let took = begun.elapsed();
     // What it printed has been read only when its pipes have closed.
     running.wait_exit(Duration::from_secs(30)).await;
-    assert!(running.out().contains("\"missing\":0"), "{}{}", running.out(), running.log());
+    assert!(running.out().replace(' ', "").contains("\"missing\":0"), "{}{}", running.out(), running.log());
     table.ratio(&format!("audit of {rows} {name} against COPY of the keys"), limit, took, None);
     table.figure(&format!("audit of {rows} {name}"), took.as_secs_f64(), "s", 20.0, 30.0);
     table.figure(&format!("peak memory, audit of {name}"), peak as f64 / MIB, "MiB", 64.0, 96.0);
