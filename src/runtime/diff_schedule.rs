@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Flush;
@@ -132,15 +133,7 @@ pub(crate) fn last_time_of_day(
     time: jiff::civil::Time,
     zone: &jiff::tz::TimeZone,
 ) -> Option<Timestamp> {
-    let mut day = now.to_zoned(zone.clone()).date();
-    for _ in 0..3 {
-        let at = day.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp();
-        if at <= now {
-            return Some(at);
-        }
-        day = day.yesterday().ok()?;
-    }
-    None
+    first_time_of_day(now, time, zone, Date::yesterday, |at| at <= now)
 }
 
 /// When it is `time` in `zone` next.
@@ -149,13 +142,24 @@ pub(crate) fn next_time_of_day(
     time: jiff::civil::Time,
     zone: &jiff::tz::TimeZone,
 ) -> Option<Timestamp> {
+    first_time_of_day(now, time, zone, Date::tomorrow, |at| at > now)
+}
+
+/// The first `time` in `zone` that fits, from the day of `now` on, by days as `step` goes.
+fn first_time_of_day(
+    now: Timestamp,
+    time: jiff::civil::Time,
+    zone: &jiff::tz::TimeZone,
+    step: fn(Date) -> Result<Date, jiff::Error>,
+    fits: impl Fn(Timestamp) -> bool,
+) -> Option<Timestamp> {
     let mut day = now.to_zoned(zone.clone()).date();
     for _ in 0..3 {
         let at = day.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp();
-        if at > now {
+        if fits(at) {
             return Some(at);
         }
-        day = day.tomorrow().ok()?;
+        day = step(day).ok()?;
     }
     None
 }
