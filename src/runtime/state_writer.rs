@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::delivery::op_weight;
 use crate::model::Fault;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::apply::Launched;
@@ -22,6 +23,11 @@ const GROUP: usize = 64;
 /// Transactions that are under way at once, at most: the next is sent before the one before is answered, so that a state far away
 /// costs each batch one round trip and no wait for another batch's.
 const UNDER_WAY: usize = 4;
+
+/// Bytes from which on a group takes no further list, and with which no further group is sent: what is sent exists once more as a
+/// message and again in the connection's buffer.
+const GROUP_BYTES: usize = 256 << 10;
+const BYTES_UNDER_WAY: usize = 1 << 20;
 
 /// After so long without a write it checks whether it still leads.
 const IDLE: Duration = Duration::from_secs(3);
@@ -44,6 +50,7 @@ pub(crate) enum Written {
 /// Lists as one transaction, until they are durable.
 struct WriteGroup {
     last: u64,
+    weight: usize,
     ops: Arc<Vec<Op>>,
 }
 
@@ -112,6 +119,7 @@ async fn write(store: &mut Store, term: &mut Epoch, lists: &mut Lists, failures:
     let mut under_way: VecDeque<Launched<'_>> = VecDeque::new();
     loop {
         while under_way.len() < UNDER_WAY
+            && lists.groups.iter().take(under_way.len()).map(|group| group.weight).sum::<usize>() < BYTES_UNDER_WAY
             && let Some(group) = lists.groups.get(under_way.len())
             && store.is_prepared_for(&group.ops)
         {
@@ -147,13 +155,18 @@ impl Lists {
             self.closed = true;
             return;
         };
+        let mut weight: usize = ops.iter().map(op_weight::weight).sum();
         for _ in 1..GROUP {
+            if weight >= GROUP_BYTES {
+                break;
+            }
             let Ok((number, more)) = self.incoming.try_recv() else { break };
             last = number;
+            weight += more.iter().map(op_weight::weight).sum::<usize>();
             ops.extend(more);
         }
         match self.groups.back_mut() {
-            _ if !ops.is_empty() => self.groups.push_back(WriteGroup { last, ops: Arc::new(ops) }),
+            _ if !ops.is_empty() => self.groups.push_back(WriteGroup { last, weight, ops: Arc::new(ops) }),
             // It is durable when the one before is.
             Some(group) => group.last = last,
             None => self.tell(Written::Durable(last)),

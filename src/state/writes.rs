@@ -1,7 +1,7 @@
 //! The writes of the leader, as statements with their parameters. Pure.
 //!
 //! * In: a list of [`Op`]s.
-//! * Out: a list of [`BoundParam`] statements in the same order; rows that go into quarantine one after the other are one.
+//! * Out: a list of [`BoundParam`] statements in the same order; rows that go into quarantine one after the other are few.
 //! * Never: an [`Op`] without its statement.
 
 use std::borrow::Cow;
@@ -36,6 +36,9 @@ pub(crate) struct Under {
     pub(crate) seq: i64,
     pub(crate) digest: i64,
 }
+
+/// Text that one statement carries, from which on the next rows are another's: a message is copied whole, on its way.
+const STATEMENT_BYTES: usize = 256 << 10;
 
 /// The statements of one list; the first is the fence, which carries the list's marks.
 pub(crate) fn statements<'a>(
@@ -75,7 +78,12 @@ pub(crate) fn statements<'a>(
             }
             Op::Quarantine(first) => {
                 let others = after.iter().map_while(|op| if let Op::Quarantine(row) = op { Some(row) } else { None });
-                let rows: Vec<&Quarantined> = std::iter::once(first).chain(others).collect();
+                let mut room = STATEMENT_BYTES;
+                let fits = |row: &&Quarantined| {
+                    room = room.saturating_sub(row.key.len() + row.reason.len() + row.item.len());
+                    room > 0
+                };
+                let rows: Vec<&Quarantined> = std::iter::once(first).chain(others.take_while(fits)).collect();
                 rest = &after[rows.len() - 1..];
                 all.push(quarantine(&rows, text));
             }

@@ -36,6 +36,8 @@ pub(crate) struct BatchBuilder {
     items: Vec<ItemSpan>,
     runs: Vec<Run>,
     refused: Vec<RejectedRow>,
+    /// What the refused rows hold, in bytes.
+    refused_weight: usize,
     left_out: LeftOut,
     /// Rows of the quarantine that were left out now.
     left_out_retries: Vec<i64>,
@@ -64,6 +66,7 @@ impl BatchBuilder {
             items: Vec::with_capacity(room.items),
             runs: Vec::new(),
             refused: Vec::new(),
+            refused_weight: 0,
             left_out: LeftOut::default(),
             left_out_retries: Vec::new(),
             first_left_out: None,
@@ -129,6 +132,7 @@ impl BatchBuilder {
 
     /// Adds a refused row.
     pub(crate) fn refuse(&mut self, refused: RejectedRow) {
+        self.refused_weight += refused_weight(std::slice::from_ref(&refused));
         self.refused.push(RejectedRow { before: offset(self.items.len()), ..refused });
     }
 
@@ -214,7 +218,7 @@ impl BatchBuilder {
         self.body.len()
             + self.keys.len()
             + self.items.len() * size_of::<ItemSpan>()
-            + refused_weight(&self.refused)
+            + self.refused_weight
             + (self.seen.len() + self.unsent.len()) * size_of::<SeenRow>()
     }
 
@@ -244,11 +248,11 @@ impl BatchBuilder {
         self.left_out.total()
     }
 
-    /// Whether the batch has reached a limit.
+    /// Whether the batch has reached a limit. The refused rows' bytes count: they are written in one transaction.
     pub(crate) fn is_full(&self, limits: BatchLimits) -> bool {
         self.rows() >= limits.rows as usize
             || self.unsent.len() >= MOST_UNSENT
-            || self.body.len() + 1 >= body_limit(limits)
+            || self.body.len() + 1 + self.refused_weight >= body_limit(limits)
     }
 
     /// Whether its newest item made it too large: then that item must begin the next batch.
