@@ -78,6 +78,16 @@ impl Mapping {
         key_text(row, &self.key)
     }
 
+    /// Whether an updated row has its key.
+    ///
+    /// # Errors
+    /// The first of the key's columns that the update did not bring.
+    pub(crate) fn brought_key(&self, row: &Row<'_>) -> Result<(), EncodeError> {
+        let left_out = self.key.iter().find(|column| row.get(**column) == Value::Unknown);
+        let name = |column: &usize| self.columns.iter().find(|(index, _)| index == column).map_or("", |(_, name)| name);
+        left_out.map_or(Ok(()), |column| Err(EncodeError::new(&name(column).into(), Reason::KeyUnknown, b"")))
+    }
+
     /// The rule that leaves this row out, or none. Whoever has a row asks this before [`Mapping::encode`].
     ///
     /// # Errors

@@ -19,7 +19,12 @@ pub struct EncodeError {
 impl EncodeError {
     pub(crate) fn new(field: &Arc<str>, reason: Reason, value: &[u8]) -> EncodeError {
         let excerpt = match reason {
-            Reason::Null | Reason::Empty | Reason::NoIdentity | Reason::TooLarge | Reason::Unknown => None,
+            Reason::Null
+            | Reason::Empty
+            | Reason::NoIdentity
+            | Reason::TooLarge
+            | Reason::Unknown
+            | Reason::KeyUnknown => None,
             Reason::NotUtf8
             | Reason::NotFinite
             | Reason::NotANumber
@@ -68,6 +73,8 @@ pub enum Reason {
     TooLarge,
     /// The update did not bring the value, and its row was gone when it was looked for.
     Unknown,
+    /// The update did not bring the row's key, by which the row could be looked for.
+    KeyUnknown,
     /// Bytes that are no UTF-8: they come from `SQL_ASCII` databases.
     NotUtf8,
     /// `NaN` or an infinity, which JSON cannot say.
@@ -94,6 +101,10 @@ impl Reason {
             Reason::NoIdentity => "are both NULL or empty",
             Reason::TooLarge => "is too large",
             Reason::Unknown => "is not known: the update did not bring it, and the row is gone",
+            Reason::KeyUnknown => {
+                "is the key, and the update did not bring it: it is stored out of line, and the table's replica identity \
+                 does not have it"
+            }
             Reason::NotUtf8 => "not valid UTF-8",
             Reason::NotFinite => "not a finite number",
             Reason::NotANumber => "not a number",

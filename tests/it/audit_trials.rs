@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
 use crate::main_job_oracle::*;
-use crate::versions_main_job::on_every_version;
+use crate::versions_main_job::on_some_versions;
 
-on_every_version!({ case_225_keys_that_are_printed_in_another_way_are_unknown_and_not_missing });
+on_some_versions!({ case_225_keys_that_are_printed_in_another_way_are_unknown_and_not_missing });
 
 /// A metric over a table with this key column, and `n`, which is the item's `externalId`.
 fn section(key: &str) -> SectionText {
@@ -100,7 +100,13 @@ async fn case_225_keys_that_are_printed_in_another_way_are_unknown_and_not_missi
         ("id char(6)", "n", "ALTER TABLE m ALTER id TYPE char(9)"),
         ("a mood, id bigint", "'low', n", "ALTER TYPE mood RENAME VALUE 'low' TO 'lower'"),
     ];
-    for (key, values, alter) in tables {
+    // Each audit waits for the statistics: half of the tables on 15, and all on the others together.
+    let on_this = |place: usize| match version {
+        Version::V14 => place == 0,
+        Version::V15 => place % 2 == 1,
+        _ => place == 2,
+    };
+    for (_, (key, values, alter)) in tables.into_iter().enumerate().filter(|(place, _)| on_this(*place)) {
         let sim = sink().await;
         let names: Vec<&str> = key.split(", ").map(|column| column.split(' ').next().unwrap()).collect();
         let names = format!("[{}]", names.join(", "));

@@ -47,6 +47,7 @@ mod harness_works;
 mod healthy_histories;
 mod in_flight;
 mod keys;
+mod keys_out_of_line;
 mod least_role;
 mod main_job;
 mod main_job_backfill;

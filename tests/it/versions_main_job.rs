@@ -38,7 +38,16 @@ macro_rules! on_every_version {
     };
 }
 
-pub(crate) use on_every_version;
+/// A test of each case for the oldest and the newest version and for the one between, where the server's part is small.
+macro_rules! on_some_versions {
+    ($cases:tt) => {
+        crate::versions_main_job::on_every_version!(pg14 V14 $cases);
+        crate::versions_main_job::on_every_version!(pg15 V15 $cases);
+        crate::versions_main_job::on_every_version!(pg18 V18 $cases);
+    };
+}
+
+pub(crate) use {on_every_version, on_some_versions};
 
 on_every_version!({
     case_01_10_25_the_main_job_brings_each_key_once

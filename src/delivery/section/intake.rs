@@ -55,7 +55,10 @@ impl SectionDelivery {
             queue.reach(SettledUpTo::Stream(position));
             return true;
         }
-        let encode = |out: &mut Vec<u8>| left_out.and_then(|_| mapping.encode(row, CommitTime::Micros(micros), out));
+        // Under no key a row can neither be traced nor sent again.
+        let known = if key.is_empty() { mapping.brought_key(row) } else { Ok(()) };
+        let encode =
+            |out: &mut Vec<u8>| left_out.and(known).and_then(|()| mapping.encode(row, CommitTime::Micros(micros), out));
         let incoming = IncomingRow { limits: self.limits, phase: Phase::Stream, now, key, origin };
         if held {
             queue.hold(incoming, encode, || mapping.describe(row));

@@ -42,6 +42,39 @@ const WITHOUT: &str = "WITH generated AS (
         OR EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.is_in)
     ORDER BY c.relkind = 'p' DESC, c.oid LIMIT 1";
 
+/// The columns of a key that an update may leave out, in SQL: stored out of line, and not in the replica identity; and the
+/// index by which the identity would have them.
+const LEFT_OUT: &str = "SELECT string_agg(pg_catalog.quote_ident(a.attname), ', '),
+        (SELECT x.indexrelid::regclass::text FROM pg_catalog.pg_index x
+            WHERE x.indrelid = $1 AND x.indisunique AND x.indimmediate AND x.indisvalid AND x.indpred IS NULL
+                AND x.indexprs IS NULL AND (
+                    SELECT array_agg(k.attname::text ORDER BY k.attname::text) FROM pg_catalog.pg_attribute k
+                    WHERE k.attrelid = $1 AND k.attnum = ANY (x.indkey)) = (
+                    SELECT array_agg(name ORDER BY name) FROM unnest($2::text[]) AS name) LIMIT 1)
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    WHERE a.attrelid = $1 AND a.attname = ANY ($2::text[]) AND a.attstorage IN ('x', 'e') AND c.relreplident <> 'f'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND a.attnum = ANY (i.indkey)
+            AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))";
+
+/// The columns of this key that an update does not bring where they are stored out of line, and what to do.
+pub(crate) async fn left_out(
+    client: &Client,
+    table: &TableInfo,
+    key: &[String],
+) -> Result<Option<(String, String)>, Error> {
+    let rows = crate::sql::query_opt(client, LEFT_OUT, &[&table.oid, &key]).await?;
+    let Some((columns, index)) = rows.and_then(|row| Some((row.get::<_, Option<String>>(0)?, row.get(1)))) else {
+        return Ok(None);
+    };
+    let name = quote::qualified(&table.name);
+    let index: Option<String> = index;
+    let remedy = index.map_or_else(
+        || format!("ALTER TABLE {name} REPLICA IDENTITY FULL; (every update writes the whole row to the WAL)"),
+        |index| format!("ALTER TABLE {name} REPLICA IDENTITY USING INDEX {index};"),
+    );
+    Ok(Some((columns, remedy)))
+}
+
 /// Why the updates of this table must not be published, and what to do; `None` where they may.
 pub(crate) async fn missing(
     client: &Client,

@@ -112,9 +112,12 @@ const TABLE: &str = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::
     c.relrowsecurity, c.reltuples::float8
  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
-const COLUMNS: &str = "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), attnotnull,
-    attgenerated <> '', attgenerated <> 'v', pg_catalog.format_type(atttypid, -1)
- FROM pg_catalog.pg_attribute WHERE attnum > 0 AND NOT attisdropped AND attrelid =";
+/// SQL for: the column (of `pg_attribute`, as `a`) is NULL in no row. A constraint that is NOT VALID (18) sets `attnotnull`, whatever the rows before it have.
+pub(crate) const NOT_NULL: &str = "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint nn
+    WHERE nn.conrelid = a.attrelid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum] AND NOT nn.convalidated))";
+
+const COLUMNS: &str = "attgenerated <> '', attgenerated <> 'v', pg_catalog.format_type(atttypid, -1)
+ FROM pg_catalog.pg_attribute a WHERE attnum > 0 AND NOT attisdropped AND attrelid =";
 
 const PRIMARY_KEY: &str = "SELECT a.attname::text FROM pg_catalog.pg_index i
         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
@@ -160,7 +163,9 @@ pub(crate) async fn updates(client: &Client, oid: u32) -> Result<i64, tokio_post
 async fn read(client: &Client, which: &str, params: SqlParams<'_>) -> Result<Option<TableInfo>, tokio_postgres::Error> {
     let asked = format!("{TABLE} WHERE {which}");
     let oid = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
-    let columns = format!("{COLUMNS} ({oid} WHERE {which}) ORDER BY attnum");
+    let columns = format!(
+        "SELECT attname::text, atttypid, pg_catalog.format_type(atttypid, atttypmod), {NOT_NULL}, {COLUMNS} ({oid} WHERE {which}) ORDER BY attnum"
+    );
     let table = sql::query_opt(client, &asked, params);
     let key = format!("{PRIMARY_KEY} ({oid} WHERE {which}) ORDER BY k.place");
     let (row, columns, key) =

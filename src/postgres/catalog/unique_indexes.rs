@@ -7,6 +7,8 @@
 
 use tokio_postgres::{Client, Error};
 
+use crate::postgres::catalog::table::NOT_NULL;
+
 /// A unique index over columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UniqueIndex {
@@ -46,7 +48,7 @@ const OWN_EQUALITY: &str = "(i.indcollation[k.place - 1] = a.attcollation OR NOT
 /// The unique indexes of these tables.
 pub(crate) async fn of_tables(client: &Client, tables: &[u32]) -> Result<Vec<UniqueIndex>, Error> {
     let sql = format!(
-        "SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place), i.indisvalid, bool_and(a.attnotnull)
+        "SELECT i.indrelid, array_agg(a.attname::text ORDER BY k.place), i.indisvalid, bool_and({NOT_NULL})
         FROM pg_catalog.pg_index i
             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum

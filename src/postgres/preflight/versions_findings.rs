@@ -48,6 +48,13 @@ pub(crate) async fn identity(
     }
     if let Some((what, remedy)) = replica_identity::missing(session, config, info).await? {
         findings.push(Finding::error("replica_identity", subject(section), what, remedy));
+    } else if let Some((columns, remedy)) = replica_identity::left_out(session, info, &section.key).await? {
+        let message = format!(
+            "the replica identity of {} does not have the key's {columns}: an update of a row where that is stored out of line \
+             (above some 2,000 bytes) does not bring it, and such a version goes into quarantine",
+            quote::qualified(&info.name)
+        );
+        findings.push(Finding::info("key_not_in_identity", subject(section), message, remedy));
     }
     Ok(())
 }

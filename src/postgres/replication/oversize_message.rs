@@ -255,10 +255,10 @@ mod tests {
             pgoutput::tuple(tuple, &mut cells).unwrap();
             let row = Row { data: tuple, cells: &cells };
             assert_eq!([0, 1, 2].map(|at| row.get(at)), [Value::Text(b"17"), Value::Oversize, Value::Unknown]);
-            assert_eq!(old.is_some(), kind == b'O');
-            if let Some(old) = old {
-                pgoutput::tuple(old, &mut cells).unwrap();
-                assert_eq!(Row { data: old, cells: &cells }.get(1), Value::Oversize);
+            assert_eq!(old.map(|old| old.is_whole), Some(kind == b'O'));
+            if let Some(old) = old.filter(|old| old.is_whole) {
+                pgoutput::tuple(old.tuple, &mut cells).unwrap();
+                assert_eq!(Row { data: old.tuple, cells: &cells }.get(1), Value::Oversize);
             }
         }
     }

@@ -66,13 +66,22 @@ pub(crate) enum Message<'a> {
     /// An updated row.
     Update {
         oid: u32,
-        /// The row before, whole, where the table has REPLICA IDENTITY FULL: to be read by [`tuple`].
-        old: Option<&'a [u8]>,
+        /// What the server says of the row before.
+        old: Option<OldTuple<'a>>,
         /// The new tuple.
         tuple: &'a [u8],
     },
     /// A message that this program does not use.
     Ignored(&'static str),
+}
+
+/// The row before an update, to be read by [`tuple`]: whole, where the table has REPLICA IDENTITY FULL. Of any other identity
+/// its columns alone, the others as NULL, and only where one has changed or is stored out of line: the new tuple does not
+/// bring what is out of line and unchanged, not even of the key (`ExtractReplicaIdentity` in heapam.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OldTuple<'a> {
+    pub tuple: &'a [u8],
+    pub is_whole: bool,
 }
 
 /// A Relation message.
@@ -204,8 +213,7 @@ fn update<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     if matches!(kind, b'K' | b'O') {
         let before = reader.0;
         tuple(before, &mut Vec::new()).and_then(|len| reader.take(len))?;
-        // Of a replica identity that is a key, only the key comes, and only where it has changed.
-        old = (kind == b'O').then_some(before);
+        old = Some(OldTuple { tuple: before, is_whole: kind == b'O' });
         kind = reader.u8()?;
     }
     match kind {
@@ -273,9 +281,9 @@ mod tests {
     fn reads_updates_with_and_without_the_row_before() {
         // UPDATE t SET id = 2, of a table whose third column is stored out of line.
         let new = b"N\0\x03t\0\0\0\x012nu";
-        let olds: [(&[u8], bool); 3] =
-            [(b"", false), (b"K\0\x03t\0\0\0\x011nn", false), (b"O\0\x03t\0\0\0\x011nt\0\0\0\x01x", true)];
-        for (old, whole) in olds {
+        let olds: [(&[u8], Option<bool>); 3] =
+            [(b"", None), (b"K\0\x03t\0\0\0\x011nn", Some(false)), (b"O\0\x03t\0\0\0\x011nt\0\0\0\x01x", Some(true))];
+        for (old, is_whole) in olds {
             let bytes = [b"U\0\0\x40\x01", old, new].concat();
             let Message::Update { oid: 0x4001, old, tuple: bytes } = message(&bytes).unwrap() else { panic!() };
             let mut cells = Vec::new();
@@ -283,8 +291,8 @@ mod tests {
             let row = crate::model::Row { data: bytes, cells: &cells };
             assert_eq!(row.get(0), crate::model::Value::Text(b"2"));
             assert_eq!((row.get(1), row.get(2)), (crate::model::Value::Null, crate::model::Value::Unknown));
-            assert_eq!(old.is_some(), whole);
-            if let Some(old) = old {
+            assert_eq!(old.map(|old| old.is_whole), is_whole);
+            if let Some(OldTuple { tuple: old, is_whole: true }) = old {
                 let mut cells = Vec::new();
                 tuple(old, &mut cells).unwrap();
                 assert_eq!(crate::model::Row { data: old, cells: &cells }.get(2), crate::model::Value::Text(b"x"));

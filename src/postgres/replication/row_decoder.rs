@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::model::{Cell, Lsn, Row, Value};
 use crate::postgres::connection::charset::Charset;
 use crate::postgres::replication::pgoutput;
-use crate::postgres::replication::pgoutput::{DecodeError, Message, Payload};
+use crate::postgres::replication::pgoutput::{DecodeError, Message, OldTuple, Payload};
 
 /// A table as the stream describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,18 +107,19 @@ impl Decoder {
             }
             Message::Update { oid, old, tuple } => {
                 pgoutput::tuple(tuple, &mut self.cells)?;
-                // One buffer for both: what the new row does not say, the old one does.
-                if let Some(old) = old {
+                // One buffer for both: what the new row does not say, the old one does. Of an identity that is a key it
+                // says the key; a column beside it stands there as NULL, which nothing out of line is.
+                if let Some(OldTuple { tuple: old, .. }) = old {
                     pgoutput::tuple(old, &mut self.old)?;
                     let ahead = u32::try_from(old.len() - tuple.len())
                         .map_err(|_| DecodeError::Malformed("a row over 4 GiB"))?;
                     self.cells.iter_mut().for_each(|cell| *cell = cell.shifted(ahead));
-                    let unknown = self.cells.iter_mut().zip(&self.old).filter(|(new, _)| **new == Cell::UNKNOWN);
-                    unknown.for_each(|(new, old)| *new = *old);
+                    let is_told = |(new, old): &(&mut Cell, &Cell)| **new == Cell::UNKNOWN && **old != Cell::NULL;
+                    self.cells.iter_mut().zip(&self.old).filter(is_told).for_each(|(new, old)| *new = *old);
                 }
-                let data = old.unwrap_or(tuple);
+                let data = old.map_or(tuple, |old| old.tuple);
                 let row = Row { data, cells: &self.cells };
-                let before = old.map(|data| Row { data, cells: &self.old });
+                let before = old.filter(|old| old.is_whole).map(|old| Row { data: old.tuple, cells: &self.old });
                 match &self.charset {
                     Some(charset) if !data.is_ascii() => DecodedItem::Update(
                         oid,
