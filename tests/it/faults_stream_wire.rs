@@ -13,6 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A walsender by hand: speaks until the copy has begun; `None` where the client takes its leave before.
 async fn walsender(listener: &TcpListener) -> Option<TcpStream> {
+    walsender_that_says(listener, &[]).await
+}
+
+/// The same, and what it says in the same packet in which the copy begins.
+async fn walsender_that_says(listener: &TcpListener, at_once: &[u8]) -> Option<TcpStream> {
     let (mut stream, _) = listener.accept().await.unwrap();
     let length = stream.read_u32().await.unwrap();
     stream.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
@@ -28,7 +33,7 @@ async fn walsender(listener: &TcpListener) -> Option<TcpStream> {
         assert_eq!(tag, b'Q');
         let sql = String::from_utf8(body).unwrap();
         if sql.starts_with("START_REPLICATION") {
-            stream.write_all(&message(b'W', &[0, 0, 0])).await.unwrap();
+            stream.write_all(&[&message(b'W', &[0, 0, 0]), at_once].concat()).await.unwrap();
             return Some(stream);
         }
         let mut answer = if sql.starts_with("IDENTIFY_SYSTEM") {
@@ -217,6 +222,26 @@ async fn case_21_a_slot_past_the_checkpoint_is_not_taken() {
         };
         assert!(matches!(&refused, StreamEvent::Ended(ended) if ended.fate == EndReason::Moved), "{refused:?}");
     }
+}
+
+/// A server whose disk is full begins the copy and fails in one breath, and says nothing more.
+#[tokio::test]
+async fn case_263_what_comes_with_the_beginning_of_the_copy_is_read() {
+    let (listener, mut stream) = open().await;
+    let full = message(b'E', b"SERROR\0VERROR\0C53100\0Mcould not write to file: No space left on device\0\0");
+    let at_once = [data(b"zunknown"), full].concat();
+    let server = walsender_that_says(&listener, &at_once).await.expect("a copy");
+    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            if let StreamEvent::Ended(ended) = stream.events.recv().await.expect("an end") {
+                return ended;
+            }
+        }
+    });
+    let ended = ended.await.expect("the error is read before any silence is over");
+    assert_eq!(ended.fate, EndReason::Transient);
+    assert!(ended.fault.what.contains("No space left") && ended.fault.remedy.contains("disk space"), "{}", ended.fault);
+    drop(server);
 }
 
 /// Ends only when the copy has begun.

@@ -49,8 +49,20 @@ impl ServerError {
     /// Whether the same may succeed later with nobody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self.code.get(..2), Some("08" | "40" | "53" | "57"))
-            // A slot in use, a lock not got, a server that is (still) a standby.
-            || matches!(&*self.code, "55006" | "55P03" | "25006")
+            // A slot in use, a lock not got, a server that is (still) a standby, a disk that fails.
+            || matches!(&*self.code, "55006" | "55P03" | "25006" | "58030")
+            || self.ends_the_session() && self.is_of_the_server()
+    }
+
+    /// Whether the server ended the session with it.
+    fn ends_the_session(&self) -> bool {
+        matches!(&*self.severity, "FATAL" | "PANIC")
+    }
+
+    /// Whether it speaks of the server's own state and not of what was asked: a full disk met at the start of a session ("could
+    /// not write init file" is XX000), files that are gone, a database that lets nobody in for a while.
+    fn is_of_the_server(&self) -> bool {
+        matches!(self.code.get(..2), Some("58" | "XX")) || self.code == "55000"
     }
 
     /// Whether the server is going down or is not up yet.
@@ -95,7 +107,10 @@ impl ServerError {
             "55006" => "another connection holds it: SELECT slot_name, active_pid FROM pg_replication_slots; it is tried again".to_owned(),
             "25006" => "this server is a standby: point source.host at the primary, or list all servers and set target_session_attrs=read-write".to_owned(),
             "57014" => "the statement ran into its time limit or was cancelled; it is tried again".to_owned(),
-            "53100" => "free disk space on the database server".to_owned(),
+            "53100" => "free disk space on the database server; it is tried again".to_owned(),
+            _ if self.ends_the_session() && self.is_of_the_server() => {
+                "look into the server's log and at its disk; it is tried again".to_owned()
+            }
             // A hint is the server's own text: no line of it may pass for this program's.
             _ => self.hint.as_deref().map(|hint| washed(hint).into_owned()).unwrap_or_else(|| {
                 format!("look SQLSTATE {} up in PostgreSQL's manual, appendix A, and in the server's log", self.code)
@@ -143,7 +158,8 @@ impl std::error::Error for ServerError {}
 impl From<&tokio_postgres::error::DbError> for ServerError {
     fn from(error: &tokio_postgres::error::DbError) -> ServerError {
         ServerError {
-            severity: error.severity().to_owned(),
+            // Not in the server's language, where it says so (since 9.6).
+            severity: error.parsed_severity().map_or_else(|| error.severity().to_owned(), |severity| severity.to_string()),
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
@@ -184,7 +200,13 @@ mod tests {
             assert!(error(code, "").is_transient(), "{code}");
             assert_eq!(error(code, "").fault("there", "me").exit, Exit::Unavailable);
         }
-        for code in ["28P01", "28000", "3D000", "42501", "55000", "", "é"] {
+        for code in ["XX000", "XX001", "58000", "58P01", "55000"] {
+            assert!(error(code, "").is_transient(), "{code} that ends the session");
+            assert!(error(code, "").remedy("me").contains("tried again"), "{code}");
+            let of_a_statement = ServerError { severity: "ERROR".into(), ..error(code, "") };
+            assert!(!of_a_statement.is_transient(), "{code} of a statement");
+        }
+        for code in ["28P01", "28000", "3D000", "42501", "0A000", "", "é"] {
             assert!(!error(code, "").is_transient(), "{code}");
             assert_eq!(error(code, "").fault("there", "me").exit, Exit::Usage);
         }

@@ -84,6 +84,10 @@ impl CopyLoop<'_> {
     pub(crate) async fn copy(&mut self, events: &mpsc::Sender<StreamEvent>) -> StreamEnd {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What came with the answer that began the copy has been read already: an error among it is the last that comes.
+        if let Err(ended) = self.scan() {
+            return ended;
+        }
         loop {
             if self.control.stop.load(Ordering::Relaxed) {
                 return self.farewell().await;
