@@ -115,6 +115,13 @@ impl Engine {
         routes.iter().filter_map(of).collect()
     }
 
+    /// Stops a section before a row of which values cannot be read now: the others go on.
+    pub(crate) fn stop_unreadable(&mut self, id: SectionId, trouble: Trouble) {
+        if self.sections[id].stop_unfit(trouble) {
+            self.actions.push_back(Action::Stopped(id));
+        }
+    }
+
     /// Whether a section sends the updates of this table.
     pub fn takes_updates(&self, oid: u32) -> bool {
         let routes = self.routes.get(&oid);

@@ -12,9 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, Section};
 use crate::model::{Exit, Fault, SectionId};
+use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
+use crate::runtime::attach;
 use crate::runtime::attacher::{AttachEvent, Refit};
+use crate::runtime::event_loop::value_reader;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::section_changes::key_changed;
 use crate::runtime::table_fit::{describe, refusal};
@@ -34,6 +37,8 @@ pub(crate) struct Refitter {
     pub after: Duration,
     /// Somebody waits for the answer: it is said, too, where it does not fit.
     pub asked: bool,
+    /// The key of a row that could not be read, and must be.
+    pub unread: Option<String>,
 }
 
 impl Refitter {
@@ -67,6 +72,11 @@ impl Refitter {
         }
         if let Some(fault) = refusal(&self.config, &session, &fit, Some(&self.row)).await.map_err(at)? {
             return Err(fault);
+        }
+        if let Some(key) = &self.unread {
+            session.batch_execute(SESSION).await.map_err(at)?;
+            let selection = attach::as_attached(Selection::new(&fit.section, &fit.table, &fit.columns), &self.row);
+            value_reader::row_of(&session, (&selection, fit.table.oid), key).await?;
         }
         Ok(Refit { config: Arc::clone(&self.config), fit, fitted_at, asked: self.asked })
     }

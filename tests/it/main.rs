@@ -78,6 +78,7 @@ mod table_changes;
 mod tls_libpq;
 mod tls_scene;
 mod tls_server;
+mod unreadable_rows;
 mod versions_differences;
 mod versions_main_job;
 mod versions_position;

@@ -159,7 +159,9 @@ impl From<&tokio_postgres::error::DbError> for ServerError {
     fn from(error: &tokio_postgres::error::DbError) -> ServerError {
         ServerError {
             // Not in the server's language, where it says so (since 9.6).
-            severity: error.parsed_severity().map_or_else(|| error.severity().to_owned(), |severity| severity.to_string()),
+            severity: error
+                .parsed_severity()
+                .map_or_else(|| error.severity().to_owned(), |severity| severity.to_string()),
             code: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),

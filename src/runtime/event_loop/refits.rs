@@ -50,7 +50,8 @@ impl EventLoop {
             row.phase = self.engine.section(id).phase();
         }
         let (server, config) = (self.context.server.clone(), Arc::clone(&self.context.config));
-        let refitter = Refitter { id, server, section, config, row, after, asked };
+        let unread = self.sections[id].refits.to_be_read();
+        let refitter = Refitter { id, server, section, config, row, after, asked, unread };
         self.context.tasks.spawn(refitter.run(self.attachments.sender()));
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct RefitTries {
     next: Option<Instant>,
     /// What the section went on with last. Halted again at the same row by the same table, it would be halted for ever.
     last: Option<RefitState>,
+    /// The key of the row that it halted before because that could not be read.
+    unread: Option<String>,
 }
 
 impl RefitTries {
@@ -92,12 +94,24 @@ impl RefitTries {
         is_due
     }
 
+    /// It halts before the row with this key, which cannot be read now: it is read before the section goes on.
+    pub(crate) fn set_unread(&mut self, key: String) {
+        self.next = None;
+        self.unread = Some(key);
+    }
+
+    /// The row that must be read before the section goes on.
+    pub(crate) fn to_be_read(&self) -> Option<String> {
+        self.unread.clone()
+    }
+
     pub(crate) fn was_tried(&self, state: &RefitState) -> bool {
-        self.last.as_ref() == Some(state)
+        self.unread.is_none() && self.last.as_ref() == Some(state)
     }
 
     pub(crate) fn tried(&mut self, state: RefitState) {
         self.last = Some(state);
+        self.unread = None;
     }
 }
 

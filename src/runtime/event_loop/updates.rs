@@ -10,8 +10,9 @@
 use std::time::Duration;
 
 use crate::delivery::section::Trouble;
-use crate::model::{Cell, Fault, Lsn, Row, Rows, SectionId, Value};
+use crate::model::{Cell, Lsn, Row, Rows, SectionId, Value};
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::value_reader::UnreadRow;
 
 /// How long the stream is let go where a row cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,12 +55,18 @@ impl PartialRow {
 }
 
 impl EventLoop {
-    /// Takes an updated row whose values are read from the table first. Where that cannot be asked, the stream is read again.
+    /// Takes an updated row whose values are read from the table first. Where the server cannot be asked, the stream is read
+    /// again; where it does not let this row be read, its section alone stops before it.
     pub(crate) async fn on_partial_row(&mut self, mut partial: PartialRow) {
         for (id, key, columns) in self.engine.not_brought(partial.oid, partial.lsn, &partial.row()) {
             match self.read_row(id, &key).await {
                 Ok(found) => self.complete(&mut partial, id, &columns, &found),
-                Err(fault) => {
+                Err(UnreadRow::Table(fault)) => {
+                    self.sections[id].refits.set_unread(key);
+                    let what = format!("an updated row's values cannot be read: {}", fault.what);
+                    self.engine.stop_unreadable(id, Trouble::new(what, fault.remedy));
+                }
+                Err(UnreadRow::Source(fault)) => {
                     tracing::warn!(what = fault.what, "an updated row cannot be completed: the stream begins again");
                     let confirmed = self.engine.confirmed();
                     return self.stream.rewind_after(AGAIN, Some(fault), confirmed, &mut self.context.tasks);
@@ -70,12 +77,13 @@ impl EventLoop {
         self.engine.update(partial.oid, partial.lsn, (&partial.row(), None), now);
     }
 
-    async fn read_row(&mut self, id: SectionId, key: &str) -> Result<Rows, Fault> {
-        let reading = self.sections[id].table.as_ref().and_then(|table| table.reading.clone());
+    async fn read_row(&mut self, id: SectionId, key: &str) -> Result<Rows, UnreadRow> {
+        let table = self.sections[id].table.as_ref();
+        let reading = table.and_then(|table| Some((table.reading.clone()?, table.oid)));
         match reading {
-            Some(reading) if !key.is_empty() => {
+            Some((reading, oid)) if !key.is_empty() => {
                 let from = (&self.context.server, &self.context.config.source);
-                self.values.read(from, &reading, key).await
+                self.values.read(from, (&reading, oid), key).await
             }
             Some(_) | None => Ok(Rows::default()),
         }

@@ -6,10 +6,14 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use crate::config::Source;
 use crate::model::{Fault, Rows};
 use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
+use crate::postgres::catalog::locks;
 use crate::postgres::connection::session::Session;
+use crate::postgres::setup;
 use crate::runtime::same_server::SameServer;
 
 /// The longest that the loop waits for a row.
@@ -21,14 +25,22 @@ pub(crate) struct ValueReader {
     session: Option<Session>,
 }
 
+/// Why a row was not read.
+pub(crate) enum UnreadRow {
+    /// The server cannot be reached: no row can be read.
+    Source(Fault),
+    /// It refuses this table's row, or does not answer for it: other tables may be read.
+    Table(Fault),
+}
+
 impl ValueReader {
-    /// The row with this key; none where it is gone.
+    /// The row with this key of the table with this OID; none where it is gone.
     pub(crate) async fn read(
         &mut self,
         (server, source): (&SameServer, &Source),
-        selection: &Selection,
+        (selection, table): (&Selection, u32),
         key: &str,
-    ) -> Result<Rows, Fault> {
+    ) -> Result<Rows, UnreadRow> {
         let late = |_| Fault::unavailable("the table does not answer", "look for locks on it; it is tried again");
         if self.session.as_ref().is_none_or(|session| session.is_closed()) {
             let opened = async {
@@ -36,18 +48,36 @@ impl ValueReader {
                 session.batch_execute(SESSION).await.map_err(|error| session.fault(&error))?;
                 Ok::<_, Fault>(session)
             };
-            self.session = Some(tokio::time::timeout(LOOK_UP, opened).await.map_err(late)??);
+            let opened = tokio::time::timeout(LOOK_UP, opened).await.map_err(late).flatten();
+            self.session = Some(opened.map_err(UnreadRow::Source)?);
         }
-        let Some(session) = &self.session else { return Err(Fault::bug("a session was opened and is not there")) };
-        let read = tokio::time::timeout(LOOK_UP, selection.read_keys(session, &[key.to_owned()])).await;
+        let Some(session) = &self.session else {
+            return Err(UnreadRow::Source(Fault::bug("a session was opened and is not there")));
+        };
+        let read = tokio::time::timeout(LOOK_UP, row_of(session, (selection, table), key)).await;
         match read.map_err(late) {
             Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(session.fault(&error)),
+            Ok(Err(fault)) if session.is_closed() => Err(UnreadRow::Source(fault)),
+            Ok(Err(fault)) => Err(UnreadRow::Table(fault)),
             Err(fault) => {
                 // What was asked is still under way there.
                 self.session = None;
-                Err(fault)
+                Err(UnreadRow::Table(fault))
             }
         }
     }
+}
+
+/// The row with this key; why not, and who is in the way.
+pub(crate) async fn row_of(session: &Session, (selection, table): (&Selection, u32), key: &str) -> Result<Rows, Fault> {
+    let error = match selection.read_keys(session, &[key.to_owned()]).await {
+        Ok(rows) => return Ok(rows),
+        Err(error) => error,
+    };
+    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+        && let Ok(holders) = locks::holders(session, table).await
+    {
+        return Err(setup::held_up("its table is locked", &holders, session));
+    }
+    Err(session.fault(&error))
 }
