@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Config, Section, Start};
 use crate::model::{Exit, Fault, Key, Lsn, SectionId};
 use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::rows_since::rewritten_since;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::writers::{self, Writer};
 use crate::postgres::catalog::xmin_barrier;
@@ -137,16 +138,9 @@ impl Attacher {
         let kept = self.outlast_writers(&session, &config, fit.table.oid, events).await?;
         let mut older = Vec::new();
         if let Some(floor) = self.writers_from.filter(|_| self.section.start == Start::Now) {
-            let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
-            phase = SectionPhase::Backfilling(progress);
-            let since = Selection::new(&fit.section, &fit.table, &fit.columns).since(floor);
-            match kept {
-                Some(kept) => older = kept.among(&session, &since).await?,
-                // A process that ended has seen these transactions open: how the table was then, nobody knows now.
-                None => {
-                    tracing::warn!(section = %self.section.name, "older rows that were updated since it was asked for \
-                    are delivered, too: they cannot be told from new ones")
-                }
+            if let Some(found) = self.older_rows(&session, &fit, kept, floor).await? {
+                let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
+                (phase, older) = (SectionPhase::Backfilling(progress), found);
             }
         }
         let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
@@ -167,6 +161,36 @@ impl Attacher {
         let began = xmin_barrier::xmax(&session).await.map_err(at)?;
         events.send(AttachEvent::Began(id, began)).await.ok();
         Ok(())
+    }
+
+    /// The rows that were there before among those that came since the transaction `floor`; `None` where nobody can tell them, and
+    /// none is read: the table was rewritten meanwhile.
+    async fn older_rows(
+        &self,
+        session: &Session,
+        fit: &Fit,
+        kept: Option<OlderRows>,
+        floor: u64,
+    ) -> Result<Option<Vec<Key>>, Fault> {
+        let since = Selection::new(&fit.section, &fit.table, &fit.columns).since(floor);
+        let is_known = kept.is_some();
+        let older = match kept {
+            Some(kept) => kept.among(session, &since).await?,
+            None => Vec::new(),
+        };
+        // Looked at behind the rows: what they showed was not rewritten yet.
+        let at = |error: tokio_postgres::Error| session.fault(&error);
+        if rewritten_since(session, fit.table.oid, floor).await.map_err(at)? {
+            tracing::warn!(section = %self.section.name, "its table was rewritten while the section waited: it begins behind \
+            the transactions that it waited for, whose rows cannot be told from older ones and are not delivered");
+            return Ok(None);
+        }
+        if !is_known {
+            // A process that ended has seen these transactions open: how the table was then, nobody knows now.
+            tracing::warn!(section = %self.section.name, "older rows that were updated since it was asked for \
+            are delivered, too: they cannot be told from new ones");
+        }
+        Ok(Some(older))
     }
 
     /// Waits until the transactions have ended that are open now and have written to the table. Keeps how that was before any of

@@ -15,6 +15,7 @@ use crate::config::{InDoubt, Section, Source};
 use crate::model::{Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::backfill::chunk_reader::{Selection, TableChunk, WholeRange};
+use crate::postgres::backfill::rows_since::rewritten_since;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{locks, table, xmin_barrier};
 use crate::postgres::connection::session::{Session, is_transient};
@@ -84,6 +85,8 @@ pub(crate) struct BackfillTask {
     pub selection: Selection,
     /// The table's OID: it is the same one under whatever name.
     pub oid: u32,
+    /// The transaction since which it must not have been rewritten: its rows are told by their transactions.
+    pub unrewritten_since: Option<u64>,
     /// Batches of it that are in doubt: ledger id, first and last key.
     pub doubts: Vec<(i64, Key, Key)>,
     /// Where the range begins, where that is known: its rows are counted at its end.
@@ -241,6 +244,10 @@ impl BackfillTask {
             if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
                 return Ok(());
             }
+            if let Err(fault) = self.verify_age(&session).await {
+                ahead.add_permits(1);
+                return Err(fault);
+            }
             let last_key = self.selection.last_key(&chunk.rows);
             // Whatever followed it would be left out in silence.
             if last_key.is_none() && !chunk.rows.is_empty() {
@@ -279,6 +286,23 @@ impl BackfillTask {
             return setup::held_up("the backfill waits for a lock on its table", &holders, session);
         }
         self_fault(session, error)
+    }
+
+    /// Whether the rows that were read are told from older ones. Looked at behind them: what they showed was not rewritten yet.
+    async fn verify_age(&self, session: &Session) -> Result<(), Fault> {
+        let Some(floor) = self.unrewritten_since else { return Ok(()) };
+        let rewritten = rewritten_since(session, self.oid, floor).await;
+        if !rewritten.map_err(|error| self_fault(session, &error))? {
+            return Ok(());
+        }
+        let name = &self.section.name;
+        Err(Fault::needs_person(
+            format!(
+                "section {name}: its table was rewritten before the rows were read that came since it was asked for: \
+                 they cannot be told from older ones"
+            ),
+            "give the section another name, with `start: now`, or `start: { after_key: … }` with the last key of before",
+        ))
     }
 
     /// A key that is no text stands at a chunk's end.

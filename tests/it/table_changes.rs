@@ -274,3 +274,40 @@ async fn case_171_older_rows_that_an_open_writer_updates_are_not_taken_for_new_o
     assert_eq!(keys(), (101..=106).collect::<Vec<_>>());
     drop(app);
 }
+
+/// A migration that rewrites the table is queued behind the writer that such a section waits for: each row is as new as the
+/// migration then, and none of them is sent.
+#[tokio::test]
+async fn case_265_a_table_rewritten_before_the_new_rows_are_read_brings_none_of_the_old() {
+    let scene = Scene::new().await;
+    scene.cluster.sql(&SectionText::metric_table("b")).await;
+    scene.cluster.sql("INSERT INTO b (external_id, value) SELECT 'c', g FROM generate_series(1, 500) g").await;
+    let app = scene.run().await;
+    drain(app, &scene.cluster).await;
+    let (open, migrating) = (scene.cluster.client().await, scene.cluster.client().await);
+    open.batch_execute("BEGIN; INSERT INTO b (external_id, value) VALUES ('c', 1)").await.unwrap();
+    let named = |name: &str| {
+        SectionText::metric(name, name).field("value", "id").field("dimensionId", &format!("{{ value: {name} }}"))
+    };
+    let config = ConfigText::new(&scene.cluster, &scene.sim.url()).section(named("m"));
+    let app = App::run(&config.section(named("b").set("start", "now")));
+    let waits = |status: &serde_json::Value| {
+        let section = status["sections"].as_array()?.iter().find(|section| section["name"] == "b")?;
+        section["reason"].as_str()?.contains("transactions have ended that wrote").then_some(())
+    };
+    app.wait_status("b to wait for the open transaction", waits).await;
+    let migration = tokio::spawn(async move {
+        migrating.batch_execute("ALTER TABLE b ADD COLUMN u uuid DEFAULT gen_random_uuid()").await.unwrap();
+    });
+    let queued = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'";
+    eventually(PATIENCE, "the migration to wait", async || (scene.cluster.number(queued).await > 0).then_some(()))
+        .await;
+    open.batch_execute("COMMIT").await.unwrap();
+    migration.await.unwrap();
+    section_is(&app, "b", "streaming").await;
+    scene.cluster.sql("INSERT INTO b (external_id, value) VALUES ('c', 2)").await;
+    eventually(PATIENCE, "the row after it", async || scene.accepted().contains_key(&502).then_some(())).await;
+    assert_eq!(scene.accepted().into_keys().filter(|key| *key <= 500).count(), 0, "rows of before were sent");
+    app.wait_log("rewritten while the section waited").await;
+    drain(app, &scene.cluster).await;
+}

@@ -1,8 +1,10 @@
-//! Which rows came since a transaction: written by it or later, or with a partition that was attached then. Pure.
+//! Which rows came since a transaction: written by it or later, or with a partition that was attached then.
 //!
 //! * In: a selection, and the transaction's 64-bit xid.
 //! * Out: a selection of fewer rows.
 //! * Never: a new row taken for an old one.
+
+use tokio_postgres::{Client, Error};
 
 use crate::postgres::backfill::chunk_reader::Selection;
 
@@ -25,6 +27,17 @@ impl Selection {
             written_since("i.xmin", floor)
         ))
     }
+}
+
+/// Whether the table, or a partition of it, was rewritten since the transaction `floor`: each of its rows has the xid of the
+/// rewriting then, and none tells what came when. A right that was granted of a table which was rewritten before counts, too.
+pub(crate) async fn rewritten_since(client: &Client, table: u32, floor: u64) -> Result<bool, Error> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM (SELECT $1::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree($1))
+         AS part JOIN pg_catalog.pg_class c ON c.oid = part.oid WHERE c.relkind = 'r' AND c.relfilenode <> c.oid AND {})",
+        written_since("c.xmin", floor)
+    );
+    Ok(crate::sql::query_opt(client, &sql, &[&table]).await?.is_some_and(|row| row.get(0)))
 }
 
 /// SQL for: the transaction `floor`, or a later one, wrote the row that has this `xmin`.

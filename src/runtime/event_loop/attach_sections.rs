@@ -107,11 +107,16 @@ impl EventLoop {
         let config = fit.section.clone();
         self.sections[id].config = config.clone();
         let reading = Some(Selection::new(&config, &fit.table, &fit.columns));
+        let asked_since = match &phase {
+            SectionPhase::Backfilling(progress) => progress.xmin_floor,
+            _ => None,
+        };
         self.sections[id].table = Some(AttachedTable {
             oid,
             attached_at: carried_at,
             fitted_at: carried_at,
             reading,
+            asked_since,
             verified: None,
             entry: None,
             partitions: None,

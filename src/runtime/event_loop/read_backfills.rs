@@ -115,6 +115,7 @@ impl EventLoop {
             section: section.config.clone(),
             selection,
             oid: table.oid,
+            unrewritten_since: table.asked_since.filter(|floor| backfill.xmin_floor == Some(*floor)),
             doubts: delivery.doubted_keys(),
             whole,
             cursor: backfill.cursor.clone(),

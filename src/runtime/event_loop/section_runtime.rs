@@ -51,6 +51,8 @@ pub(crate) struct AttachedTable {
     pub(crate) fitted_at: Lsn,
     /// How its rows are read; `None` where it does not fit the mapping.
     pub(crate) reading: Option<Selection>,
+    /// The transaction from which on rows are read of a section of `start: now` that was attached in this process.
+    pub(crate) asked_since: Option<u64>,
     /// The WAL's end and the xmin when the publication was last seen to carry it as it should.
     pub(crate) verified: Option<(Lsn, u64)>,
     /// Its entry in the publication when it was first seen there: a new one was taken out in between.

@@ -222,6 +222,7 @@ impl<'a> Building<'a> {
             attached_at: row.attachment.attach_lsn.unwrap_or_default(),
             fitted_at: Lsn::ZERO,
             reading,
+            asked_since: None,
             verified,
             entry,
             partitions: None,
