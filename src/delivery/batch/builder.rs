@@ -154,7 +154,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Of the streamed items with one key only the last stays: the others are superseded by it.
+    /// Of the streamed items with one key that are values of one object and day only the last stays: the others are superseded by
+    /// it. A value of another day, or of another object, stands for itself.
     pub(crate) fn keep_newest(&mut self) {
         let places = 0..self.items.len();
         let start = |index: usize, end: fn(&ItemSpan) -> u32, first: usize| match index {
@@ -162,9 +163,18 @@ impl BatchBuilder {
             index => end(&self.items[index - 1]) as usize,
         };
         let key = |index: usize| &self.keys[start(index, |item| item.key_end, 0)..self.items[index].key_end as usize];
-        let mut newer = HashSet::with_capacity(self.items.len());
-        let mut kept: Vec<bool> =
-            places.clone().rev().map(|index| key(index).is_empty() || newer.insert(key(index))).collect();
+        // Behind the bracket, or behind the comma.
+        let item = |index: usize| start(index, |item| item.end + 1, 1)..self.items[index].end as usize;
+        let (mut seen, mut again) = (HashSet::with_capacity(self.items.len()), HashSet::new());
+        again.extend(places.clone().map(key).filter(|key| !key.is_empty() && !seen.insert(*key)));
+        if again.is_empty() {
+            return;
+        }
+        let mut newer = HashSet::new();
+        let mut is_newest = |index: usize| {
+            !again.contains(key(index)) || newer.insert((key(index), object_and_day(&self.body[item(index)])))
+        };
+        let mut kept: Vec<bool> = places.clone().rev().map(&mut is_newest).collect();
         kept.reverse();
         if kept.iter().all(|kept| *kept) {
             return;
@@ -180,10 +190,8 @@ impl BatchBuilder {
                 left.leave_out(FilterRule::Superseded, origin);
                 continue;
             }
-            // Behind the bracket, or behind the comma.
-            let item = start(index, |item| item.end + 1, 1)..self.items[index].end as usize;
             let copy = |out: &mut Vec<u8>| {
-                out.extend_from_slice(&self.body[item]);
+                out.extend_from_slice(&self.body[item(index)]);
                 Ok::<(), ()>(())
             };
             left.push(key(index), origin, copy).ok();
@@ -325,6 +333,22 @@ pub(crate) fn body_limit(limits: BatchLimits) -> usize {
     usize::try_from(limits.bytes).unwrap_or(MAX_BODY).min(MAX_BODY)
 }
 
+/// What a metric's item is the value of: everything in it but the value, and of the date the day (in UTC, as all dates are sent).
+fn object_and_day(item: &[u8]) -> Vec<u8> {
+    let Ok(mut members) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(item) else {
+        return item.to_vec();
+    };
+    members.remove("value");
+    if let Some(serde_json::Value::String(date)) = members.get_mut("date") {
+        let day = date.char_indices().nth(DAY).map_or(date.len(), |(at, _)| at);
+        date.truncate(day);
+    }
+    serde_json::to_vec(&members).unwrap_or_else(|_| item.to_vec())
+}
+
+/// Characters of `2026-01-31`.
+const DAY: usize = 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,19 +437,20 @@ mod tests {
         }
 
         #[test]
-        fn of_each_key_the_newest_version_stays_with_its_place(
-            rows in proptest::collection::vec((0u64..2, 0u8..4, prop::bool::weighted(0.8)), 1..40)
+        fn case_266_of_each_key_object_and_day_the_newest_version_stays_with_its_place(
+            rows in proptest::collection::vec((0u64..2, 0u8..4, prop::bool::weighted(0.8), 1u8..3, 0u8..2), 1..40)
         ) {
             let mut open = BatchBuilder::new(Phase::Stream, Duration::ZERO, Capacity::default());
             let mut transaction = 1;
             let mut versions = Vec::new();
-            for (index, (step, key, good)) in rows.iter().enumerate() {
+            for (index, (step, key, good, day, object)) in rows.iter().enumerate() {
                 transaction += step;
+                let of = format!("\"externalId\":\"a{object}\",\"date\":\"2026-01-0{day}T");
                 let (position, key) = (at(transaction, index), if *key == 3 { String::new() } else { key.to_string() });
                 if *good {
-                    let encode = |out: &mut Vec<u8>| { out.extend_from_slice(format!("{{\"n\":{index}}}").as_bytes()); Ok::<_, ()>(()) };
+                    let encode = |out: &mut Vec<u8>| { out.extend_from_slice(format!("{{\"value\":{index},{of}00:00:{index:02}Z\"}}").as_bytes()); Ok::<_, ()>(()) };
                     open.push(key.as_bytes(), Origin::Stream(position, 7), encode).unwrap();
-                    versions.push((key, index, position));
+                    versions.push((key, index, position, of));
                 } else {
                     open.refuse(RejectedRow { position: Some(position), ..RejectedRow::new(key, "mapping: no".into(), index.to_string()) });
                 }
@@ -434,23 +459,23 @@ mod tests {
             let first = open.first_position();
             open.keep_newest();
             let batch = open.seal();
-            let newest = |(at, (key, ..)): &(usize, &(String, usize, Position))| {
-                key.is_empty() || versions[at + 1..].iter().all(|(later, ..)| later != key)
+            let newest = |(at, (key, .., of)): &(usize, &(String, usize, Position, String))| {
+                key.is_empty() || versions[at + 1..].iter().all(|(later, .., its)| later != key || its != of)
             };
             let expected: Vec<_> = versions.iter().enumerate().filter(newest).map(|(_, version)| version).collect();
             prop_assert_eq!(batch.len(), expected.len());
             prop_assert_eq!(batch.left_out.of(FilterRule::Superseded), (versions.len() - expected.len()) as u64);
             prop_assert_eq!(batch.first_position(), first);
             let json: Vec<serde_json::Value> = serde_json::from_slice(&batch.body()).unwrap();
-            for (index, (key, row, position)) in expected.iter().enumerate() {
-                prop_assert_eq!(json[index]["n"].as_u64(), Some(*row as u64));
+            for (index, (key, row, position, _)) in expected.iter().enumerate() {
+                prop_assert_eq!(json[index]["value"].as_u64(), Some(*row as u64));
                 prop_assert_eq!(batch.key(index), key.as_bytes());
                 prop_assert_eq!(batch.position(index), Some(*position));
             }
             // A refused row stands behind the items that came before it.
             for row in &batch.refused {
                 let own: usize = row.item.parse().unwrap();
-                let ahead = expected.iter().filter(|(_, index, _)| *index < own).count();
+                let ahead = expected.iter().filter(|(_, index, ..)| *index < own).count();
                 prop_assert_eq!(row.before as usize, ahead);
             }
         }
