@@ -77,8 +77,10 @@ pub(crate) struct PageVerdict {
     pub act: Option<(String, String)>,
 }
 
-/// A slot that is lost after fewer bytes of WAL than this is a worry, whatever the rate.
+/// A slot that is lost after fewer bytes of WAL than this is a worry, whatever the rate, where most of its room is used: more than
+/// [`USED`] times what is left. An idle one with little room by configuration is none.
 const SAFE: i64 = 1 << 30;
+const USED: i64 = 4;
 /// A slot that is lost within fewer seconds than this is a worry.
 const HOURS: f64 = 4.0 * 3600.0;
 /// Rows are late from this many seconds on, as in the alert.
@@ -194,11 +196,12 @@ fn troubled(status: &Status) -> Option<PageVerdict> {
 fn slot(status: &Status) -> Option<PageVerdict> {
     let slot = &status.slot;
     let soon = slot.seconds_until_lost.is_some_and(|seconds| seconds < HOURS);
-    let full = slot.safe_wal_bytes.is_some_and(|safe| safe < SAFE);
+    let kept = slot.retained_bytes.unwrap_or(0);
+    let is_used = |safe: i64| i64::try_from(kept).is_ok_and(|kept| safe.saturating_mul(USED) < kept);
+    let full = slot.safe_wal_bytes.is_some_and(|safe| safe < SAFE && is_used(safe));
     if !soon && !full {
         return None;
     }
-    let kept = slot.retained_bytes.unwrap_or(0);
     let safe = u64::try_from(slot.safe_wal_bytes.unwrap_or(0)).unwrap_or(0);
     let when = match slot.seconds_until_lost {
         Some(seconds) => format!("in {}", time(seconds)),
@@ -390,6 +393,8 @@ mod tests {
         status.sections[0].lag_seconds = Some(300.0);
         assert_eq!(class(&status, &flowing()), "flow");
         status.slot.safe_wal_bytes = Some(SAFE - 1);
+        assert_eq!(class(&status, &flowing()), "flow", "little room, of which nothing is used");
+        status.slot.retained_bytes = Some(5 << 30);
         let said = verdict(&status, PageLink::Live, &flowing());
         assert_eq!((said.class, said.sentence.contains("1024 MiB")), ("disk", true), "{}", said.sentence);
     }
