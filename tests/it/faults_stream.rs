@@ -70,6 +70,32 @@ async fn case_05_a_frozen_server_is_shown_as_stalled_and_found_again() {
     app.wait_ready().await;
 }
 
+/// What the slot keeps while nobody can look at it, and whether rows wait there, is not known: it is null, and not as it was.
+#[tokio::test]
+async fn case_267_what_is_not_known_of_a_server_that_is_away_is_null() {
+    let scene = Scene::new().await;
+    let app = scene.run().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    app.wait_status("the slot's figures", |status| status["slot"]["retained_bytes"].as_u64()).await;
+    scene.cluster.stop(Stop::Fast).await;
+    let unknown = |status: &serde_json::Value| {
+        let slot = ["retained_bytes", "confirmed_lag_bytes", "safe_wal_bytes"];
+        let section = &status["sections"][0];
+        let is_unknown = slot.iter().all(|name| status["slot"][name].is_null()) && section["lag_seconds"].is_null();
+        (is_unknown && section["flows"] == false && status["state"] == "stalled").then_some(())
+    };
+    app.wait_status("nothing to be known", unknown).await;
+    assert!(app.metric("slot_retained_bytes", &[]).await.unwrap().is_nan());
+    assert!(app.metric("confirmed_lag_bytes", &[]).await.unwrap().is_nan());
+    scene.cluster.start_again().await;
+    app.wait_ready().await;
+    scene.insert(3).await;
+    scene.exact().await;
+    app.wait_status("the slot's figures again", |status| status["slot"]["retained_bytes"].as_u64()).await;
+    app.wait_log("connected again: rows flow").await;
+}
+
 #[tokio::test]
 async fn case_05_half_open_connections_are_noticed_by_our_own_ping() {
     // A server that never speaks first.

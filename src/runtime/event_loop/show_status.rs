@@ -12,6 +12,7 @@ use crate::runtime::diff_schedule::{last_time_of_day, next_time_of_day};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::actions::POSTGRES_EPOCH;
 use crate::runtime::promotion::KnownProgress;
+use crate::telemetry::status_document::SectionStatus;
 
 /// Silence of the server, or an absent one, beyond this is no longer "running".
 const SILENT: Duration = Duration::from_secs(10);
@@ -35,7 +36,17 @@ impl EventLoop {
             let section = &self.sections[id];
             section.report.status(&section.config, delivery, section.diff.as_ref(), now)
         });
-        self.status.show(sections.collect(), self.monitor.identity(), self.lag(), self.trouble());
+        let mut sections: Vec<SectionStatus> = sections.collect();
+        let trouble = self.trouble();
+        if trouble.is_some() {
+            // Nothing comes by the stream: what waits at the source nobody sees.
+            let streamed = self.sections.entries().filter(|(_, section)| section.diff.is_none());
+            let names: Vec<&str> = streamed.map(|(_, section)| section.config.name.as_str()).collect();
+            sections.iter_mut().filter(|section| names.contains(&section.name.as_str())).for_each(no_stream);
+        }
+        // What the slot keeps grows unseen where the server cannot be looked at.
+        let lag = self.monitor.unreachable(SILENT).is_none().then(|| self.lag());
+        self.status.show(sections, self.monitor.identity(), lag, trouble);
     }
 
     /// Hands what is known beyond the state to the next event loop of this process. The counts of rows go on from the status.
@@ -91,6 +102,12 @@ impl EventLoop {
             section.see_calendar(CalendarLook { at: now, wall: micros(clock), last, next });
         }
     }
+}
+
+/// A section whose stream is down: nothing flows, and that it is not late is no longer known.
+fn no_stream(section: &mut SectionStatus) {
+    section.flows = false;
+    section.lag_seconds = section.lag_seconds.filter(|lag| *lag > 0.0);
 }
 
 /// Bytes of what was read by SQL and is not in a batch yet.

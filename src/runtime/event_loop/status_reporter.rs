@@ -29,6 +29,8 @@ pub(crate) struct StatusReporter {
     epoch: i64,
     began: Instant,
     growth: RetainedGrowth,
+    /// Since when nothing flows, and why.
+    stalled: Option<(Instant, String)>,
 }
 
 impl StatusReporter {
@@ -46,6 +48,7 @@ impl StatusReporter {
             epoch,
             began: Instant::now(),
             growth: RetainedGrowth::default(),
+            stalled: None,
         }
     }
 
@@ -107,9 +110,17 @@ impl StatusReporter {
         });
     }
 
-    /// Shows the sections, and the instance: stalled for `trouble`, or running.
-    pub(crate) fn show(&mut self, sections: Vec<SectionStatus>, identity: &Identity, lag: u64, trouble: Option<Fault>) {
+    /// Shows the sections, and the instance: stalled for `trouble`, or running. `lag`: WAL that is not confirmed; `None` where the
+    /// server cannot be looked at, and nothing is known of the slot.
+    pub(crate) fn show(
+        &mut self,
+        sections: Vec<SectionStatus>,
+        identity: &Identity,
+        lag: Option<u64>,
+        trouble: Option<Fault>,
+    ) {
         let epoch = self.epoch;
+        self.tell_recovery(trouble.as_ref());
         let standstill = standstill(&sections);
         self.narrator.tell(&sections, Instant::now());
         self.board.modify(|status| {
@@ -118,7 +129,11 @@ impl StatusReporter {
             status.instance.timeline = u32::try_from(identity.timeline).ok();
             status.instance.epoch = Some(epoch);
             status.instance.leader = true;
-            status.slot.confirmed_lag_bytes = Some(lag);
+            status.slot.confirmed_lag_bytes = lag;
+            if lag.is_none() {
+                (status.slot.retained_bytes, status.slot.safe_wal_bytes, status.slot.seconds_until_lost) =
+                    (None, None, None);
+            }
             if status.state != InstanceState::Draining {
                 status.state = if trouble.is_some() { InstanceState::Stalled } else { InstanceState::Running };
                 status.ready = trouble.is_none() && standstill.is_none();
@@ -128,6 +143,20 @@ impl StatusReporter {
             status.remedy = fault.map(|fault| fault.remedy);
         });
         self.refresh.shown();
+    }
+}
+
+impl StatusReporter {
+    /// Logs that rows flow again: the last line was that they do not.
+    fn tell_recovery(&mut self, trouble: Option<&Fault>) {
+        match (trouble, &self.stalled) {
+            (Some(fault), None) => self.stalled = Some((Instant::now(), fault.what.clone())),
+            (None, Some((since, what))) => {
+                tracing::info!(seconds = since.elapsed().as_secs(), was = what, "connected again: rows flow");
+                self.stalled = None;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
     }
 }
 
