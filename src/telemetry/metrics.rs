@@ -76,6 +76,8 @@ declare_metrics! {
         commit_to_delivered_seconds: HistogramVec [section] in LATE,
         /// Age of the oldest row that is read and not settled; 0 where all are.
         oldest_unsettled_seconds: GaugeVec [section],
+        /// How long rows wait by the section's `flush` at most: what is that old is not late yet.
+        flush_seconds: GaugeVec [section],
         /// Rows in quarantine now.
         quarantine_rows: IntGaugeVec [section],
         /// Rows that the last audit found to be missing; NaN before the first.
@@ -264,7 +266,7 @@ mod tests {
         rows_quarantined_total{section,reason} rows_in_doubt_total{section} rows_resent_total{section} \
         batches_total{section,outcome} batch_rows{section} batch_bytes{section} \
         request_duration_seconds{section,outcome} retries_total{section,reason} commit_to_delivered_seconds{section} \
-        oldest_unsettled_seconds{section} quarantine_rows{section} audit_missing_rows{section} \
+        oldest_unsettled_seconds{section} flush_seconds{section} quarantine_rows{section} audit_missing_rows{section} \
         audit_timestamp_seconds{section} section_state{section,state} backfill_rows{section} \
         backfill_rows_estimated{section} backfill_eta_seconds{section} confirmed_lag_bytes slot_retained_bytes \
         slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader build_info{version}";

@@ -43,6 +43,7 @@ struct Handles {
     retries: IntCounterVec,
     late: Histogram,
     oldest_unsettled: Age,
+    flush: Gauge,
     quarantine_rows: IntGauge,
     audit_missing: Gauge,
     audit_timestamp: Gauge,
@@ -76,6 +77,7 @@ impl SectionMetrics {
             retries: all.retries_total.clone(),
             late: all.commit_to_delivered_seconds.with_label_values(&[name]),
             oldest_unsettled: all.age(all.oldest_unsettled_seconds.with_label_values(&[name]), 0.0),
+            flush: all.flush_seconds.with_label_values(&[name]),
             quarantine_rows: all.quarantine_rows.with_label_values(&[name]),
             audit_missing: unknown(all.audit_missing_rows.with_label_values(&[name])),
             audit_timestamp: unknown(all.audit_timestamp_seconds.with_label_values(&[name])),
@@ -88,6 +90,11 @@ impl SectionMetrics {
             Some(age) => self.0.oldest_unsettled.ago(age),
             None => self.0.oldest_unsettled.nothing(),
         }
+    }
+
+    /// How long rows wait by the section's own schedule.
+    pub fn flush(&self, longest: Duration) {
+        self.0.flush.set(longest.as_secs_f64());
     }
 
     /// A batch ended; `Sending` is no end and is not counted.

@@ -32,9 +32,9 @@ impl Pace {
         if self == Pace::Hasty {
             return hasty;
         }
-        let late = "(pg2planhat_oldest_unsettled_seconds) > 300\n";
+        let late = "> 300 + (";
         assert_eq!(hasty.matches(late).count(), 1, "the rule for late rows is not the one that is known here");
-        hasty.replace(late, "(pg2planhat_oldest_unsettled_seconds) > 3\n")
+        hasty.replace(late, "> 3 + (")
     }
 
     fn interval(self) -> &'static str {

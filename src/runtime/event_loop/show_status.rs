@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::config::Flush;
 use crate::delivery::section::{BackfillQueue, CalendarLook, DiffQueue, SectionDelivery};
 use crate::model::{Fault, Lsn};
 use crate::runtime::diff_schedule::{last_time_of_day, next_time_of_day};
@@ -16,6 +17,7 @@ use crate::telemetry::status_document::SectionStatus;
 
 /// Silence of the server, or an absent one, beyond this is no longer "running".
 const SILENT: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(86_400);
 /// WAL below this is our own last write: the size of one checkpoint's record.
 const OWN_WRITE: u64 = 1024;
 
@@ -27,7 +29,9 @@ impl EventLoop {
         let now = self.context.now();
         for (id, delivery) in self.engine.sections() {
             let age = delivery.oldest().map(|oldest| now.saturating_sub(oldest));
-            self.sections[id].metrics.oldest_unsettled(age);
+            let section = &self.sections[id];
+            section.metrics.oldest_unsettled(age);
+            section.metrics.flush(longest_wait(&section.config.flush));
         }
         let chunks: usize = self.engine.sections().map(|(_, section)| weight_of_chunks(section)).sum();
         let buffered = i64::try_from(self.engine.buffered() + chunks).unwrap_or(i64::MAX);
@@ -108,6 +112,14 @@ impl EventLoop {
 fn no_stream(section: &mut SectionStatus) {
     section.flows = false;
     section.lag_seconds = section.lag_seconds.filter(|lag| *lag > 0.0);
+}
+
+/// How long a row waits at most for its batch to be due.
+fn longest_wait(flush: &Flush) -> Duration {
+    match flush {
+        Flush::Every(every) => *every,
+        Flush::DailyAt(..) => DAY,
+    }
 }
 
 /// Bytes of what was read by SQL and is not in a batch yet.
