@@ -65,7 +65,10 @@ pub(crate) async fn again_and_again(
         let board = held(&of_reload).clone();
         let (file, console) = (file.clone(), console.clone());
         async move {
-            let Reloaded::TakenOver { config, whole } = reload(&board.config(), &file).await else { return };
+            let reloaded = reload(&board.config(), &file).await;
+            let is_taken_over = matches!(reloaded, Reloaded::TakenOver { .. });
+            board.metrics.config_last_reload_successful.set(i64::from(is_taken_over));
+            let Reloaded::TakenOver { config, whole } = reloaded else { return };
             if let Some(console) = console {
                 console.taken_over(&config, whole);
             }

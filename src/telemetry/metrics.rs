@@ -120,6 +120,8 @@ declare_metrics! {
         ready: IntGauge [],
         /// 1 for the state that the instance is in, 0 for the others.
         instance_state: IntGaugeVec [state],
+        /// 0 where the file was refused when it was last read again (SIGHUP): the next start ends with it, or changes what counts.
+        config_last_reload_successful: IntGauge [],
         /// Always 1; the version is the label.
         build_info: IntGaugeVec [version],
     }
@@ -141,6 +143,7 @@ impl Metrics {
         let bug = |error| Fault::bug(format!("a metric could not be declared: {error}"));
         let metrics = Metrics::declare(core).map_err(bug)?;
         metrics.core.registry.register(Box::new(Process::new())).map_err(bug)?;
+        metrics.config_last_reload_successful.set(1);
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for state in InstanceState::ALL {
             metrics.instance_state.with_label_values(&[state.as_str()]).set(0);
@@ -269,7 +272,8 @@ mod tests {
         oldest_unsettled_seconds{section} flush_seconds{section} quarantine_rows{section} audit_missing_rows{section} \
         audit_timestamp_seconds{section} section_state{section,state} backfill_rows{section} \
         backfill_rows_estimated{section} backfill_eta_seconds{section} confirmed_lag_bytes slot_retained_bytes \
-        slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader build_info{version}";
+        slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader config_last_reload_successful \
+        build_info{version}";
 
     fn value(text: &str, series: &str) -> f64 {
         let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));

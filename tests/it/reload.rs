@@ -116,6 +116,7 @@ async fn case_76_what_is_dangerous_is_refused_and_nothing_of_the_file_counts() {
         let refused = || async { (app.log().matches("nothing was changed").count() > at).then_some(()) };
         crate::harness::eventually(crate::faults_stream_scene::PATIENCE, "the file to be refused", refused).await;
     }
+    assert_eq!(app.metric("config_last_reload_successful", &[]).await, Some(0.0));
     scene.insert(5).await;
     are(&scene, "m", 1..=10).await;
     let status = app.status().await;
@@ -125,6 +126,7 @@ async fn case_76_what_is_dangerous_is_refused_and_nothing_of_the_file_counts() {
     // The same file with what is dangerous taken out of it.
     app.reload(&base.section(section().field("dimensionId", "{ value: m }")).section(named("b", "b")));
     section_is(&app, "b", "streaming").await;
+    assert_eq!(app.metric("config_last_reload_successful", &[]).await, Some(1.0));
     never_paused(&scene, &app, walsender).await;
 }
 
