@@ -137,11 +137,11 @@ impl Attacher {
         }
         let kept = self.outlast_writers(&session, &config, fit.table.oid, events).await?;
         let mut older = Vec::new();
-        if let Some(floor) = self.writers_from.filter(|_| self.section.start == Start::Now) {
-            if let Some(found) = self.older_rows(&session, &fit, kept, floor).await? {
-                let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
-                (phase, older) = (SectionPhase::Backfilling(progress), found);
-            }
+        if let Some(floor) = self.writers_from.filter(|_| self.section.start == Start::Now)
+            && let Some(found) = self.older_rows(&session, &fit, kept, floor).await?
+        {
+            let progress = BackfillProgress { xmin_floor: Some(floor), ..BackfillProgress::default() };
+            (phase, older) = (SectionPhase::Backfilling(progress), found);
         }
         let carried_at = xmin_barrier::insert_lsn(&session).await.map_err(at)?;
         let mut ready = Box::new(Ready { id, config, fit, phase, older, carried_at });

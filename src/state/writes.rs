@@ -77,13 +77,7 @@ pub(crate) fn statements<'a>(
                 all.push(bound!(Write::Streamed, section.as_str(), *whole, keys.as_slice()));
             }
             Op::Quarantine(first) => {
-                let others = after.iter().map_while(|op| if let Op::Quarantine(row) = op { Some(row) } else { None });
-                let mut room = STATEMENT_BYTES;
-                let fits = |row: &&Quarantined| {
-                    room = room.saturating_sub(row.key.len() + row.reason.len() + row.item.len());
-                    room > 0
-                };
-                let rows: Vec<&Quarantined> = std::iter::once(first).chain(others.take_while(fits)).collect();
+                let rows = together(first, after);
                 rest = &after[rows.len() - 1..];
                 all.push(quarantine(&rows, text));
             }
@@ -262,6 +256,17 @@ fn opened_gap<'a>(gap: &'a NewGap, text: impl Fn(&'a str) -> Cow<'a, str>) -> Bo
         at(gap.to_lsn),
         gap.xmin_floor.map(signed),
     )
+}
+
+/// The rows that one statement takes: this one, and those right behind it that fit.
+fn together<'a>(first: &'a Quarantined, after: &'a [Op]) -> Vec<&'a Quarantined> {
+    let mut room = STATEMENT_BYTES;
+    let fits = |row: &&Quarantined| {
+        room = room.saturating_sub(row.key.len() + row.reason.len() + row.item.len());
+        room > 0
+    };
+    let others = after.iter().map_while(|op| if let Op::Quarantine(row) = op { Some(row) } else { None });
+    std::iter::once(first).chain(others.take_while(fits)).collect()
 }
 
 fn quarantine<'a>(rows: &[&'a Quarantined], text: impl Fn(&'a str) -> Cow<'a, str>) -> BoundParam<'a> {

@@ -109,7 +109,9 @@ impl EventLoop {
         let reading = Some(Selection::new(&config, &fit.table, &fit.columns));
         let asked_since = match &phase {
             SectionPhase::Backfilling(progress) => progress.xmin_floor,
-            _ => None,
+            SectionPhase::Waiting | SectionPhase::Resyncing(_) | SectionPhase::Streaming | SectionPhase::Comparing => {
+                None
+            }
         };
         self.sections[id].table = Some(AttachedTable {
             oid,
