@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::model::{Exit, Fault, SectionName};
 use crate::operations;
-use crate::state::{DeliveryFilter, DeliveryRow, Outcome};
+use crate::state::{DeliveryFilter, DeliveryRow, Outcome, Store};
 use crate::terminal::{Colour, StyledText, bytes, count, plural};
 
 /// Arguments of `logs`.
@@ -16,7 +16,7 @@ use crate::terminal::{Colour, StyledText, bytes, count, plural};
 pub struct Args {
     /// Only this section
     pub section: Option<String>,
-    /// Go on with what comes
+    /// Go on with what comes; with --until, up to that time
     #[arg(long, short)]
     pub follow: bool,
     /// Only this outcome: sending, delivered, partial, in_doubt, resent, held, quarantined; may be repeated
@@ -29,12 +29,14 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = operations::times::time)]
     pub until: Option<Timestamp>,
     /// The most rows to show
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true, default_value_t = 50)]
     pub limit: u32,
 }
 
 /// How often the ledger is looked at for what is new.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the state's server is tried again that is away.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the command. With `--json --follow`, one JSON object a line; a batch comes again when its row changes.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
@@ -78,19 +80,37 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
             line(context, row)?;
             seen = seen.max(row.changed);
         }
+        if filter.until.is_some_and(|until| until <= Timestamp::now()) && rows.len() < 1000 {
+            return Ok(Exit::Done);
+        }
         if rows.is_empty() || filter.changed_after.is_none() {
             tokio::time::sleep(LOOK).await;
         }
         filter.changed_after = Some(seen);
         rows = match store.deliveries(&filter, 1000).await {
             Ok(rows) => rows,
-            Err(error) if store.is_closed() => {
-                tracing::debug!(%error, "the state's database went away");
-                store = operations::store(&Arc::new(context.config()?.clone())).await?;
+            Err(error) if store.is_closed() || error.fault().exit == Exit::Unavailable => {
+                store = reconnected(context, error.fault()).await?;
                 Vec::new()
             }
             Err(error) => return Err(error.fault()),
         };
+    }
+}
+
+/// Connects again, for as long as the state's server is away: whoever follows is told once, and waits.
+async fn reconnected(context: &Context, fault: Fault) -> Result<Store, Fault> {
+    tracing::warn!(what = fault.what, "the ledger cannot be read; trying again until it can");
+    let config = Arc::new(context.config()?.clone());
+    loop {
+        match operations::store(&config).await {
+            Ok(store) => {
+                tracing::warn!("the ledger can be read again");
+                return Ok(store);
+            }
+            Err(fault) if fault.exit == Exit::Unavailable => tokio::time::sleep(PATIENCE).await,
+            Err(fault) => return Err(fault),
+        }
     }
 }
 

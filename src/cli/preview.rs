@@ -17,7 +17,7 @@ pub struct Args {
     /// The section
     pub section: String,
     /// How many rows
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rows: u32,
     /// The oldest rows instead of the newest
     #[arg(long)]

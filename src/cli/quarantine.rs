@@ -29,7 +29,7 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         filter: Filter,
         /// The most rows to show
-        #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+        #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true, default_value_t = 100)]
         limit: u32,
     },
     /// Show one with its item

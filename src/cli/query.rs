@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
     /// The most rows
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 1000)]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true, default_value_t = 1000)]
     pub rows: usize,
     /// The most that it may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]

@@ -67,7 +67,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     pub fault_rate: f64,
     /// The seed of that chance: the same seed and order of requests give the same faults
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
     pub seed: u64,
 }
 

@@ -25,6 +25,10 @@ pub fn usage(error: &clap::Error) -> Option<Fault> {
             usage = Some(format!("write it as: {}", one_line(text)));
         }
     }
+    if error.kind() == ErrorKind::ArgumentConflict {
+        // How to write it is said with what cannot stand together.
+        return Some(Fault::usage(what, "leave out one of the two"));
+    }
     let tips = (!tips.is_empty()).then(|| tips.join("; "));
     let remedy = tips.or(usage).unwrap_or_else(|| "see `pg2planhat --help`, or the command with --help".to_owned());
     Some(Fault::usage(what, remedy))
@@ -58,6 +62,15 @@ mod tests {
         assert!(what.contains("2026-01-31T14:00:00Z") && remedy.starts_with("see `pg2planhat"), "{what} {remedy}");
         let (_, remedy) = said(&["query", "SELECT 1", "--format", "jason"]);
         assert!(remedy.contains("'json'"), "{remedy}");
+        let (what, remedy) = said(&["audit", "--all", "logins"]);
+        assert!(what.contains("'--all' cannot be used with"), "{what}");
+        assert_eq!(remedy, "leave out one of the two", "case 258");
+        for arguments in
+            [&["preview", "logins", "-n", "-1"][..], &["logs", "-n", "-1"], &["quarantine", "list", "-n", "-1"]]
+        {
+            let (what, remedy) = said(arguments);
+            assert!(what.contains("invalid value '-1'") && !remedy.contains("-- -1"), "case 258: {what} {remedy}");
+        }
         let help = Cli::try_parse_from(["pg2planhat", "--help"]).unwrap_err();
         assert!(usage(&help).is_none());
     }

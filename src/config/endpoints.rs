@@ -135,8 +135,8 @@ pub(crate) fn state(map: &Map<'_>) -> StateConfig {
     StateConfig {
         schema: map.read("schema", names::own_schema).unwrap_or_default(),
         url: url.map(|given| given.secret),
-        keep_deliveries: map.read("keep_deliveries", scalar::duration).unwrap_or_default(),
-        keep_quarantine: map.read("keep_quarantine", scalar::duration).unwrap_or_default(),
+        keep_deliveries: map.read("keep_deliveries", scalar::kept_for).unwrap_or_default(),
+        keep_quarantine: map.read("keep_quarantine", scalar::kept_for).unwrap_or_default(),
     }
 }
 

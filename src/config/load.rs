@@ -128,12 +128,15 @@ fn decode(root: &Node, context: &DecodeContext<'_>) -> Config {
     let memory = map.read_marked("memory", scalar::size);
     let state = endpoints::state(&map.object("state"));
     cross_checks::memory(&map, memory, &sections);
+    let (of_admin, of_console) = (map.object("admin"), map.object("console"));
+    let (admin, console) = (endpoints::admin(&of_admin), console_keys::console(&of_console));
+    cross_checks::listeners(&of_console, &admin.listen, console.listen.as_deref());
     Config {
         planhat: endpoints::planhat(&map.object("planhat")),
         state,
         audit: endpoints::audit(&map.object("audit")),
-        admin: endpoints::admin(&map.object("admin")),
-        console: console_keys::console(&map.object("console")),
+        admin,
+        console,
         memory: memory.map(|(_, bytes)| bytes).unwrap_or_default(),
         shutdown_grace: map.read("shutdown_grace", scalar::duration).unwrap_or_default(),
         sections,

@@ -46,6 +46,20 @@ pub(crate) fn positive_duration(text: &str) -> ScalarResult<Duration> {
     }
 }
 
+/// The least time for which anything is kept.
+const LEAST_KEPT: Duration = Duration::from_secs(3600);
+
+/// For how long something is kept: what is older is removed for good, so that zero would keep nothing.
+pub(crate) fn kept_for(text: &str) -> ScalarResult<Duration> {
+    match duration(text)? {
+        kept if kept < LEAST_KEPT => Err(Complaint::new(
+            format!("{} is too short: what is older is removed for good", shown(text)),
+            "write at least 1h; 3650d keeps it for ten years",
+        )),
+        kept => Ok(kept),
+    }
+}
+
 /// `64KiB`, `8MiB`, `1GiB`, `64kB`, `8MB`, `1GB`, plain bytes.
 pub(crate) fn size(text: &str) -> ScalarResult<u64> {
     let complain = || {
@@ -220,6 +234,17 @@ mod tests {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(positive_duration("0ms").is_err());
+    }
+
+    #[test]
+    fn case_259_nothing_is_kept_for_less_than_an_hour() {
+        assert_eq!(kept_for("1h"), Ok(Duration::from_secs(3600)));
+        for text in ["0d", "0s", "1ms", "59m"] {
+            assert!(
+                kept_for(text).is_err_and(|complaint| format!("{complaint:?}").contains("removed for good")),
+                "{text}"
+            );
+        }
     }
 
     #[test]

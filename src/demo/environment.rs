@@ -14,10 +14,10 @@ use crate::sim::SimHandle;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// End after so many seconds, and compare keys; otherwise Ctrl-C does
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seconds: Option<u64>,
     /// Rows that are there before it starts
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 200_000)]
     pub rows: u64,
     /// Leave the directory with the logs, the configuration and the data behind
     #[arg(long)]

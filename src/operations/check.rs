@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::{Fault, Finding, Severity};
-use crate::operations::consistency::standing as consistency_of;
+use crate::operations::consistency::{slot_without_state, standing as consistency_of};
 use crate::operations::preview::{Becomes, Previewed, preview};
+use crate::postgres::catalog::quote;
 use crate::postgres::connection::session::{connect_sql, connect_url};
 use crate::postgres::preflight;
 use crate::postgres::preflight::examination::Examination;
@@ -162,6 +163,9 @@ async fn standing(config: &Config, findings: &mut Vec<Finding>) {
         findings.retain(|finding| !codes.contains(&finding.code));
     }
     findings.extend(standing.findings());
+    if let Ok(Some(fault)) = slot_without_state(&Arc::new(config.clone())).await {
+        findings.push(Finding::of(fault, "slot_without_state", "instance"));
+    }
 }
 
 /// Whether the state schema is there, or can be made.
@@ -174,9 +178,18 @@ async fn state(config: &Config) -> Finding {
         };
         let asked = "SELECT has_database_privilege(current_database(), 'CREATE'), current_database()::text,
             (SELECT pg_has_role(nspowner, 'USAGE') OR has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace
-             WHERE nspname = $1)";
+             WHERE nspname = $1), current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery(),
+            current_user::text";
         let row = session.query_one(asked, &[&config.state.schema]).await.map_err(|error| session.fault(&error))?;
         let (create, database, schema): (bool, String, Option<bool>) = (row.get(0), row.get(1), row.get(2));
+        if row.get(3) {
+            let (database, user) = (quote::ident(&database), quote::ident(row.get(4)));
+            let remedy = format!(
+                "ALTER DATABASE {database} RESET default_transaction_read_only; ALTER ROLE {user} RESET \
+                 default_transaction_read_only; and see default_transaction_read_only in postgresql.conf"
+            );
+            return Err(Fault::needs_person("it cannot be written: transactions of this role only read", remedy));
+        }
         let store = Store::new(session.into_client(), Schema::new(&config.state.schema)?).await;
         let there = store.map_err(|error| error.fault())?.is_there().await.map_err(|error| error.fault())?;
         Ok::<_, Fault>((there, schema.unwrap_or(create), database))

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::model::{Fault, Finding, SectionName};
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
-use crate::postgres::catalog::{server, table};
+use crate::postgres::catalog::{server, slot, table};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::identity::{Found, compare};
 use crate::runtime::server_address::moved;
 use crate::runtime::start_error::NeedsPerson;
-use crate::runtime::startup::find;
+use crate::runtime::startup::{find, without_state};
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::update_stream;
 use crate::state::{SectionPhase, SectionRow};
@@ -64,6 +64,22 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     }
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
     Ok(Consistency { needs, drift, rows, quarantined, moved })
+}
+
+/// The fault that keeps an instance from starting: the slot is there, and the state is not.
+pub(crate) async fn slot_without_state(config: &Arc<Config>) -> Result<Option<Fault>, Fault> {
+    if !config.streams() {
+        return Ok(None);
+    }
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    if store.schema_version().await.map_err(crate::operations::fate)?.is_some() {
+        return Ok(None);
+    }
+    let session = connect_sql(&config.source, "look").await?;
+    let server = server::server(&session).await.map_err(|error| session.fault(&error))?;
+    let slot = slot::slot(&session, &config.source.slot).await.map_err(|error| session.fault(&error))?;
+    // One that decodes another database is told of by itself.
+    Ok(slot.filter(|slot| slot.database.as_ref() == Some(&server.database.1)).map(|_| without_state(config)))
 }
 
 /// Sections that were attached, and whose table the publication does not carry whole any more.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::definition::Definition;
 use crate::config::{Config, Section, Start};
 use crate::model::{Fault, SectionName};
+use crate::operations::consistency::slot_without_state;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::types::Types;
 use crate::runtime::StateConnector;
@@ -56,7 +57,8 @@ impl PlannedChange {
 pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fault> {
     let store = StateConnector::new(Arc::clone(config)).store().await?;
     let mut recorded = RecordedState::default();
-    if store.is_there().await.map_err(crate::operations::fate)? {
+    let there = store.is_there().await.map_err(crate::operations::fate)?;
+    if there {
         recorded.sections = store.sections().await.map_err(crate::operations::fate)?;
         let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
         let off = |gap: &&Gap| gap.reason == "switched_off";
@@ -74,7 +76,29 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
     }
     let size =
         |section: &Section| sizes.iter().find(|(name, _)| *name == section.name.as_str()).and_then(|(_, rows)| *rows);
-    Ok(compare(config, &recorded, &size))
+    let mut changes = compare(config, &recorded, &size);
+    let own = |kind, said: String, rows, danger| PlannedChange { section: String::new(), kind, said, rows, danger };
+    if let Some(fault) = slot_without_state(config).await? {
+        changes
+            .insert(0, own("connection", format!("{}: the instance stops and asks a person", fault.what), None, true));
+    } else if there {
+        let kept = &config.state;
+        let (batches, rows) =
+            store.overdue(kept.keep_deliveries, kept.keep_quarantine).await.map_err(crate::operations::fate)?;
+        if rows > 0 {
+            let said = format!(
+                "{} in quarantine, never delivered, are dropped for good: older than state.keep_quarantine",
+                plural(rows, "row", "rows")
+            );
+            changes.insert(0, own("settings", said, Some(rows), true));
+        }
+        if batches > 0 {
+            let said =
+                format!("the ledger forgets {}: older than state.keep_deliveries", plural(batches, "batch", "batches"));
+            changes.push(own("settings", said, None, false));
+        }
+    }
+    Ok(changes)
 }
 
 /// Why sections that are attached cannot be taken over as they are written: each is held against its table.

@@ -37,8 +37,7 @@ fn judge(url: &str, looked: Result<Looked, String>) -> Finding {
     let looked = match looked {
         Ok(looked) => looked,
         Err(why) => {
-            let remedy =
-                "check planhat.url, DNS, the firewall and the proxy variables; rows wait in PostgreSQL meanwhile";
+            let remedy = unreachable(&why);
             return Finding::error("sink_unreachable", SUBJECT, format!("{url} cannot be reached: {why}"), remedy);
         }
     };
@@ -77,6 +76,20 @@ fn judge(url: &str, looked: Result<Looked, String>) -> Finding {
     }
 }
 
+/// What to do about a sink that cannot be reached.
+fn unreachable(why: &str) -> &'static str {
+    if why.contains("certificate") {
+        "if a proxy here opens TLS, or the sink has an authority of your own: put that authority's certificate into the \
+         system's store, or name a PEM file with all authorities to trust in the variable SSL_CERT_FILE; rows wait in \
+         PostgreSQL meanwhile"
+    } else if why.contains("corrupt message") {
+        "what answers there does not speak TLS: check the port of planhat.url, and that HTTPS_PROXY names a proxy; rows wait \
+         in PostgreSQL meanwhile"
+    } else {
+        "check planhat.url, DNS, the firewall and the proxy variables (HTTPS_PROXY, NO_PROXY); rows wait in PostgreSQL meanwhile"
+    }
+}
+
 /// The host alone: the rest of a location may hold anything.
 fn host_of(location: &str) -> String {
     let host = reqwest::Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -101,6 +114,13 @@ mod tests {
         assert_eq!(code(407, "", "", b""), "sink_proxy");
         assert_eq!(code(503, "", "", b""), "sink_failing");
         assert_eq!(judge("http://x", Err("connection refused".into())).code, "sink_unreachable");
+        let remedy = |why: &str| judge("https://x", Err(why.to_owned())).remedy;
+        assert!(remedy("invalid peer certificate: UnknownIssuer").contains("SSL_CERT_FILE"), "case 259");
+        assert!(
+            remedy("received corrupt message of type InvalidContentType").contains("does not speak TLS"),
+            "case 259"
+        );
+        assert!(remedy("connection refused").contains("HTTPS_PROXY"), "case 259");
         assert_eq!(host_of("https://portal.example/login?x=secret"), "portal.example");
     }
 }

@@ -86,6 +86,21 @@ async fn lock(config: &Config, control: &Session, waiting: setup::Waiting<'_>) -
     }
 }
 
+/// The slot is there, and the state schema is not.
+pub(crate) fn without_state(config: &Config) -> Fault {
+    let (slot, schema) = (&config.source.slot, &config.state.schema);
+    let what = format!(
+        "the slot {slot} is there, and the state schema {schema} is not: it was dropped, or is named otherwise in `state.schema`, \
+         or the slot is another program's"
+    );
+    let remedy = format!(
+        "correct `state.schema`; or put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat \
+         repair`; or, to begin with every section anew: SELECT pg_drop_replication_slot({})",
+        crate::postgres::catalog::quote::literal(slot)
+    );
+    Fault::needs_person(what, remedy)
+}
+
 async fn prepare_locked(
     config: &Config,
     control: &Session,
@@ -112,16 +127,7 @@ async fn prepare_locked(
         // At a first start there is neither; our own order makes the schema before the slot.
         let slot = &config.source.slot;
         if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
-            let what = format!(
-                "the slot {slot} is there, and the state schema {} is not: it was dropped, or the slot is another program's",
-                config.state.schema
-            );
-            let remedy = format!(
-                "put the schema back from its newest backup; or run `pg2planhat setup` and then `pg2planhat repair`; or, to begin \
-                 with every section anew: SELECT pg_drop_replication_slot({})",
-                crate::postgres::catalog::quote::literal(slot)
-            );
-            let fault = Fault::needs_person(what, remedy);
+            let fault = without_state(config);
             return Err(StartError::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault }));
         }
         store.migrate().await?;

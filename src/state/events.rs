@@ -104,7 +104,12 @@ impl Store {
 
     /// The last events, newest first.
     pub(crate) async fn events(&self, limit: u32) -> Result<Vec<Event>, StateError> {
-        self.events_where("$1::bigint IS NOT NULL ORDER BY id DESC", 0, limit).await
+        self.events_before(i64::MAX, limit).await
+    }
+
+    /// Events with a smaller id than this, at most `limit`, the newest first.
+    pub(crate) async fn events_before(&self, id: i64, limit: u32) -> Result<Vec<Event>, StateError> {
+        self.events_where("id < $1 ORDER BY id DESC", id, limit).await
     }
 
     async fn events_where(&self, which: &str, id: i64, limit: u32) -> Result<Vec<Event>, StateError> {

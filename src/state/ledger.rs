@@ -92,6 +92,8 @@ pub(crate) struct DeliveryFilter {
     pub until: Option<jiff::Timestamp>,
     /// With a larger id than this; in the order of ids.
     pub after_id: Option<i64>,
+    /// With a smaller id than this.
+    pub before_id: Option<i64>,
     /// Written after the row whose `changed` is this; in the order of writing. A row that changes comes again.
     pub changed_after: Option<i64>,
 }
@@ -111,7 +113,7 @@ impl Store {
              WHERE ($1::text IS NULL OR section = $1) AND ($2::text[] = '{{}}' OR outcome = ANY ($2))
                 AND ($3::text IS NULL OR started_at >= $3::text::timestamptz) AND ($4::bigint IS NULL OR id > $4)
                 AND ($5::bigint IS NULL OR changed > $5)
-                AND ($7::text IS NULL OR started_at < $7::text::timestamptz)
+                AND ($7::text IS NULL OR started_at < $7::text::timestamptz) AND ($8::bigint IS NULL OR id < $8)
              ORDER BY {order} LIMIT $6",
             rfc3339("started_at"),
             rfc3339("finished_at")
@@ -121,7 +123,7 @@ impl Store {
         let (since, until) = (filter.since.map(|at| at.to_string()), filter.until.map(|at| at.to_string()));
         let limit = i64::from(limit);
         let params: crate::state::store::Params<'_> =
-            &[&section, &outcomes, &since, &filter.after_id, &filter.changed_after, &limit, &until];
+            &[&section, &outcomes, &since, &filter.after_id, &filter.changed_after, &limit, &until, &filter.before_id];
         Ok(self.query("reading the ledger", &sql, params).await?.iter().map(row_of).collect())
     }
 
@@ -129,6 +131,20 @@ impl Store {
     pub(crate) async fn last_change(&self) -> Result<i64, StateError> {
         let asked = "SELECT coalesce(max(changed), 0) FROM {schema}.delivery";
         Ok(self.one("reading the ledger", asked, &[]).await?.get(0))
+    }
+
+    /// How many ended batches of the ledger, and rows in quarantine, are older than they are kept, by more than an hour: what a
+    /// running instance removes by itself is none of them.
+    pub(crate) async fn overdue(&self, deliveries: Duration, quarantine: Duration) -> Result<(u64, u64), StateError> {
+        let asked = "SELECT (SELECT count(*) FROM {schema}.delivery
+                WHERE (outcome NOT IN ('sending', 'in_doubt') OR unresolved)
+                    AND started_at < now() - make_interval(secs => $1) - interval '1 hour'),
+            (SELECT count(*) FROM {schema}.quarantine
+                WHERE created_at < now() - make_interval(secs => $2) - interval '1 hour')";
+        let (deliveries, quarantine) = (deliveries.as_secs_f64(), quarantine.as_secs_f64());
+        let row = self.one("looking for what is older than it is kept", asked, &[&deliveries, &quarantine]).await?;
+        let number = |at| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
+        Ok((number(0), number(1)))
     }
 
     /// The rows that are `sending`, or `in_doubt` and to be sent again, by id.
