@@ -87,6 +87,28 @@ pub(crate) async fn databases(config: &Config) -> Result<Vec<String>, Fault> {
     listing::databases(&session).await.map_err(|error| session.fault(&error))
 }
 
+/// A name for a slot of its own, and the database that has the configured one, where that decodes another database.
+pub(crate) async fn slot_of_another(config: &Config) -> Result<Option<(String, String)>, Fault> {
+    let session = reading(config, "discover").await?;
+    let sql = "SELECT slot_name::text, coalesce(database::text, ''), current_database()::text FROM pg_catalog.pg_replication_slots";
+    let rows = session.query(sql, &[]).await.map_err(|error| session.fault(&error))?;
+    let database: String = rows.first().map(|row| row.get(2)).unwrap_or_default();
+    let slots: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Ok(free_slot(&slots, &config.source.slot, &database))
+}
+
+/// `slots`: each with the database that it decodes; an empty one where it is physical.
+fn free_slot(slots: &[(String, String)], wanted: &str, database: &str) -> Option<(String, String)> {
+    let others = |name: &str| slots.iter().find(|(known, of)| known == name && of != database);
+    let (_, other) = others(wanted)?;
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    // A slot's name has at most 63 characters.
+    let own: String = wanted.chars().chain(['_']).chain(database.chars().map(letter)).take(58).collect();
+    let numbered = (2..100).map(|number| format!("{own}_{number}"));
+    let free = [own.clone()].into_iter().chain(numbered).find(|name| others(name).is_none())?;
+    Some((free, other.clone()))
+}
+
 /// The schemas that hold tables.
 pub(crate) async fn schemas(config: &Config) -> Result<Vec<String>, Fault> {
     let session = reading(config, "discover").await?;
@@ -203,5 +225,25 @@ fn text_of(value: Value<'_>) -> Option<String> {
     match value {
         Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
         Value::Null | Value::Oversize | Value::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_256_a_slot_of_another_database_is_left_to_it() {
+        let slots = |taken: &[(&str, &str)]| {
+            let text = |(name, of): &(&str, &str)| ((*name).to_owned(), (*of).to_owned());
+            free_slot(&taken.iter().map(text).collect::<Vec<_>>(), "pg2planhat", "App-4")
+        };
+        let own = |name: &str, other: &str| Some((name.to_owned(), other.to_owned()));
+        assert_eq!(slots(&[]), None);
+        assert_eq!(slots(&[("pg2planhat", "App-4"), ("x", "app")]), None, "its own");
+        assert_eq!(slots(&[("pg2planhat", "app")]), own("pg2planhat_app_4", "app"));
+        assert_eq!(slots(&[("pg2planhat", "app"), ("pg2planhat_app_4", "App-4")]), own("pg2planhat_app_4", "app"));
+        assert_eq!(slots(&[("pg2planhat", "app"), ("pg2planhat_app_4", "app_4")]), own("pg2planhat_app_4_2", "app"));
+        assert_eq!(slots(&[("pg2planhat", "")]), own("pg2planhat_app_4", ""), "a standby's");
     }
 }

@@ -41,6 +41,7 @@ mod faults_stream;
 mod faults_stream_scene;
 mod faults_stream_wire;
 mod faults_truth;
+mod first_steps;
 mod gaps_resync;
 mod generated_beside_updates;
 mod harness_works;

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Where the configuration is written.
 const FILE: &str = "pg2planhat.yaml";
 const PASSWORD: &str = "it's a \"walk\"";
+/// The password of the DBA.
+const DBA: &str = "of-the-dba";
 
 /// The fenced blocks of the page's part, each with its language.
 fn blocks() -> Vec<(String, String)> {
@@ -76,20 +78,16 @@ fn session(blocks: &[(String, String)], config: &str) -> String {
     fill(&script, "PLANHAT_TENANT_UUID=…", &format!("PLANHAT_TENANT_UUID={}", ConfigText::TENANT))
 }
 
-/// The programs that the session calls: ours, and psql as the DBA whom the machine's environment makes.
-fn programs(place: &Path, program: &Path, cluster: &Cluster) -> String {
+/// Where the session finds its programs: ours, and the machine's psql, which knows nothing but what the page says and the
+/// password that a DBA would type.
+fn programs(place: &Path, program: &Path) -> String {
     let bin = place.join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(program, bin.join("pg2planhat")).unwrap();
-    let usual = std::env::var("PATH").unwrap();
-    let psql = format!(
-        "#!/bin/sh\nPATH='{usual}' PGHOST='{}' PGPORT={} PGUSER=postgres exec psql -X \"$@\"\n",
-        cluster.socket_directory().display(),
-        cluster.port()
-    );
-    std::fs::write(bin.join("psql"), psql).unwrap();
-    std::fs::set_permissions(bin.join("psql"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    format!("{}:{usual}", bin.display())
+    let typed = place.join(".pgpass");
+    std::fs::write(&typed, format!("*:*:*:postgres:{DBA}\n")).unwrap();
+    std::fs::set_permissions(typed, std::fs::Permissions::from_mode(0o600)).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
 }
 
 /// Walks with `program`, as whoever has just installed it.
@@ -98,6 +96,7 @@ pub async fn walk(program: &Path) {
     let said = |what: &str| eprintln!("{:>6.1} s  {what}", began.elapsed().as_secs_f64());
     let cluster = Cluster::builder().hba("host all all 127.0.0.1/32 scram-sha-256").start().await;
     cluster.sql("CREATE DATABASE app").await;
+    cluster.sql(&format!("ALTER ROLE postgres PASSWORD '{DBA}'")).await;
     let dba = cluster.client_of("app").await;
     dba.batch_execute(
         "CREATE TABLE app_event (id bigserial PRIMARY KEY, user_email text, user_id text, event_name text,
@@ -128,7 +127,7 @@ pub async fn walk(program: &Path) {
         .current_dir(place.path())
         .process_group(0)
         .env_clear()
-        .env("PATH", programs(place.path(), program, &cluster))
+        .env("PATH", programs(place.path(), program))
         .env("HOME", place.path())
         .env("PGPORT", cluster.port().to_string())
         .env("PGSSLMODE", "disable")

@@ -81,10 +81,15 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
     let provider = seen.map_or(Provider::Own, |seen| seen.provider);
     let mut sql = format!(
         "-- pg2planhat: set-up of the source, for a DBA.\n\
-         -- Run it in database {} as a superuser, or as the owner of the tables who may also create roles:\n\
+         -- Run it in database {} as {}:\n\
          --   psql -v ON_ERROR_STOP=1 --dbname {} --file setup.sql\n\
          -- It may be run again. {}.\n\n",
         line(&quote::ident(&database)),
+        if config.streams() {
+            STREAMING_DBA
+        } else {
+            "a superuser, or as the owner of the tables who may also create roles"
+        },
         line(quote::literal(&database).trim_start()),
         if config.streams() {
             format!("It needs wal_level = logical: {}", line(provider.logical().trim_end_matches(';')))
@@ -92,6 +97,9 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
             "No section is streamed: it needs no publication, no slot and no REPLICATION".to_owned()
         }
     );
+    if config.streams() {
+        who_runs_it(&mut sql, config, &user, provider);
+    }
     role(&mut sql, config, &user, &database, provider);
     reader(&mut sql, config, &database);
     // What can fail comes first, and the slot last: from there on the server keeps WAL.
@@ -114,6 +122,61 @@ fn write(config: &Config, state: &StateScript<'_>, seen: Option<&ObservedState>)
     }
     writeln!(sql, "-- To undo all of it: pg2planhat teardown").ok();
     sql
+}
+
+/// Who may run a script that makes a publication, a slot, and a role that may replicate.
+const STREAMING_DBA: &str = "a superuser; or as the owner of the tables who may also create in the database, create roles,\n\
+    -- and replicate (REPLICATION; before PostgreSQL 16 only a superuser makes a role that replicates)";
+
+/// What the script would miss in its middle, when half of it is made: said before anything is made.
+fn who_runs_it(sql: &mut String, config: &Config, user: &str, provider: Provider) {
+    let (slot, role) = (quote::literal(&config.source.slot), quote::literal(user));
+    let publication = quote::literal(&config.source.publication);
+    let tables = setup::tables(config);
+    let tables: Vec<String> = tables.iter().map(|name| quote::literal(&quote::qualified(name))).collect();
+    let refuse = |when: String, what: &str, who: &str| {
+        format!(
+            "  IF {when} THEN\n    RAISE EXCEPTION '{what}'\n      USING HINT = 'Run this as a superuser, or as {who}. Nothing was made.';\n  END IF;\n"
+        )
+    };
+    let mut body = format!(
+        "DECLARE\n  own pg_roles;\n  other text;\nBEGIN\n  SELECT * INTO own FROM pg_roles WHERE rolname = current_user;\n  \
+         SELECT coalesce('database ' || database, 'a standby') INTO other FROM pg_replication_slots\n    \
+         WHERE slot_name = {slot} AND (plugin IS DISTINCT FROM 'pgoutput' OR database IS DISTINCT FROM current_database());\n  \
+         IF other IS NOT NULL THEN\n    RAISE EXCEPTION 'the slot % is in use for something else: %', {slot}, other\n      \
+         USING HINT = 'Give this instance a slot of its own: slot: NAME under source. Nothing was made.';\n  END IF;\n"
+    );
+    // There other rights stand for REPLICATION; a script that was made without a look at the server does not know where it is.
+    if provider != Provider::Rds {
+        let lacks = "NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication') AND NOT";
+        let no_slot = format!("NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot})");
+        let no_role =
+            format!("NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {role} AND (rolreplication OR rolsuper))");
+        let old = "current_setting('server_version_num')::int < 160000";
+        body += &refuse(
+            format!("{lacks} (own.rolsuper OR own.rolreplication)\n      AND {no_slot}"),
+            "a role that runs this needs REPLICATION, to make the slot",
+            "a role with REPLICATION",
+        );
+        body += &refuse(
+            format!("{lacks} own.rolsuper AND {old}\n      AND {no_role}"),
+            "before PostgreSQL 16 only a superuser makes a role with REPLICATION",
+            "another once a superuser has made that role",
+        );
+    }
+    let no_publication = format!("NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {publication})");
+    body += &refuse(
+        format!(
+            "{no_publication} AND NOT (has_database_privilege(current_database(), 'CREATE')\n      \
+             AND (SELECT coalesce(bool_and(pg_has_role(relowner, 'USAGE')), true) FROM pg_class\n        \
+             WHERE oid = ANY (ARRAY[{}]::regclass[])))",
+            tables.join(", ")
+        ),
+        "a role that runs this must own the tables, and may create in the database, to make the publication",
+        "their owner",
+    );
+    writeln!(sql, "-- 0. Whether this can be done: before anything is made.\nDO {};\n", quote::dollar(&(body + "END")))
+        .ok();
 }
 
 fn role(sql: &mut String, config: &Config, user: &str, database: &str, provider: Provider) {
