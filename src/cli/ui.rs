@@ -87,7 +87,7 @@ async fn when_asked(console: Arc<Console>, path: &Path, program: &Program, stop:
         };
         let Some(config) = config else { continue };
         let ended = again_and_again(config, path, program, stop, true, Some(Arc::clone(&console))).await;
-        program.is_gone();
+        program.is_gone(ended.as_ref().err().cloned());
         if let Err(fault) = ended {
             tracing::error!(what = fault.what, remedy = fault.remedy, "the instance has ended; the console goes on");
         }

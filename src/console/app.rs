@@ -215,12 +215,13 @@ impl Console {
         Arc::clone(&held(&self.config))
     }
 
-    /// Returns the name of the session's cookie for a request to `host`. It holds the port by which the browser comes:
-    /// cookies ignore ports, and two instances may share a host (`kubectl port-forward` gives each a port of its own).
-    pub(crate) fn cookie(&self, host: &str) -> String {
+    /// Returns the name of the session's cookie for a request to `host`, by an `encrypted` connection or not. It holds the
+    /// port by which the browser comes: cookies ignore ports, and two instances may share a host (`kubectl port-forward`
+    /// gives each a port of its own).
+    pub(crate) fn cookie(host: &str, encrypted: bool) -> String {
         let port = host.rsplit_once(':').map_or("", |(_, port)| port);
         let port = if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" };
-        if self.is_secure() { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
+        if encrypted { format!("__Host-pg2planhat_{port}") } else { format!("pg2planhat_{port}") }
     }
 
     /// Returns a connection to the state. Pages share it until none has used it for a minute.

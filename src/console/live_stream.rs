@@ -64,6 +64,7 @@ pub(crate) async fn live(
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    section_page::ledger_filter(&ask)?;
     let place = std::sync::Arc::clone(&ask.console.streams).try_acquire_owned();
     let place = place.map_err(|_| Refusal::busy("16 pages follow the program already"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
@@ -167,7 +168,8 @@ impl Follower {
     /// Collects the rows of the ledger that were written since the last one that was sent.
     async fn rows(&mut self) {
         let Some(after) = self.after else { return };
-        let filter = DeliveryFilter { changed_after: Some(after), ..section_page::ledger_filter(&self.ask) };
+        let Ok(filter) = section_page::ledger_filter(&self.ask) else { return };
+        let filter = DeliveryFilter { changed_after: Some(after), ..filter };
         let Ok(store) = self.ask.console.store().await else { return };
         let Ok(rows) = store.deliveries(&filter, ROWS).await else { return };
         let words = self.ask.sees_rows();

@@ -32,6 +32,7 @@ pub(crate) mod last_check;
 pub(crate) mod line_diff;
 pub(crate) mod live_stream;
 pub(crate) mod lock;
+pub(crate) mod log_documents;
 pub(crate) mod page_view;
 pub(crate) mod pages;
 pub(crate) mod patient_stream;

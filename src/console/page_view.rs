@@ -47,7 +47,8 @@ impl Console {
         let counters = self.program.counters().await;
         let now = Timestamp::now();
         let seconds = now.as_millisecond() as f64 / 1000.0;
-        let mut figures = PageFigures { state_for: Some(self.note_state(&status, seconds)), ..PageFigures::default() };
+        let state_for = Some(self.note_state(&status, seconds));
+        let mut figures = PageFigures { state_for, ended: self.program.ended(), ..PageFigures::default() };
         match &counters {
             Some(counters) => {
                 let sum = |of: fn(&crate::console::counters::SectionCounters) -> f64| {
@@ -154,7 +155,7 @@ impl Shell {
     pub(crate) fn new(ask: &Ask, view: &PageView, title: &str, at: &str, name: &str, live: &str) -> Shell {
         let config = &view.config;
         let listen = &ask.console.listen;
-        let plain = !ask.console.is_secure() && !config::is_loopback(listen);
+        let plain = !ask.encrypted && !config::is_loopback(listen);
         let state = view.status.instance.timeline.map_or_else(String::new, |timeline| format!("timeline {timeline}"));
         Shell {
             title: title.to_owned(),

@@ -40,6 +40,8 @@ pub(crate) enum Deed {
     /// Restarts the instance with the file that has this digest.
     Apply {
         sha256: String,
+        /// What it does to rows, in words; empty where it harms none.
+        harm: String,
     },
     /// Repairs the instance. `sure` demands that the person also states that the newer server is gone for good.
     Repair {
@@ -81,6 +83,16 @@ impl Confirmation {
                 digits == number.to_string()
             }
             Confirmation::Name(name) => given.trim() == name,
+        }
+    }
+
+    /// Returns whether this confirmation is enough for what must be confirmed `now`.
+    pub(crate) fn covers(&self, now: &Confirmation) -> bool {
+        match (self, now) {
+            (_, Confirmation::Press) => true,
+            (Confirmation::Number(planned), Confirmation::Number(now)) => !differs(*planned, *now),
+            (Confirmation::Name(planned), Confirmation::Name(now)) => planned == now,
+            (Confirmation::Press | Confirmation::Number(_) | Confirmation::Name(_), _) => false,
         }
     }
 
@@ -206,6 +218,25 @@ mod tests {
         }
         assert!(Confirmation::Press.fits(""));
         assert!(Confirmation::Name("slot".into()).fits(" slot ") && !Confirmation::Name("slot".into()).fits("Slot"));
+    }
+
+    #[test]
+    fn case_251_a_confirmation_covers_no_danger_that_came_later() {
+        let (press, number, name) =
+            (Confirmation::Press, Confirmation::Number(1000), Confirmation::Name("logins".to_owned()));
+        for (confirmed, now, covers) in [
+            (&press, &press, true),
+            (&number, &press, true),
+            (&press, &number, false),
+            (&press, &name, false),
+            (&name, &number, false),
+            (&number, &name, false),
+            (&number, &Confirmation::Number(1100), true),
+            (&number, &Confirmation::Number(1101), false),
+            (&name, &Confirmation::Name("seats".to_owned()), false),
+        ] {
+            assert_eq!(confirmed.covers(now), covers, "{confirmed:?} {now:?}");
+        }
     }
 
     #[test]

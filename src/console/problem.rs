@@ -29,6 +29,13 @@ impl Refusal {
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, what, "try again in a moment")
     }
 
+    /// Makes a refusal for a parameter whose value is none of those that it may have. One that was passed over would make
+    /// the answer another than the question.
+    pub(crate) fn no_choice(name: &str, given: &str, known: &[&str]) -> Refusal {
+        Fault::usage(format!("{name}: {given:?} is none of those there are"), format!("choose of {}", known.join(", ")))
+            .into()
+    }
+
     pub(crate) fn not_found(what: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, what, "the menu leads to everything that there is")
     }

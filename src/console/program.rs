@@ -16,7 +16,7 @@ use crate::telemetry::status_document::Status;
 
 /// The program that the console shows. It is cheap to clone, and the instance in it can change while the console stays.
 #[derive(Clone, Default)]
-pub(crate) struct Program(Arc<Mutex<Option<AdminState>>>);
+pub(crate) struct Program(Arc<Mutex<Option<AdminState>>>, Arc<Mutex<Option<Fault>>>);
 
 impl Program {
     /// Makes a program that runs in another process, or nowhere.
@@ -27,11 +27,18 @@ impl Program {
     /// Records that an instance now runs in this process.
     pub(crate) fn runs_here(&self, admin: AdminState) {
         *held(&self.0) = Some(admin);
+        *held(&self.1) = None;
     }
 
-    /// Records that no instance runs in this process any more.
-    pub(crate) fn is_gone(&self) {
+    /// Records that no instance runs in this process any more, and why it has ended; `None` where nothing went wrong.
+    pub(crate) fn is_gone(&self, why: Option<Fault>) {
         *held(&self.0) = None;
+        *held(&self.1) = why;
+    }
+
+    /// Returns why the last instance of this process has ended; `None` where one runs, or nothing went wrong.
+    pub(crate) fn ended(&self) -> Option<Fault> {
+        held(&self.1).clone()
     }
 
     /// Returns whether an instance runs in this process.

@@ -40,6 +40,8 @@ pub(crate) struct TwoEnds {
     pub planhat_url: String,
     /// The address of the admin port, where the usual one is taken.
     pub admin: Option<String>,
+    /// The slot, where the usual one decodes another database of the server.
+    pub slot: Option<String>,
 }
 
 impl Default for TwoEnds {
@@ -57,6 +59,7 @@ impl Default for TwoEnds {
             tenant: false,
             planhat_url: text("https://analytics.planhat.com"),
             admin: None,
+            slot: None,
         }
     }
 }
@@ -81,6 +84,8 @@ impl TwoEnds {
             tenant: self.tenant || !form.one("tenant").is_empty(),
             planhat_url: or("planhat_url", &usual.planhat_url),
             admin: self.admin.clone(),
+            // It goes by the database, which the form may change.
+            slot: None,
         }
     }
 
@@ -124,6 +129,9 @@ impl TwoEnds {
         }
         if !self.ca.is_empty() {
             line("ca", scalar(&self.ca));
+        }
+        if let Some(slot) = &self.slot {
+            line("slot", scalar(slot));
         }
         lines.push("planhat:".to_owned());
         // Nothing is sent without a tenant: the last step refuses to run until one is typed.

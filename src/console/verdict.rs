@@ -5,6 +5,7 @@
 //! * Never: two worries in one sentence: the worst one is said, the others stand below it on the page.
 
 use crate::console::words::{bytes, count, plural, time};
+use crate::model::Fault;
 use crate::telemetry::status_document::{InstanceState, Reason, SectionState, SectionStatus, Status};
 
 /// The colour of the verdict.
@@ -62,6 +63,8 @@ pub(crate) struct PageFigures {
     pub leader: Option<String>,
     /// The number of rows that were read and are not settled.
     pub unsettled: u64,
+    /// Why the instance of this process has ended, where it did not because somebody asked for it.
+    pub ended: Option<Fault>,
 }
 
 /// The sentence, with its colour and its link.
@@ -92,6 +95,11 @@ const WAITING: f64 = 2.0;
 pub(crate) fn verdict(status: &Status, link: PageLink, figures: &PageFigures) -> PageVerdict {
     if link == PageLink::Lost {
         return say(Tone::Warn, "lost", "The console has lost the program.", "What follows may be old.");
+    }
+    // Another instance may lead meanwhile: what is shown then is that one.
+    if let Some(fault) = figures.ended.as_ref().filter(|_| !status.ready) {
+        let sentence = format!("The instance that ran here has ended: {}.", fault.what.trim_end_matches('.'));
+        return say(Tone::Stop, "ended", sentence, fault.remedy.clone());
     }
     match status.state {
         InstanceState::NeedsPerson => return needs_person(status),
@@ -326,6 +334,19 @@ mod tests {
             assert_eq!((said.class, said.tone), (class, tone), "{state}: {}", said.sentence);
             assert!(said.sentence.ends_with('.') && !said.sentence.contains(".."), "{}", said.sentence);
         }
+    }
+
+    #[test]
+    fn case_257_an_instance_that_has_ended_is_said_with_its_remedy() {
+        let mut status = Status::starting("slot", "publication");
+        let ended = Fault::usage("the slot s is another's", "give this instance a slot of its own");
+        let figures = PageFigures { ended: Some(ended), ..PageFigures::default() };
+        let said = verdict(&status, PageLink::Live, &figures);
+        assert_eq!((said.class, said.tone), ("ended", Tone::Stop));
+        assert_eq!(said.sentence, "The instance that ran here has ended: the slot s is another's.");
+        assert_eq!(said.detail, "give this instance a slot of its own");
+        (status.state, status.ready) = (InstanceState::Running, true);
+        assert_ne!(class(&status, &figures), "ended", "another one leads");
     }
 
     #[test]

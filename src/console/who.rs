@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderName, ORIGIN};
 
 use crate::config::Role;
 use crate::console::app::Console;
@@ -22,10 +22,34 @@ pub(crate) fn who(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>, 
     match bearer(headers) {
         Some(token) => held(&console.sessions).bearer(token),
         None => by_proxy(console, headers, peer).or_else(|| {
-            cookie(headers, &console.cookie(host_of(headers)))
-                .and_then(|id| held(&console.sessions).of_cookie(id, Instant::now(), used))
+            sessions_of(console, headers)
+                .into_iter()
+                .find_map(|id| held(&console.sessions).of_cookie(id, Instant::now(), used))
         }),
     }
+}
+
+/// Returns the sessions that the request's cookies name, the one of an encrypted connection first.
+pub(crate) fn sessions_of<'a>(console: &Console, headers: &'a HeaderMap) -> Vec<&'a str> {
+    let host = host_of(headers);
+    let plain = (!console.is_secure()).then(|| Console::cookie(host, false));
+    let names = [Some(Console::cookie(host, true)), plain];
+    names.into_iter().flatten().filter_map(|name| cookie(headers, &name)).collect()
+}
+
+/// Returns whether the browser came by TLS: to this port, or to a proxy in front of it. A browser says so by the origin of
+/// its page, and by a cookie that it sends over TLS alone: both concern nobody but itself. A proxy says so by
+/// `X-Forwarded-Proto`, which counts from its own address.
+pub(crate) fn is_encrypted(console: &Console, headers: &HeaderMap, peer: Option<IpAddr>) -> bool {
+    const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let config = console.config();
+    let trusted =
+        |peer| config.console.proxy.as_ref().is_some_and(|proxy| proxy.from.iter().any(|of| of.contains(peer)));
+    console.is_secure()
+        || text(ORIGIN).starts_with("https://")
+        || cookie(headers, &Console::cookie(host_of(headers), true)).is_some()
+        || (text(PROTO).eq_ignore_ascii_case("https") && peer.is_some_and(trusted))
 }
 
 /// Returns the token of a script.

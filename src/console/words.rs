@@ -75,10 +75,11 @@ pub(crate) fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// Returns the time of day of an RFC 3339 time, to the second or the millisecond, such as `00:51:06`.
-pub(crate) fn clock(rfc3339: &str, length: usize) -> &str {
-    let clock = rfc3339.get(11..).unwrap_or(rfc3339);
-    clock.get(..length).unwrap_or(clock).trim_end_matches('Z')
+/// Returns the day and the time of day to the millisecond, such as `11-26 00:51:06.412`. It leaves out the year: the ledger
+/// is pruned.
+pub(crate) fn day_and_clock(rfc3339: &str) -> String {
+    let text = rfc3339.get(5..).unwrap_or(rfc3339);
+    text.get(..18).unwrap_or(text).trim_end_matches('Z').replace('T', " ")
 }
 
 /// Returns the date and the time to the second, such as `2026-11-26 00:49:03`.
@@ -108,6 +109,13 @@ mod tests {
     }
 
     #[test]
+    fn case_253_the_time_of_a_batch_has_its_day() {
+        assert_eq!(day_and_clock("2026-11-26T00:51:06.412Z"), "11-26 00:51:06.412");
+        assert_eq!(day_and_clock("2026-11-26T00:51:06.412345Z"), "11-26 00:51:06.412");
+        assert_eq!(day_and_clock("2026-11-26T00:51:06Z"), "11-26 00:51:06");
+    }
+
+    #[test]
     fn times_read_well() {
         let shown = [(0.17, "0.2 s"), (43.0, "43 s"), (720.0, "12 min"), (3780.0, "1 h 3 min"), (7200.0, "2 h")];
         for (seconds, text) in shown {
@@ -116,8 +124,6 @@ mod tests {
         assert_eq!(time(604_800.0), "7 days");
         assert_eq!(time(f64::NAN), "–");
         assert_eq!([took(0.0842), took(2.0)], ["84 ms", "2.0 s"]);
-        assert_eq!(clock("2026-11-26T00:51:06.412Z", 12), "00:51:06.412");
-        assert_eq!(clock("2026-11-26T00:51:06Z", 12), "00:51:06");
         assert_eq!(moment("2026-11-26T00:51:06.412Z"), "2026-11-26 00:51:06");
         assert_eq!(since("2026-11-26T00:51:06Z", "2026-11-26T00:52:06Z".parse().unwrap()), Some(60.0));
     }

@@ -13,6 +13,7 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+mod asks;
 mod attacks;
 mod browser;
 mod control;

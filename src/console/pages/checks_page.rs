@@ -41,7 +41,19 @@ struct ChecksPage {
 
 /// `GET /checks`
 pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
-    let checked = held(&ask.console.checks).clone();
+    let mut checked = held(&ask.console.checks).clone();
+    if ask.json && checked.is_none() {
+        // A script would read an empty list as "there are no findings".
+        if !ask.is_operator() {
+            let remedy = "ask with the token of an operator: then it is looked";
+            return Err(Refusal::new(
+                StatusCode::CONFLICT,
+                "nobody has looked yet, and looking needs an operator",
+                remedy,
+            ));
+        }
+        checked = Some(looked(&ask.console).await?);
+    }
     let mut findings = checked.as_ref().map(|checked| checked.findings.clone()).unwrap_or_default();
     if !ask.sees_rows() {
         findings.iter_mut().for_each(withhold);
@@ -86,12 +98,18 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
 
 /// `POST /checks`: makes the checks again.
 pub(crate) async fn look(State(console): State<Arc<Console>>) -> Result<Response, Refusal> {
+    looked(&console).await?;
+    Ok((StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/checks"))]).into_response())
+}
+
+/// Makes the checks, and keeps their findings for all pages.
+async fn looked(console: &Console) -> Result<Checked, Refusal> {
     let _leave = console.question()?;
     let began = Instant::now();
     let findings = operations::check(&console.config()).await;
     let checked = Checked { at: Instant::now(), took: began.elapsed().as_secs_f64(), findings };
-    *held(&console.checks) = Some(checked);
-    Ok((StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_static("/checks"))]).into_response())
+    *held(&console.checks) = Some(checked.clone());
+    Ok(checked)
 }
 
 fn when(checked: &Checked) -> String {

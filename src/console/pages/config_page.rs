@@ -174,11 +174,9 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let closed = cannot_apply(&ask, &found);
     let (plan, word) = match drift && parsed.is_ok() && closed.is_empty() {
         true => {
-            let danger = found.iter().any(|change| change.danger);
-            let slot = running.source.slot.clone();
-            let confirmation = if danger { Confirmation::Name(slot) } else { Confirmation::Press };
+            let (deed, confirmation) = to_apply(&running, &file.sha256, &found);
             let word = confirmation.word();
-            (stored(&ask, Deed::Apply { sha256: file.sha256.clone() }, confirmation)?, word)
+            (stored(&ask, deed, confirmation)?, word)
         }
         false => (String::new(), String::new()),
     };
@@ -201,6 +199,21 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         text: yaml_markup(&text),
     };
     Ok(page.shell.around(&page))
+}
+
+/// Returns the deed that applies a file, and what must be typed for it: where rows count twice or are lost, their number;
+/// where that cannot be known, the name of the section, or of the slot where more than one section is concerned.
+fn to_apply(running: &Config, sha256: &str, changes: &[ReviewedChange]) -> (Deed, Confirmation) {
+    let dangers: Vec<&ReviewedChange> = changes.iter().filter(|change| change.danger).collect();
+    let rows: u64 = dangers.iter().filter_map(|change| change.rows).sum();
+    let confirmation = match dangers.as_slice() {
+        [] => Confirmation::Press,
+        _ if rows > 0 => Confirmation::Number(rows),
+        [one] if !one.section.is_empty() => Confirmation::Name(one.section.clone()),
+        _ => Confirmation::Name(running.source.slot.clone()),
+    };
+    let harm = dangers.into_iter().map(line).map(|line| format!("{}: {}", line.head, line.what));
+    (Deed::Apply { sha256: sha256.to_owned(), harm: harm.collect::<Vec<_>>().join(" ") }, confirmation)
 }
 
 /// Returns why the file cannot be applied from here; an empty text where it can.
@@ -295,8 +308,17 @@ pub(crate) async fn save(ask: &Ask, id: &str, text: &str, base: &str, section: &
     ask.leads_to("/config", serde_json::json!({ "saved": section }))
 }
 
-/// Restarts the instance with the file, after it has drained.
-pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response, Refusal> {
+/// What came of a wish to apply the file.
+pub(crate) enum Applied {
+    /// The instance restarts; the answer.
+    Done(Response),
+    /// Nothing was done: what the file would do now is more than was confirmed. A new plan has the id.
+    Asks(String),
+}
+
+/// Restarts the instance with the file, after it has drained. What the changes do is judged anew, because the state has
+/// moved since: what became a danger meanwhile is confirmed by its own number.
+pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str, confirmed: &Confirmation) -> Result<Applied, Refusal> {
     let file = config_file::read(&ask.console.path)?;
     if file.sha256 != sha256 {
         used(ask, id)?;
@@ -309,10 +331,14 @@ pub(crate) async fn apply(ask: &Ask, id: &str, sha256: &str) -> Result<Response,
     if !closed.is_empty() {
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, closed, "nothing was applied"));
     }
+    let (deed, wanted) = to_apply(&ask.console.config(), sha256, &found);
     used(ask, id)?;
+    if !confirmed.covers(&wanted) {
+        return Ok(Applied::Asks(stored(ask, deed, wanted)?));
+    }
     record(ask, "config_apply", "", "the instance begins anew with the file").await;
     ask.console.apply(next, file.sha256)?;
-    ask.leads_to("/config", serde_json::json!({ "applied": found }))
+    Ok(Applied::Done(ask.leads_to("/config", serde_json::json!({ "applied": found }))?))
 }
 
 /// Records an action in the state, where that can be reached. A failure does not undo the action, because the file is

@@ -14,7 +14,8 @@ use crate::console::app::Console;
 use crate::console::bare_pages;
 use crate::console::lock::held;
 use crate::console::people::Login;
-use crate::console::problem::{Refusal, cookie, host_of, theme, wants_json};
+use crate::console::problem::{Refusal, host_of, theme, wants_json};
+use crate::console::who::{is_encrypted, sessions_of};
 
 type Given = HashMap<String, String>;
 
@@ -46,13 +47,12 @@ pub(crate) async fn login(
     match outcome {
         Login::In(id, person) => {
             tracing::info!(name = person.name, role = person.role.as_str(), "somebody has logged in at the console");
-            let secure = if console.is_secure() { "; Secure" } else { "" };
-            let name = console.cookie(host_of(&headers));
+            let peer = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
             // The browser forgets the session that it had: nobody else may go on with it.
-            if let Some(before) = cookie(&headers, &name) {
+            for before in sessions_of(&console, &headers) {
                 held(&console.sessions).logout(before);
             }
-            leads(next, &format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=86400"))
+            leads(next, &[set(&headers, is_encrypted(&console, &headers, peer), &id, 86_400)])
         }
         Login::Later => Err(Refusal::busy("too many have tried to log in just now")),
         Login::Wrong => {
@@ -69,19 +69,26 @@ pub(crate) async fn login(
 
 /// `POST /session/end`
 pub(crate) async fn logout(State(console): State<Arc<Console>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    let name = console.cookie(host_of(&headers));
-    if let Some(id) = cookie(&headers, &name) {
+    for id in sessions_of(&console, &headers) {
         held(&console.sessions).logout(id);
     }
-    let secure = if console.is_secure() { "; Secure" } else { "" };
-    leads("/login", &format!("{name}=; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age=0"))
+    leads("/login", &[true, false].map(|encrypted| set(&headers, encrypted, "", 0)))
 }
 
-fn leads(to: &str, cookie: &str) -> Result<Response, Refusal> {
+/// Returns the header that sets the session's cookie for so many seconds. One of an encrypted connection goes over no other.
+fn set(headers: &HeaderMap, encrypted: bool, id: &str, seconds: u32) -> String {
+    let name = Console::cookie(host_of(headers), encrypted);
+    let secure = if encrypted { "; Secure" } else { "" };
+    format!("{name}={id}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age={seconds}")
+}
+
+fn leads(to: &str, cookies: &[String]) -> Result<Response, Refusal> {
     let bad = |_| Refusal::new(StatusCode::BAD_REQUEST, "that is no address of this console", "log in at /login");
-    let to = HeaderValue::from_str(to).map_err(bad)?;
-    let cookie = HeaderValue::from_str(cookie).map_err(bad)?;
-    Ok((StatusCode::SEE_OTHER, [(LOCATION, to), (SET_COOKIE, cookie)]).into_response())
+    let mut answer = (StatusCode::SEE_OTHER, [(LOCATION, HeaderValue::from_str(to).map_err(bad)?)]).into_response();
+    for cookie in cookies {
+        answer.headers_mut().append(SET_COOKIE, HeaderValue::from_str(cookie).map_err(bad)?);
+    }
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup};
 use crate::console::fragments::overview_fragments::events_of;
 use crate::console::fragments::section_fragments::{Batches, batches_of};
+use crate::console::log_documents::{LogFile, holds, program_file, withheld};
 use crate::console::page_view::{PageView, Shell};
 use crate::console::pages::section_page::ledger_filter;
 use crate::console::problem::Refusal;
@@ -21,8 +22,10 @@ use crate::telemetry::log_ring;
 
 /// The page shows this many rows.
 const ROWS: u32 = 100;
-/// A search for a key reads this many rows of the ledger, and a CSV file holds this many.
+/// A search for a key reads this many rows of the ledger.
 const MANY: u32 = 5000;
+/// The page shows this many lines of the program's log.
+const LINES: usize = 500;
 /// The levels of the program's log, the gravest first.
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
@@ -52,20 +55,42 @@ struct LogsPage {
     lines: Vec<String>,
 }
 
+/// Returns which log the address names.
+fn tab(ask: &Ask) -> Result<&'static str, Refusal> {
+    match ask.given("tab") {
+        "" | "batches" => Ok("batches"),
+        "events" => Ok("events"),
+        "program" if !ask.sees_rows() => {
+            let what = "a line of the program's log may quote a row, and rows are withheld from your role";
+            Err(Refusal::new(StatusCode::FORBIDDEN, what, "ask somebody who may see them (console.rows)"))
+        }
+        "program" if !ask.console.program.is_here() => {
+            Err(Refusal::not_found("no instance runs in this process: its log is where it runs"))
+        }
+        "program" => Ok("program"),
+        other => Err(Refusal::no_choice("tab", other, &["batches", "events", "program"])),
+    }
+}
+
 /// `GET /logs`
 pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
-    match (ask.given("tab"), ask.given("format")) {
-        ("events", "csv") => return events_csv(&ask).await,
-        (_, "csv") => return batches_csv(&ask).await,
+    let tab = tab(&ask)?;
+    let as_csv = match ask.given("format") {
+        "" => false,
+        "csv" => true,
+        other => return Err(Refusal::no_choice("format", other, &["csv"])),
+    };
+    let lines = if tab == "program" { program_lines(&ask)? } else { Vec::new() };
+    match (tab, as_csv, ask.json) {
+        ("program", true, _) => return Ok(program_file(&lines)),
+        ("program", false, true) => return Ok(axum::Json(lines).into_response()),
         _ => {}
     }
-    let tab = match ask.given("tab") {
-        "events" => "events",
-        // A line of the log may quote a row.
-        "program" if ask.sees_rows() && ask.console.program.is_here() => "program",
-        _ => "batches",
-    };
     let store = ask.console.store().await?;
+    if as_csv {
+        let file = if tab == "events" { LogFile::Events } else { batches_file(&ask, &store).await? };
+        return Ok(file.download(store).await.map_err(|error| error.fault())?);
+    }
     if ask.json && tab == "events" {
         return Ok(axum::Json(store.events(MANY).await.map_err(|error| error.fault())?).into_response());
     }
@@ -73,10 +98,16 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     if ask.json {
         let mut rows = found.rows;
         rows.reverse();
-        return Ok(axum::Json(withheld(&ask, rows)).into_response());
+        return Ok(axum::Json(withheld(ask.sees_rows(), &rows)).into_response());
     }
     let view = ask.console.view().await?;
-    drawn(&ask, &view, &store, tab, &found).await
+    drawn(&ask, &view, &store, tab, found, lines).await
+}
+
+/// Returns the file of the batches that the parameters select.
+async fn batches_file(ask: &Ask, store: &Store) -> Result<LogFile, Refusal> {
+    let filter = filter(ask, store).await?;
+    Ok(LogFile::Batches { filter, key: ask.given("key").to_owned(), sees: ask.sees_rows() })
 }
 
 async fn drawn(
@@ -84,7 +115,8 @@ async fn drawn(
     view: &PageView,
     store: &Store,
     tab: &'static str,
-    found: &FoundBatches,
+    found: FoundBatches,
+    lines: Vec<String>,
 ) -> Result<Response, Refusal> {
     // A list that ends at a time, or that was searched by a key, does not grow.
     let follows = tab == "batches" && [ask.given("until"), ask.given("key")].iter().all(|given| given.is_empty());
@@ -97,8 +129,6 @@ async fn drawn(
         "events" => events_of(&store.events(ROWS).await.map_err(|error| error.fault())?),
         _ => Markup::default(),
     };
-    let level = if ask.given("level").is_empty() { "INFO" } else { ask.given("level") };
-    let lines = if tab == "program" { program_lines(level, ask.given("text")) } else { Vec::new() };
     let page = LogsPage {
         shell: Shell::new(ask, view, "Logs", "logs", "", &live),
         tab,
@@ -119,20 +149,24 @@ async fn drawn(
         batches: batches_of(&Batches { rows: &found.rows, with_section: true, words: ask.sees_rows() }),
         follow: if follows { "1".to_owned() } else { String::new() },
         left_out: match found.older {
-            true => format!("The newest {} batches were searched; “until” reaches older ones.", count(MANY.into())),
+            true => format!(
+                "The newest {} batches were searched; “until” reaches older ones, and the CSV file has all.",
+                count(MANY.into())
+            ),
             false => String::new(),
         },
         events,
         levels: LEVELS,
-        level: level.to_owned(),
+        level: level(ask).to_owned(),
         text: ask.given("text").to_owned(),
-        lines,
+        lines: lines.into_iter().take(LINES).collect(),
     };
     Ok(page.shell.around(&page))
 }
 
 fn csv_link(ask: &Ask, tab: &str) -> String {
-    let kept: BTreeMap<&String, &String> = ask.query.iter().filter(|(name, _)| *name != "tab").collect();
+    let kept: BTreeMap<&String, &String> =
+        ask.query.iter().filter(|(name, _)| !["tab", "format"].contains(&name.as_str())).collect();
     let mut link = format!("/logs?format=csv&tab={tab}");
     for (name, value) in kept {
         link.push_str(&format!(
@@ -154,14 +188,20 @@ struct FoundBatches {
     older: bool,
 }
 
-/// Returns the rows of the ledger that the parameters select.
-async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<FoundBatches, Refusal> {
+/// Returns the filter that the parameters describe.
+async fn filter(ask: &Ask, store: &Store) -> Result<DeliveryFilter, Refusal> {
+    ask.known_section(store).await?;
     let time = |name: &str| {
         let text = ask.given(name);
         let wrong = |_| Refusal::from(Fault::usage(format!("{name}: {text:?} is no time"), times::TIMES));
         if text.is_empty() { Ok(None) } else { times::time(text).map(Some).map_err(wrong) }
     };
-    let filter = DeliveryFilter { since: time("since")?, until: time("until")?, ..ledger_filter(ask) };
+    Ok(DeliveryFilter { since: time("since")?, until: time("until")?, ..ledger_filter(ask)? })
+}
+
+/// Returns the rows of the ledger that the parameters select.
+async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<FoundBatches, Refusal> {
+    let filter = filter(ask, store).await?;
     let last = store.last_change().await.map_err(|error| error.fault())?;
     let key = ask.given("key");
     let read = if key.is_empty() { limit } else { MANY };
@@ -174,91 +214,21 @@ async fn found(ask: &Ask, store: &Store, limit: u32) -> Result<FoundBatches, Ref
     Ok(FoundBatches { rows, last, older })
 }
 
-/// Returns whether a key lies between a batch's first and last key. Numbers are compared as numbers.
-fn holds(row: &DeliveryRow, key: &str) -> bool {
-    let plain = |text: &str| text.replace(',', "").parse::<i128>();
-    match (plain(&row.first_key), plain(&row.last_key), plain(key)) {
-        (Ok(first), Ok(last), Ok(key)) => (first.min(last)..=first.max(last)).contains(&key),
-        _ => row.first_key.as_str() <= key && key <= row.last_key.as_str(),
-    }
+/// Returns the level of the program's log that the page shows, and all graver ones with it.
+fn level(ask: &Ask) -> &str {
+    if ask.given("level").is_empty() { "INFO" } else { ask.given("level") }
 }
 
-/// Returns rows of the ledger as a document, without Planhat's answers for people who may not see rows.
-fn withheld(ask: &Ask, rows: Vec<DeliveryRow>) -> serde_json::Value {
-    let mut document = serde_json::json!(rows);
-    if !ask.sees_rows() {
-        for row in document.as_array_mut().into_iter().flatten() {
-            if row["error"] != "" {
-                row["error"] = serde_json::json!("");
-                row["withheld"] = serde_json::json!(true);
-            }
-        }
-    }
-    document
-}
-
-fn program_lines(level: &str, text: &str) -> Vec<String> {
-    let worst = LEVELS.iter().position(|known| *known == level).unwrap_or(LEVELS.len() - 1);
+/// Returns the lines of the program's log that the parameters select, the newest first.
+fn program_lines(ask: &Ask) -> Result<Vec<String>, Refusal> {
+    let (level, text) = (level(ask), ask.given("text"));
+    let worst = LEVELS.iter().position(|known| *known == level);
+    let worst = worst.ok_or_else(|| Refusal::no_choice("level", level, &LEVELS))?;
     let shown = |line: &String| {
         let own = LEVELS.iter().position(|known| line.contains(known)).unwrap_or(0);
         own <= worst && (text.is_empty() || line.contains(text))
     };
     let mut lines: Vec<String> = log_ring::lines().into_iter().filter(shown).collect();
     lines.reverse();
-    lines.truncate(500);
-    lines
-}
-
-async fn batches_csv(ask: &Ask) -> Result<Response, Refusal> {
-    let store = ask.console.store().await?;
-    let rows = found(ask, &store, MANY).await?.rows;
-    Ok(download("batches.csv", table(&DeliveryRow::FIELDS, &withheld(ask, rows))))
-}
-
-async fn events_csv(ask: &Ask) -> Result<Response, Refusal> {
-    let store = ask.console.store().await?;
-    let events = store.events(MANY).await.map_err(|error| error.fault())?;
-    let fields = ["id", "at", "actor", "action", "section", "args", "handled_at", "result"];
-    Ok(download("events.csv", table(&fields, &serde_json::json!(events))))
-}
-
-/// Returns the rows of a JSON list as CSV below the names of their fields. Null becomes an empty field.
-fn table(fields: &[&str], rows: &serde_json::Value) -> String {
-    let cell = |value: &serde_json::Value| match value.as_str() {
-        Some(text) => text.to_owned(),
-        None if value.is_null() => String::new(),
-        None => value.to_string(),
-    };
-    let mut text = csv(fields);
-    for row in rows.as_array().into_iter().flatten() {
-        let cells: Vec<String> = fields.iter().map(|field| cell(&row[*field])).collect();
-        text += &csv(&cells.iter().map(String::as_str).collect::<Vec<_>>());
-    }
-    text
-}
-
-/// Returns one line of CSV by RFC 4180. A quote goes before what a spreadsheet would take for a formula.
-fn csv(fields: &[&str]) -> String {
-    let field = |text: &&str| {
-        let formula = text.starts_with(['=', '+', '-', '@', '\t']) && text.parse::<f64>().is_err();
-        let text = if formula { format!("'{text}") } else { (*text).to_owned() };
-        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-    };
-    fields.iter().map(field).collect::<Vec<_>>().join(",") + "\r\n"
-}
-
-/// Answers with a file to save.
-fn download(name: &str, text: String) -> Response {
-    let disposition = format!("attachment; filename=\"{name}\"");
-    ([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, disposition)], text).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_csv_is_no_formula() {
-        assert_eq!(csv(&["-5", "=1+1", "a,\"b\""]), "-5,'=1+1,\"a,\"\"b\"\"\"\r\n");
-    }
+    Ok(lines)
 }

@@ -12,6 +12,7 @@ use crate::console::draw;
 use crate::console::form_fields::FormFields;
 use crate::console::lock::held;
 use crate::console::page_view::drawn;
+use crate::console::pages::config_page::Applied;
 use crate::console::pages::{config_page, resync_page};
 use crate::console::plans::{ActionPlan, Confirmation, Deed, differs};
 use crate::console::problem::Refusal;
@@ -114,8 +115,9 @@ async fn show(ask: &Ask, status: StatusCode, id: &str, plan: &ActionPlan, note: 
 }
 
 /// Returns the sheet of a plan that concerns the whole program. The page it comes from says more.
-fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmSheet<'a> {
+fn of_the_program<'a>(id: &'a str, plan: &'a ActionPlan, note: &'a str) -> ConfirmSheet<'a> {
     let word = plan.confirmation.word();
+    let harm = if let Deed::Apply { harm, .. } = &plan.deed { harm.as_str() } else { "" };
     match &plan.deed {
         Deed::Repair { how, .. } => ConfirmSheet {
             title: "Repair".to_owned(),
@@ -137,11 +139,17 @@ fn of_the_program<'a>(id: &'a str, plan: &ActionPlan, note: &'a str) -> ConfirmS
                 note,
                 class: "is-warn",
                 icon: "warn",
-                harm: "The Configuration page says what this does".to_owned(),
-                detail: "",
+                harm: match harm {
+                    "" => "The Configuration page says what this does".to_owned(),
+                    _ => "Rows may count twice, or not be delivered".to_owned(),
+                },
+                detail: harm,
                 plan: id,
                 word,
-                meaning: "the slot's name",
+                meaning: match &plan.confirmation {
+                    Confirmation::Number(_) => "the rows that this concerns",
+                    Confirmation::Name(_) | Confirmation::Press => "the name of what this concerns",
+                },
                 back: "/config",
                 button: "btn--main",
                 act: if matches!(plan.deed, Deed::Save { .. }) { "Save to the file" } else { "Apply the file" }
@@ -156,7 +164,13 @@ pub(crate) async fn carry_out(ask: Ask, form: FormFields) -> Result<Response, Re
     let id = form.one("plan");
     let plan = waiting(&ask, id)?;
     if !plan.confirmation.fits(form.one("typed")) {
-        let what = format!("Type {} to go on: that is how much it is. Nothing was done.", plan.confirmation.word());
+        let word = plan.confirmation.word();
+        let what = match &plan.confirmation {
+            Confirmation::Name(_) => format!("Type {word} to go on. Nothing was done."),
+            Confirmation::Number(_) | Confirmation::Press => {
+                format!("Type {word} to go on: that is how much it is. Nothing was done.")
+            }
+        };
         if ask.json {
             return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, what, "send it as the field `typed`"));
         }
@@ -192,9 +206,24 @@ pub(crate) async fn carry_out(ask: Ask, form: FormFields) -> Result<Response, Re
             ask.leads_to("/quarantine", serde_json::json!({ "dropped": dropped }))
         }
         Deed::Save { text, base, section } => config_page::save(&ask, id, &text, &base, &section).await,
-        Deed::Apply { sha256 } => config_page::apply(&ask, id, &sha256).await,
+        Deed::Apply { sha256, .. } => apply(&ask, id, &sha256, &plan.confirmation).await,
         Deed::Repair { how, .. } => repair(&ask, id, how, &plan.confirmation).await,
     }
+}
+
+/// Applies the file; where that does more harm by now than was confirmed, shows the new plan.
+async fn apply(ask: &Ask, id: &str, sha256: &str, confirmed: &Confirmation) -> Result<Response, Refusal> {
+    let id = match config_page::apply(ask, id, sha256, confirmed).await? {
+        Applied::Done(answer) => return Ok(answer),
+        Applied::Asks(id) => id,
+    };
+    let what =
+        "what the file does has changed since it was looked at: look at it, and confirm it anew. Nothing was done.";
+    if ask.json {
+        return Err(Refusal::new(StatusCode::CONFLICT, what, "look at the Configuration again"));
+    }
+    let plan = waiting(ask, &id)?;
+    show(ask, StatusCode::CONFLICT, &id, &plan, what).await
 }
 
 async fn still_there(store: &Store, ids: &[i64]) -> Result<Vec<QuarantineRow>, Refusal> {

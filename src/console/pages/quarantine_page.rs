@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::console::ask::Ask;
+use crate::console::ask::{Ask, number};
 use crate::console::draw::{self, Markup};
 use crate::console::form_fields::FormFields;
 use crate::console::fragments::asked_fragment::asked;
@@ -83,11 +83,21 @@ fn filter(section: &str, reason: &str) -> QuarantineFilter {
     }
 }
 
+/// Checks that what the list is filtered by exists.
+async fn is_known(ask: &Ask, store: &Store) -> Result<(), Refusal> {
+    let reason = ask.given("reason");
+    if !reason.is_empty() && !quarantine_view::WORDS.contains(&word_of(reason)) {
+        return Err(Refusal::no_choice("reason", reason, &quarantine_view::WORDS));
+    }
+    ask.known_section(store).await
+}
+
 /// `GET /quarantine`
 pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let store = ask.console.store().await?;
     let fate = |error: crate::state::StateError| Refusal::from(error.fault());
-    let id: Option<i64> = ask.given("id").parse().ok();
+    let (id, before) = (ask.number("id")?, ask.number("before")?.unwrap_or(i64::MAX));
+    is_known(&ask, &store).await?;
     let item = match id {
         Some(id) => store.quarantine_show(id).await.map_err(fate)?,
         None => None,
@@ -104,7 +114,6 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         };
     }
     let view = ask.console.view().await?;
-    let before = ask.given("before").parse().unwrap_or(i64::MAX);
     let mut rows = store.quarantine_newest(&wanted, before, ROWS + 1).await.map_err(fate)?;
     let more = rows.len() > ROWS as usize;
     rows.truncate(ROWS as usize);
@@ -217,7 +226,9 @@ fn item_document(ask: &Ask, item: &QuarantineItem) -> serde_json::Value {
 
 /// Returns the rows that a form selects: those of its ids, or all of a reason.
 async fn meant(ask: &Ask, form: &FormFields) -> Result<Vec<QuarantineRow>, Refusal> {
-    let ids: Vec<i64> = form.all("id").filter_map(|id| id.trim().parse().ok()).collect();
+    // An id that was passed over would choose other rows than were meant: all of them, beside `all`.
+    let ids = form.all("id").map(|id| number("id", id.trim())).collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<i64> = ids.into_iter().flatten().collect();
     if ids.is_empty() && form.one("all") != "1" {
         return Err(Fault::usage("no row is chosen", "choose rows in the list, or send a whole group").into());
     }

@@ -95,8 +95,12 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         (true, false) | (false, _) => (Vec::new(), String::new()),
     };
     if ask.json {
+        // No way that is open is not the same as none that was looked at.
+        let trouble = if ask.is_operator() { &trouble } else { "the ways are looked at for an operator" };
         let plans: Vec<&RepairPlan> = ways.iter().filter_map(|way| way.plan.as_ref().ok()).collect();
-        let document = serde_json::json!({ "state": view.status.state, "reason": reason, "ways": plans, "gaps": gaps });
+        let document = serde_json::json!({
+            "state": view.status.state, "reason": reason, "ways": plans, "trouble": trouble, "gaps": gaps,
+        });
         return Ok(axum::Json(document).into_response());
     }
     let page = drawn_page(&ask, &view, reason, text, &ways, trouble, &gaps)?;

@@ -151,13 +151,20 @@ pub(crate) async fn fragments(ask: &Ask, view: &PageView, name: &str) -> Result<
 }
 
 /// Returns the filter of the ledger that the parameters describe. A parameter that cannot be read is left out.
-pub(crate) fn ledger_filter(ask: &Ask) -> DeliveryFilter {
+///
+/// # Errors
+/// There is no such outcome.
+pub(crate) fn ledger_filter(ask: &Ask) -> Result<DeliveryFilter, Refusal> {
     let named = Some(ask.given("section")).filter(|name| !name.is_empty());
-    DeliveryFilter {
-        section: named.map(SectionName::from),
-        outcomes: Outcome::parse(ask.given("outcome")).into_iter().collect(),
-        ..DeliveryFilter::default()
-    }
+    let outcomes = match (ask.given("outcome"), Outcome::parse(ask.given("outcome"))) {
+        ("", _) => Vec::new(),
+        (_, Some(outcome)) => vec![outcome],
+        (given, None) => {
+            let known: Vec<&str> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
+            return Err(Refusal::no_choice("outcome", given, &known));
+        }
+    };
+    Ok(DeliveryFilter { section: named.map(SectionName::from), outcomes, ..DeliveryFilter::default() })
 }
 
 /// Returns the fields in words: name, source, note.

@@ -48,7 +48,7 @@ pub(crate) async fn connect(ask: Ask, form: FormFields) -> Result<Response, Refu
     }
     draft.ends = draft.ends.sent(&form);
     let findings = match taken(&ask.console, &draft) {
-        Ok(config) => found(&mut draft, &config).await,
+        Ok(config) => found(&ask.console, &mut draft, config).await,
         Err(fault) => {
             let parts = if fault.parts.is_empty() { vec![fault] } else { fault.parts };
             parts.into_iter().map(|part| Finding::of(part, "typed", "what was typed")).collect()
@@ -59,9 +59,19 @@ pub(crate) async fn connect(ask: Ask, form: FormFields) -> Result<Response, Refu
     next(&ask, "connect")
 }
 
-/// Returns the findings about the two ends.
-async fn found(draft: &mut SetupDraft, config: &Config) -> Vec<Finding> {
-    let mut findings = operations::check(config).await;
+/// Returns the findings about the two ends. Where the usual slot decodes another database of the server, this instance gets
+/// one of its own.
+async fn found(console: &Console, draft: &mut SetupDraft, mut config: Arc<Config>) -> Vec<Finding> {
+    let (usual, mut own_slot) = (config.source.slot.clone(), None);
+    if let Ok(Some((slot, other))) = draft_preview::slot_of_another(&config).await {
+        draft.ends.slot = Some(slot.clone());
+        if let Ok(with_slot) = taken(console, draft) {
+            config = with_slot;
+            let message = format!("it is in use for the database {other}: this instance gets one of its own, {slot}");
+            own_slot = Some(Finding::info("slot_name", format!("slot {usual}"), message, ""));
+        }
+    }
+    let mut findings = operations::check(&config).await;
     if !draft.has_sections() {
         let early = |finding: &Finding| {
             finding.code == "no_section_on" || OF_TABLES.iter().any(|of| finding.subject.starts_with(of))
@@ -73,7 +83,8 @@ async fn found(draft: &mut SetupDraft, config: &Config) -> Vec<Finding> {
         let remedy = "Planhat shows it to administrators; until it is typed everything but Run can be done";
         findings.push(Finding::warning("tenant", "sink", "no tenant's UUID was typed yet", remedy));
     }
-    draft.databases = draft_preview::databases(config).await.unwrap_or_default();
+    findings.extend(own_slot);
+    draft.databases = draft_preview::databases(&config).await.unwrap_or_default();
     findings
 }
 

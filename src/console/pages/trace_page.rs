@@ -8,6 +8,7 @@ use crate::console::draw::{self, Markup, outcome_look};
 use crate::console::page_view::Shell;
 use crate::console::problem::Refusal;
 use crate::console::words::moment;
+use crate::model::Fault;
 use crate::operations;
 use crate::operations::trace::Traced;
 
@@ -47,6 +48,16 @@ struct TracedBatch {
 pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let config = ask.console.config();
     let (key, wanted) = (ask.given("key").to_owned(), ask.given("section").to_owned());
+    let own: Vec<&str> = config.sections.iter().map(|section| section.name.as_str()).collect();
+    if !wanted.is_empty() && !own.contains(&wanted.as_str()) {
+        return Err(Refusal::no_choice("section", &wanted, &own));
+    }
+    if ask.json && key.is_empty() {
+        // An empty list would say that no section knows the row.
+        return Err(
+            Fault::usage("no key was given", "ask for /trace?key=KEY, with &section=NAME for one section").into()
+        );
+    }
     let mut found = Vec::new();
     if !key.is_empty() {
         let _leave = ask.console.question()?;
