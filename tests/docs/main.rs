@@ -10,6 +10,7 @@ mod command_lines;
 mod links;
 mod markdown;
 mod names;
+mod says;
 
 use std::path::Path;
 
