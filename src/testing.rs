@@ -79,7 +79,7 @@ pub mod sim {
 
 pub mod state {
     pub use crate::state::{
-        Attachment, BackfillProgress, Delivery, Op, OpenDelivery, Outcome, Phase, Quarantined, RangeStart,
+        Attachment, BackfillProgress, Delivery, Op, OpenDelivery, Outcome, Phase, Quarantined, RangeStart, Rules,
         SectionPhase, SectionRow, Totals,
     };
 }

@@ -1,6 +1,6 @@
 //! The comparison of the source with the settled rows. Pure.
 //!
-//! * In: [`Evidence`]; then each key of the source, in any order.
+//! * In: [`Evidence`]; then each key of the source, in any order, equal ones one behind the other.
 //! * Out: the whereabouts of each key, and at the end the keys that no evidence names.
 //! * Never: a key called missing that a set or a tally accounts for; a key called delivered that neither names.
 
@@ -42,6 +42,10 @@ pub(crate) struct Comparison {
     settled_before: u64,
     /// Rows that no set names, of before the attachment.
     before_attach: u64,
+    /// Rows whose key the row before them has, too, and that evidence names.
+    alike: u64,
+    /// The key that was given last.
+    last: Vec<u8>,
     /// Integer keys up to here only make their block whole, which the tally knows as a whole: they are not audited.
     aside: Option<i64>,
 }
@@ -80,6 +84,9 @@ pub(crate) struct Compared {
     pub(crate) more_nowhere: u64,
     /// Rows that neither a set nor a tally proves, in either direction: their batches are pruned, and the block has changed.
     pub(crate) unknown: u64,
+    /// Rows whose key another row has, too, and that was settled at least once: which of them was, nothing tells. The first of
+    /// each key counts as the evidence says.
+    pub(crate) alike: u64,
     /// Keys delivered more than once by the batches of the ledger.
     pub(crate) doubled: u64,
     /// Keys delivered that the source does not have any more.
@@ -99,6 +106,8 @@ impl Comparison {
             named: 0,
             settled_before: 0,
             before_attach: 0,
+            alike: 0,
+            last: Vec::new(),
             aside: None,
         }
     }
@@ -124,6 +133,9 @@ impl Comparison {
         }
         let named = self.evidence.find(key);
         let found = if named == Whereabouts::Nowhere && is_left_out() { Whereabouts::Filtered } else { named };
+        let is_alike = self.rows > 0 && self.last == text && named != Whereabouts::Nowhere;
+        self.last.clear();
+        self.last.extend_from_slice(text);
         if let (AuditKey::Integer(value), Some(aside)) = (key, self.aside)
             && value <= aside
         {
@@ -143,6 +155,10 @@ impl Comparison {
             return found;
         }
         self.rows += 1;
+        if is_alike {
+            self.alike += 1;
+            return found;
+        }
         match is_earlier().filter(|_| found == Whereabouts::Nowhere) {
             Some(Earlier::BeforeAttach) => self.before_attach += 1,
             Some(Earlier::Settled) if self.evidence.by_earlier_audits => self.settled_before += 1,
@@ -188,6 +204,7 @@ impl Comparison {
             filtered: self.filtered,
             settled_before: self.settled_before,
             before_attach: self.before_attach,
+            alike: self.alike,
             doubled: self.evidence.doubled,
             gone: self.evidence.distinct.saturating_sub(self.delivered),
             ..Compared::default()
@@ -232,6 +249,7 @@ impl Compared {
         self.more_nowhere += other.more_nowhere + other.nowhere.len().saturating_sub(room) as u64;
         self.nowhere.extend(other.nowhere.into_iter().take(room));
         self.unknown += other.unknown;
+        self.alike += other.alike;
         self.doubled += other.doubled;
         self.gone += other.gone;
     }
@@ -296,6 +314,15 @@ mod tests {
         let compared = comparison.end();
         assert_eq!((compared.rows, compared.delivered, compared.filtered), (3, 1, 1));
         assert_eq!(compared.nowhere, ["3"]);
+    }
+
+    #[test]
+    fn rows_of_one_key_are_not_told_apart_by_it() {
+        let mut evidence = Evidence::with_tally(tally(&["1", "x", "3"]));
+        evidence.delivered(&keys(&["1", "x", "3"]), DeliveredBy::Course, true);
+        let compared = compare(evidence, &["1", "1", "1", "2", "2", "3", "x", "x"]);
+        assert_eq!((compared.rows, compared.delivered, compared.alike, compared.gone), (8, 3, 3, 0));
+        assert_eq!(compared.nowhere, ["2", "2"], "what no evidence names is missing, however often it is there");
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         return said(context, &TeardownPlan::default(), "Nothing was dropped.");
     }
     let dropped = teardown.run().await?;
-    said(context, &dropped, "Slot, publication and state schema are gone; roles and grants are as they were.")
+    let text = match dropped.kept.is_empty() {
+        true => "Slot, publication and state schema are gone; roles and grants are as they were.",
+        false => "Slot and state schema are gone; roles and grants are as they were.",
+    };
+    said(context, &dropped, text)
 }
 
 fn question(plan: &TeardownPlan) -> String {
@@ -40,8 +44,14 @@ fn question(plan: &TeardownPlan) -> String {
         };
         format!("  the schema {name}: the ledger, the checkpoints{held}")
     }));
+    lines.extend(kept(plan));
     lines.push("Running again afterwards begins anew, and delivers old rows a second time.".to_owned());
     lines.join("\n")
+}
+
+/// What stays, and why.
+fn kept(plan: &TeardownPlan) -> impl Iterator<Item = String> {
+    plan.kept.iter().map(|kept| format!("The publication stays: {kept}"))
 }
 
 fn said(context: &Context, dropped: &TeardownPlan, text: &str) -> Result<Exit, Fault> {
@@ -49,6 +59,9 @@ fn said(context: &Context, dropped: &TeardownPlan, text: &str) -> Result<Exit, F
         context.output.document(&serde_json::json!({ "dropped": dropped }))?;
     } else {
         context.output.line(text)?;
+        for line in kept(dropped) {
+            context.output.line(line)?;
+        }
     }
     Ok(Exit::Done)
 }

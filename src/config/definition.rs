@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BatchLimits, Flush, InDoubt, Kind, Section, Start, Sync, TableName};
+use crate::config::{BatchLimits, Flush, InDoubt, Kind, OnNull, Section, Start, Sync, TableName};
 
 /// What of a section can change without its table and key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,7 +20,13 @@ pub struct Definition {
     /// Everything else; absent where it was recorded by a version before it.
     #[serde(default)]
     pub rest: String,
+    /// The rules that leave rows out; absent where it was recorded by a version before it, `none` where there are none.
+    #[serde(default)]
+    pub rules: String,
 }
+
+/// The rules of a section that leaves no row out.
+pub(crate) const NO_RULES: &str = "none";
 
 impl Definition {
     pub fn of(section: &Section) -> Definition {
@@ -32,7 +38,18 @@ impl Definition {
             flush: format!("{flush:?}"),
             in_doubt: format!("{in_doubt:?}"),
             rest: format!("{:?}", rest(section)),
+            rules: rules(section),
         }
+    }
+}
+
+/// Which rows are left out. Under `on_null: skip` that is a matter of the fields, too.
+fn rules(section: &Section) -> String {
+    let Section { conditions, on_null, fields, .. } = section;
+    match (conditions.is_empty(), on_null) {
+        (true, OnNull::Quarantine) => NO_RULES.to_owned(),
+        (false, OnNull::Quarantine) => format!("{conditions:?}"),
+        (_, OnNull::Skip) => format!("{conditions:?} {fields:?}"),
     }
 }
 

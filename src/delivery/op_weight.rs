@@ -25,6 +25,7 @@ pub(crate) fn weight(op: &Op) -> usize {
         | Op::Attach { .. }
         | Op::AttachXids { .. }
         | Op::Defined { .. }
+        | Op::RulesSince { .. }
         | Op::Forget { .. }
         | Op::CloseGaps { .. }
         | Op::Compared { .. }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::definition::Definition;
+use crate::config::definition::{Definition, NO_RULES};
 use crate::config::{Config, Section, Start};
 use crate::model::{Fault, SectionName};
 use crate::operations::consistency::slot_without_state;
@@ -27,7 +27,7 @@ pub(crate) struct PlannedChange {
     /// The section; empty where all are concerned.
     pub section: String,
     /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `read`,
-    /// `batch`, `flush`, `in_doubt`, `settings`, `connection`.
+    /// `batch`, `flush`, `in_doubt`, `rules`, `settings`, `connection`.
     pub kind: &'static str,
     /// One sentence for people.
     pub said: String,
@@ -267,6 +267,14 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
         let sent = plural(row.totals.delivered, "row", "rows");
         let said = format!("the fields change from now on; {sent} delivered already stay as they are");
         note("fields", said, Some(row.totals.delivered), false);
+    }
+    if !before.rules.is_empty() && before.rules != NO_RULES && before.rules != now.rules {
+        let said = format!(
+            "the rules that leave rows out (`where`, `on_null`) hold for rows read from now on: what an earlier rule left out \
+             is not sent, and `audit` counts it as unknown; `pg2planhat resync {name}` sends the rows, and those delivered before \
+             a second time"
+        );
+        note("rules", said, None, false);
     }
     let tuned = [
         ("batch", &before.batch, &now.batch),

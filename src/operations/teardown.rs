@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::model::Fault;
+use crate::postgres::catalog::publication::{Publication, PublishedTable};
 use crate::postgres::catalog::{publication, quote, server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::state_connector::StateConnector;
@@ -22,6 +23,9 @@ pub(crate) struct TeardownPlan {
     pub state_schema: Option<String>,
     /// Rows in quarantine, which go with it.
     pub quarantined: u64,
+    /// Publications that stay, for others use them; each with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 impl TeardownPlan {
@@ -66,22 +70,37 @@ impl Teardown {
         if let Some(slot) = &slot {
             crate::operations::repair::plan::ours(&config.source.slot, slot, &server)?;
         }
-        let publication = publication::publication(&control, &config.source.publication).await.map_err(fault)?;
-        let updates = config.source.update_publication();
-        let update_publication = publication::publication(&control, &updates).await.map_err(fault)?.map(|_| updates);
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let there = store.schema_version().await.map_err(crate::operations::fate)?.is_some();
-        let mut quarantined = 0;
+        let (mut quarantined, mut tables) = (0, Vec::new());
         if there && store.is_there().await.map_err(crate::operations::fate)? {
             quarantined =
                 store.quarantine_counts().await.map_err(crate::operations::fate)?.iter().map(|(_, rows)| rows).sum();
+            let sections = store.sections().await.map_err(crate::operations::fate)?;
+            tables = sections.iter().map(|row| row.attachment.table_oid).collect();
         }
+        let mut kept = Vec::new();
+        let mut publications = Vec::new();
+        for name in [config.source.publication.clone(), config.source.update_publication()] {
+            let found = publication::publication(&control, &name).await.map_err(fault)?;
+            let users = match &found {
+                Some(found) => users(&control, config, found, &tables).await.map_err(fault)?,
+                None => Vec::new(),
+            };
+            if !users.is_empty() {
+                kept.push(format!("{name}: {}", users.join(", and ")));
+            }
+            publications.push(found.filter(|_| users.is_empty()).map(|_| name));
+        }
+        let update_publication = publications.pop().flatten();
+        let publication = publications.pop().flatten();
         let plan = TeardownPlan {
             slot: slot.map(|_| config.source.slot.clone()),
-            publication: publication.map(|_| config.source.publication.clone()),
+            publication,
             update_publication,
             state_schema: there.then(|| config.state.schema.clone()),
             quarantined,
+            kept,
         };
         Ok(Teardown { control, store, apart: config.state.url.is_some(), plan })
     }
@@ -138,6 +157,34 @@ impl Teardown {
         }
         Ok(script)
     }
+}
+
+/// Who else uses a publication: tables that are no section's, for an instance with a state of its own may have put them there;
+/// and streams that name it.
+async fn users(
+    control: &Session,
+    config: &Config,
+    publication: &Publication,
+    recorded: &[u32],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let configured = crate::postgres::setup::tables(config);
+    let is_ours = |table: &&PublishedTable| recorded.contains(&table.oid) || configured.contains(&table.name);
+    let foreign: Vec<String> =
+        publication.tables.iter().filter(|table| !is_ours(table)).map(|table| table.name.to_string()).collect();
+    let mut users = Vec::new();
+    if !foreign.is_empty() {
+        users.push(format!("it publishes {}, which no section of this file reads", foreign.join(", ")));
+    }
+    // Shown to whoever may see what others run; the tables tell the rest.
+    let sql = "SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots s
+            JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+        WHERE s.slot_name <> $1 AND s.database = pg_catalog.current_database()
+            AND pg_catalog.strpos(a.query, 'publication_names') > 0 AND pg_catalog.strpos(a.query, $2) > 0";
+    let named = quote::ident(&publication.name);
+    for row in control.query(sql, &[&config.source.slot, &named]).await? {
+        users.push(format!("the slot {} streams from it", row.get::<_, &str>(0)));
+    }
+    Ok(users)
 }
 
 /// Drops a slot that nobody holds.

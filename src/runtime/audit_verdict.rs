@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::audit::{AuditKey, Whereabouts};
+use crate::config::definition::Definition;
 use crate::config::{Section, Start};
 use crate::mapping::row_filter::RowFilter;
 use crate::model::{Fault, Lsn};
@@ -44,6 +45,9 @@ const STARTED: &str = "the section began with new rows, and it is not recorded w
 const DOUBTFUL: &str = "batches are in doubt whose keys nobody knows (`pg2planhat logs --outcome in_doubt`): a row of theirs \
                         cannot be told from a missing one";
 
+const RULED: &str = "the rules that leave rows out (`where`, `on_null`) are other ones than when these rows came, or it is not recorded which \
+                     they were then: a row that an earlier rule left out cannot be told from a missing one";
+
 const REPRINTED: &str = "keys are printed in another way than when the section attached, for the type of a column of the key was \
                          altered, or a value of it renamed: a row that was delivered before cannot be told from a missing one";
 
@@ -68,6 +72,7 @@ struct Unproven {
     keyless: u64,
     started: u64,
     reprinted: u64,
+    ruled: u64,
     passed: u64,
     older: u64,
     doubtful: u64,
@@ -82,6 +87,7 @@ impl Unproven {
             ),
             (self.started, STARTED),
             (self.reprinted, REPRINTED),
+            (self.ruled, RULED),
             (self.passed, PASSED),
             (self.older, OLDER),
             (self.doubtful, DOUBTFUL),
@@ -138,7 +144,8 @@ impl Audited<'_> {
         report.rows_settled = report.settled();
         let (mut missing, mut unproven) = (Vec::new(), Unproven::default());
         let is_unproven = bounds.provable_from.is_some() || self.is_unproven_start();
-        let is_settled = |row: &RowSeen| sighting.is_settled(row, &bounds) && !self.is_before_attach(row);
+        let is_told = |row: &RowSeen| self.is_before_attach(row) || self.is_older_than_rules(row);
+        let is_settled = |row: &RowSeen| sighting.is_settled(row, &bounds) && !is_told(row);
         let (mut again, mut reprinted) = (WrittenAgain::default(), None);
         if !is_unproven && rows.iter().any(is_settled) {
             reprinted = Reprinted::find(self.session, self.section, self.row, self.bounds.attach_xmin).await?;
@@ -153,6 +160,8 @@ impl Audited<'_> {
                 unproven.keyless += 1;
             } else if self.is_unproven_start() {
                 unproven.started += 1;
+            } else if self.is_older_than_rules(&row) {
+                unproven.ruled += 1;
             } else if reprinted.as_ref().is_some_and(|reprinted| reprinted.concerns(&row, again.updated)) {
                 unproven.reprinted += 1;
             } else if again.passed {
@@ -212,7 +221,8 @@ impl Audited<'_> {
 
     /// What of the rows may have been written again; `reprinted`: their age tells how their keys were printed.
     async fn written_again(&self, rows: u64, reprinted: bool) -> Result<WrittenAgain, Fault> {
-        let has_rules = !RowFilter::columns(self.section).is_empty();
+        let rules = &self.row.rules;
+        let has_rules = !RowFilter::columns(self.section).is_empty() || rules.since.is_some();
         let is_new_only = self.section.start == Start::Now;
         if !has_rules && !is_new_only && !self.is_pruned && !reprinted {
             return Ok(WrittenAgain::default());
@@ -238,6 +248,13 @@ impl Audited<'_> {
     /// Whether the row was committed before the section attached, and the section does not deliver such rows.
     fn is_before_attach(&self, row: &RowSeen) -> bool {
         self.section.start == Start::Now && self.bounds.attach_xmin.is_some_and(|floor| is_below(row.xmin, Some(floor)))
+    }
+
+    /// Whether the row may have been judged by other rules than those of now, which may have left it out.
+    fn is_older_than_rules(&self, row: &RowSeen) -> bool {
+        let rules = &self.row.rules;
+        let is_open = rules.is_open_with(&Definition::of(self.section).rules);
+        is_open || rules.since.is_some_and(|since| is_below(row.xmin, Some(since)))
     }
 
     /// A section that began with new rows only, in a version that did not record when.

@@ -88,10 +88,14 @@ pub(crate) async fn audit(
         AuditReport { section: section.name.to_string(), from, to, whole, horizon, ..AuditReport::default() };
     let nowhere = std::mem::take(&mut compared.nowhere);
     take_over(&mut report, &compared);
-    add_caveats(&mut report, section.key.iter().filter_map(|name| table.column(name)).any(|column| !column.not_null));
+    add_caveats(&mut report);
+    tell_alike(&mut report, compared.alike);
     (report.by_key_since, report.by_key_from, report.by_count_since) =
         (reach.by_key_since, reach.by_key_from, reach.by_count_since);
     let reader = KeyReader::new(&table, &section.key, None);
+    if asked.is_none() && section.key.iter().filter_map(|name| table.column(name)).any(|column| !column.not_null) {
+        tell_keyless(&mut report, reader.without_key(&session).await.ok());
+    }
     let keyless = store.keyless_doubts(&section.name).await.map_err(fate)?;
     let keyless = keyless.iter().flatten().any(|end| audit::integer(end.as_bytes()).is_none());
     let is_pruned = ages.settled.is_some();
@@ -221,11 +225,32 @@ async fn horizon(store: &Store, session: &Session, row: &SectionRow, settled: Op
     Ok(Horizon { delivery, settled, next: next.get::<_, &str>(0).parse().ok() })
 }
 
-/// What an audit cannot see, or could not look at.
-fn add_caveats(report: &mut AuditReport, may_be_null: bool) {
-    if may_be_null {
-        report.add_caveat("rows whose key is NULL are not looked at");
+/// Rows that have their key in common: one of them was settled, and which nobody knows.
+fn tell_alike(report: &mut AuditReport, rows: u64) {
+    if rows > 0 {
+        report.unknown += rows;
+        report.add_caveat(&format!(
+            "the key is not unique: of {rows} rows the key is another row's, too, and which of these was delivered nothing tells \
+             (`pg2planhat check`)"
+        ));
     }
+}
+
+/// Rows without a key; `None`: they could not be counted.
+fn tell_keyless(report: &mut AuditReport, rows: Option<u64>) {
+    match rows {
+        Some(0) => report.add_caveat("rows whose key is NULL are not looked at; there are none now"),
+        Some(rows) => {
+            report.unknown += rows;
+            report.rows_source += rows;
+            report.add_caveat(&format!("of {rows} rows the key is NULL: whether they were delivered nothing tells"));
+        }
+        None => report.add_caveat("rows whose key is NULL are not looked at, and could not be counted"),
+    }
+}
+
+/// What an audit could not look at, and what is pruned.
+fn add_caveats(report: &mut AuditReport) {
     if let (Some(from), false) = (report.from.clone(), report.whole) {
         report.add_caveat(&format!(
             "only keys greater than {from} were looked at: a row that came since under a lower key is met by an audit of the \

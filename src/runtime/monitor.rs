@@ -104,7 +104,8 @@ async fn query(
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,
         pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text,
         EXISTS (SELECT FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-            WHERE s.slot_name = $1 AND a.wait_event = 'WaitForStandbyConfirmation')";
+            WHERE s.slot_name = $1 AND a.wait_event = 'WaitForStandbyConfirmation'),
+        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
     let row = session.query_one(sql, &[&config.source.slot]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
     Ok(SourceStatus {
@@ -112,6 +113,7 @@ async fn query(
         flushed: lsn(2),
         waits_for_standby: row.get(3),
         xmin: row.get::<_, String>(0).parse().unwrap_or_default(),
+        next_xid: row.get::<_, String>(4).parse().unwrap_or_default(),
         floor_at: lsn(1),
         published: published(config, session, partitions).await?,
     })

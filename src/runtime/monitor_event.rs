@@ -90,6 +90,8 @@ pub(crate) struct SourceStatus {
     pub waits_for_standby: bool,
     /// Every transaction below this 64-bit xid had ended at `floor_at`.
     pub xmin: u64,
+    /// No transaction from this 64-bit xid on had begun to write then.
+    pub next_xid: u64,
     /// The WAL's end when `xmin` was taken.
     pub floor_at: Lsn,
     /// The publication and where each watched table is now. Queried after `xmin`: where all is in order, rows are missing

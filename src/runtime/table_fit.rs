@@ -153,17 +153,21 @@ pub(crate) async fn describe(
     Ok(Ok(Fit { section, table, columns: chosen, mapping }))
 }
 
-/// Why a section is refused whose rows are to be read from the table, or that is new: what `check` calls an error of its
-/// table or its key. A section that streams already goes on: the stream needs no index.
+/// Why a section is refused: what `check` calls an error of its table or its key. Of one that streams already, what it calls
+/// an error of the key's meaning: without an index that holds it unique the stream goes on, and what is proven by it is not
+/// true any more.
 pub(crate) async fn refusal(
     config: &Config,
     control: &Session,
     fit: &Fit,
     row: Option<&SectionRow>,
 ) -> Result<Option<Fault>, tokio_postgres::Error> {
+    if let Some(fault) = row.and_then(short) {
+        return Ok(Some(fault));
+    }
     let reads = match row.map(|row| &row.phase) {
         Some(SectionPhase::Streaming) if row.is_some_and(|row| row.attachment.table_oid == fit.table.oid) => {
-            return Ok(None);
+            return key_findings::meaning_refusal(control, &fit.section, &fit.table).await;
         }
         Some(SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_)) => true,
         Some(SectionPhase::Streaming | SectionPhase::Comparing | SectionPhase::Waiting) | None => {
@@ -174,6 +178,11 @@ pub(crate) async fn refusal(
         Some(fault) => Ok(Some(fault)),
         None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
     }
+}
+
+/// Its range ended short, and which rows these are nobody has asked yet: a restart is no answer.
+fn short(row: &SectionRow) -> Option<Fault> {
+    row.halted.clone().filter(|_| row.uncounted).map(|(what, remedy)| Fault::needs_person(what, remedy))
 }
 
 /// How a new section begins. A key that a person typed is printed once by the server, in the key's type, and refused here

@@ -219,6 +219,7 @@ fn write_of(op: &Op) -> Option<Write> {
         Op::Halted { .. } => Some(Write::Halted),
         Op::Attach { .. } => Some(Write::Attach),
         Op::Defined { .. } => Some(Write::Defined),
+        Op::RulesSince { .. } => Some(Write::RulesSince),
         Op::AttachXids { .. } => Some(Write::AttachXids),
         Op::OpenGap(_) => Some(Write::OpenGap),
         Op::CoverGaps { .. } => Some(Write::CoverGaps),

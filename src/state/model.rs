@@ -302,7 +302,6 @@ pub enum Op {
     },
     /// Rows of a compared result are settled: they are not sent again as they are.
     Seen {
-        /// The section.
         section: SectionName,
         /// The run that settled them.
         run: i64,
@@ -312,13 +311,9 @@ pub enum Op {
         rows: Vec<u8>,
     },
     /// Nothing of a section's result counts as settled any more.
-    Forget {
-        /// The section.
-        section: SectionName,
-    },
+    Forget { section: SectionName },
     /// A result was compared whole, and what was found is settled; or that failed.
     Compared {
-        /// The section.
         section: SectionName,
         /// What was found.
         run: DiffRun,
@@ -342,7 +337,6 @@ pub enum Op {
     /// The section's attachment is recorded: what it waits for, or that it is on. Its position is forgotten (it was of
     /// another attachment) and it is not halted; totals and a pause stay.
     Attach {
-        /// The section.
         section: SectionName,
         /// What it is attached to.
         to: Attachment,
@@ -351,16 +345,16 @@ pub enum Op {
     },
     /// What the section is by the file that was taken over: the columns of its key, and the rest of it.
     Defined {
-        /// The section.
         section: SectionName,
         /// Its key, as the next start must have it.
         key: Vec<String>,
         /// The rest, for `plan`.
         definition: Definition,
     },
+    /// Transactions from this 64-bit xid on are judged by the rules that were taken over last, and by these alone.
+    RulesSince { section: SectionName, xid: u64 },
     /// What is known of the transactions beside an attachment; what is `None` stays as it is.
     AttachXids {
-        /// The section.
         section: SectionName,
         /// The oldest transaction (64-bit xid) that had written to the table and was open when the publication carried
         /// it. The smallest one that was ever seen stays, until the section is attached.

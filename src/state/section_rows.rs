@@ -7,12 +7,35 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use crate::config::definition::Definition;
+use crate::config::definition::{Definition, NO_RULES};
 use crate::model::{Lsn, Position, SectionName};
 use crate::state::attachment::{Attachment, columns_json};
 use crate::state::model::{BackfillProgress, RangeStart, SectionPhase, Totals, signed, unsigned};
 use crate::state::state_error::StateError;
 use crate::state::store::{Epoch, Store, rfc3339};
+
+/// The rules that leave rows out of a section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// As they were taken over last; empty: not yet; `None`: by a version that did not record them.
+    pub recorded: Option<String>,
+    /// Transactions from this 64-bit xid on are judged by them alone; `None`: all are.
+    pub since: Option<u64>,
+}
+
+impl Rules {
+    /// That is not known yet.
+    pub(crate) const OPEN: u64 = i64::MAX.unsigned_abs();
+
+    /// Whether, taken over with these rules now, since when they hold is to be found out.
+    pub(crate) fn is_open_with(&self, now: &str) -> bool {
+        let is_known = |before: &str| before.is_empty() || before == NO_RULES || before == now;
+        self.since == Some(Rules::OPEN) || !self.recorded.as_deref().is_some_and(is_known)
+    }
+}
+
+/// How the reason begins for which a section halts whose range has ended with rows that it does not account for.
+pub(crate) const RANGE_SHORT: &str = "the backfill has ended, and";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SectionRow {
@@ -27,6 +50,8 @@ pub struct SectionRow {
     pub key: Option<Vec<String>>,
     /// The rest of it then.
     pub definition: Option<Definition>,
+    /// Since when the rules that leave rows out are the recorded ones.
+    pub rules: Rules,
     /// While it waits: the oldest transaction (64-bit xid) that had written to its table when the publication carried it.
     pub writers_from: Option<u64>,
     /// Streamed rows up to here are settled.
@@ -45,6 +70,8 @@ pub struct SectionRow {
     pub paused: bool,
     /// Reason and remedy, where the section is halted.
     pub halted: Option<(String, String)>,
+    /// It halted because its range ended short, and no audit has looked at the whole of it since.
+    pub uncounted: bool,
     /// When rows of it were last received.
     pub last_delivered_at: Option<String>,
     /// The newest of its audits, whoever made it.
@@ -61,6 +88,7 @@ impl SectionRow {
             phase: SectionPhase::Waiting,
             key: None,
             definition: None,
+            rules: Rules::default(),
             writers_from: None,
             position: None,
             backfill_rows: 0,
@@ -70,11 +98,19 @@ impl SectionRow {
             publication_entry: None,
             paused: false,
             halted: None,
+            uncounted: false,
             last_delivered_at: None,
             last_audit: None,
         }
     }
 }
+
+/// Of a section `s`. Batches and audits are dated by the same clock.
+const UNCOUNTED: &str = "coalesce(s.halted_reason LIKE 'the backfill has ended, and%', false) AND NOT EXISTS (
+    SELECT FROM {schema}.audit a WHERE a.section = s.name AND a.result->>'whole' = 'true'
+        AND a.result->'horizon'->>'settled' IS NOT NULL
+        AND a.at > (SELECT max(d.finished_at) FROM {schema}.delivery d
+            WHERE d.section = s.name AND d.phase IN ('backfill', 'resync')))";
 
 impl Store {
     /// All sections, by name.
@@ -84,7 +120,7 @@ impl Store {
                 {} AS attached_at, phase, cursor, ceiling, streamed, range_known, range_from, gap_floor, backfill_rows,
                 backfill_estimated, {} AS backfill_started_at, position_lsn,
                 position_change_lsn, position_ordinal, rows_delivered, rows_quarantined, rows_in_doubt, rows_resent, paused, halted_reason,
-                halted_remedy, publication_entry, {} AS last_delivered_at,
+                halted_remedy, publication_entry, {} AS last_delivered_at, {UNCOUNTED} AS uncounted, rules, rules_since,
                 (SELECT max(id) FROM {{schema}}.audit a WHERE a.section = s.name) AS last_audit
              FROM {{schema}}.section s ORDER BY name",
             rfc3339("attached_at"),
@@ -134,7 +170,7 @@ impl Store {
                 backfill_estimated = excluded.backfill_estimated, gap_floor = excluded.gap_floor,
                 range_known = excluded.range_known, range_from = excluded.range_from,
                 backfill_started_at = excluded.backfill_started_at,
-                publication_entry = NULL, attach_xmin = NULL,
+                publication_entry = NULL, attach_xmin = NULL, rules = '', rules_since = NULL,
                 position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL,
                 halted_reason = NULL, halted_remedy = NULL";
         let nothing = BackfillProgress::default();
@@ -254,6 +290,8 @@ fn section_of(row: &Row) -> SectionRow {
         publication_entry: row.get("publication_entry"),
         paused: row.get("paused"),
         halted: row.get::<_, Option<String>>("halted_reason").zip(row.get("halted_remedy")),
+        rules: Rules { recorded: row.get("rules"), since: row.get::<_, Option<i64>>("rules_since").map(unsigned) },
+        uncounted: row.get("uncounted"),
         last_delivered_at: row.get("last_delivered_at"),
         last_audit: row.get("last_audit"),
     }

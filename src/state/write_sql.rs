@@ -69,6 +69,7 @@ const ATTACH: &str = "WITH forgotten AS (DELETE FROM {schema}.streamed WHERE sec
                     streamed = '', backfill_rows = 0, backfill_estimated = 0, gap_floor = excluded.gap_floor,
                     range_known = excluded.range_known, range_from = excluded.range_from,
                     backfill_started_at = excluded.backfill_started_at, publication_entry = NULL, attach_xmin = NULL,
+                    rules = '', rules_since = NULL,
                     position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL,
                     halted_reason = NULL, halted_remedy = NULL";
 
@@ -119,6 +120,7 @@ pub(crate) enum Write {
     Attach,
     AttachXids,
     Defined,
+    RulesSince,
     OpenGap,
     CoverGaps,
     CloseGaps,
@@ -136,7 +138,12 @@ impl Write {
                 true
             }
             Write::Retrying | Write::Ended | Write::Keys | Write::Tally | Write::Unresolved | Write::Withdrawn => false,
-            Write::Streamed | Write::Quarantine | Write::Unquarantine | Write::Published | Write::Attach => false,
+            Write::Streamed
+            | Write::Quarantine
+            | Write::Unquarantine
+            | Write::Published
+            | Write::Attach
+            | Write::RulesSince => false,
             Write::OpenGap
             | Write::CoverGaps
             | Write::CloseGaps
@@ -219,7 +226,13 @@ impl Write {
             Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
             Write::Attach => ATTACH,
             Write::Defined => {
-                "UPDATE {schema}.section SET key_columns = $2, definition = $3::text::jsonb WHERE name = $1"
+                // Where no rule left a row out, the new one alone ever did.
+                "UPDATE {schema}.section SET key_columns = $2, definition = $3::text::jsonb, rules = $4,
+                    rules_since = CASE WHEN rules IN ('', 'none', $4) THEN rules_since ELSE 9223372036854775807 END
+                 WHERE name = $1"
+            }
+            Write::RulesSince => {
+                "UPDATE {schema}.section SET rules_since = $2 WHERE name = $1 AND rules_since = 9223372036854775807"
             }
             Write::AttachXids => ATTACH_XIDS,
             Write::OpenGap => OPEN_GAP,

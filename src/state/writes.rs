@@ -96,8 +96,12 @@ pub(crate) fn statements<'a>(
             Op::Compared { section, run } => all.push(compared(section, run)),
             Op::Attach { section, to, phase } => all.push(attach(section, to, phase, text)),
             Op::Defined { section, key, definition } => {
-                let definition = serde_json::json!(definition).to_string();
-                all.push(bound!(Write::Defined, section.as_str(), key.as_slice(), definition));
+                let rules = &definition.rules;
+                let json = serde_json::json!(definition).to_string();
+                all.push(bound!(Write::Defined, section.as_str(), key.as_slice(), json, rules.as_str()));
+            }
+            Op::RulesSince { section, xid } => {
+                all.push(bound!(Write::RulesSince, section.as_str(), signed(*xid)));
             }
             Op::AttachXids { section, writers_from, attach_xmin } => {
                 let (from, xmin) = (writers_from.map(signed), attach_xmin.map(signed));
@@ -134,7 +138,7 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
             Op::Unquarantine(_) | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::OpenGap(_) => {}
             Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::CoverGaps { .. } | Op::CloseGaps { .. } => {}
-            Op::Attach { .. } | Op::AttachXids { .. } | Op::Defined { .. } => {}
+            Op::Attach { .. } | Op::AttachXids { .. } | Op::Defined { .. } | Op::RulesSince { .. } => {}
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));

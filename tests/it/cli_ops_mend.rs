@@ -111,6 +111,29 @@ async fn case_27_a_teardown_leaves_nothing() {
     assert_nothing_is_left(&cluster, &config).await;
 }
 
+/// Two instances with a slot and a state each share a publication: the end of one is not the end of the other.
+#[tokio::test]
+async fn case_275_a_teardown_leaves_the_publication_that_another_instance_streams_from() {
+    let (cluster, sim, config) = stage().await;
+    let app = App::run(&config);
+    wait_items(&sim, 100).await;
+    cluster.sql(&SectionText::metric_table("usage")).await;
+    let two = ConfigText::new(&cluster, &sim.url()).set("source.slot", "two").set("state", "{ schema: two }");
+    let two = two.section(SectionText::metric("seats", "usage"));
+    let beside = App::run(&two);
+    beside.wait_ready().await;
+    stop(&beside).await;
+    let dropped = json(&two, &["teardown", "--yes"]).await;
+    let dropped = &dropped["dropped"];
+    assert_eq!((&dropped["slot"], &dropped["publication"]), (&json!("two"), &json!(null)), "{dropped}");
+    let why = dropped["kept"][0].as_str().unwrap();
+    assert!(why.contains("which no section of this file reads"), "{why}");
+    assert!(why.contains("the slot pg2planhat streams from it"), "{why}");
+    let status = app.status().await;
+    assert_eq!(status["sections"][0]["state"], "streaming", "{status}");
+    stop(&app).await;
+}
+
 /// After a teardown: no slot, no publication, no state schema, and a second one has nothing to do.
 pub async fn assert_nothing_is_left(cluster: &Cluster, config: &ConfigText) {
     let left = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication)

@@ -115,7 +115,7 @@ async fn healthy(config: &ConfigText) {
 
 /// Waits until the transactions of these rows are below the floor, where a row that is nowhere is missing and not on its way;
 /// nobody writes meanwhile.
-async fn floored(cluster: &Cluster) {
+pub async fn floored(cluster: &Cluster) {
     let xid = cluster.number("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").await;
     let floor = format!("SELECT count(*) FROM pg2planhat.instance WHERE xmin_floor >= {xid}");
     eventually(PATIENCE, "the floor", async || (cluster.number(&floor).await == 1).then_some(())).await;
@@ -136,9 +136,9 @@ fn config(cluster: &Cluster, sim: &SimHandle, tables: &[PlantedTable]) -> Config
 }
 
 /// What the ledger and the tally say now is kept, so that what comes next can be forgotten without a trace.
-const REMEMBER: &str = "CREATE SCHEMA kept; CREATE TABLE kept.tally AS TABLE pg2planhat.tally;
+pub const REMEMBER: &str = "CREATE SCHEMA kept; CREATE TABLE kept.tally AS TABLE pg2planhat.tally;
     CREATE TABLE kept.delivery AS SELECT id FROM pg2planhat.delivery";
-const FORGET: &str = "DELETE FROM pg2planhat.delivery_keys WHERE delivery NOT IN (SELECT id FROM kept.delivery);
+pub const FORGET: &str = "DELETE FROM pg2planhat.delivery_keys WHERE delivery NOT IN (SELECT id FROM kept.delivery);
     DELETE FROM pg2planhat.delivery WHERE id NOT IN (SELECT id FROM kept.delivery);
     DELETE FROM pg2planhat.tally; INSERT INTO pg2planhat.tally TABLE kept.tally; DROP SCHEMA kept CASCADE";
 

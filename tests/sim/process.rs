@@ -12,7 +12,7 @@ use pg2planhat::testing::delivery::{Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
 use pg2planhat::testing::model::{Cell, Key, Lsn, Phase, Position, Row, Rows, SectionId};
 use pg2planhat::testing::runtime::{in_doubt, position};
-use pg2planhat::testing::state::{Attachment, Op, RangeStart, SectionPhase, SectionRow};
+use pg2planhat::testing::state::{Attachment, Op, RangeStart, Rules, SectionPhase, SectionRow};
 
 use super::server::{Server, TABLES, TableRow, Walsender};
 use super::state::State;
@@ -87,6 +87,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
         phase,
         key: None,
         definition: None,
+        rules: Rules::default(),
         writers_from: None,
         position: row.position,
         backfill_rows: 0,
@@ -96,6 +97,7 @@ fn section_row(state: &State, name: &str) -> Option<SectionRow> {
         publication_entry: None,
         paused: false,
         halted: None,
+        uncounted: false,
         last_delivered_at: None,
         last_audit: None,
     })

@@ -100,6 +100,7 @@ fn line(change: &ReviewedChange) -> ChangeLine {
         "on again" => "on again",
         "table" | "key" => "table or key change",
         "read" => "another way of reading",
+        "rules" => "rows are left out by other rules",
         "batch" | "flush" | "in_doubt" | "settings" => "settings change",
         _ => "beside the sections",
     };

@@ -7,13 +7,13 @@ use crate::delivery::batch::{Batch, RejectedRow, RunEnd, SettledUpTo};
 use crate::delivery::section::step::{BatchEnd, DeliveryStep, Settled};
 use crate::delivery::section::{BackfillQueue, DiffQueue, InDoubtBatch, SectionDelivery, Trouble};
 use crate::model::{FilterRule, Phase, Position, SectionName};
-use crate::state::{Op, Outcome, Quarantined, Totals};
+use crate::state::{Op, Outcome, Quarantined, RANGE_SHORT, Totals};
 
 /// A backfill has ended, and the table has more rows in its range than it settled.
 fn lost(section: &SectionName, missing: u64) -> Trouble {
     Trouble::new(
         format!(
-            "the backfill has ended, and {missing} rows of its range are neither settled by it nor brought by the stream: \
+            "{RANGE_SHORT} {missing} rows of its range are neither settled by it nor brought by the stream: \
              their keys may have been changed while it ran"
         ),
         format!("pg2planhat audit {section} --deliver-missing (names them and delivers them), then restart"),

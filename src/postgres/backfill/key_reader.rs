@@ -42,6 +42,8 @@ pub(crate) struct KeyReader {
     with_xmin: bool,
     /// The last key that was read; `None` at the start.
     after: Option<Key>,
+    /// How many rows of it were read: where no index holds the key unique, there may be more.
+    of_last: usize,
     done: bool,
 }
 
@@ -64,6 +66,7 @@ impl KeyReader {
             beside: Vec::new(),
             with_xmin: false,
             after,
+            of_last: 0,
             done: false,
         }
     }
@@ -96,6 +99,9 @@ impl KeyReader {
         let sql = format!("{}{}", self.sql(), client.copy_option());
         let mut lines = pin!(client.copy_out(&sql).await?);
         let (mut count, mut data, mut cells, mut last) = (0, Vec::new(), Vec::new(), Vec::new());
+        let before = self.after.as_ref().map(|key| key.as_str().as_bytes().to_vec());
+        let mut left = self.of_last;
+        let (mut read, mut of_last) = (0, 0);
         while let Some(line) = lines.try_next().await? {
             data.clear();
             cells.clear();
@@ -103,28 +109,53 @@ impl KeyReader {
             let xmin = if self.with_xmin { Some(xmin_of(&data, cells.pop())) } else { None };
             let text = key_text(&Row { data: &data, cells: &cells }, &self.places);
             let beside = Row { data: &data, cells: cells.get(self.places.len()..).unwrap_or_default() };
+            read += 1;
+            // The last chunk ended with this row.
+            if left > 0 && before.as_deref() == Some(&*text) {
+                left -= 1;
+                continue;
+            }
             count += 1;
             each(&text, &beside, xmin);
-            if count == CHUNK {
-                last = text.into_owned();
+            if last == *text {
+                of_last += 1;
+            } else {
+                last.clear();
+                last.extend_from_slice(&text);
+                of_last = 1;
             }
         }
-        self.done = count < CHUNK;
-        self.after = Some(Key::new(String::from_utf8_lossy(&last)));
+        self.done = read < CHUNK + self.of_last;
+        if before.as_deref() == Some(&*last) {
+            of_last += self.of_last;
+        }
+        (self.after, self.of_last) = (Some(Key::new(String::from_utf8_lossy(&last))), of_last);
         Ok(count)
     }
 
     fn sql(&self) -> String {
-        let after = self.after.as_ref().map_or(String::new(), |key| format!(" AND {}", self.key.compared(">", key)));
+        let operator = if self.of_last > 0 { ">=" } else { ">" };
+        let after =
+            self.after.as_ref().map_or(String::new(), |key| format!(" AND {}", self.key.compared(operator, key)));
         let beside: String = self.beside.iter().map(|column| format!(", {column}")).collect();
         let xmin = if self.with_xmin { format!(", {XMIN}") } else { String::new() };
         format!(
-            "COPY (SELECT {}{beside}{xmin} FROM {} WHERE {}{after} ORDER BY {} LIMIT {CHUNK}) TO STDOUT",
+            "COPY (SELECT {}{beside}{xmin} FROM {} WHERE {}{after} ORDER BY {} LIMIT {}) TO STDOUT",
             self.key.list(),
             self.from,
             self.key.not_null(),
-            self.key.ordered("ASC")
+            self.key.ordered("ASC"),
+            CHUNK + self.of_last
         )
+    }
+
+    /// How many rows have no key: NULL in a column of it.
+    ///
+    /// # Errors
+    /// As [`KeyReader::chunk`].
+    pub(crate) async fn without_key(&self, client: &Client) -> Result<u64, Error> {
+        let sql = format!("SELECT count(*) FROM {} WHERE NOT ({})", self.from, self.key.not_null());
+        Ok(u64::try_from(client.query_one(&sql, &[]).await?.get::<_, i64>(0)).unwrap_or_default())
     }
 
     /// Which of these keys are there now, as the table has them, with their transactions.

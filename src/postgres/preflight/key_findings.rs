@@ -7,7 +7,7 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::config::Section;
+use crate::config::{Section, Start};
 use crate::model::{Fault, Finding, Severity};
 use crate::postgres::backfill::chunk_reader;
 use crate::postgres::catalog::table::TableInfo;
@@ -44,8 +44,24 @@ pub(crate) async fn refusal(
 ) -> Result<Option<Fault>, Error> {
     let mut findings = Vec::new();
     examine(session, section, info, reads, &mut findings).await?;
+    Ok(first_error(section, findings))
+}
+
+/// Why `run` does not go on with a section that streams: its key does not tell rows apart any more, or they may have none.
+pub(crate) async fn meaning_refusal(
+    session: &Session,
+    section: &Section,
+    info: &TableInfo,
+) -> Result<Option<Fault>, Error> {
+    let mut findings = Vec::new();
+    nullable(section, info, &mut findings);
+    unique(session, section, info, section.start != Start::Now, &mut findings).await?;
+    Ok(first_error(section, findings))
+}
+
+fn first_error(section: &Section, findings: Vec<Finding>) -> Option<Fault> {
     let error = findings.into_iter().find(|finding| finding.severity == Severity::Error);
-    Ok(error.map(|error| Fault::usage(format!("section {}: {}", section.name, error.message), error.remedy)))
+    error.map(|error| Fault::usage(format!("section {}: {}", section.name, error.message), error.remedy))
 }
 
 fn nullable(section: &Section, info: &TableInfo, findings: &mut Vec<Finding>) {

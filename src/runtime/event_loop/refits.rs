@@ -15,7 +15,7 @@ use crate::postgres::backfill::chunk_reader::Selection;
 use crate::runtime::attach;
 use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::section_runtime::RefitState;
+use crate::runtime::event_loop::section_runtime::{LookBehind, RefitState};
 use crate::runtime::event_loop::sections::{backfill, defined};
 use crate::runtime::refitter::Refitter;
 use crate::runtime::start_error::StartError;
@@ -102,6 +102,7 @@ impl EventLoop {
             Some(row) => attach::as_attached(selection, row),
             None => selection,
         };
+        runtime.new_rules = Some(LookBehind::new(self.engine.received()));
         runtime.endpoint = endpoint;
         runtime.config = fit.section;
         runtime.refits.tried(state);

@@ -34,12 +34,35 @@ pub(crate) struct SectionRuntime {
     pub(crate) waits_for_updates: bool,
     /// What was tried where its table does not fit.
     pub(crate) refits: RefitTries,
+    /// Its rules are other ones than before: since when, a look at the source tells that began behind that.
+    pub(crate) new_rules: Option<LookBehind>,
     pub(crate) report: SectionReport,
     pub(crate) metrics: SectionMetrics,
     /// When its result is compared, where it is read so.
     pub(crate) diff: Option<DiffSchedule>,
     /// How its result is read by keys, as the last comparison saw it.
     pub(crate) result: Option<Selection>,
+}
+
+/// A look at the source that began behind what is read now: the second from now on (one may be under way), which saw the WAL
+/// past all that had come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LookBehind {
+    looks: u8,
+    read: Lsn,
+}
+
+impl LookBehind {
+    /// Everything before was read.
+    pub(crate) fn new(read: Lsn) -> LookBehind {
+        LookBehind { looks: 0, read }
+    }
+
+    /// A look that saw the WAL up to there. `None`: it began behind.
+    pub(crate) fn looked(self, at: Lsn) -> Option<LookBehind> {
+        let looks = self.looks.saturating_add(1);
+        (looks < 2 || at < self.read).then_some(LookBehind { looks, ..self })
+    }
 }
 
 /// The table of a section, and what the monitor last saw of it.

@@ -18,7 +18,7 @@ use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::event_loop::section_runtime::{
-    AttachedTable, ChunkPermits, RefitTries, SectionRuntime, WaitingSection,
+    AttachedTable, ChunkPermits, LookBehind, RefitTries, SectionRuntime, WaitingSection,
 };
 use crate::runtime::section_report::SectionReport;
 use crate::runtime::start_error::StartError;
@@ -111,6 +111,7 @@ impl<'a> Building<'a> {
             permits: ChunkPermits::new(),
             waits_for_updates: false,
             refits: RefitTries::default(),
+            new_rules: None,
             report: SectionReport::new(row, &counts),
             metrics,
             diff: None,
@@ -138,6 +139,9 @@ impl<'a> Building<'a> {
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
         self.expect_doubts();
+        if row.rules.is_open_with(&Definition::of(&section).rules) {
+            self.runtime.new_rules = Some(LookBehind::new(Lsn::ZERO));
+        }
         self.ops.push(defined(&section));
         if row.halted.is_some() {
             self.ops.push(Op::Halted { section: section.name, why: None });

@@ -68,6 +68,7 @@ impl EventLoop {
             result: None,
             waits_for_updates: false,
             refits: RefitTries::default(),
+            new_rules: None,
         });
         self.begin_to_wait(id);
     }

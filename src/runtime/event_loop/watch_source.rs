@@ -7,6 +7,7 @@
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::loop_exit::LoopExit;
 use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
+use crate::state::Op;
 
 impl EventLoop {
     pub(crate) fn on_monitor_event(&mut self, event: MonitorEvent) {
@@ -52,6 +53,21 @@ impl EventLoop {
         }
     }
 
+    /// Rows that came before new rules were taken over are told from later ones by their transactions.
+    fn date_rules(&mut self, seen: &SourceStatus) {
+        let mut ops = Vec::new();
+        for section in self.sections.iter_mut() {
+            let Some(look) = section.new_rules else { continue };
+            section.new_rules = look.looked(seen.floor_at);
+            if section.new_rules.is_none() {
+                ops.push(Op::RulesSince { section: section.config.name.clone(), xid: seen.next_xid });
+            }
+        }
+        if !ops.is_empty() {
+            self.engine.record(ops);
+        }
+    }
+
     fn on_source_status(&mut self, seen: &SourceStatus) {
         let rate = self.monitor.on_source_status(seen);
         let source = &self.context.config.source;
@@ -61,6 +77,7 @@ impl EventLoop {
             Ok(()) => {
                 self.check_publication(seen);
                 self.look_after_unfit();
+                self.date_rules(seen);
             }
             Err(needs) => self.context.end(LoopExit::NeedsPerson(needs)),
         }
