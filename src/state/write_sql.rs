@@ -73,6 +73,14 @@ const ATTACH: &str = "WITH forgotten AS (DELETE FROM {schema}.streamed WHERE sec
                     position_lsn = NULL, position_change_lsn = NULL, position_ordinal = NULL,
                     halted_reason = NULL, halted_remedy = NULL";
 
+// Where no rule left a row out, the new one alone ever did.
+const DEFINED: &str = "UPDATE {schema}.section SET key_columns = $2, definition = $3::text::jsonb, rules = $4,
+                    rules_since = CASE WHEN rules IN ('', 'none', $4) THEN rules_since ELSE 9223372036854775807 END
+                 WHERE name = $1";
+
+const RULES_SINCE: &str =
+    "UPDATE {schema}.section SET rules_since = $2 WHERE name = $1 AND rules_since = 9223372036854775807";
+
 const ATTACH_XIDS: &str = "UPDATE {schema}.section SET
                     gap_floor = CASE WHEN phase = 'waiting' THEN least(gap_floor, $2::bigint) ELSE gap_floor END,
                     attach_xmin = coalesce($3::bigint, attach_xmin)
@@ -225,15 +233,8 @@ impl Write {
             Write::Published => "UPDATE {schema}.section SET publication_entry = $2 WHERE name = $1",
             Write::Halted => "UPDATE {schema}.section SET halted_reason = $2, halted_remedy = $3 WHERE name = $1",
             Write::Attach => ATTACH,
-            Write::Defined => {
-                // Where no rule left a row out, the new one alone ever did.
-                "UPDATE {schema}.section SET key_columns = $2, definition = $3::text::jsonb, rules = $4,
-                    rules_since = CASE WHEN rules IN ('', 'none', $4) THEN rules_since ELSE 9223372036854775807 END
-                 WHERE name = $1"
-            }
-            Write::RulesSince => {
-                "UPDATE {schema}.section SET rules_since = $2 WHERE name = $1 AND rules_since = 9223372036854775807"
-            }
+            Write::Defined => DEFINED,
+            Write::RulesSince => RULES_SINCE,
             Write::AttachXids => ATTACH_XIDS,
             Write::OpenGap => OPEN_GAP,
             Write::CoverGaps => COVER_GAPS,

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use crate::audit::TallyEntry;
+use crate::config::definition::Definition;
 use crate::model::{Lsn, Position, SectionName, SeenRow};
 use crate::state::attachment::{Attachment, columns_json};
 use crate::state::model::{Delivery, DiffRun, NewGap, Op, Quarantined, RangeStart, SectionPhase, Totals, signed};
@@ -95,14 +96,8 @@ pub(crate) fn statements<'a>(
             Op::Forget { section } => all.push(bound!(Write::Forget, section.as_str())),
             Op::Compared { section, run } => all.push(compared(section, run)),
             Op::Attach { section, to, phase } => all.push(attach(section, to, phase, text)),
-            Op::Defined { section, key, definition } => {
-                let rules = &definition.rules;
-                let json = serde_json::json!(definition).to_string();
-                all.push(bound!(Write::Defined, section.as_str(), key.as_slice(), json, rules.as_str()));
-            }
-            Op::RulesSince { section, xid } => {
-                all.push(bound!(Write::RulesSince, section.as_str(), signed(*xid)));
-            }
+            Op::Defined { section, key, definition } => all.push(defined(section, key, definition)),
+            Op::RulesSince { section, xid } => all.push(bound!(Write::RulesSince, section.as_str(), signed(*xid))),
             Op::AttachXids { section, writers_from, attach_xmin } => {
                 let (from, xmin) = (writers_from.map(signed), attach_xmin.map(signed));
                 all.push(bound!(Write::AttachXids, section.as_str(), from, xmin));
@@ -116,6 +111,11 @@ pub(crate) fn statements<'a>(
         }
     }
     all
+}
+
+fn defined<'a>(section: &'a SectionName, key: &'a [String], definition: &'a Definition) -> BoundParam<'a> {
+    let json = serde_json::json!(definition).to_string();
+    bound!(Write::Defined, section.as_str(), key, json, definition.rules.as_str())
 }
 
 fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {

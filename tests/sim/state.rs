@@ -128,7 +128,12 @@ impl State {
                 let row = Section { attach, position: None, phase: phase.clone(), streamed: Vec::new(), totals };
                 self.sections.insert(section.to_string(), row);
             }
-            Op::Keys { .. } | Op::Published { .. } | Op::Halted { .. } | Op::Handled { .. } | Op::Defined { .. } => {}
+            Op::Keys { .. }
+            | Op::Published { .. }
+            | Op::Halted { .. }
+            | Op::Handled { .. }
+            | Op::Defined { .. }
+            | Op::RulesSince { .. } => {}
             Op::CoverGaps { .. } | Op::CloseGaps { .. } => {}
             Op::OpenGap(_) | Op::AttachXids { .. } | Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
             Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
