@@ -22,5 +22,5 @@ pub use crate::model::lsn::*;
 pub use crate::model::row::*;
 pub use crate::model::row_counts::*;
 pub use crate::model::seen::{KeyDigest, SeenRow};
-pub(crate) use crate::model::seen::{day_of, values_digest};
+pub(crate) use crate::model::seen::{day_of, left_out, values_digest};
 pub(crate) use crate::model::wash::{washed, washed_output};

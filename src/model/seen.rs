@@ -77,6 +77,12 @@ impl SeenRow {
         out.extend_from_slice(&self.day.to_be_bytes());
     }
 
+    /// The same row as one that a rule left out: it was settled without an item. Where the rule takes it later, it is not settled.
+    #[must_use]
+    pub(crate) fn left_out(self) -> SeenRow {
+        SeenRow { values: left_out(self.values), ..self }
+    }
+
     /// The one that begins at `at` of a list.
     pub fn decode(list: &[u8], at: usize) -> Option<SeenRow> {
         let bytes: &[u8; SeenRow::LEN] = list.get(at..at + SeenRow::LEN)?.try_into().ok()?;
@@ -86,6 +92,12 @@ impl SeenRow {
         let day = u16::from_be_bytes([bytes[24], bytes[25]]);
         Some(SeenRow { key: KeyDigest(key), values: u64::from_be_bytes(values), day })
     }
+}
+
+/// The digest that stands for the values of a row which a rule left out. Rows that a version before this one left out have the
+/// values' own.
+pub(crate) fn left_out(values: u64) -> u64 {
+    values ^ 0x6c65_6674_206f_7574
 }
 
 /// The digest of a row's values in these columns. `buffer` is only there to be used again.

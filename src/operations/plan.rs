@@ -228,6 +228,21 @@ fn rests(name: &str, kind: &'static str, how: &str) -> PlannedChange {
     }
 }
 
+/// What other rules than before mean.
+fn other_rules(section: &Section) -> String {
+    if !section.is_streamed() {
+        return "the next comparison sends the rows that an earlier rule left out and these take (`where`, `on_null`); none that \
+                was delivered comes again"
+            .to_owned();
+    }
+    let name = &section.name;
+    format!(
+        "the rules that leave rows out (`where`, `on_null`) hold for rows read from now on: what an earlier rule left out is not \
+         sent, and `audit` counts it as unknown; `pg2planhat resync {name}` sends the rows, and those delivered before a second \
+         time"
+    )
+}
+
 /// A section that is attached, against what it was.
 fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, changes: &mut Vec<PlannedChange>) {
     let name = section.name.to_string();
@@ -269,12 +284,7 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
         note("fields", said, Some(row.totals.delivered), false);
     }
     if !before.rules.is_empty() && before.rules != NO_RULES && before.rules != now.rules {
-        let said = format!(
-            "the rules that leave rows out (`where`, `on_null`) hold for rows read from now on: what an earlier rule left out \
-             is not sent, and `audit` counts it as unknown; `pg2planhat resync {name}` sends the rows, and those delivered before \
-             a second time"
-        );
-        note("rules", said, None, false);
+        note("rules", other_rules(section), None, false);
     }
     let tuned = [
         ("batch", &before.batch, &now.batch),

@@ -10,7 +10,7 @@ use crate::config::Section;
 use crate::delivery::section::DiffChunk;
 use crate::delivery::seen_cursor::{NextSeen, SeenCursor};
 use crate::mapping::Mapping;
-use crate::model::{Cell, Fault, KeyDigest, Row, Rows, SeenRow, Value, day_of, values_digest};
+use crate::model::{Cell, Fault, KeyDigest, Row, Rows, SeenRow, Value, day_of, left_out, values_digest};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::result_reader::{ResultRows, ResultSelection};
 use crate::postgres::catalog::result;
@@ -121,8 +121,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) began: Instant,
     /// Everything up to here was given by passes before.
     pub(crate) after: Option<KeyDigest>,
-    /// The section's rules, where it is to be counted how many settled rows they leave out.
-    pub(crate) rules: Option<&'a Mapping>,
+    /// The section's rules, as they are now.
+    pub(crate) rules: &'a Mapping,
     /// Bytes that are held back, where it is not known yet that each key is there once.
     pub(crate) held: Option<usize>,
 }
@@ -161,8 +161,9 @@ impl Pass<'_> {
                 .map_or(0, |date| if let Value::Text(text) = row.get(date) { day_of(text) } else { 0 });
             let now = SeenRow { key, values: values_digest(&row, &self.comparing.values, &mut buffer), day };
             let judged = self.judge(&row, known, now.values, &mut buffer);
-            let is_left_out = |rules: &Mapping| matches!(rules.left_out(&row), Ok(Some(_)));
-            under_way.left_out += u64::from(judged.is_none() && self.rules.is_some_and(is_left_out));
+            if judged.is_none() && under_way.is_look() {
+                under_way.left_out += u64::from(self.leaves_out(&row));
+            }
             if let Some(is_changed) = judged {
                 if known.is_some() {
                     under_way.run.changed += u64::from(is_changed)
@@ -174,7 +175,8 @@ impl Pass<'_> {
                     found.open.rows.push_with(copy);
                     found.open.seen.push(now);
                 } else {
-                    found.open.left_out.push(now);
+                    let stays_out = known.is_some_and(|known| self.was_left_out(&row, known, now.values, &mut buffer));
+                    found.open.left_out.push(if stays_out { now.left_out() } else { now });
                 }
                 let full = found.open.rows.weight() >= CHUNK_BYTES || found.open.left_out.len() >= CHUNK_LEFT_OUT;
                 if full && let Some(end) = self.give(&mut found, under_way).await {
@@ -190,13 +192,30 @@ impl Pass<'_> {
     fn judge(&self, row: &Row<'_>, known: Option<(SeenRow, i64)>, values: u64, buffer: &mut Vec<u8>) -> Option<bool> {
         let Some((known, columns)) = known else { return Some(true) };
         let comparing = self.comparing;
+        let was_left_out = self.was_left_out(row, (known, columns), values, buffer);
+        let is_taken_now = was_left_out && !self.leaves_out(row);
         if columns == comparing.columns {
-            return (comparing.send_changed && known.values != values).then_some(true);
+            let is_changed = comparing.send_changed && known.values != values && !was_left_out;
+            return (is_changed || is_taken_now).then_some(true);
         }
         // Other columns were mapped then. Where they are not there to be compared, the row counts as it is now.
         let by = comparing.before.as_ref().filter(|(before, _)| *before == columns);
         let changed = by.is_some_and(|(_, before)| values_digest(row, before, buffer) != known.values);
-        Some(changed && comparing.send_changed)
+        Some(is_taken_now || changed && !was_left_out && comparing.send_changed)
+    }
+
+    /// Whether a rule left the row out when it was settled, with the values that it has now.
+    fn was_left_out(&self, row: &Row<'_>, known: (SeenRow, i64), values: u64, buffer: &mut Vec<u8>) -> bool {
+        let (known, columns) = known;
+        if columns == self.comparing.columns {
+            return known.values == left_out(values);
+        }
+        let by = self.comparing.before.as_ref().filter(|(before, _)| *before == columns);
+        by.is_some_and(|(_, before)| left_out(values_digest(row, before, buffer)) == known.values)
+    }
+
+    fn leaves_out(&self, row: &Row<'_>) -> bool {
+        matches!(self.rules.left_out(row), Ok(Some(_)))
     }
 
     /// The digest of a row's key, which stands behind the one before.

@@ -140,7 +140,7 @@ impl DiffTask {
         result_reader::settle(&session).await.map_err(at)?;
         let (table, columns, mapping) = self.describe(source, &session).await?;
         let comparing = Comparing::prepare(&session, section, &table, start.last.as_ref(), &mut under_way.run).await?;
-        let rules = under_way.is_look().then(|| mapping.clone());
+        let rules = mapping.clone();
         if under_way.is_undescribed() {
             let estimated = comparing.selection.estimate(&session).await.map_err(at)?;
             let described = DescribedResult {
@@ -166,7 +166,7 @@ impl DiffTask {
         let mut seen = SeenCursor::new(start.heads.clone());
         under_way.begin_pass();
         let (comparing, after) = (&comparing, start.after);
-        let rules = rules.as_ref();
+        let rules = &rules;
         let pass = Pass { section, session: &session, store, comparing, began, after, rules, held };
         let end = pass.read(&mut rows, &mut seen, under_way).await?;
         drop(rows);

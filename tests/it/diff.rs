@@ -534,3 +534,46 @@ async fn case_144_rules_leave_rows_of_a_compared_result_out() {
         drain(again, &cluster).await;
     }
 }
+
+/// A rule that is taken out of the file takes the rows that it left out, once; written in again and taken out once more, it brings
+/// nothing twice. Both where the rule's column is mapped and where it is not; and what the audit calls delivered was.
+#[tokio::test]
+async fn case_268_rows_that_a_rule_left_out_are_sent_when_it_takes_them_and_none_twice() {
+    for (rule, value) in [("where", "{ kept: true }"), ("on_null", "skip")] {
+        for cluster in clusters().await {
+            let sim = sink().await;
+            cluster
+                .sql(
+                    "CREATE TABLE t (id bigint, value int, kept bool);
+                     INSERT INTO t SELECT g, CASE WHEN g % 4 = 0 THEN NULL ELSE g END, g % 4 <> 0
+                     FROM generate_series(1, 40) g",
+                )
+                .await;
+            let wide = compared("t", "t").field("value", "{ column: value, default: 0 }");
+            let narrow = match rule {
+                "where" => wide.clone().set("where", value),
+                _ => compared("t", "t").set(rule, value),
+            };
+            let run = async |section: &SectionText, items: u64| {
+                let config = ConfigText::new(&cluster, &sim.url()).section(section.clone());
+                let app = App::run(&config);
+                next_run(&cluster, "t").await;
+                next_run(&cluster, "t").await;
+                let stats = sim.stats().metrics;
+                assert_eq!((stats.items, stats.requests > 0), (items, true), "{rule}");
+                let report = App::command(&config, &["--json", "audit", "t"]).await.json();
+                let figures = ["delivered", "filtered", "waiting"].map(|name| report[0][name].as_u64().unwrap());
+                let left_out = 40 - items.min(40);
+                assert_eq!(figures[0] + figures[1], 40, "{rule}: {report}");
+                assert!(figures[1] >= left_out, "{rule}: more is called delivered than was: {report}");
+                drain(app, &cluster).await;
+            };
+            run(&narrow, 30).await;
+            run(&wide, 40).await;
+            run(&narrow, 40).await;
+            run(&wide, 40).await;
+            let keys: std::collections::BTreeSet<i64> = received(&sim).into_iter().map(|(key, _)| key).collect();
+            assert_eq!(keys.len(), 40, "{rule}: each once");
+        }
+    }
+}

@@ -211,9 +211,9 @@ impl SectionDelivery {
                 self.counts.read(phase);
                 let left_out = mapping.left_out(&row);
                 if let Ok(Some(rule)) = left_out {
-                    // Remembered all the same: it comes again when it changes.
+                    // Remembered all the same: it comes again when it changes, or when the rule takes it.
                     self.backfilled.leave_out(phase, now, rule, Origin::Backfill);
-                    self.backfilled.settle_unsent(self.limits, phase, now, *seen);
+                    self.backfilled.settle_unsent(self.limits, phase, now, seen.left_out());
                     self.backfilled.reach(SettledUpTo::Digest(seen.key));
                     continue;
                 }

@@ -328,7 +328,10 @@ pub(crate) async fn patiently(session: &Session, sql: &str, waiting: Waiting<'_>
                 waiting(None);
                 return Ok(Ran::Done(first));
             }
-            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => return Ok(Ran::ThereAlready),
+            // The second is of two who look at the same moment: neither sees the other's yet.
+            Err(error) if matches!(error.code(), Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)) => {
+                return Ok(Ran::ThereAlready);
+            }
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 blockers = xmin_barrier::blockers(session).await.map_err(|error| session.fault(&error))?;
                 tracing::warn!(
