@@ -177,7 +177,9 @@ fn connection(config: &Config, identity: &Identity, changes: &mut Vec<PlannedCha
         ("slot", &identity.slot, &config.source.slot),
         ("publication", &identity.publication, &config.source.publication),
     ];
-    for (what, before, now) in pairs.into_iter().filter(|(_, before, now)| before != now) {
+    // Nothing is recorded where no section was ever streamed.
+    let differ = pairs.into_iter().filter(|(_, before, now)| !before.is_empty() && before != now);
+    for (what, before, now) in differ {
         changes.push(PlannedChange {
             section: String::new(),
             kind: "connection",

@@ -13,7 +13,7 @@ use crate::postgres::catalog::table::{self, TableInfo};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 use crate::runtime::table_fit;
-use crate::state::SectionRow;
+use crate::state::{SectionPhase, SectionRow};
 
 /// The section's rules, for the columns that decide.
 pub(crate) async fn rules(session: &Session, section: &Section, table: &TableInfo) -> Result<RowFilter, Fault> {
@@ -31,13 +31,35 @@ pub(crate) async fn rules(session: &Session, section: &Section, table: &TableInf
     })
 }
 
-/// The table that the section is attached to, under whatever name it has now.
+/// The table that the section is attached to, under whatever name it has now; none where another one has its name: of the rows
+/// there this one says nothing.
 pub(crate) async fn attached_table(session: &Session, section: &Section, row: &SectionRow) -> Result<TableInfo, Fault> {
-    let found = table::by_oid(session, row.attachment.table_oid).await.map_err(|error| session.fault(&error))?;
-    found.ok_or_else(|| {
-        let what = format!("section {}: the table {} that it is attached to is gone", section.name, section.table);
-        Fault::usage(what, "see `pg2planhat check`")
-    })
+    let (name, table) = (&section.name, &section.table);
+    if row.phase == SectionPhase::Waiting {
+        let what = format!("section {name} is not attached yet: there is nothing to audit");
+        return Err(Fault::usage(
+            what,
+            "`pg2planhat status` says what it waits for, and `pg2planhat check` what is wrong",
+        ));
+    }
+    let at = |error: tokio_postgres::Error| session.fault(&error);
+    let found = table::by_oid(session, row.attachment.table_oid).await.map_err(at)?;
+    let named = table::by_name(session, table).await.map_err(at)?;
+    match (found, named) {
+        (Some(found), Some(named)) if named.oid != found.oid => Err(Fault::needs_person(
+            format!(
+                "section {name}: {table} is another table than the one that it is attached to, which is {} now: what of its rows \
+                 was delivered, an audit of that one does not tell",
+                found.name
+            ),
+            "`pg2planhat status` says how the section goes on",
+        )),
+        (Some(found), _) => Ok(found),
+        (None, _) => Err(Fault::usage(
+            format!("section {name}: the table {table} that it is attached to is gone"),
+            "see `pg2planhat check`",
+        )),
+    }
 }
 
 /// Where the audit begins: what a person asks for, or where the section itself begins.

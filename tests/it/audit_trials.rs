@@ -250,3 +250,39 @@ async fn case_227_an_audit_of_many_sections_waits_once_for_a_sink_that_is_away()
     assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
     drop(app);
 }
+
+/// Another table has the name of the one that a section is attached to; and a section was never attached at all. The audit says
+/// nothing of rows that it does not look at.
+#[tokio::test]
+async fn case_269_an_audit_tells_of_another_table_and_of_none() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster
+        .sql(
+            "CREATE SCHEMA old; CREATE TABLE m (id bigint PRIMARY KEY, n bigint, value float8 DEFAULT 1);
+             INSERT INTO m SELECT g, g FROM generate_series(1, 25) g;
+             CREATE TABLE never (id bigint, n bigint, value float8)",
+        )
+        .await;
+    let never = SectionText::metric("never", "never").set("key", "id").field("externalId", "n").without("date");
+    let config = config(&cluster, &sim.url(), section("id")).section(never.set("date", "receipt"));
+    let app = App::run(&config);
+    arrived(&sim, SinkKind::Metric, 25).await;
+    delivered(&config, 25).await;
+    let output = App::command(&config, &["audit", "never"]).await;
+    assert_ne!(output.code, 0, "{output:?}");
+    assert!(output.stderr.contains("is not attached yet"), "{}", output.stderr);
+    cluster
+        .sql(
+            "ALTER TABLE m SET SCHEMA old; CREATE TABLE m (LIKE old.m INCLUDING ALL);
+             INSERT INTO m SELECT g, g FROM generate_series(26, 30) g",
+        )
+        .await;
+    let output = App::command(&config, &["audit", "m"]).await;
+    assert_eq!(output.code, 75, "{output:?}");
+    let said = "public.m is another table than the one that it is attached to, which is old.m now";
+    assert!(output.stderr.contains(said), "{}", output.stderr);
+    // A name alone is no other table.
+    cluster.sql("DROP TABLE m; ALTER TABLE old.m SET SCHEMA public; ALTER TABLE m RENAME TO n").await;
+    assert_eq!(audit(&config).await.0, 0);
+    drop(app);
+}

@@ -564,6 +564,8 @@ async fn case_268_rows_that_a_rule_left_out_are_sent_when_it_takes_them_and_none
                 let report = App::command(&config, &["--json", "audit", "t"]).await.json();
                 let figures = ["delivered", "filtered", "waiting"].map(|name| report[0][name].as_u64().unwrap());
                 let left_out = 40 - items.min(40);
+                let plan = App::command(&config, &["plan"]).await;
+                assert_eq!(plan.code, 0, "what runs is no danger to itself: {}", plan.stdout);
                 assert_eq!(figures[0] + figures[1], 40, "{rule}: {report}");
                 assert!(figures[1] >= left_out, "{rule}: more is called delivered than was: {report}");
                 drain(app, &cluster).await;
