@@ -55,8 +55,9 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
         return Ok(Consistency::default());
     };
     let rows = store.sections().await.map_err(crate::operations::fate)?;
-    // A running instance moves what would be compared, and watches it itself.
-    let held = crate::operations::held_by(found.slot.as_ref()).is_some();
+    // A running instance moves what would be compared, and watches it itself. One of another database does not.
+    let slot = found.slot.as_ref().filter(|slot| slot.ours(&config.source.slot, &found.server.database.1).is_ok());
+    let held = crate::operations::held_by(slot).is_some();
     let needs = if held { None } else { compare(&instance.recorded(), &found.observed(config)).err() };
     let mut drift = Vec::new();
     if needs.is_none() {

@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::{Fault, SectionName};
-use crate::postgres::catalog::slot;
 use crate::postgres::catalog::slot::Slot;
+use crate::postgres::catalog::{server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::event_loop::{PROBE, RESUME};
 use crate::runtime::solo_lock;
@@ -126,7 +126,10 @@ pub(crate) async fn holder(config: &Config) -> Option<i32> {
         return lock_holder(config).await;
     }
     let session = connect_sql(&config.source, "look").await.ok()?;
-    held_by(slot::slot(&session, &config.source.slot).await.ok()?.as_ref())
+    let database = server::server(&session).await.ok()?.database.1;
+    let slot = slot::slot(&session, &config.source.slot).await.ok()?;
+    // Another database's instance is not this one.
+    held_by(slot.filter(|slot| slot.ours(&config.source.slot, &database).is_ok()).as_ref())
 }
 
 /// The backend that holds the lock of an instance that streams nothing.

@@ -41,19 +41,23 @@ async fn is_own(config: &Config, status: &Status) -> bool {
     status.instance.slot == config.source.slot
         && status.instance.publication == config.source.publication
         && status.state != InstanceState::Standby
-        && same_server(config, status).await
+        && same_database(config, status).await
 }
 
-/// Whether the instance that answers runs at the server that the configuration names. Slots belong to a server as a whole, so
-/// its identifier is enough. Where the server does not say it, the names must do.
-async fn same_server(config: &Config, status: &Status) -> bool {
+/// Whether the instance that answers runs at the database that the configuration names: a copy beside it has the same names.
+/// Where the server does not say it, the names must do.
+async fn same_database(config: &Config, status: &Status) -> bool {
     let Some(theirs) = &status.instance.system_identifier else { return true };
     let ours = async {
         let session = connect_sql(&config.source, "status").await.ok()?;
-        let asked = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
-        session.query_one(asked, &[]).await.ok()?.try_get::<_, String>(0).ok()
+        let asked =
+            "SELECT system_identifier::text, pg_catalog.current_database()::text FROM pg_catalog.pg_control_system()";
+        let row = session.query_one(asked, &[]).await.ok()?;
+        Some((row.try_get::<_, String>(0).ok()?, row.try_get::<_, String>(1).ok()?))
     };
-    tokio::time::timeout(IDENTIFY, ours).await.ok().flatten().is_none_or(|ours| ours == *theirs)
+    let Some((server, database)) = tokio::time::timeout(IDENTIFY, ours).await.ok().flatten() else { return true };
+    // An instance of an older version does not name its database.
+    server == *theirs && status.instance.database.as_ref().is_none_or(|theirs| *theirs == database)
 }
 
 async fn ask(config: &Config) -> Option<Status> {
@@ -79,7 +83,9 @@ async fn look(config: &Arc<Config>) -> Result<Status, Fault> {
     let control = connect_sql(&config.source, "status").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(&control).await.map_err(fault)?;
+    // One that decodes another database has another one's figures, and another one's instance.
     let slot = slot::slot(&control, &config.source.slot).await.map_err(fault)?;
+    let slot = slot.filter(|slot| slot.ours(&config.source.slot, &server.database.1).is_ok());
     if !server.in_recovery {
         show_slot(&control, slot.as_ref(), &mut status).await.map_err(fault)?;
     }
@@ -112,6 +118,7 @@ async fn look(config: &Arc<Config>) -> Result<Status, Fault> {
     }
     status.instance.system_identifier = Some(instance.identity.system_identifier.clone());
     status.instance.timeline = u32::try_from(instance.identity.timeline).ok();
+    status.instance.database = Some(instance.identity.database.clone());
     status.instance.epoch = Some(instance.epoch);
     judge(config, &control, server, slot.as_ref(), &instance, &mut status).await;
     Ok(status)

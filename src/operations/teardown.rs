@@ -59,16 +59,16 @@ impl Teardown {
         let control = connect_sql(&config.source, "teardown").await?;
         let fault = |error: tokio_postgres::Error| control.fault(&error);
         let slot = slot::slot(&control, &config.source.slot).await.map_err(fault)?;
+        let server = server::server(&control).await.map_err(fault)?;
+        if let Some(slot) = &slot {
+            slot.ours(&config.source.slot, &server.database.1)?;
+        }
         if let Some(pid) = crate::operations::held_by(slot.as_ref()) {
             return Err(crate::operations::repair::plan::in_use(&config.source.slot, pid));
         }
         if let Some(pid) = crate::operations::holder(config).await {
             let what = format!("an instance runs by this state (backend {pid})");
             return Err(Fault::unavailable(what, "stop it first"));
-        }
-        let server = server::server(&control).await.map_err(fault)?;
-        if let Some(slot) = &slot {
-            crate::operations::repair::plan::ours(&config.source.slot, slot, &server)?;
         }
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let there = store.schema_version().await.map_err(crate::operations::fate)?.is_some();

@@ -105,6 +105,12 @@ fn compare_slot(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), 
         let what = format!("the slot {name} is gone: rows committed after {checkpoint} are not kept for us");
         return Err(needs(Reason::SlotMissing, what, REPAIR));
     };
+    // Of the monitor's look the start has known whose it is.
+    let database = observed.server.map(|found| &found.server.database.1);
+    if let Some(Err(fault)) = database.map(|database| slot.ours(name, database)) {
+        let remedy = format!("{}; then {REPAIR}", fault.remedy);
+        return Err(needs(Reason::SlotRecreated, fault.what, &remedy));
+    }
     if slot.is_lost() {
         let why = slot.why_lost();
         let what = format!("the slot {name} is lost, for {why}: rows committed after {checkpoint} cannot be streamed");
@@ -205,11 +211,9 @@ fn same_server(state: &Recorded<'_>, server: &Found) -> Result<(), NeedsPerson> 
     if recorded.database_oid != server.server.database.0 {
         let what =
             format!("this is another database ({}), recorded was {}", server.server.database.1, recorded.database);
-        return Err(needs(
-            Reason::OtherServer,
-            what,
-            "mend `source.database`, or give this instance a state schema of its own",
-        ));
+        let remedy = "mend `source.database`; where this database is a copy: give this instance a slot of its own (`slot: NAME` in \
+             source) and a tenant of its own, and run `pg2planhat teardown` before anything else";
+        return Err(needs(Reason::OtherServer, what, remedy));
     }
     same_history(state, server)?;
     if checkpoint > server.system.xlogpos {

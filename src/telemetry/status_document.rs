@@ -175,6 +175,9 @@ pub struct InstanceStatus {
     pub epoch: Option<i64>,
     /// Whether this process holds the slot.
     pub leader: bool,
+    /// The database that rows come from; null while not known.
+    #[serde(default)]
+    pub database: Option<String>,
 }
 
 /// The replication slot.
@@ -323,7 +326,7 @@ mod tests {
         }
         assert_eq!(
             keys(&document["instance"]),
-            ["system_identifier", "timeline", "slot", "publication", "epoch", "leader"]
+            ["system_identifier", "timeline", "slot", "publication", "epoch", "leader", "database"]
         );
         assert_eq!(
             keys(&document["slot"]),

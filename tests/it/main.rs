@@ -25,6 +25,7 @@ mod cli_repair;
 mod cli_setup;
 mod cli_snapshots;
 mod crash;
+mod copied_database;
 mod delivery_scene;
 mod demo;
 mod diff;

@@ -17,7 +17,7 @@ use crate::config::{Config, Section};
 use crate::model::{Fault, Lsn, SectionName};
 use crate::operations::consistency::drifted;
 use crate::operations::repair::plan::{
-    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, ours, unreadable, wedged,
+    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, unreadable, wedged,
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::chunk_reader::Selection;
@@ -85,6 +85,7 @@ impl Repair {
             return Err(Fault::usage("nothing has run here yet: there is nothing to repair", "pg2planhat run"));
         };
         let found = find(config, &control, server).await?;
+        found.slot.as_ref().map_or(Ok(()), |slot| slot.ours(&config.source.slot, &found.server.database.1))?;
         if let Some(pid) = crate::operations::held_by(found.slot.as_ref()) {
             return Err(in_use(&config.source.slot, pid));
         }
@@ -333,7 +334,7 @@ impl Repair {
             return Ok(if self.is_same_log() { confirmed.max(self.instance.checkpoint) } else { confirmed });
         }
         if let Some(there) = &self.found.slot {
-            ours(name, there, &self.found.server)?;
+            there.ours(name, &self.found.server.database.1)?;
             if !self.config.source.manage {
                 let sql = format!("SELECT pg_drop_replication_slot({});", quote::literal(name));
                 let what = format!("the slot {name} must go, and `source.manage` is false");

@@ -6,7 +6,6 @@ use crate::config::{Config, Section};
 use crate::model::Fault;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::quote;
-use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::Session;
 use crate::runtime::identity::Found;
@@ -111,7 +110,7 @@ pub(crate) fn comparable(reason: Reason) -> bool {
 /// Whether what the slot still has can be streamed: then less is given up by going on with it.
 pub(crate) fn keeps_slot(reason: Reason, found: &Found, instance: &Instance) -> bool {
     let usable = |slot: &Slot| {
-        let ours = ours("", slot, &found.server).is_ok();
+        let ours = slot.ours("", &found.server.database.1).is_ok();
         ours && slot.confirmed().is_some() && !slot.is_lost()
     };
     match reason {
@@ -128,17 +127,6 @@ pub(crate) fn keeps_slot(reason: Reason, found: &Found, instance: &Instance) -> 
             false
         }
     }
-}
-
-/// That nobody else's slot is touched.
-pub(crate) fn ours(name: &str, slot: &Slot, server: &Server) -> Result<(), Fault> {
-    if slot.plugin.as_deref() == Some("pgoutput") && slot.database.as_ref() == Some(&server.database.1) {
-        return Ok(());
-    }
-    Err(Fault::needs_person(
-        format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
-        "give this instance a name of its own: `source.slot`",
-    ))
 }
 
 /// An instance holds the slot: nothing is done.

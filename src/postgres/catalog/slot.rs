@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tokio_postgres::{Client, Error};
 
-use crate::model::Lsn;
+use crate::model::{Fault, Lsn};
 
 /// A row of `pg_replication_slots`. Columns differ between versions 14 and 18: those that a server does not have are `None`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -50,6 +50,23 @@ impl Slot {
     /// The confirmed position.
     pub(crate) fn confirmed(&self) -> Option<Lsn> {
         self.confirmed_flush_lsn.as_ref()?.parse().ok()
+    }
+
+    /// Whether it is of this database, and speaks our protocol: one of this name may be another's.
+    ///
+    /// # Errors
+    /// Whose it is instead.
+    pub(crate) fn ours(&self, name: &str, database: &str) -> Result<(), Fault> {
+        let whose = match (self.plugin.as_deref(), self.database.as_deref()) {
+            (Some("pgoutput"), Some(other)) if other == database => return Ok(()),
+            (Some("pgoutput"), other) => {
+                format!("it decodes the database {}, and this is {database}", other.unwrap_or("?"))
+            }
+            (Some(plugin), _) => format!("its plugin is {plugin}, not pgoutput"),
+            (None, _) => "it is physical".to_owned(),
+        };
+        let what = format!("the slot {name} is another's: {whose}");
+        Err(Fault::needs_person(what, "give this instance a slot of its own: `slot: NAME` in source"))
     }
 
     /// Whether its WAL is gone.

@@ -251,15 +251,10 @@ pub(crate) async fn ensure_slot(
     let name = &config.source.slot;
     let server = server::server(session).await.map_err(|error| session.fault(&error))?;
     let there = settled_slot(session, name).await?;
+    if let Some(slot) = &there {
+        slot.ours(name, &server.database.1)?;
+    }
     match there {
-        Some(slot)
-            if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&server.database.1) =>
-        {
-            return Err(Fault::needs_person(
-                format!("the slot {name} is another's: plugin {:?}, database {:?}", slot.plugin, slot.database),
-                "give this instance a name of its own: `source.slot`",
-            ));
-        }
         Some(slot) if slot.two_phase == Some(true) => return Err(two_phase(name)),
         Some(slot) if slot.confirmed_flush_lsn.is_some() => return Ok(None),
         // Half-made: a client vanished while it waited for open transactions. It goes by itself, or is being made.

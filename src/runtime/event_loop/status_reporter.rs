@@ -127,6 +127,7 @@ impl StatusReporter {
             status.sections = sections;
             status.instance.system_identifier = Some(identity.system_identifier.clone());
             status.instance.timeline = u32::try_from(identity.timeline).ok();
+            status.instance.database = Some(identity.database.clone());
             status.instance.epoch = Some(epoch);
             status.instance.leader = true;
             status.slot.confirmed_lag_bytes = lag;
