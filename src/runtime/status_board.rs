@@ -111,6 +111,7 @@ impl Board {
             new = status.state != state;
             status.state = state;
             status.ready = false;
+            status.forget_source();
             status.instance.leader = false;
             (status.reason, status.message, status.remedy) = (None, None, None);
         });
@@ -158,6 +159,7 @@ impl Board {
         self.status.send_modify(|status| {
             status.state = InstanceState::Stalled;
             status.ready = false;
+            status.forget_source();
             status.instance.leader = false;
             status.reason = None;
             status.message = Some(fault.what.clone());
@@ -172,6 +174,7 @@ impl Board {
             new = status.reason != Some(needs.reason);
             status.state = InstanceState::NeedsPerson;
             status.ready = false;
+            status.forget_source();
             status.instance.leader = false;
             status.reason = Some(needs.reason);
             status.message = Some(needs.fault.what.clone());
@@ -211,5 +214,32 @@ impl Board {
     /// Changes the document.
     pub(crate) fn modify(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::telemetry::status_document::SlotStatus;
+
+    #[test]
+    fn case_267_what_was_known_of_a_source_that_nobody_looks_at_is_forgotten() {
+        let text = "source: {host: h, database: d, user: u}\nplanhat: {tenant: t}\nsections:\n  - {name: m, kind: \
+            custom_metric, table: t, key: id, fields: {dimensionId: n, value: v, externalId: e, date: d}}\n";
+        let board = Board::new(&Arc::new(config::parse(text, "test").unwrap())).unwrap();
+        let fault = Fault::unavailable("the server is away", "it is tried again");
+        let standby = || assert!(board.set_state(InstanceState::Standby));
+        let ways: [&dyn Fn(); 2] = [&|| board.set_stalled(&fault), &standby];
+        for way in ways {
+            board.modify(|status| {
+                status.slot = SlotStatus { retained_bytes: Some(1), safe_wal_bytes: Some(1), ..SlotStatus::default() };
+                (status.sections[0].flows, status.sections[0].lag_seconds) = (true, Some(0.0));
+            });
+            way();
+            let status = board.subscribe().borrow().clone();
+            assert_eq!(status.slot, SlotStatus::default());
+            assert_eq!((status.sections[0].flows, status.sections[0].lag_seconds), (false, None));
+        }
     }
 }

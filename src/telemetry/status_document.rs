@@ -48,6 +48,12 @@ impl Status {
             sections: Vec::new(),
         }
     }
+
+    /// Nobody looks at the source any more: what was known of it is not.
+    pub fn forget_source(&mut self) {
+        self.slot = SlotStatus { confirmed_flush_lsn: self.slot.confirmed_flush_lsn.take(), ..SlotStatus::default() };
+        self.sections.iter_mut().for_each(SectionStatus::stop_flowing);
+    }
 }
 
 /// An enum of words: one spelling for JSON, metrics and tables.
@@ -241,6 +247,12 @@ pub struct SectionStatus {
 }
 
 impl SectionStatus {
+    /// Nothing of it flows, and that it is not late is no longer known.
+    pub fn stop_flowing(&mut self) {
+        self.flows = false;
+        self.lag_seconds = self.lag_seconds.filter(|lag| *lag > 0.0);
+    }
+
     /// A section before anything is known of it.
     pub fn new(
         name: impl Into<String>,

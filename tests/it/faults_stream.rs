@@ -88,6 +88,7 @@ async fn case_267_what_is_not_known_of_a_server_that_is_away_is_null() {
     app.wait_status("nothing to be known", unknown).await;
     assert!(app.metric("slot_retained_bytes", &[]).await.unwrap().is_nan());
     assert!(app.metric("confirmed_lag_bytes", &[]).await.unwrap().is_nan());
+    assert!(app.metric("wal_bytes_per_second", &[]).await.unwrap().is_nan());
     scene.cluster.start_again().await;
     app.wait_ready().await;
     scene.insert(3).await;

@@ -46,7 +46,10 @@ impl EventLoop {
             // Nothing comes by the stream: what waits at the source nobody sees.
             let streamed = self.sections.entries().filter(|(_, section)| section.diff.is_none());
             let names: Vec<&str> = streamed.map(|(_, section)| section.config.name.as_str()).collect();
-            sections.iter_mut().filter(|section| names.contains(&section.name.as_str())).for_each(no_stream);
+            sections
+                .iter_mut()
+                .filter(|section| names.contains(&section.name.as_str()))
+                .for_each(SectionStatus::stop_flowing);
         }
         // What the slot keeps grows unseen where the server cannot be looked at.
         let lag = self.monitor.unreachable(SILENT).is_none().then(|| self.lag());
@@ -106,12 +109,6 @@ impl EventLoop {
             section.see_calendar(CalendarLook { at: now, wall: micros(clock), last, next });
         }
     }
-}
-
-/// A section whose stream is down: nothing flows, and that it is not late is no longer known.
-fn no_stream(section: &mut SectionStatus) {
-    section.flows = false;
-    section.lag_seconds = section.lag_seconds.filter(|lag| *lag > 0.0);
 }
 
 /// How long a row waits at most for its batch to be due.

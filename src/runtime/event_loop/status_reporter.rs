@@ -122,6 +122,9 @@ impl StatusReporter {
         let epoch = self.epoch;
         self.tell_recovery(trouble.as_ref());
         let standstill = standstill(&sections);
+        if lag.is_none() {
+            self.board.metrics.wal_bytes_per_second.set(f64::NAN);
+        }
         self.narrator.tell(&sections, Instant::now());
         self.board.modify(|status| {
             status.sections = sections;
