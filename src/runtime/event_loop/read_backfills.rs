@@ -53,6 +53,7 @@ impl EventLoop {
                 let section = self.engine.section_mut(id);
                 section.set_backfill_trouble(None);
                 section.set_waiting(None);
+                tracing::info!(section = %section.name(), "the backfill goes on");
             }
         }
     }

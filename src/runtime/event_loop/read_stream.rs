@@ -44,6 +44,10 @@ impl EventLoop {
         if let Some(exit) = self.stream.on_ended(ended, self.engine.confirmed()) {
             self.context.end(exit);
         }
+        // It may be there again before the status is shown next: what the log says of its end has an answer all the same.
+        if let Some(fault) = self.stream.fault() {
+            self.status.note_stall(fault);
+        }
     }
 
     /// Reads a run to its end. A table's description may need the catalog; nothing else waits.

@@ -4,6 +4,7 @@
 //! * Out: [`Requested`], one for each; a line in the log for the first few of a kind.
 //! * Never: two requests of one section at once (the delivery core sees to that).
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,11 +29,14 @@ pub(crate) struct SinkRequests {
     under_way: JoinSet<Requested>,
     /// Keeps a sink's outage out of the log, but for its beginning.
     throttle: Throttle<(SectionId, &'static str)>,
+    /// Since when the log says of a section that its batches are not received.
+    refused: HashMap<SectionId, Instant>,
 }
 
 impl SinkRequests {
     pub(crate) fn new(client: Client) -> SinkRequests {
-        SinkRequests { client, under_way: JoinSet::new(), throttle: Throttle::new(3, Duration::from_secs(60)) }
+        let throttle = Throttle::new(3, Duration::from_secs(60));
+        SinkRequests { client, under_way: JoinSet::new(), throttle, refused: HashMap::new() }
     }
 
     pub(crate) fn send(&mut self, section: SectionId, endpoint: Endpoint, id: i64, body: Bytes) {
@@ -59,6 +63,11 @@ impl SinkRequests {
     /// Logs what an answer means, the first few of a kind each minute.
     pub(crate) fn log(&mut self, name: &SectionName, requested: &Requested) {
         let (Requested { section, id, answer, .. }, word) = (requested, word(&requested.answer.verdict));
+        if matches!(answer.verdict, Verdict::Received | Verdict::Partial(_))
+            && let Some(since) = self.refused.remove(section)
+        {
+            tracing::info!(section = %name, seconds = since.elapsed().as_secs(), "received again");
+        }
         if word.is_empty() {
             return;
         }
@@ -72,6 +81,7 @@ impl SinkRequests {
                 tracing::debug!(section = %name, status = answer.status, answer.message, "refused: halving");
             }
             Verdict::Later { .. } | Verdict::NotSent | Verdict::Interrupted => {
+                self.refused.entry(*section).or_insert_with(Instant::now);
                 tracing::warn!(section = %name, suppressed, status = answer.status, what = answer.message, "not received; it is tried again");
             }
             Verdict::Unknown => {

@@ -151,15 +151,17 @@ impl StatusReporter {
 }
 
 impl StatusReporter {
+    /// Notes that nothing flows, and why: that it does again is logged.
+    pub(crate) fn note_stall(&mut self, fault: &Fault) {
+        self.stalled.get_or_insert_with(|| (Instant::now(), fault.what.clone()));
+    }
+
     /// Logs that rows flow again: the last line was that they do not.
     fn tell_recovery(&mut self, trouble: Option<&Fault>) {
-        match (trouble, &self.stalled) {
-            (Some(fault), None) => self.stalled = Some((Instant::now(), fault.what.clone())),
-            (None, Some((since, what))) => {
-                tracing::info!(seconds = since.elapsed().as_secs(), was = what, "connected again: rows flow");
-                self.stalled = None;
-            }
-            (Some(_), Some(_)) | (None, None) => {}
+        if let Some(fault) = trouble {
+            self.note_stall(fault);
+        } else if let Some((since, was)) = self.stalled.take() {
+            tracing::info!(seconds = since.elapsed().as_secs(), was, "connected again: rows flow");
         }
     }
 }
