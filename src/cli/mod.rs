@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod config_watch;
 pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod discover;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::cli::config_watch;
 use crate::cli::console;
 use crate::cli::context::Context;
 use crate::cli::reload::{Reloaded, reload};
@@ -60,6 +61,7 @@ pub(crate) async fn again_and_again(
     let mut wanted = console.as_ref().map(|console| console.wanted());
     // The board of what runs has the configuration that counts.
     let boards = Arc::new(Mutex::new(Board::new(&config)?));
+    let watched = config_watch::watch(Arc::clone(&boards), path);
     let (of_reload, file) = (Arc::clone(&boards), path.to_owned());
     shutdown::on_hangup(move || {
         let board = held(&of_reload).clone();
@@ -73,34 +75,43 @@ pub(crate) async fn again_and_again(
                 console.taken_over(&config, whole);
             }
             board.set_config(config);
+            if whole {
+                board.set_file_note(None);
+            }
         }
     })?;
-    loop {
-        let board = Board::new(&config)?;
-        *held(&boards) = board.clone();
-        program.runs_here(runtime::shown(&config, &board));
-        let (stopper, own) = shutdown::pair();
-        let mut running = pin!(runtime::run(Arc::clone(&config), board, own, stays));
-        let next = tokio::select! {
-            biased;
-            ended = &mut running => return ended,
-            () = stop.asked() => None,
-            config = applied(&mut wanted) => Some(config),
-        };
-        if next.is_some() {
-            tracing::info!("the configuration is applied: draining, to begin anew with it");
+    let running = async {
+        loop {
+            let board = Board::new(&config)?;
+            *held(&boards) = board.clone();
+            program.runs_here(runtime::shown(&config, &board));
+            let (stopper, own) = shutdown::pair();
+            let mut running = pin!(runtime::run(Arc::clone(&config), board, own, stays));
+            let next = tokio::select! {
+                biased;
+                ended = &mut running => return ended,
+                () = stop.asked() => None,
+                config = applied(&mut wanted) => Some(config),
+            };
+            if next.is_some() {
+                tracing::info!("the configuration is applied: draining, to begin anew with it");
+            }
+            stopper.stop();
+            let ended = running.await;
+            // The tasks of what has ended let its admin port go when they are polled next.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The end may have been asked for meanwhile: then nothing begins anew.
+            let stopped = stop.is_asked();
+            match (ended, next) {
+                (Ok(_), Some(applied)) if !stopped => config = applied,
+                (Err(fault), Some(applied)) if !stopped && fault.exit == Exit::NeedsPerson && stays => config = applied,
+                (ended, _) => return ended,
+            }
         }
-        stopper.stop();
-        let ended = running.await;
-        // The tasks of what has ended let its admin port go when they are polled next.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        // The end may have been asked for meanwhile: then nothing begins anew.
-        let stopped = stop.is_asked();
-        match (ended, next) {
-            (Ok(_), Some(applied)) if !stopped => config = applied,
-            (Err(fault), Some(applied)) if !stopped && fault.exit == Exit::NeedsPerson && stays => config = applied,
-            (ended, _) => return ended,
-        }
+    };
+    tokio::select! {
+        ended = running => ended,
+        never = watched => match never {},
     }
 }
 

@@ -269,6 +269,9 @@ fn well(status: &Status, figures: &PageFigures) -> PageVerdict {
     if !paused.is_empty() {
         detail.push(format!("{} rest, and the slot keeps WAL for them", paused.join(", ")));
     }
+    if let Some(message) = &status.message {
+        detail.push(message.trim_end_matches('.').to_owned());
+    }
     if figures.quarantined > 0 {
         let rows = plural(figures.quarantined, "row waits", "rows wait");
         detail.push(format!("{rows} in quarantine for a decision"));
@@ -418,6 +421,13 @@ mod tests {
         status.slot.retained_bytes = Some(5 << 30);
         let said = verdict(&status, PageLink::Live, &flowing());
         assert_eq!((said.class, said.sentence.contains("1024 MiB")), ("disk", true), "{}", said.sentence);
+    }
+
+    #[test]
+    fn case_242_what_is_said_of_an_instance_that_runs_stands_below() {
+        let status = Status { message: Some("the file is not what runs.".into()), ..running() };
+        let said = verdict(&status, PageLink::Live, &flowing());
+        assert!(said.class == "flow" && said.detail.ends_with("; the file is not what runs."), "{}", said.detail);
     }
 
     #[test]

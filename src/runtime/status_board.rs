@@ -34,6 +34,8 @@ pub(crate) struct Board {
     sections: Arc<Mutex<HashMap<String, SectionMetrics>>>,
     /// The configuration that counts: SIGHUP may bring another one.
     config: Arc<watch::Sender<Arc<Config>>>,
+    /// In what the file differs from it.
+    file_note: Arc<Mutex<Option<Fault>>>,
     /// A start has come through to the server once.
     has_connected: Arc<AtomicBool>,
     /// The progress that ended event loops of this process knew beyond the state.
@@ -61,6 +63,7 @@ impl Board {
             wire,
             sections,
             config: Arc::new(watch::channel(Arc::clone(config)).0),
+            file_note: Arc::default(),
             has_connected: Arc::default(),
             known: Arc::default(),
         })
@@ -102,6 +105,16 @@ impl Board {
     /// Lets another configuration count, of the same servers: whatever runs takes its sections over.
     pub(crate) fn set_config(&self, config: Arc<Config>) {
         self.config.send_replace(config);
+    }
+
+    /// Notes in what the file differs from the configuration that counts.
+    pub(crate) fn set_file_note(&self, note: Option<Fault>) {
+        *self.file_note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+
+    /// In what the file differs from the configuration that counts.
+    pub(crate) fn file_note(&self) -> Option<Fault> {
+        self.file_note.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Shows a state without trouble; returns whether it is new.

@@ -142,3 +142,21 @@ async fn case_91_a_mapping_that_fits_again_lets_a_halted_section_go_on() {
     are(&scene, "m", 1..=12).await;
     assert_eq!(app.log().matches("leading").count(), 1, "{}", app.log());
 }
+
+#[tokio::test]
+async fn case_242_a_file_that_is_not_what_runs_is_said_in_the_status() {
+    let (scene, app, _) = streams(3).await;
+    let file = app.config_path();
+    let runs = std::fs::read_to_string(&file).unwrap();
+    // Nobody has told the program: a ConfigMap was changed, and the next start reads it.
+    for (text, what) in [(format!("memory: 32MiB\n{runs}"), "memory differs"), ("[".to_owned(), "cannot be used")] {
+        std::fs::write(&file, text).unwrap();
+        let said = |status: &serde_json::Value| status["message"].as_str()?.contains(what).then(|| status.clone());
+        let status = app.wait_status(what, said).await;
+        assert_eq!((&status["state"], &status["ready"]), (&"running".into(), &true.into()), "{status}");
+    }
+    std::fs::write(&file, runs).unwrap();
+    app.wait_status("nothing to say", |status| status["message"].is_null().then_some(())).await;
+    scene.insert(3).await;
+    are(&scene, "m", 1..=6).await;
+}

@@ -142,7 +142,7 @@ impl StatusReporter {
                 status.state = if trouble.is_some() { InstanceState::Stalled } else { InstanceState::Running };
                 status.ready = trouble.is_none() && standstill.is_none();
             }
-            let fault = trouble.or(standstill);
+            let fault = trouble.or(standstill).or_else(|| self.board.file_note());
             status.message = fault.as_ref().map(|fault| fault.what.clone());
             status.remedy = fault.map(|fault| fault.remedy);
         });
