@@ -11,8 +11,8 @@ use crate::mapping::{Guess, Mapping, guess};
 use crate::model::{Column, CommitTime, Fault, Value};
 use crate::operations::preview::{self, Becomes, Previewed};
 use crate::operations::reading;
-use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::listing;
 use crate::postgres::catalog::table;
 use crate::postgres::catalog::table::TableInfo;
@@ -189,7 +189,7 @@ pub(crate) async fn draft_preview(
             return Ok(shown);
         }
     };
-    session.batch_execute(chunk_reader::SESSION).await.map_err(fault)?;
+    session.batch_execute(selection::SESSION).await.map_err(fault)?;
     let selection = Selection::new(section, &info, &read);
     let rows = match which {
         PreviewRows::Key(key) => selection.read_keys(&session, std::slice::from_ref(key)).await.map_err(fault)?,

@@ -1,12 +1,10 @@
 //! The exact items that real rows would become. Sends nothing.
 
-use tokio_postgres::error::SqlState;
-
 use crate::config::{Config, Section};
 use crate::mapping::{Mapping, MappingFault};
 use crate::model::{Column, CommitTime, Fault, FilterRule, Row};
-use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{locks, quote, result, table};
@@ -71,19 +69,18 @@ pub(crate) async fn preview(
     let read: Vec<Column> =
         info.row_columns(&types).into_iter().filter(|column| wanted.contains(&column.name)).collect();
     let mapping = Mapping::compile(section, names, &read).map_err(|faults| unfit(&faults))?;
-    session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
+    session.batch_execute(selection::SESSION).await.map_err(|error| session.fault(&error))?;
     // A key without an index is sorted for: a person waits, the server should not work for ever.
     let bounds = format!("{}; SET statement_timeout = '60s'", locks::LOCK_TIMEOUT);
     session.batch_execute(&bounds).await.map_err(|error| session.fault(&error))?;
     let selection = Selection::new(section, &info, &read);
     let rows = match selection.read_end(&session, newest, rows).await {
         Ok(rows) => rows,
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-            let held = locks::holders(&session, info.oid).await.map_err(|error| session.fault(&error))?;
-            let what = format!("{} is locked: {}", quote::qualified(&section.table), setup::names(&held));
-            return Err(Fault::unavailable(what, "let that end, or: SELECT pg_terminate_backend(PID)"));
+        Err(error) => {
+            let what = format!("{} is locked", quote::qualified(&section.table));
+            let locked = if setup::is_locked(&error) { setup::locked(&session, info.oid, &what).await } else { None };
+            return Err(locked.unwrap_or_else(|| session.fault(&error)));
         }
-        Err(error) => return Err(session.fault(&error)),
     };
     Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
 }

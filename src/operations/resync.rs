@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Field, Section};
 use crate::model::{Fault, Key};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{quote, result};

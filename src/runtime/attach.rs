@@ -10,7 +10,7 @@ use crate::config::{Config, Section};
 use crate::mapping::Mapping;
 use crate::model::lsn::Position;
 use crate::model::{Column, Fault, Lsn, SectionName};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;

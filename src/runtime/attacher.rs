@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Section, Start};
 use crate::model::{Exit, Fault, Key, Lsn, SectionId};
-use crate::postgres::backfill::chunk_reader::Selection;
 use crate::postgres::backfill::rows_since::rewritten_since;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::writers::{self, Writer};
 use crate::postgres::catalog::xmin_barrier;

@@ -2,75 +2,28 @@
 //!
 //! * In: where a section's range begins (and ends, where its xmin barrier has passed already).
 //! * Out: [`BackfillEvent`], in order.
-//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a turn taken from the event loop:
-//!   they have a thread of their own, so that the server sends while batches are made and sent.
+//! * Never: more chunks ahead than were allowed; a chunk given up because a connection broke; a snapshot held while nobody uses
+//!   the chunks; a turn taken from the event loop: they have a thread of their own, so that the server sends while batches are
+//!   made and sent.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_postgres::error::SqlState;
 
 use crate::config::{InDoubt, Section, Source};
 use crate::model::{Exit, Fault, Key, SectionId};
-use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::{Selection, TableChunk, WholeRange};
+use crate::postgres::backfill::range_reader::{CHUNK_BYTES, RangeOpened, RangeReader, TableChunk, WholeRange};
 use crate::postgres::backfill::rows_since::rewritten_since;
-use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{locks, table, xmin_barrier};
+use crate::postgres::backfill::selection::{SESSION, Selection};
+use crate::postgres::catalog::{table, xmin_barrier};
 use crate::postgres::connection::session::{Session, is_transient};
 use crate::postgres::setup;
+use crate::runtime::backfill_event::{BackfillEvent, BackfillNews};
 use crate::runtime::same_server::SameServer;
 use crate::telemetry::log_output::{Passage, Throttle};
-
-/// What a backfill's reader tells the event loop.
-#[derive(Debug)]
-pub(crate) enum BackfillEvent {
-    /// The xmin barrier has passed: the range ends at this key, after so many rows, by estimate. `None`: there are no rows.
-    EndFound(SectionId, Option<(Key, u64)>),
-    /// A chunk was read.
-    Chunk(SectionId, TableChunk),
-    /// The table has rows with these keys between the ends of a batch in doubt (its ledger id).
-    Doubted(SectionId, i64, Vec<Key>),
-    /// It cannot be read until somebody mends something; it is tried again.
-    Failed(SectionId, Fault),
-    /// It waits for open transactions to end; and whose.
-    Waits(SectionId, Fault),
-    /// It can be read again.
-    Recovered(SectionId),
-}
-
-impl BackfillEvent {
-    pub(crate) fn section(&self) -> SectionId {
-        match self {
-            BackfillEvent::EndFound(id, _)
-            | BackfillEvent::Chunk(id, _)
-            | BackfillEvent::Doubted(id, ..)
-            | BackfillEvent::Failed(id, _)
-            | BackfillEvent::Waits(id, _)
-            | BackfillEvent::Recovered(id) => *id,
-        }
-    }
-}
-
-/// Where a reader tells, under its number.
-#[derive(Clone, Debug)]
-pub(crate) struct BackfillNews {
-    pub(crate) number: u64,
-    pub(crate) events: mpsc::Sender<(u64, BackfillEvent)>,
-}
-
-impl BackfillNews {
-    /// Returns whether somebody listens.
-    async fn send(&self, event: BackfillEvent) -> Result<(), ()> {
-        self.events.send((self.number, event)).await.map_err(|_| ())
-    }
-
-    /// As far as there is room.
-    fn try_send(&self, event: BackfillEvent) -> Result<(), ()> {
-        self.events.try_send((self.number, event)).map_err(|_| ())
-    }
-}
 
 /// One section's range.
 #[derive(Debug)]
@@ -142,8 +95,10 @@ pub(crate) struct Room {
 const TURNS: usize = 4;
 /// A smaller chunk costs more than it saves.
 const SMALLEST_CHUNK: usize = 64 << 10;
-/// What one backfill may hold, in chunks as aimed at: two that wait, one that is read, each up to twice as large.
-const CHUNKS_HELD: usize = 6;
+/// What one backfill may hold, in chunks as aimed at: three that wait, one that is read, each up to twice as large.
+const CHUNKS_HELD: usize = 8;
+/// How long a COPY under way waits for whoever uses its chunks.
+const REST: Duration = Duration::from_millis(100);
 
 impl Room {
     pub(crate) fn new(bytes: usize) -> Room {
@@ -153,8 +108,25 @@ impl Room {
     /// The bytes that a chunk aims at, with as many backfills as there are now.
     fn chunk(&self) -> usize {
         let readers = Arc::strong_count(&self.readers).saturating_sub(1).max(1);
-        (self.bytes / CHUNKS_HELD / readers).clamp(SMALLEST_CHUNK, chunk_reader::CHUNK_BYTES)
+        (self.bytes / CHUNKS_HELD / readers).clamp(SMALLEST_CHUNK, CHUNK_BYTES)
     }
+}
+
+/// What the tries of a task leave to the next one.
+struct Tries {
+    /// The last one failed.
+    failed: bool,
+    /// How many rows a COPY asks for.
+    limit: Option<usize>,
+    /// How long a silence is borne, in times of what a prompt answer may take.
+    patience: u32,
+}
+
+/// What is to be read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Copy,
+    Nothing,
 }
 
 /// How long a silence is borne, in times of what a prompt answer may take: two minutes at first, an hour at most.
@@ -169,12 +141,11 @@ impl BackfillTask {
     /// Reads to the end of the range. `room` bounds how many ranges are read at once and how large a chunk is, `ahead` how
     /// many chunks this one may be ahead of their use.
     pub(crate) async fn run(mut self, source: Source, room: Room, ahead: Arc<Semaphore>, news: BackfillNews) {
-        let (mut failed, mut said) = (false, Throttle::new(1, SAY_AGAIN));
-        let mut limit = chunk_reader::next_limit(None, room.chunk());
+        let mut said = Throttle::new(1, SAY_AGAIN);
         // Of a large table that was never read the first rows may take minutes: each silence is borne twice as long.
-        let mut patience = FIRST_PATIENCE;
+        let mut tries = Tries { failed: false, limit: None, patience: FIRST_PATIENCE };
         loop {
-            match self.attempt(&source, &room, &ahead, &news, (&mut failed, &mut limit, &mut patience)).await {
+            match self.attempt(&source, (&room, &ahead), &news, &mut tries).await {
                 Ok(()) => return,
                 Err(fault) => {
                     let wait = if fault.exit == Exit::Unavailable { Duration::from_secs(1) } else { RETRY };
@@ -182,7 +153,7 @@ impl BackfillTask {
                         let (what, remedy) = (&fault.what, &fault.remedy);
                         tracing::warn!(section = %self.section.name, suppressed, what, remedy, "the backfill waits");
                     }
-                    failed = true;
+                    tries.failed = true;
                     if news.send(BackfillEvent::Failed(self.id, fault)).await.is_err() {
                         return;
                     }
@@ -195,14 +166,13 @@ impl BackfillTask {
     async fn attempt(
         &mut self,
         source: &Source,
-        room: &Room,
-        ahead: &Semaphore,
+        (room, ahead): (&Room, &Semaphore),
         news: &BackfillNews,
-        (failed, limit, patience): (&mut bool, &mut usize, &mut u32),
+        tries: &mut Tries,
     ) -> Result<(), Fault> {
         let session = self.server.connect(source, "backfill").await?;
-        session.set_patience(session.patience() * *patience);
-        *patience = (*patience * 2).min(MOST_PATIENCE);
+        session.set_patience(session.patience() * tries.patience);
+        tries.patience = (tries.patience * 2).min(MOST_PATIENCE);
         let at = |error: tokio_postgres::Error| self_fault(&session, &error);
         if let Some(table) = table::by_oid(&session, self.oid).await.map_err(at)? {
             self.selection.follow(&table);
@@ -219,48 +189,98 @@ impl BackfillTask {
                 ceiling
             }
         };
-        session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;
-        let mut types = Types::load(&session).await.map_err(at)?;
+        let (selection, whole) = (self.selection.clone(), self.whole.clone());
+        let range = (&ceiling, whole.as_ref());
+        let mut reader = RangeReader::begin(&session, &selection, range, self.unrewritten_since.is_none(), tries.limit)
+            .await
+            .map_err(at)?;
         if !self.tell_doubts(&session, news).await? {
             return Ok(());
         }
         loop {
+            let asked = Instant::now();
             let Ok(permit) = ahead.acquire().await else { return Ok(()) };
-            permit.forget();
+            if asked.elapsed() > REST {
+                reader.slow_down();
+            }
             // Only for the reading itself: one that cannot go on must not keep it from the others.
-            let Ok(reading) = room.turns.acquire().await else { return Ok(()) };
-            let (range, whole) = ((self.cursor.as_ref(), &ceiling), self.whole.as_ref());
-            let read = self.selection.read(&session, &mut types, range, whole, *limit, room.chunk()).await;
-            let chunk = match read {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    ahead.add_permits(1);
-                    drop(reading);
-                    return Err(self.fault_of_read(&session, &error).await);
-                }
-            };
-            drop(reading);
-            *patience = FIRST_PATIENCE;
-            if std::mem::take(failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
-                return Ok(());
-            }
-            if let Err(fault) = self.verify_age(&session).await {
-                ahead.add_permits(1);
-                return Err(fault);
-            }
-            let last_key = self.selection.last_key(&chunk.rows);
-            // Whatever followed it would be left out in silence.
-            if last_key.is_none() && !chunk.rows.is_empty() {
-                ahead.add_permits(1);
-                return Err(self.unusable_key());
-            }
-            *limit = chunk_reader::next_limit(Some(&chunk.rows), room.chunk());
-            self.cursor = last_key.or(self.cursor.take());
-            let last = chunk.last;
-            if news.send(BackfillEvent::Chunk(self.id, chunk)).await.is_err() || last {
+            let Ok(_reading) = room.turns.acquire().await else { return Ok(()) };
+            let read = self.read_copy(&session, &mut reader, (room, ahead), permit, (news, tries)).await;
+            tries.limit = Some(reader.limit());
+            if read? == Next::Nothing {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads a COPY to its end, or until nobody uses its chunks; the permit is for its first one.
+    async fn read_copy(
+        &mut self,
+        session: &Session,
+        reader: &mut RangeReader<'_>,
+        (room, ahead): (&Room, &Semaphore),
+        mut permit: SemaphorePermit<'_>,
+        (news, tries): (&BackfillNews, &mut Tries),
+    ) -> Result<Next, Fault> {
+        match reader.open(self.cursor.as_ref()).await {
+            Ok(RangeOpened::Reading) => {}
+            Ok(RangeOpened::OtherTable) => return Err(self.other_table()),
+            Err(error) => return Err(self.fault_of_read(session, &error).await),
+        }
+        loop {
+            let chunk = match reader.next(room.chunk()).await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Ok(Next::Copy),
+                Err(error) => return Err(self.fault_of_read(session, &error).await),
+            };
+            tries.patience = FIRST_PATIENCE;
+            if std::mem::take(&mut tries.failed) && news.send(BackfillEvent::Recovered(self.id)).await.is_err() {
+                return Ok(Next::Nothing);
+            }
+            self.verify_age(session).await?;
+            if !chunk.rows.is_empty() || chunk.last {
+                let (last, last_key) = (chunk.last, self.selection.last_key(&chunk.rows));
+                // Whatever followed it would be left out in silence.
+                if last_key.is_none() && !chunk.rows.is_empty() {
+                    return Err(self.unusable_key());
+                }
+                if !self.give(session, reader, chunk, news).await? {
+                    return Ok(Next::Nothing);
+                }
+                permit.forget();
+                self.cursor = last_key.or(self.cursor.take());
+                if last {
+                    return Ok(Next::Nothing);
+                }
+            }
+            if !reader.is_open() {
+                return Ok(Next::Copy);
+            }
+            permit = match tokio::time::timeout(REST, ahead.acquire()).await {
+                Ok(Ok(permit)) => permit,
+                Ok(Err(_)) => return Ok(Next::Nothing),
+                Err(_) => {
+                    reader.give_up().await.map_err(|error| self_fault(session, &error))?;
+                    return Ok(Next::Copy);
+                }
+            };
+        }
+    }
+
+    /// Gives a chunk away. A COPY does not wait for that: its snapshot would. Returns whether anybody listens.
+    async fn give(
+        &self,
+        session: &Session,
+        reader: &mut RangeReader<'_>,
+        chunk: TableChunk,
+        news: &BackfillNews,
+    ) -> Result<bool, Fault> {
+        let mut given = pin!(news.send(BackfillEvent::Chunk(self.id, chunk)));
+        if let Ok(given) = tokio::time::timeout(REST, &mut given).await {
+            return Ok(given.is_ok());
+        }
+        reader.give_up().await.map_err(|error| self_fault(session, &error))?;
+        Ok(given.await.is_ok())
     }
 
     /// Reads the keys of the batches in doubt. Returns whether anybody listens.
@@ -279,11 +299,12 @@ impl BackfillTask {
 
     /// Why a chunk was not read; where the table is locked, by whom.
     async fn fault_of_read(&self, session: &Session, error: &tokio_postgres::Error) -> Fault {
-        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+        let what = "the backfill waits for a lock on its table";
+        if setup::is_locked(error)
             && session.batch_execute("ROLLBACK").await.is_ok()
-            && let Ok(holders) = locks::holders(session, self.oid).await
+            && let Some(fault) = setup::locked(session, self.oid, what).await
         {
-            return setup::held_up("the backfill waits for a lock on its table", &holders, session);
+            return fault;
         }
         self_fault(session, error)
     }
@@ -305,6 +326,12 @@ impl BackfillTask {
         ))
     }
 
+    /// The name that it had is another table's.
+    fn other_table(&self) -> Fault {
+        let what = format!("section {}: the name of its table is another table's now", self.section.name);
+        Fault::unavailable(what, "it is looked for by its OID; the backfill goes on by itself")
+    }
+
     /// A key that is no text stands at a chunk's end.
     fn unusable_key(&self) -> Fault {
         let behind = self.cursor.as_ref().map_or("at the beginning".to_owned(), |key| format!("behind {key}"));
@@ -323,7 +350,7 @@ impl BackfillTask {
             news.try_send(BackfillEvent::Waits(self.id, setup::held_up(what, blockers, session))).ok();
         };
         xmin_barrier::pass(session, waiting).await.map_err(at)?;
-        session.batch_execute(chunk_reader::SESSION).await.map_err(at)?;
+        session.batch_execute(SESSION).await.map_err(at)?;
         self.selection.end(session, self.cursor.as_ref()).await.map_err(at)
     }
 }
@@ -333,6 +360,9 @@ fn self_fault(session: &Session, error: &tokio_postgres::Error) -> Fault {
     let fault = session.fault(error);
     // A table that is not there under its name may have been renamed: the next attempt finds it by its OID.
     let renamed = error.code() == Some(&SqlState::UNDEFINED_TABLE);
-    let locked = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
-    if renamed || locked || is_transient(error) { Fault::unavailable(fault.what, fault.remedy) } else { fault }
+    if renamed || setup::is_locked(error) || is_transient(error) {
+        Fault::unavailable(fault.what, fault.remedy)
+    } else {
+        fault
+    }
 }

@@ -13,7 +13,7 @@ use crate::delivery::batch::RunEnd;
 use crate::delivery::section::DiffChunk;
 use crate::mapping::Mapping;
 use crate::model::{Fault, KeyDigest, SectionId};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::state::DiffRun;
 
 /// How long a transaction is held for a sink that is slower than the source: at least, and at most.

@@ -13,6 +13,7 @@ pub(crate) mod audit_schedule;
 pub(crate) mod audit_source;
 pub(crate) mod audit_verdict;
 pub(crate) mod auditor;
+pub(crate) mod backfill_event;
 pub(crate) mod backfill_reader;
 pub(crate) mod diff_compare;
 pub(crate) mod diff_event;

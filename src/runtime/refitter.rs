@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, Section};
 use crate::model::{Exit, Fault, SectionId};
-use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
+use crate::postgres::backfill::selection::{SESSION, Selection};
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
 use crate::runtime::attach;

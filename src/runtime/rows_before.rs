@@ -7,7 +7,7 @@
 
 use crate::config::Source;
 use crate::model::{Fault, Key};
-use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
+use crate::postgres::backfill::selection::{SESSION, Selection};
 use crate::postgres::connection::session::Session;
 use crate::runtime::same_server::SameServer;
 

@@ -20,7 +20,7 @@ use crate::operations::repair::plan::{
     Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, unreadable, wedged,
 };
 use crate::operations::teardown::drop_slot;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::defects::Defect;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::table::TableInfo;

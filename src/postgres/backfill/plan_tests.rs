@@ -2,7 +2,7 @@
 
 use crate::config::{self, Section, Source};
 use crate::model::Key;
-use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
+use crate::postgres::backfill::selection::{SESSION, Selection};
 use crate::postgres::catalog::table;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{connect_sql, first_value};

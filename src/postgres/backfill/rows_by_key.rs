@@ -7,7 +7,8 @@
 use tokio_postgres::Error;
 
 use crate::model::{Column, Rows};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
+use crate::postgres::backfill::table_lock::TableLock;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 
@@ -22,7 +23,7 @@ impl Selection {
         keys: &[String],
     ) -> Result<(Rows, Option<Vec<Column>>), Error> {
         let mut types = Types::default();
-        let oids = self.lock(client).await?.oids;
+        let oids = self.lock(client, TableLock::ByReading).await?.oids;
         if !oids.iter().all(|oid| types.knows(*oid)) {
             types.learn(client, &oids).await?;
         }

@@ -6,7 +6,7 @@
 
 use tokio_postgres::{Client, Error};
 
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 
 impl Selection {
     /// Only rows written by the transaction `floor` or a later one.

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Section, Start};
 use crate::model::{Fault, Finding, Severity};
-use crate::postgres::backfill::chunk_reader;
+use crate::postgres::backfill::selection;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::{key_columns, quote, unique_indexes};
 use crate::postgres::connection::session::{Session, first_value};
@@ -193,7 +193,7 @@ async fn ordered(
         info.as_t(),
         columns.ordered("ASC")
     );
-    let settings = chunk_reader::SESSION.replace("SET ", "SET LOCAL ");
+    let settings = selection::SESSION.replace("SET ", "SET LOCAL ");
     // Every section is judged before any of them begins: one that is locked must not hold the others.
     let sql = format!("BEGIN READ ONLY; {settings}; SET LOCAL lock_timeout = '200ms'; {explain}; ROLLBACK");
     let messages = match session.simple_query(&sql).await {

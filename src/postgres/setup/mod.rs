@@ -14,6 +14,7 @@ pub(crate) use crate::postgres::setup::publication_kind::{PublicationKind, table
 
 use std::time::Duration;
 
+use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, TableName};
@@ -22,7 +23,7 @@ use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::xmin_barrier::Blocker;
 use crate::postgres::catalog::{
-    defects, partition_roots, publication, quote, replica_identity, server, slot, table, xmin_barrier,
+    defects, locks, partition_roots, publication, quote, replica_identity, server, slot, table, xmin_barrier,
 };
 use crate::postgres::connection::session::{Session, first_value};
 
@@ -357,6 +358,17 @@ pub(crate) fn held_up(what: &str, blockers: &[Blocker], session: &Session) -> Fa
         remedy += &format!("; to see what they do: GRANT pg_read_all_stats TO {user};");
     }
     Fault::unavailable(format!("{what}: {}", names(blockers)), remedy)
+}
+
+/// Whether a lock was not to be had within its time.
+pub(crate) fn is_locked(error: &Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// That the lock of a table was not to be had, and who has it; `None` where that cannot be asked.
+pub(crate) async fn locked(session: &Session, table: u32, what: &str) -> Option<Fault> {
+    let holders = locks::holders(session, table).await.ok()?;
+    Some(held_up(what, &holders, session))
 }
 
 /// Blockers in one line.

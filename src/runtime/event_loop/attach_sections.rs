@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::delivery::section::{BackfillQueue, Trouble};
 use crate::model::{Exit, Fault, Phase, SectionId};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attacher::{AttachEvent, Attacher, Ready};
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::section_runtime::AttachedTable;

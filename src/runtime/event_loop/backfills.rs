@@ -12,7 +12,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::{Config, Source};
 use crate::model::SectionId;
-use crate::runtime::backfill_reader::{BackfillEvent, BackfillNews, BackfillReader, BackfillTask, Room};
+use crate::runtime::backfill_event::{BackfillEvent, BackfillNews};
+use crate::runtime::backfill_reader::{BackfillReader, BackfillTask, Room};
 
 /// The backfills under way.
 pub(crate) struct Backfills {

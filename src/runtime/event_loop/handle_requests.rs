@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::delivery::section::Trouble;
 use crate::mapping::Mapping;
 use crate::model::{Column, Exit, Fault, Key, SectionId};
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY, RowsToRead};
 use crate::runtime::event_loop::read_stream::misfit;

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::config::Source;
 use crate::model::{Fault, Phase, Rows, SectionId, SectionName};
-use crate::postgres::backfill::chunk_reader;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::result;
 use crate::runtime::monitor_event::{MonitorEvent, ReadAgain, RowsRead};
 use crate::runtime::same_server::SameServer;
@@ -126,7 +126,7 @@ async fn read_again(
     let (mut rows, mut changed) = (Rows::new(1), None);
     if !keys.is_empty() {
         let session = server.connect(source, "retry").await?;
-        session.batch_execute(chunk_reader::SESSION).await.map_err(|error| session.fault(&error))?;
+        session.batch_execute(selection::SESSION).await.map_err(|error| session.fault(&error))?;
         // A query names its tables as the file does.
         session.query_one(result::SEARCH_PATH, &[&source.schema]).await.map_err(|error| session.fault(&error))?;
         let read = match is_table {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::config::Section;
 use crate::model::{Fault, SectionId};
 use crate::planhat::Endpoint;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attach;
 use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;

@@ -12,14 +12,14 @@ use tokio::sync::Semaphore;
 use crate::config::Section;
 use crate::model::{Column, Key, Lsn, Position};
 use crate::planhat::Endpoint;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::section_report::SectionReport;
 use crate::state::{OpenDelivery, SectionRow};
 use crate::telemetry::SectionMetrics;
 
 /// Chunks that a backfill may be ahead of their use.
-const AHEAD: usize = 2;
+const AHEAD: usize = 3;
 
 /// One configured section beside its delivery.
 pub(crate) struct SectionRuntime {

@@ -13,7 +13,7 @@ use crate::delivery::section::{BackfillQueue, DiffQueue, SectionDelivery, Troubl
 use crate::delivery::{Engine, Settings};
 use crate::model::{BySection, Fault, Lsn, Phase};
 use crate::planhat::Endpoint;
-use crate::postgres::backfill::chunk_reader::Selection;
+use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;

@@ -6,12 +6,9 @@
 
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
-
 use crate::config::Source;
 use crate::model::{Fault, Rows};
-use crate::postgres::backfill::chunk_reader::{SESSION, Selection};
-use crate::postgres::catalog::locks;
+use crate::postgres::backfill::selection::{SESSION, Selection};
 use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
 use crate::runtime::same_server::SameServer;
@@ -74,10 +71,7 @@ pub(crate) async fn row_of(session: &Session, (selection, table): (&Selection, u
         Ok(rows) => return Ok(rows),
         Err(error) => error,
     };
-    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
-        && let Ok(holders) = locks::holders(session, table).await
-    {
-        return Err(setup::held_up("its table is locked", &holders, session));
-    }
-    Err(session.fault(&error))
+    let locked =
+        if setup::is_locked(&error) { setup::locked(session, table, "its table is locked").await } else { None };
+    Err(locked.unwrap_or_else(|| session.fault(&error)))
 }

@@ -1,26 +1,25 @@
-//! Reading a key range in chunks: `COPY (SELECT …) TO STDOUT`, each a transaction of its own.
+//! What is read of a section's table: its columns and which rows, in the order of its key.
 //!
-//! * In: a section's table and columns, and the range.
-//! * Out: [`TableChunk`]s in key order, with the WAL position that the stream must have passed before they may be used.
-//! * Never: a snapshot that outlives one chunk; a row hidden by row-level security without an error; a value that is too
-//!   large to hold, or a chunk much larger than [`PIECE_MAX`].
+//! * In: a section's table and columns; keys.
+//! * Out: the SQL that reads them; rows, keys and counts.
+//! * Never: a row hidden by row-level security without an error; a value that is too large to hold.
 
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, ToStatement};
+use tokio_postgres::{Client, Error};
 
 use crate::config::Section;
-use crate::model::{Column, Key, Lsn, Row, Rows, key_text};
-use crate::postgres::backfill::former_keys::{FormerKeys, TypesNow};
-use crate::postgres::backfill::{copy_text, former_keys, oversize_columns};
+use crate::model::{Column, Key, Row, Rows, key_text};
+use crate::postgres::backfill::former_keys::FormerKeys;
+use crate::postgres::backfill::table_lock::{LockedTable, TableLock};
+use crate::postgres::backfill::{copy_text, former_keys, oversize_columns, table_lock};
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::session::{Session, first_value};
 
 /// What is read for a section.
@@ -31,49 +30,19 @@ pub(crate) struct Selection {
     /// The columns in it, in its order, as they were when the section's mapping was compiled.
     columns: Vec<Column>,
     /// What follows `FROM`, quoted: the table as `t`.
-    from: String,
-    oid: u32,
+    pub(super) from: String,
+    /// The table's name, quoted; its OID.
+    pub(super) table: (String, u32),
     key: KeyColumns,
     /// The types of the key's columns when the section was attached.
     key_types: Vec<String>,
     /// Where the key's columns are among the columns.
     key_places: Vec<usize>,
     /// `… AND `, or nothing: which rows count at all.
-    only: String,
+    pub(super) only: String,
     /// The list has one column more, which marks values that were left out.
     marked: bool,
 }
-
-/// A chunk as read.
-#[derive(Debug)]
-pub(crate) struct TableChunk {
-    /// Rows in key order.
-    pub rows: Rows,
-    /// The columns, where they are not of the types any more that the section's mapping was compiled for.
-    pub changed: Option<Vec<Column>>,
-    /// Keys as they were printed when the section was attached.
-    pub former: FormerKeys,
-    /// Taken after the rows: what they show was committed before.
-    pub wait_for: Lsn,
-    /// The range ends with them: the last one has the range's last key, or nothing was behind it.
-    pub last: bool,
-    /// Where the range ends: how many rows the table has in the whole of it; `None` where that would take too long.
-    pub range_rows: Option<u64>,
-}
-
-/// Where a range began: behind a key, or at the first one.
-#[derive(Clone, Debug)]
-pub(crate) struct WholeRange {
-    pub after: Option<Key>,
-}
-
-/// Text bytes that a chunk aims at, where memory allows.
-pub(crate) const CHUNK_BYTES: usize = 2 << 20;
-/// Rows of the first chunk, before a row's size is known.
-const FIRST_CHUNK: usize = 16;
-/// How much larger than the last a chunk may be: rows may grow along a table.
-const GROWTH: usize = 8;
-const MAX_CHUNK: usize = 20_000;
 
 /// Settings of a session that reads ranges. `row_security = off` makes a policy that would hide rows an error. The plan is
 /// the key's index whatever the statistics say: on a table that was never analysed the planner would sort all that is left
@@ -97,7 +66,7 @@ impl Selection {
             list,
             columns: columns.to_vec(),
             from: table.as_t(),
-            oid: table.oid,
+            table: (table.as_from_clause(), table.oid),
             key: KeyColumns::new(table, &section.key),
             key_types: section.key.iter().filter_map(|name| Some(table.column(name)?.type_name.clone())).collect(),
             key_places: section.key.iter().filter_map(place).collect(),
@@ -123,6 +92,12 @@ impl Selection {
     /// The same table, which may have been renamed.
     pub(crate) fn follow(&mut self, table: &TableInfo) {
         self.from = table.as_t();
+        self.table.0 = table.as_from_clause();
+    }
+
+    /// An empty list of rows.
+    pub(crate) fn no_rows(&self) -> Rows {
+        Rows::new(self.columns.len())
     }
 
     /// The text of the key of a row as read.
@@ -137,7 +112,7 @@ impl Selection {
     }
 
     /// The rows in (`after`, `through`].
-    fn range(&self, after: Option<&Key>, through: &Key) -> String {
+    pub(super) fn range(&self, after: Option<&Key>, through: &Key) -> String {
         format!("{}{}", self.behind(after), self.key.compared("<=", through))
     }
 
@@ -181,54 +156,6 @@ impl Selection {
         Ok(client.query_opt(&sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
     }
 
-    /// Reads the next chunk, in a transaction of its own: first a statement that takes the locks of the table and of its
-    /// partitions, then the rows. A COPY alone takes its snapshot before it waits for a lock: behind a rewrite of the table
-    /// it would see nothing (`ALTER TABLE … ALTER COLUMN … TYPE`).
-    ///
-    /// # Errors
-    /// Where a statement fails. The session is of no use then: its transaction is open.
-    pub(crate) async fn read(
-        &self,
-        client: &Session,
-        types: &mut Types,
-        (after, through): (Option<&Key>, &Key),
-        whole: Option<&WholeRange>,
-        limit: usize,
-        aim: usize,
-    ) -> Result<TableChunk, Error> {
-        // One round trip for the locks and for the COPY's plan: the server does them in this order.
-        let sql = format!("COPY ({}) TO STDOUT{}", self.sql(after, through, limit), client.copy_option());
-        let (now, copy) = join(self.lock(client), client.prepare(&sql)).await;
-        let (now, copy) = (now?, copy?);
-        if !now.oids.iter().all(|oid| types.knows(*oid)) {
-            types.learn(client, &now.oids).await?;
-        }
-        let changed = self.changed(types, &now.oids);
-        // What is left out of a chunk that is cut is still sent, and thrown away unread: memory stays bounded.
-        let (rows, cut) = self.copy(client, &copy, 2 * aim).await?;
-        let last_key = self.last_key(&rows);
-        let mut former = FormerKeys::new();
-        if let Some(last) = last_key.as_ref().filter(|_| now.differ(&self.key_places, &self.key_types)) {
-            let range = self.range(after, last);
-            former = former_keys::read(client, &self.key, &self.key_types, (&self.from, &range)).await?;
-        }
-        let counts = whole.filter(|_| self.only.is_empty());
-        let last = match last_key {
-            // Where the range is counted, that is done behind its last row, which need not wait for it: by one more chunk.
-            Some(key) if key == *through => counts.is_none(),
-            Some(_) if cut || rows.len() >= limit => false,
-            key => self.is_empty(client, key.as_ref().or(after), through).await?,
-        };
-        let range_rows = match counts.filter(|_| last) {
-            Some(whole) => self.count_range(client, whole.after.as_ref(), through).await?,
-            None => None,
-        };
-        let end = client.simple_query("SELECT pg_catalog.pg_current_wal_insert_lsn(); COMMIT").await?;
-        // A position that could not be read is one that no stream reaches.
-        let wait_for = first_value(&end).and_then(|lsn| lsn.parse().ok()).unwrap_or(Lsn(u64::MAX));
-        Ok(TableChunk { rows, changed, former, wait_for, last, range_rows })
-    }
-
     /// The columns with these types, where that changes them.
     pub(crate) fn changed(&self, types: &Types, oids: &[u32]) -> Option<Vec<Column>> {
         let typed = |(column, oid): (&Column, &u32)| Column { ty: types.of(*oid), ..column.clone() };
@@ -236,25 +163,24 @@ impl Selection {
         (columns != self.columns).then_some(columns)
     }
 
-    /// Begins a transaction that holds the locks of the table and of its partitions; the types of the columns from here on.
-    pub(crate) async fn lock(&self, client: &Client) -> Result<TypesNow, Error> {
-        former_keys::lock(client, &self.key, (&self.from, self.oid), &self.columns).await
+    /// Begins a transaction that holds the locks of the table and of its partitions.
+    pub(crate) async fn lock(&self, client: &Client, how: TableLock) -> Result<LockedTable, Error> {
+        table_lock::lock(client, how, &self.key, (&self.from, &self.table), &self.columns).await
     }
 
-    /// Counts the rows in (`after`, `through`], within the transaction that is open; `None` where that takes over a minute: the
-    /// audit at the backfill's end looks at every key, in chunks.
-    async fn count_range(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<Option<u64>, Error> {
-        client
-            .batch_execute("SAVEPOINT counted; SET LOCAL statement_timeout = '60s'; SET LOCAL enable_seqscan = on")
-            .await?;
-        let sql = format!("SELECT count(*) FROM {} WHERE {}", self.from, self.range(after, through));
-        let rows = match counted(client, &sql).await {
-            Ok(rows) => Some(rows),
-            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => None,
-            Err(error) => return Err(error),
-        };
-        client.batch_execute("ROLLBACK TO SAVEPOINT counted").await?;
-        Ok(rows)
+    /// Whether columns of the key have other types than when the section was attached: then rows have former keys.
+    pub(crate) fn has_former_keys(&self, now: &LockedTable) -> bool {
+        now.differ(&self.key_places, &self.key_types)
+    }
+
+    /// The former keys of the rows in (`after`, `through`].
+    pub(crate) async fn former_keys(
+        &self,
+        client: &Client,
+        after: Option<&Key>,
+        through: &Key,
+    ) -> Result<FormerKeys, Error> {
+        former_keys::read(client, &self.key, &self.key_types, (&self.from, &self.range(after, through))).await
     }
 
     /// Whether the range has no rows.
@@ -311,7 +237,7 @@ impl Selection {
         let wanted = self.key.one_of(keys.iter().map(String::as_str));
         let (list, from, option) = (&self.list, &self.from, client.copy_option());
         let sql = format!("COPY (SELECT {list} FROM {from} WHERE {wanted}) TO STDOUT{option}");
-        Ok(self.copy(client, &sql, usize::MAX).await?.0)
+        self.copy(client, &sql).await
     }
 
     /// Reads the rows at one end of the table: the newest, or the oldest.
@@ -324,32 +250,27 @@ impl Selection {
             self.key.ordered(if newest { "DESC" } else { "ASC" }),
             client.copy_option()
         );
-        Ok(self.copy(client, &sql, usize::MAX).await?.0)
+        self.copy(client, &sql).await
     }
 
-    /// The rows, up to about `most` bytes of them; whether there were more.
-    async fn copy<T: ?Sized + ToStatement>(
-        &self,
-        client: &Session,
-        copy: &T,
-        most: usize,
-    ) -> Result<(Rows, bool), Error> {
-        let (mut rows, mut cut) = (Rows::new(self.columns.len()), false);
+    async fn copy(&self, client: &Session, copy: &str) -> Result<Rows, Error> {
+        let mut rows = self.no_rows();
         let mut lines = pin!(client.copy_out(copy).await?);
         while let Some(line) = lines.try_next().await? {
-            if rows.weight() >= most {
-                cut = true;
-                continue;
-            }
-            rows.push_with(|data, cells| {
-                let first = cells.len();
-                copy_text::sent_line(&line, client.charset().map(Arc::as_ref), data, cells);
-                if self.marked {
-                    oversize_columns::mark(data, cells, first);
-                }
-            });
+            self.push_line(&mut rows, &line, client.charset().map(Arc::as_ref));
         }
-        Ok((rows, cut))
+        Ok(rows)
+    }
+
+    /// Appends the row of a line as COPY sends it.
+    pub(crate) fn push_line(&self, rows: &mut Rows, line: &[u8], charset: Option<&Charset>) {
+        rows.push_with(|data, cells| {
+            let first = cells.len();
+            copy_text::sent_line(line, charset, data, cells);
+            if self.marked {
+                oversize_columns::mark(data, cells, first);
+            }
+        });
     }
 
     /// The greatest key behind `after`.
@@ -364,7 +285,7 @@ impl Selection {
     /// # Errors
     /// Where a statement fails. The session is of no use then: its transaction is open.
     pub(crate) async fn end(&self, client: &Client, after: Option<&Key>) -> Result<Option<(Key, u64)>, Error> {
-        self.lock(client).await?;
+        self.lock(client, TableLock::ByReading).await?;
         let end = match self.ceiling(client, after).await? {
             Some(ceiling) => {
                 let rows = self.estimate(client, after, &ceiling).await?;
@@ -385,14 +306,8 @@ impl Selection {
     }
 }
 
-async fn counted(client: &Client, sql: &str) -> Result<u64, Error> {
+/// The one count that a statement gives.
+pub(super) async fn counted(client: &Client, sql: &str) -> Result<u64, Error> {
     let rows: i64 = client.query_one(sql, &[]).await?.get(0);
     Ok(u64::try_from(rows).unwrap_or_default())
-}
-
-/// Rows for the next chunk, from what the last one weighed.
-pub(crate) fn next_limit(last: Option<&Rows>, aim: usize) -> usize {
-    let Some(rows) = last.filter(|rows| !rows.is_empty()) else { return FIRST_CHUNK };
-    let row = (rows.weight() / rows.len()).max(1);
-    (aim / row).clamp(1, MAX_CHUNK.min(rows.len() * GROWTH))
 }
