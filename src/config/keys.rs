@@ -149,7 +149,7 @@ pub(crate) const PLANHAT: &[KeySpec] = &[
 pub(crate) const STATE: &[KeySpec] = &[
     key("schema", Shape::Identifier, "Schema of the state.").default("pg2planhat"),
     key("url", Shape::Secret, "Another PostgreSQL for the state; by default it is the source."),
-    key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept.").default("30d"),
+    key("keep_deliveries", Shape::Duration, "How long ended ledger rows are kept; what a section delivered since its oldest row in quarantine went there is kept as long as that row.").default("30d"),
     key("keep_quarantine", Shape::Duration, "How long rows in quarantine are kept: they hold personal data.")
         .default("90d"),
 ];

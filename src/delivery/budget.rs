@@ -65,6 +65,15 @@ impl Engine {
         self.progress.received()
     }
 
+    /// Whether every row of a section that was committed before `lsn` is settled; of a section that is not streamed, every row
+    /// that was read.
+    pub fn is_settled_past(&self, section: SectionId, lsn: Option<Lsn>) -> bool {
+        match lsn {
+            Some(lsn) => self.progress.is_settled_past(section, lsn),
+            None => self.sections[section].is_empty(),
+        }
+    }
+
     /// Whether nothing waits and no transaction is open.
     pub fn is_idle(&self) -> bool {
         self.progress.is_idle()

@@ -28,6 +28,15 @@ struct Outstanding {
     held_back: Option<Position>,
 }
 
+impl Outstanding {
+    /// `final_lsn` of the oldest transaction with an unsettled row.
+    fn oldest(&self) -> Option<Lsn> {
+        let admitted = self.transactions.front().map(|first| first.final_lsn);
+        let held_back = self.held_back.map(|position| position.final_lsn);
+        [admitted, held_back].into_iter().flatten().min()
+    }
+}
+
 /// Up to this many boundaries are kept without merging.
 const FEW_BOUNDARIES: usize = 64;
 
@@ -191,12 +200,12 @@ impl Progress {
 
     /// `final_lsn` of the oldest transaction with an unsettled row.
     pub fn oldest_unsettled(&self) -> Option<Lsn> {
-        let first = |section: &Outstanding| {
-            let admitted = section.transactions.front().map(|first| first.final_lsn);
-            let held_back = section.held_back.map(|position| position.final_lsn);
-            [admitted, held_back].into_iter().flatten().min()
-        };
-        self.sections.iter().filter_map(first).min()
+        self.sections.iter().filter_map(Outstanding::oldest).min()
+    }
+
+    /// Whether every row of `section` that was committed before `lsn` is settled.
+    pub fn is_settled_past(&self, section: SectionId, lsn: Lsn) -> bool {
+        self.received >= lsn && self.sections[section].oldest().is_none_or(|oldest| oldest > lsn)
     }
 
     /// The stream has been read past every commit before this.

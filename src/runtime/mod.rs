@@ -28,6 +28,7 @@ pub(crate) mod monitor_event;
 pub(crate) mod partition_watch;
 
 pub(crate) mod promotion;
+pub(crate) mod quarantine_reader;
 pub(crate) mod refitter;
 pub(crate) mod retained_growth;
 pub(crate) mod rows_before;

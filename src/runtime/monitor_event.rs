@@ -4,13 +4,12 @@
 //! * Out: [`MonitorEvent`], one observation.
 //! * Never: a judgement; the event loop judges.
 
-use std::collections::HashMap;
-
-use crate::model::{Column, Fault, Lsn, Phase, Rows, SectionId, SectionName};
+use crate::model::{Fault, Lsn, SectionName};
 use crate::postgres::catalog::partition_entries::PartitionEntry;
 use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
-use crate::state::{Event, QuarantineItem, SectionRow};
+use crate::runtime::quarantine_reader::ReadAgain;
+use crate::state::{Event, SectionRow};
 
 /// What decides whether an audit may be due: it is not looked for before one of these has changed, or the time has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,39 +43,6 @@ impl AuditCause {
             requests: requests.iter().map(|event| event.id).collect(),
         }
     }
-}
-
-/// Quarantined rows, read again.
-#[derive(Debug)]
-pub(crate) struct ReadAgain {
-    pub(crate) section: SectionId,
-    pub(crate) event: i64,
-    pub(crate) ids: Vec<i64>,
-    /// Rows of the same retry that were sent before these.
-    pub(crate) sent: usize,
-    pub(crate) read: Result<RowsRead, Fault>,
-}
-
-#[derive(Debug)]
-pub(crate) struct RowsRead {
-    /// `Retry`, or `Repair` of rows that an audit found missing.
-    pub(crate) phase: Phase,
-    /// Rows that are still in the table.
-    pub(crate) rows: Rows,
-    /// The columns that they were read with, where those are not the ones of the section's mapping.
-    pub(crate) changed: Option<Vec<Column>>,
-    /// Key → id, and the date that was sent with it (µs since 2000-01-01 UTC), for those.
-    pub(crate) by_key: HashMap<String, (i64, Option<i64>)>,
-    /// Ids of rows that another id of the same key stands for.
-    pub(crate) twice: Vec<i64>,
-    /// Rows that are gone, of which there is an item.
-    pub(crate) items: Vec<QuarantineItem>,
-    /// Rows that are gone, and of which there is none.
-    pub(crate) gone: Vec<i64>,
-    /// Ids of rows whose key was delivered since they went into quarantine: there is another row, or a re-sync brought it.
-    pub(crate) delivered: Vec<i64>,
-    /// Rows that were not read yet: together with these they would hold too much.
-    pub(crate) left: Vec<i64>,
 }
 
 /// The result of one poll of the server's catalog.

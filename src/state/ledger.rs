@@ -156,15 +156,32 @@ impl Store {
         self.query("reading the open batches", sql, &[]).await?.iter().map(open_of).collect()
     }
 
+    /// Waits until the batches of a section that are under way now have ended.
+    pub(crate) async fn ended_batches(&self, section: &SectionName) -> Result<(), StateError> {
+        let doing = "waiting for the batches under way";
+        let sql = "SELECT max(id) FROM {schema}.delivery WHERE section = $1";
+        let last: Option<i64> = self.one(doing, sql, &[&section.as_str()]).await?.get(0);
+        let sql = "SELECT FROM {schema}.delivery WHERE section = $1 AND id <= $2 AND outcome = 'sending' LIMIT 1";
+        while !self.query(doing, sql, &[&section.as_str(), &last]).await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
     /// Removes up to `limit` rows that have ended and are older than `keep`; how many it removed. Called again while it
-    /// removes `limit`, it does the whole work in small bites.
+    /// removes `limit`, it does the whole work in small bites. What a section delivered since its oldest row in quarantine went
+    /// there stays: a retry must know whether that row's key was delivered since.
     pub(crate) async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StateError> {
-        let write = "WITH gone AS (
+        let write = "WITH oldest AS MATERIALIZED (
+                SELECT s.name AS section, q.created_at FROM {schema}.section s CROSS JOIN LATERAL (
+                    SELECT created_at FROM {schema}.quarantine WHERE section = s.name ORDER BY id LIMIT 1) q),
+             gone AS (
                 DELETE FROM {schema}.delivery WHERE id IN (
-                    SELECT id FROM {schema}.delivery
+                    SELECT id FROM {schema}.delivery d LEFT JOIN oldest o USING (section)
                     WHERE (outcome NOT IN ('sending', 'in_doubt') OR unresolved)
-                        AND started_at < now() - make_interval(secs => $1)
-                    ORDER BY started_at LIMIT $2)
+                        AND d.started_at < now() - make_interval(secs => $1)
+                        AND (o.created_at IS NULL OR d.started_at < o.created_at)
+                    ORDER BY d.started_at LIMIT $2)
                 RETURNING id),
              keys AS (DELETE FROM {schema}.delivery_keys k USING gone WHERE k.delivery = gone.id)
              SELECT count(*) FROM gone";

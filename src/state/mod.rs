@@ -44,7 +44,7 @@ pub(crate) use crate::state::migrations::{Schema, ddl, drop_script, version};
 pub use crate::state::model::*;
 pub(crate) use crate::state::proof::{MISSING, ProofBounds, TracedDelivery};
 pub(crate) use crate::state::quarantine_groups::QuarantineGroup;
-pub(crate) use crate::state::quarantine_rows::{QuarantineFilter, QuarantineItem, QuarantineRow};
+pub(crate) use crate::state::quarantine_rows::{HeldVersion, QuarantineFilter, QuarantineItem, QuarantineRow};
 pub(crate) use crate::state::section_rows::RANGE_SHORT;
 pub use crate::state::section_rows::{Rules, SectionRow};
 pub(crate) use crate::state::seen_rows::{SeenBlock, SeenHead};

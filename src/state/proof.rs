@@ -238,9 +238,15 @@ impl Store {
         }
     }
 
-    /// Rows of the quarantine whose key was delivered after they went there: by a re-sync, or because another row has the key
-    /// now.
-    pub(crate) async fn delivered_since(&self, section: &SectionName, ids: &[i64]) -> Result<Vec<i64>, StateError> {
+    /// Rows of the quarantine whose key was delivered after they went there: by a re-sync, or because another row, or another
+    /// version, has the key now; or `again` alone: by what sends a version that was sent before. A retry delivers what leaves the
+    /// quarantine by it, and nothing else.
+    pub(crate) async fn delivered_since(
+        &self,
+        section: &SectionName,
+        ids: &[i64],
+        again: bool,
+    ) -> Result<Vec<i64>, StateError> {
         let doing = "looking for what was delivered since";
         let sql = "SELECT id, key, extract(epoch FROM created_at)::float8 FROM {schema}.quarantine
              WHERE section = $1 AND id = ANY ($2) AND key <> ''";
@@ -251,10 +257,11 @@ impl Store {
              JOIN {schema}.delivery_keys k ON k.delivery = d.id
              WHERE d.section = $1 AND d.outcome IN ('delivered', 'partial') AND d.id > $2
                 AND d.started_at > (SELECT min(created_at) FROM {schema}.quarantine WHERE section = $1 AND id = ANY ($4))
+                AND d.phase <> 'retry' AND (NOT $5 OR d.phase IN ('backfill', 'resync', 'repair'))
              ORDER BY d.id LIMIT $3";
         let (mut found, mut after) = (Vec::new(), i64::MIN);
         loop {
-            let page = self.query(doing, sql, &[&section.as_str(), &after, &PAGE, &ids]).await?;
+            let page = self.query(doing, sql, &[&section.as_str(), &after, &PAGE, &ids, &again]).await?;
             for row in &page {
                 after = row.get(0);
                 let keys = BatchKeys::decode(row.get(1)).ok_or_else(|| unreadable(after))?;

@@ -40,6 +40,15 @@ pub(crate) struct QuarantineItem {
     pub delivery: Option<i64>,
 }
 
+/// One of several entries of the same key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldVersion {
+    pub id: i64,
+    pub key: String,
+    /// It came by the stream, so it is a version, or a row, of its own.
+    pub is_streamed: bool,
+}
+
 /// Which rows of the quarantine; in the order of ids.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QuarantineFilter {
@@ -110,6 +119,17 @@ impl Store {
         );
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(self.query("reading the quarantine", &sql, &[&ids, &bytes]).await?.iter().map(item_of).collect())
+    }
+
+    /// All entries of these keys, by id.
+    pub(crate) async fn quarantine_versions(
+        &self,
+        section: &SectionName,
+        keys: &[&str],
+    ) -> Result<Vec<HeldVersion>, StateError> {
+        let sql = "SELECT id, key, lsn IS NOT NULL FROM {schema}.quarantine WHERE section = $1 AND key = ANY ($2) ORDER BY id";
+        let rows = self.query("reading the quarantine", sql, &[&section.as_str(), &keys]).await?;
+        Ok(rows.iter().map(|row| HeldVersion { id: row.get(0), key: row.get(1), is_streamed: row.get(2) }).collect())
     }
 
     /// Drops these rows, on a person's behalf; how many were there.

@@ -678,6 +678,22 @@ async fn only_what_has_ended_and_is_old_is_pruned_and_ids_are_not_given_again() 
 }
 
 #[tokio::test]
+async fn case_278_what_was_delivered_since_a_row_went_to_quarantine_is_kept() {
+    let schema = schema("prune_held");
+    let (mut store, mut term) = leading(&schema).await;
+    let end = |id| Op::Ended { id, outcome: Outcome::Delivered, http_status: None, error: String::new() };
+    for ops in [vec![sending(1, 1, 1), end(1)], vec![quarantined(0)], vec![sending(2, 1, 1), end(2)]] {
+        store.apply(&mut term, &ops).await.unwrap();
+    }
+    assert_eq!(store.prune(Duration::ZERO, 100).await.unwrap(), 1, "what was delivered before says nothing of it");
+    let left = store.deliveries(&DeliveryFilter::default(), 100).await.unwrap();
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), [2]);
+    let held = store.quarantine_list(&QuarantineFilter::default(), 1).await.unwrap();
+    store.quarantine_drop(&[held[0].id]).await.unwrap();
+    assert_eq!(store.prune(Duration::ZERO, 100).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn gaps_are_opened_once_and_events_handled_once() {
     let schema = schema("record");
     let (mut store, mut term) = leading(&schema).await;

@@ -73,6 +73,7 @@ mod recovery_publication;
 mod recovery_upgrade;
 mod reload;
 mod reported_elsewhere;
+mod retry_versions;
 mod rules_changed;
 mod shapes_guesses;
 mod shapes_trials;

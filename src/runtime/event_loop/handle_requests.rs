@@ -12,9 +12,9 @@ use crate::mapping::Mapping;
 use crate::model::{Column, Exit, Fault, Key, SectionId};
 use crate::postgres::backfill::selection::Selection;
 use crate::runtime::event_loop::EventLoop;
-use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY, RowsToRead};
+use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY};
 use crate::runtime::event_loop::read_stream::misfit;
-use crate::runtime::monitor_event::ReadAgain;
+use crate::runtime::quarantine_reader::{ReadAgain, RetryRead, RowsToRead, Versions};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op};
 
@@ -147,9 +147,9 @@ impl EventLoop {
         let ids: Vec<i64> = ids.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
         let (ids, sent) = self.operators.take_left(event.id).unwrap_or((ids, 0));
         let ids: Vec<i64> = ids.into_iter().filter(|id| section.begin_retry(*id)).collect();
-        let is_table = section.diff().is_none();
-        let rows =
-            RowsToRead { section: id, name: section.name().clone(), event: event.id, ids, sent, reading, is_table };
+        let (is_table, name) = (section.diff().is_none(), section.name().clone());
+        let versions = Versions::of(&self.sections[id].config);
+        let rows = RowsToRead { section: id, name, event: event.id, ids, sent, reading, is_table, versions };
         self.operators.take(event.id);
         let config = &self.context.config;
         let from = (self.context.server.clone(), config.source.clone());
@@ -165,9 +165,17 @@ impl EventLoop {
         compiled.map(|mapping| Some(Rc::new(mapping))).map_err(|faults| misfit(&faults))
     }
 
-    /// Quarantined rows were read again: they go on their way.
+    /// Quarantined rows were read again: once it is known what was delivered since, they go on their way.
     pub(crate) fn on_read_again(&mut self, read_again: ReadAgain) {
+        if matches!(read_again.read, Ok(RetryRead::Unproven(_))) {
+            self.operators.hold(read_again);
+            return self.prove_retries();
+        }
         let ReadAgain { section: id, event, ids, sent, read } = read_again;
+        let read = read.and_then(|read| match read {
+            RetryRead::Proven(read) => Ok(read),
+            RetryRead::Unproven(_) => Err(Fault::bug("a retry without its proof")),
+        });
         let now = self.context.now();
         let mapping = self.mapping_of(id, read.as_ref().ok().and_then(|read| read.changed.as_deref()));
         let section = self.engine.section_mut(id);
@@ -187,14 +195,15 @@ impl EventLoop {
             }
         };
         let mut began = sent;
+        // An earlier version goes before the one that the table has.
+        for item in &read.items {
+            section.admit_item(&item.row.key, item.item.get().as_bytes(), item.row.id, now);
+            began += 1;
+        }
         for row in read.rows.iter() {
             let key = String::from_utf8_lossy(&mapping.key_text(&row)).into_owned();
             let Some((quarantined, date)) = read.by_key.get(&key) else { continue };
             section.admit_out(read.phase, &mapping, &row, (*quarantined, *date), now);
-            began += 1;
-        }
-        for item in &read.items {
-            section.admit_item(&item.row.key, item.item.get().as_bytes(), item.row.id, now);
             began += 1;
         }
         read.twice
@@ -206,22 +215,25 @@ impl EventLoop {
         let mut result = format!("{began} rows are sent again");
         if !read.gone.is_empty() {
             result.push_str(&format!(
-                "; {} are no longer in the table, and were never items: drop them ({})",
+                "; {} are no longer in the table as they were, and were never items: drop them ({})",
                 read.gone.len(),
                 shortened(&read.gone)
             ));
         }
         if !read.delivered.is_empty() {
             result.push_str(&format!(
-                "; {} are not sent: their keys were delivered since, so another row has the key now, or a re-sync brought it; \
-                 compare `quarantine show`, then drop them ({})",
+                "; {} are not sent: their keys were delivered since, so another row has the key now, or a newer version was sent, or \
+                 a re-sync brought it; compare `quarantine show`, then drop them ({})",
                 read.delivered.len(),
                 shortened(&read.delivered)
             ));
         }
+        if read.left_before > 0 {
+            result.push_str(&format!("; {} had left the quarantine before", read.left_before));
+        }
         let mut ops = Vec::new();
         if !read.twice.is_empty() {
-            result.push_str(&format!("; {} were in quarantine twice", read.twice.len()));
+            result.push_str(&format!("; {} were in quarantine twice: a re-sync brought them again", read.twice.len()));
             ops.push(Op::Unquarantine(read.twice));
         }
         if !read.left.is_empty() {
@@ -229,6 +241,22 @@ impl EventLoop {
             return self.operators.leave(event, read.left, began);
         }
         self.record_result(event, &result, ops);
+    }
+}
+
+impl EventLoop {
+    /// Rows that were read again show what was committed before: another version of one of them may be on its way still.
+    pub(crate) fn prove_retries(&mut self) {
+        for waits in self.operators.take_unproven() {
+            let Ok(RetryRead::Unproven(unproven)) = &waits.read else { continue };
+            if self.engine.is_settled_past(waits.section, unproven.read_at) {
+                let connector = StateConnector::new(Arc::clone(&self.context.config));
+                self.operators.prove(waits, connector, &mut self.context.tasks);
+            } else {
+                self.stream.ping();
+                self.operators.hold(waits);
+            }
+        }
     }
 }
 

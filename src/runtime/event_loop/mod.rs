@@ -156,6 +156,7 @@ impl EventLoop {
         self.context.ticked();
         self.look_at_calendar();
         self.begin_diffs();
+        self.prove_retries();
         self.log_suppressed();
         if self.engine.waits_for().is_some() {
             self.stream.ping();
