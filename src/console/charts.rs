@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::console::draw::{Markup, escaped};
+use crate::console::words::time;
 
 /// One line of a plot. NaN stands for an unknown point.
 pub(crate) struct Series<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct Plot<'a> {
     /// The number of points that fill the plot. A shorter line ends at the right edge.
     pub across: usize,
     pub series: Vec<Series<'a>>,
+    /// The number of seconds from one point to the next.
+    pub every: f64,
     /// A limit, drawn as a line of its own, and its name.
     pub bound: Option<(f64, &'a str)>,
     /// Writes a number as text.
@@ -37,6 +40,8 @@ pub(crate) struct Plot<'a> {
 const LEFT: f64 = 62.0;
 /// The width of the names at the right.
 const RIGHT: f64 = 96.0;
+/// A name beside the plot has at most this many letters.
+const NAME: usize = 12;
 const TOP: f64 = 10.0;
 /// The height of the words below.
 const BELOW: f64 = 22.0;
@@ -66,9 +71,11 @@ pub(crate) fn plot(plot: &Plot<'_>) -> Markup {
         add(&mut svg, format_args!("<path class='grid' d='M{LEFT} {at:.1}H{right:.1}'/>"));
         add(&mut svg, format_args!("<text x='{:.0}' y='{:.1}' text-anchor='end'>{text}</text>", LEFT - 8.0, at + 4.0));
     }
-    for (at, tick) in plot.ticks.iter().enumerate() {
-        let at = LEFT + (right - LEFT) * at as f64 / (plot.ticks.len().max(2) - 1) as f64;
-        add(&mut svg, format_args!("<text x='{at:.0}' y='{:.0}' text-anchor='middle'>{tick}</text>", height - 5.0));
+    for (place, tick) in plot.ticks.iter().enumerate() {
+        let at = LEFT + (right - LEFT) * place as f64 / (plot.ticks.len().max(2) - 1) as f64;
+        // The first word begins where the line does: centred there, it would lie on the number of the axis.
+        let anchor = if place == 0 { "start" } else { "middle" };
+        add(&mut svg, format_args!("<text x='{at:.0}' y='{:.0}' text-anchor='{anchor}'>{tick}</text>", height - 5.0));
     }
     let mut ends: Vec<(f64, usize, &str)> = Vec::new();
     for (index, series) in plot.series.iter().enumerate() {
@@ -98,21 +105,23 @@ pub(crate) fn plot(plot: &Plot<'_>) -> Markup {
         );
     }
     for (at, look, name) in apart(ends, height - BELOW) {
-        let name: String = name.chars().take(15).collect();
-        add(
-            &mut svg,
-            format_args!("<text class='t{look}' x='{:.0}' y='{:.1}'>{}</text>", right + 8.0, at + 4.0, escaped(&name)),
-        );
+        let name = escaped(&shortened(name));
+        add(&mut svg, format_args!("<text class='t{look}' x='{:.0}' y='{:.1}'>{name}</text>", right + 8.0, at + 4.0));
     }
     svg.push_str("</svg>");
     Markup(svg)
+}
+
+/// Returns a name that fits beside the plot, also where its letters are wide ones.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= NAME { name.to_owned() } else { name.chars().take(NAME - 1).chain(['…']).collect() }
 }
 
 /// Draws the last points as a table, for readers who do not see the picture.
 pub(crate) fn table(plot: &Plot<'_>) -> Markup {
     let mut html =
         "<details class='as-table'><summary>Show as table</summary><div class='scroll' tabindex='0' role='region' \
-        aria-label='The plot as a table'><table class='table table--tight num'><thead><tr><th>Points ago</th>"
+        aria-label='The plot as a table'><table class='table table--tight num'><thead><tr><th>Ago</th>"
             .to_owned();
     for series in &plot.series {
         add(&mut html, format_args!("<th class='right'>{}</th>", escaped(series.name)));
@@ -121,7 +130,7 @@ pub(crate) fn table(plot: &Plot<'_>) -> Markup {
     let most = plot.series.iter().map(|series| series.points.len()).max().unwrap_or(0);
     let step = (most / 12).max(1);
     for ago in (0..most).step_by(step) {
-        add(&mut html, format_args!("<tr><td>{ago}</td>"));
+        add(&mut html, format_args!("<tr><td>{}</td>", time(ago as f64 * plot.every)));
         for series in &plot.series {
             let value = series.points.len().checked_sub(ago + 1).map_or(f32::NAN, |at| series.points[at]);
             let text = if value.is_finite() { (plot.unit)(f64::from(value)) } else { "–".to_owned() };
@@ -225,6 +234,7 @@ mod tests {
             height: 150,
             ticks,
             across: 4,
+            every: 5.0,
             series,
             bound,
             unit: words::measured,
@@ -254,6 +264,17 @@ mod tests {
         let placed = apart(vec![(100.0, 1, "a"), (101.0, 2, "b"), (102.0, 3, "c")], 128.0);
         assert!(placed.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 12.9));
         assert!(apart(vec![(127.0, 1, "a"), (127.0, 2, "b")], 128.0).iter().all(|end| end.0 <= 128.0));
+    }
+
+    #[test]
+    fn case_280_a_long_name_is_shortened_beside_a_plot() {
+        let long = "support_ticket_answers";
+        let shown = sample(vec![Series { name: long, points: vec![1.0; 13] }], None);
+        let svg = plot(&shown).0;
+        assert!(svg.contains(">support_tic…<") && !svg.contains(long), "{svg}");
+        let table = table(&shown).0;
+        assert!(table.contains(long) && table.contains("<td>60 s</td>"), "{table}");
+        assert_eq!((shortened("seats"), shortened("twelve_chars")), ("seats".to_owned(), "twelve_chars".to_owned()));
     }
 
     #[test]

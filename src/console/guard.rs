@@ -12,15 +12,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, LOCATION, ORIGIN, REFERER,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 
 use crate::console::app::Console;
+use crate::console::compress::{FETCH_SITE, smaller};
 use crate::console::finish::finished;
 use crate::console::handlers::handler;
 use crate::console::people::Person;
@@ -95,7 +96,7 @@ async fn guard(
     }
     let asset = route == Some(ConsoleRoute::Asset) && answer.status().is_success();
     dress(answer.headers_mut(), asset);
-    answer
+    smaller(&headers, answer).await
 }
 
 /// Returns the refusal for an answer that is a mere status: axum's own, where a method or a parameter does not fit.
@@ -124,7 +125,9 @@ fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, re
                 other => format!("%{other:02X}"),
             })
             .collect();
-        let login = format!("/login?next={next}");
+        // A login led here, and the browser sends no session: it would be asked for the token again and again.
+        let lost = if comes_from_login(request.headers()) { "&lost=1" } else { "" };
+        let login = format!("/login?next={next}{lost}");
         if let Ok(login) = HeaderValue::from_str(&login) {
             return (StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response();
         }
@@ -133,6 +136,12 @@ fn refused(console: &Console, route: Option<ConsoleRoute>, request: &Request, re
         tracing::debug!(path = request.uri().path(), listen = console.listen, "a request without a session");
     }
     refusal.clone().into_response()
+}
+
+/// Returns whether the page that led here is the one that asks for the token.
+fn comes_from_login(headers: &HeaderMap) -> bool {
+    let from = headers.get(REFERER).and_then(|from| from.to_str().ok()?.parse::<Uri>().ok());
+    from.is_some_and(|from| ["/login", "/session"].contains(&from.path()))
 }
 
 /// Makes all checks in their order, and returns the person who asks.
@@ -171,8 +180,6 @@ fn host(console: &Console, request: &Request) -> Result<String, Refusal> {
     let remedy = "ask by IP address or by localhost, or list the name under console.hosts";
     Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "this Host is not ours", remedy))
 }
-
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Checks that no other site made the browser send the request.
 fn same_origin(headers: &HeaderMap, host: &str, bearer: bool) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::Path;
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 
@@ -67,7 +67,7 @@ pub(crate) fn handler(route: ConsoleRoute) -> MethodRouter<Arc<Console>> {
     }
 }
 
-async fn asset(Path((build, name)): Path<(String, String)>) -> Result<Response, Refusal> {
-    let file = (build == static_files::build()).then(|| static_files::file(&name)).flatten();
+async fn asset(Path((build, name)): Path<(String, String)>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let file = (build == static_files::build()).then(|| static_files::file(&name, &headers)).flatten();
     file.ok_or_else(|| Refusal::not_found("there is no such file"))
 }

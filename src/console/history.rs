@@ -60,6 +60,14 @@ impl TimeSpan {
             TimeSpan::Day => COARSE_POINTS,
         }
     }
+
+    /// Returns the number of seconds from one point to the next.
+    pub(crate) fn every(self) -> f64 {
+        match self {
+            TimeSpan::Quarter => EVERY as f64,
+            TimeSpan::Hour | TimeSpan::Day => (EVERY * u64::from(COARSE)) as f64,
+        }
+    }
 }
 
 /// One figure over time, in both rings.

@@ -153,7 +153,9 @@ impl Follower {
     }
 
     fn menu(&self, view: &PageView) -> Markup {
-        nav(view, self.ask.given("page"), self.ask.given("name"))
+        let page = self.ask.given("page");
+        let at = if self.ask.given("at").is_empty() { page } else { self.ask.given("at") };
+        nav(view, at, self.ask.given("name"))
     }
 
     fn send(&mut self, name: &'static str, piece: &Markup) {

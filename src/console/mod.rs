@@ -13,6 +13,7 @@ pub(crate) mod app;
 pub(crate) mod ask;
 pub(crate) mod bare_pages;
 pub(crate) mod charts;
+mod compress;
 pub(crate) mod config_file;
 pub(crate) mod counters;
 pub(crate) mod demo_child;

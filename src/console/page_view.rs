@@ -161,7 +161,7 @@ impl Shell {
             title: title.to_owned(),
             theme: ask.theme.clone(),
             build: crate::console::static_files::build(),
-            live: live.to_owned(),
+            live: followed(live, at, name),
             place: place(&config.source),
             server: state,
             slot: config.source.slot.clone(),
@@ -174,6 +174,15 @@ impl Shell {
             version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+/// Returns the parameters of the stream, with those by which it draws the menu as the page does.
+fn followed(live: &str, at: &str, name: &str) -> String {
+    if live.is_empty() || at.is_empty() {
+        return live.to_owned();
+    }
+    let name = if name.is_empty() || live.contains("name=") { String::new() } else { format!("&name={name}") };
+    format!("{live}&at={at}{name}")
 }
 
 #[derive(Template)]

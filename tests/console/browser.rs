@@ -88,6 +88,11 @@ async fn case_193_230_231_trials_in_the_browser_needs_chromium() {
 }
 
 #[tokio::test]
+async fn case_280_281_282_283_what_strained_other_consoles_needs_chromium() {
+    run_in("strain", World::strained()).await;
+}
+
+#[tokio::test]
 async fn pages_look_right_in_both_themes_and_widths_needs_chromium() {
     let reader = "{ user: reader, password: secret-of-reader }";
     run_in("looks", World::with(move |config| config.set("source.reader", reader))).await;
@@ -123,7 +128,8 @@ fn the_pages_script_is_typed_needs_chromium() {
     }
     let mut tsc = std::process::Command::new("node");
     tsc.arg(compiler).args(["--noEmit", "--allowJs", "--checkJs", "--strict", "--target", "es2022"]);
-    tsc.args(["--lib", "es2023,dom,dom.iterable", "src/console/static/live.js"]).current_dir(root);
+    tsc.args(["--lib", "es2023,dom,dom.iterable", "src/console/static/live.js", "src/console/static/acts.js"]);
+    tsc.current_dir(root);
     let output = tsc.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -133,6 +133,14 @@ impl World {
         World::made(0, &[sql], SimOptions::default(), more).await
     }
 
+    /// A world with a section of a long name, of a table that has one, too.
+    pub async fn strained() -> World {
+        let long = "support_ticket_satisfaction_survey_answers";
+        let table = SectionText::activity_table(long);
+        let more = move |config: ConfigText| config.section(SectionText::activity(long, long));
+        World::made(0, &[table], SimOptions::default(), more).await
+    }
+
     /// An empty folder, a server that wants passwords, and `ui` in front of both.
     pub async fn empty() -> World {
         let hba = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256";

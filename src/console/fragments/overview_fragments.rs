@@ -12,6 +12,9 @@ use crate::console::words::{self, bytes, count, measured, time};
 use crate::state::Event;
 use crate::telemetry::status_document::{SectionState, SectionStatus};
 
+/// The plot of the rates shows this many sections.
+const PLOTTED: usize = 4;
+
 /// Draws all pieces of the page. `events` is empty where the state cannot be reached.
 pub(crate) fn overview(view: &PageView, history: &History, span: TimeSpan, events: &[Event]) -> Fragments {
     let mut pieces = Fragments::default();
@@ -215,6 +218,8 @@ struct Plots {
     wal: Markup,
     spans: Markup,
     bounded: bool,
+    /// That the plot does not show all sections; empty where it does.
+    left_out: String,
 }
 
 #[derive(Template)]
@@ -243,11 +248,12 @@ pub(crate) fn both(plot: &Plot<'_>) -> Markup {
 }
 
 fn plots(view: &PageView, history: &History, span: TimeSpan) -> Plots {
-    let across = span.points();
+    let (across, every) = (span.points(), span.every());
     let line = |name, figure| Series { name, points: history.points(figure, span) };
-    let on = view.status.sections.iter().filter(|section| section.state != SectionState::Off);
+    let on: Vec<&SectionStatus> = view.status.sections.iter().filter(|s| s.state != SectionState::Off).collect();
     let sections: Vec<Series<'_>> = on
-        .take(4)
+        .iter()
+        .take(PLOTTED)
         .map(|section| {
             let (stream, backfill) = history.section(&section.name, span);
             let points = stream.iter().zip(&backfill).map(|(one, other)| one + other).collect();
@@ -270,13 +276,17 @@ fn plots(view: &PageView, history: &History, span: TimeSpan) -> Plots {
         .map(|(kept, safe)| (kept as f64 + safe.max(0) as f64, "slot is lost"));
     let wal_label = label("WAL that the slot keeps");
     let plot = |label, width, series, bound, unit| {
-        both(&Plot { label, width, height, ticks, across, series, bound, unit, binary: label == wal_label })
+        both(&Plot { label, width, height, ticks, across, every, series, bound, unit, binary: label == wal_label })
     };
     Plots {
         rows: plot(&rows_label, width, sections, None, measured),
         wal: plot(&wal_label, width, vec![line("kept", Figure::Kept)], bound, gib),
         spans: spans("/", span),
         bounded: bound.is_some(),
+        left_out: match on.len() {
+            all if all > PLOTTED => format!("The first {PLOTTED} of {} sections.", count(all as u64)),
+            _ => String::new(),
+        },
     }
 }
 
@@ -288,6 +298,7 @@ fn lateness(history: &History, span: TimeSpan) -> LatePlot {
         height: 150,
         ticks: ticks(span),
         across: span.points(),
+        every: span.every(),
         series: vec![line("p99", Figure::Late99), line("p50", Figure::LateHalf)],
         bound: None,
         unit: words::fine,
@@ -362,6 +373,7 @@ pub(crate) fn sentence(event: &Event) -> String {
         "repair" => "repaired".to_owned(),
         "config_save" => format!("the configuration{of} was saved"),
         "query" => "a question was put to the database".to_owned(),
+        "server_address" => "the address of the server".to_owned(),
         "config_apply" => "the configuration was applied".to_owned(),
         other => format!("{other}{of}"),
     }

@@ -61,6 +61,7 @@ pub(crate) fn section(
         height: 180,
         ticks: ticks(span),
         across: span.points(),
+        every: span.every(),
         series,
         bound: None,
         unit: measured,

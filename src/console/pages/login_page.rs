@@ -19,9 +19,13 @@ use crate::console::who::{is_encrypted, sessions_of};
 
 type Given = HashMap<String, String>;
 
+/// What is said where a login succeeded, and the browser does not send the session.
+const NO_COOKIE: &str = "You were logged in, and your browser has not kept it: allow cookies for this address.";
+
 /// `GET /login`
 pub(crate) async fn page(headers: HeaderMap, Query(given): Query<Given>) -> Html<String> {
-    Html(bare_pages::login(theme(&headers), "", local(given.get("next"))))
+    let wrong = if given.contains_key("lost") { NO_COOKIE } else { "" };
+    Html(bare_pages::login(theme(&headers), wrong, local(given.get("next"))))
 }
 
 /// Returns where the login leads: a path of this console, or the Overview.

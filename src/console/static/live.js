@@ -1,12 +1,12 @@
 // @ts-check
-// What lives in the page: pieces that follow the program, ages that tick, copies, keys, dialogs. Everything else works
-// without it. Markup that the server sends is parsed and adopted: scripts in it do not run.
+// What lives in the page: pieces that follow the program, ages that tick, keys. What a person does is in acts.js. Everything
+// works without both. Markup that the server sends is parsed and adopted: scripts in it do not run.
 /** @template {Element} T @param {string} selector @param {ParentNode} [root] @returns {T | null} */
-const one = (selector, root = document) => /** @type {any} */ (root.querySelector(selector));
+export const one = (selector, root = document) => /** @type {any} */ (root.querySelector(selector));
 /** @param {string} selector @param {ParentNode} [root] @returns {HTMLElement[]} */
-const all = (selector, root = document) => /** @type {any} */ ([...root.querySelectorAll(selector)]);
+export const all = (selector, root = document) => /** @type {any} */ ([...root.querySelectorAll(selector)]);
 /** @param {string} html @returns {Node[]} */
-function parsed(html) {
+export function parsed(html) {
   const table = html.trimStart().startsWith("<tr");
   const text = table ? `<table><tbody>${html}</tbody></table>` : html;
   const body = new DOMParser().parseFromString(text, "text/html").body;
@@ -33,7 +33,7 @@ function tick() {
   }
 }
 /** @param {ParentNode} [root] */
-function localTimes(root = document) {
+export function localTimes(root = document) {
   for (const time of all("time[datetime]", root)) {
     const at = new Date(time.getAttribute("datetime") ?? "");
     if (!Number.isNaN(at.getTime())) time.title = `${at.toLocaleString()} here`;
@@ -41,7 +41,7 @@ function localTimes(root = document) {
 }
 
 // ── Pieces ───────────────────────────────────────────────────────────────────────────────────────────────────────
-const say = (/** @type {string} */ text) => all("#said").forEach((said) => (said.textContent = text));
+export const say = (/** @type {string} */ text) => all("#said").forEach((said) => (said.textContent = text));
 /** @param {HTMLElement} place @param {string} html */
 function put(place, html) {
   const active = document.activeElement;
@@ -89,15 +89,20 @@ function goneAway() {
   }
   say("The console has lost the program. What follows may be old.");
 }
-/** The program is there, and does not know us any more: what somebody types on this page stays, until they go. */
-function loggedOut() {
-  found();
-  link("logged out, as of");
-  const text = "You are logged out: what follows may be old. ";
-  const again = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+/** Says something above the page, until the stream goes on. @param {string} text @param {string} [more] */
+export function above(text, more = "") {
   one(".out")?.remove();
-  one("main")?.prepend(...parsed(`<p class="note is-warn out">${text}<a href="${again}">Log in again</a></p>`));
+  one("main")?.prepend(...parsed(`<p class="note is-warn out">${text} ${more}</p>`));
+  one("main")?.scrollIntoView();
   say(text);
+}
+/** The program is there, and does not know us any more: what somebody types on this page stays. They log in beside it. */
+export function loggedOut() {
+  found();
+  unfollow();
+  link("logged out, as of");
+  const again = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+  above("You are logged out: what follows may be old.", `<a href="${again}" target="_blank">Log in again</a>`);
 }
 
 // ── The stream ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,10 +125,7 @@ function follow() {
     if (seen?.status === 401) loggedOut();
     else setTimeout(follow, 2000);
   };
-  own.addEventListener("out", () => {
-    unfollow();
-    loggedOut();
-  });
+  own.addEventListener("out", loggedOut);
   own.addEventListener("bye", () => {
     unfollow();
     if (!lost) lost = setTimeout(goneAway, 3000);
@@ -132,6 +134,7 @@ function follow() {
   for (const name of ["clock", "gone"]) own.addEventListener(name, () => (heard = Date.now()));
   own.addEventListener("clock", (event) => {
     found();
+    one(".out")?.remove();
     delete document.body.dataset.lost;
     for (const clock of all("#clock")) clock.textContent = event.data.slice(11, 19);
     const off = Date.parse(event.data) - Date.now();
@@ -201,137 +204,9 @@ one("#follow")?.addEventListener("click", (event) => {
   for (const word of all("span", button)) word.textContent = following ? "Pause following" : "Follow again";
   if (following) catchUp();
 });
-// ── Copies, choices, dialogs ─────────────────────────────────────────────────────────────────────────────────────
-/** What needs this script is hidden without it. @param {ParentNode} [root] */
-function unhide(root = document) {
+/** What needs a script is hidden without it. @param {ParentNode} [root] */
+export function unhide(root = document) {
   for (const button of all("button[data-copy], #follow, #theme, #keys, #all-rows", root)) button.hidden = false;
-}
-document.addEventListener("click", async (event) => {
-  const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
-  if (!button) return;
-  const from = one(button.getAttribute("data-copy") ?? "");
-  const text = from instanceof HTMLTextAreaElement ? from.value : from?.textContent ?? "";
-  await navigator.clipboard.writeText(text);
-  const [word, was] = [one("span", button) ?? button, (one("span", button) ?? button).textContent];
-  word.textContent = "Copied";
-  say("Copied");
-  setTimeout(() => (word.textContent = was), 1500);
-});
-/** The sheet of a page as a dialog; whatever has none is gone to. @param {string} address @param {RequestInit} [init] */
-async function sheet(address, init) {
-  const answer = await fetch(address, { headers: { accept: "text/html" }, ...init });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const found = one("[data-sheet]", page) ?? (answer.ok ? null : one("main .note", page));
-  if (!found || answer.status === 401) return answer.url === location.href ? location.reload() : location.assign(answer.url);
-  const opener = /** @type {HTMLElement | null} */ (document.activeElement);
-  const dialog = one("dialog.sheet") ?? document.createElement("dialog");
-  if (!(dialog instanceof HTMLDialogElement)) return;
-  dialog.className = "sheet";
-  dialog.setAttribute("aria-labelledby", "sheet-h");
-  dialog.replaceChildren(...[...found.childNodes].map((node) => document.importNode(node, true)));
-  if (!found.hasAttribute("data-sheet")) dialog.append(...parsed(`<div class="dlg__foot"><a class="btn" href="" data-close>Close</a></div>`));
-  const title = one("h1", dialog);
-  if (title) title.id = "sheet-h";
-  if (!dialog.open) {
-    document.body.append(dialog);
-    dialog.addEventListener("close", () => (dialog.remove(), opener?.focus()));
-    dialog.showModal();
-  } else say(one("[role=alert], h1", dialog)?.textContent ?? "");
-  weigh(dialog);
-  /** @type {HTMLElement | null} */ (one("[data-typed], [role=alert] ~ form input, input:checked", dialog))?.focus();
-  return true;
-}
-/** What must be typed keeps its button shut until it is. @param {ParentNode} [root] */
-function weigh(root = document) {
-  for (const way of all("[data-word]:checked", root)) {
-    const [typed, word, act] = ["[data-typed]", "[data-word-of]", "[data-act-of]"].map((part) => one(part, way.closest("form") ?? root));
-    if (typed instanceof HTMLElement) typed.dataset.typed = way.dataset.word;
-    if (word) word.textContent = way.dataset.word ?? "";
-    if (act) act.textContent = way.dataset.act ?? "";
-  }
-  for (const input of /** @type {HTMLInputElement[]} */ (all("input[data-typed]", root))) {
-    const plain = (/** @type {string} */ text) => text.replace(/[\s,._'’]/g, "");
-    const button = /** @type {HTMLButtonElement | null} */ (input.form?.querySelector("[type=submit]") ?? null);
-    if (button) button.disabled = plain(input.value) !== plain(input.dataset.typed ?? "") || !input.value;
-  }
-  const boxes = /** @type {HTMLInputElement[]} */ (all("[data-choose] [name=id]"));
-  const [number, count] = [boxes.filter((box) => box.checked).length, one("#chosen-n")];
-  if (count) count.textContent = number ? `${number} chosen` : "";
-  for (const button of /** @type {HTMLButtonElement[]} */ (all("[data-chosen]"))) button.disabled = !number;
-}
-document.addEventListener("click", (event) => {
-  const place = event.target instanceof Element ? event.target.closest("a[data-dialog], dialog [data-close]") : null;
-  if (!(place instanceof HTMLAnchorElement) || event.metaKey || event.ctrlKey) return;
-  event.preventDefault();
-  place.hasAttribute("data-close") ? place.closest("dialog")?.close() : sheet(place.href);
-});
-document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (!(form instanceof HTMLFormElement) || !form.matches("[data-dialog], dialog.sheet form")) return;
-  event.preventDefault();
-  if (form.dataset.sent) return; // A double click.
-  form.dataset.sent = "1";
-  const by = /** @type {SubmitEvent} */ (event).submitter;
-  const fields = /** @type {any} */ (new FormData(form, by));
-  const answer = sheet(by?.getAttribute("formaction") ?? form.action, { method: "POST", body: new URLSearchParams(fields) });
-  answer.then((shown) => shown && delete form.dataset.sent, () => delete form.dataset.sent);
-});
-/** @type {HTMLInputElement | null} */
-let lastBox = null;
-document.addEventListener("input", (event) => {
-  const input = event.target;
-  if (!(input instanceof HTMLInputElement)) return;
-  if (input.id === "all-rows") for (const box of /** @type {any[]} */ (all("[data-choose] [name=id]"))) box.checked = input.checked;
-  weigh();
-});
-document.addEventListener("click", (event) => {
-  const box = event.target;
-  if (!(box instanceof HTMLInputElement) || !box.matches("[data-choose] [name=id]")) return;
-  const boxes = /** @type {HTMLInputElement[]} */ (all("[data-choose] [name=id]"));
-  const [from, to] = [boxes.indexOf(lastBox ?? box), boxes.indexOf(box)].sort((a, b) => a - b);
-  if (event.shiftKey && from >= 0) for (const other of boxes.slice(from, to + 1)) other.checked = box.checked;
-  lastBox = box;
-  weigh();
-});
-// ── The draft ────────────────────────────────────────────────────────────────────────────────────────────────────
-const draft = { timer: 0, run: new AbortController() };
-const stopTrying = () => (clearTimeout(draft.timer), draft.run.abort());
-/** Sends a form that changes nothing, and puts the pieces of the answer where they belong. @param {HTMLFormElement} form */
-async function tryOut(form) {
-  const run = (draft.run = new AbortController());
-  const said = all("[data-trying]", form);
-  const soon = setTimeout(() => said.forEach((place) => (place.textContent = place.dataset.trying ?? "")), 400);
-  const body = new URLSearchParams(/** @type {any} */ (new FormData(form)));
-  const asked = fetch(form.action, { method: "POST", body, signal: run.signal });
-  const answer = await asked.catch(() => null).finally(() => clearTimeout(soon));
-  const text = await answer?.text().catch(() => null);
-  if (run.signal.aborted) return;
-  if (answer?.status === 429) return tryLater(form, 1000); // Others ask just now.
-  for (const place of said) place.textContent = "";
-  const page = new DOMParser().parseFromString(text ?? "", "text/html");
-  for (const place of all("[data-piece]", form)) {
-    const fresh = all("[data-piece]", page).find((other) => other.dataset.piece === place.dataset.piece);
-    // Whoever is at work in a piece keeps it.
-    if (!fresh || place.contains(document.activeElement)) continue;
-    place.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
-    place.className = fresh.className;
-    unhide(place);
-  }
-}
-/** @param {HTMLFormElement} form @param {number} after */
-function tryLater(form, after) {
-  stopTrying(); // An older answer never replaces a newer one.
-  draft.timer = setTimeout(() => tryOut(form), after);
-}
-for (const form of /** @type {any[]} */ (all("form[data-tries]"))) {
-  if (form.dataset.tries === "input") form.addEventListener("input", () => tryLater(form, 300));
-  // A connection is tried when a field is left, once there is something to log in with.
-  else form.addEventListener("change", () => {
-    const filled = ["password", "url"].some((name) => form.elements[name]?.value || form.elements[name]?.dataset.kept);
-    // A click on a button that leaves the field goes first.
-    if (filled) tryLater(form, 400);
-  });
-  form.addEventListener("submit", stopTrying);
 }
 // ── Theme and keys ───────────────────────────────────────────────────────────────────────────────────────────────
 const THEMES = ["", "light", "dark"];
@@ -392,7 +267,6 @@ if (login instanceof HTMLFormElement && key) {
 }
 for (const retry of all("#retry")) retry.setAttribute("href", location.href);
 unhide();
-weigh();
 localTimes();
 tick();
 setInterval(tick, 1000);
