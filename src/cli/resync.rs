@@ -107,18 +107,9 @@ fn question(section: &Section, plan: &operations::ResyncPlan) -> String {
 
 /// What it is to the section's open gaps.
 fn gaps(plan: &operations::ResyncPlan) -> Option<String> {
-    let named = |gaps: &[i64]| gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let closes = (!plan.closes_gaps.is_empty()).then(|| {
-        format!("Its end closes the open gap {}: `repair` has nothing to do for it then.", named(&plan.closes_gaps))
-    });
-    let leaves = (!plan.leaves_gaps.is_empty()).then(|| {
-        format!(
-            "The open gap {} may have rows beside these, and stays open: take --all; or begin at an earlier key; or, if you \
-             know that it has none, close it with `pg2planhat repair --accept-loss` afterwards.",
-            named(&plan.leaves_gaps)
-        )
-    });
-    let lines: Vec<String> = [closes, leaves].into_iter().flatten().map(|line| wrapped(&line, "", "", 80)).collect();
+    let remedy = "take --all; or begin at an earlier key; or, if you know that it has none, close it with `pg2planhat repair \
+                  --accept-loss` afterwards.";
+    let lines: Vec<String> = plan.about_gaps(remedy).iter().map(|line| wrapped(line, "", "", 80)).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

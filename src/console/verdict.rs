@@ -267,18 +267,28 @@ fn well(status: &Status, figures: &PageFigures) -> PageVerdict {
         detail.push(format!("old rows of {} are coming beside the new ones", old.join(", ")));
     }
     if !paused.is_empty() {
-        detail.push(format!("{} rest, and the slot keeps WAL for them", paused.join(", ")));
+        let (rest, them) = if paused.len() == 1 { ("rests", "it") } else { ("rest", "them") };
+        detail.push(format!("{} {rest}, and the slot keeps WAL for {them}", paused.join(", ")));
     }
     if let Some(message) = &status.message {
         detail.push(message.trim_end_matches('.').to_owned());
+    }
+    // The gap of a section that is off is meant; its page tells of it.
+    let gaps: u64 = on(status).filter_map(|section| section.open_gaps).sum();
+    if gaps > 0 {
+        detail.push(format!("{} open: rows of that time may be missing", plural(gaps, "gap is", "gaps are")));
     }
     if figures.quarantined > 0 {
         let rows = plural(figures.quarantined, "row waits", "rows wait");
         detail.push(format!("{rows} in quarantine for a decision"));
     }
-    let mut verdict =
-        say(if paused.is_empty() { Tone::Flow } else { Tone::Warn }, class, sentence, detail.join("; ") + ".");
-    if figures.quarantined > 0 {
+    let tone = if paused.is_empty() && gaps == 0 { Tone::Flow } else { Tone::Warn };
+    let mut verdict = say(tone, class, sentence, detail.join("; ") + ".");
+    // Rows in quarantine have a number in the menu, which leads to them; a gap has no other place.
+    if gaps > 0 {
+        let label = if gaps == 1 { "Look at the gap".to_owned() } else { format!("Look at the {} gaps", count(gaps)) };
+        verdict.act = Some((label, "/repair".to_owned()));
+    } else if figures.quarantined > 0 {
         let label = format!("Look at the {}", plural(figures.quarantined, "row", "rows"));
         verdict.act = Some((label, "/quarantine".to_owned()));
     }
@@ -428,6 +438,33 @@ mod tests {
         let status = Status { message: Some("the file is not what runs.".into()), ..running() };
         let said = verdict(&status, PageLink::Live, &flowing());
         assert!(said.class == "flow" && said.detail.ends_with("; the file is not what runs."), "{}", said.detail);
+    }
+
+    #[test]
+    fn case_286_an_open_gap_is_told_of_and_leads_to_repair() {
+        let (mut status, mut figures) = (running(), flowing());
+        status.sections[0].open_gaps = Some(1);
+        status.sections[1].open_gaps = Some(2);
+        status.sections[1].state = SectionState::Off;
+        figures.quarantined = 3;
+        let said = verdict(&status, PageLink::Live, &figures);
+        assert_eq!((said.class, said.tone), ("flow", Tone::Warn));
+        assert!(
+            said.detail.contains("; 1 gap is open: rows of that time may be missing; 3 rows wait"),
+            "{}",
+            said.detail
+        );
+        assert_eq!(said.act, Some(("Look at the gap".to_owned(), "/repair".to_owned())));
+    }
+
+    #[test]
+    fn those_that_rest_are_told_of_by_number() {
+        let mut status = running();
+        status.sections[0].state = SectionState::Paused;
+        let detail = |status: &Status| verdict(status, PageLink::Live, &flowing()).detail;
+        assert!(detail(&status).ends_with("; logins rests, and the slot keeps WAL for it."), "{}", detail(&status));
+        status.sections[1].state = SectionState::Paused;
+        assert!(detail(&status).ends_with("; logins, seats rest, and the slot keeps WAL for them."));
     }
 
     #[test]

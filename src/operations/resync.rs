@@ -45,6 +45,20 @@ pub(crate) struct ResyncPlan {
     pub leaves_gaps: Vec<i64>,
 }
 
+impl ResyncPlan {
+    /// Returns what the re-sync is to the section's open gaps, a sentence each. `remedy` tells of those that it leaves.
+    pub(crate) fn about_gaps(&self, remedy: &str) -> Vec<String> {
+        let named = |gaps: &[i64]| gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let closes = (!self.closes_gaps.is_empty()).then(|| {
+            format!("Its end closes the open gap {}: `repair` has nothing to do for it then.", named(&self.closes_gaps))
+        });
+        let leaves = (!self.leaves_gaps.is_empty()).then(|| {
+            format!("The open gap {} may have rows beside these, and stays open: {remedy}", named(&self.leaves_gaps))
+        });
+        [closes, leaves].into_iter().flatten().collect()
+    }
+}
+
 /// Finds out what a re-sync would deliver again. `None`: there is no such row.
 ///
 /// # Errors

@@ -48,7 +48,7 @@ pub(crate) fn section(
             sink: view.config.planhat.url.split("://").last().unwrap_or_default(),
         }),
     );
-    pieces.add("trouble", drawn(&trouble(status)));
+    pieces.add("trouble", drawn(&trouble(status, own.is_streamed())));
     pieces.add("backfill", drawn(&backfill(view, history, status)));
     pieces.add("cards", drawn(&cards(view, history, status)));
     let (stream, backfill) = history.section(&status.name, span);
@@ -117,11 +117,26 @@ struct SectionTrouble<'a> {
     remedy: &'a str,
     class: &'static str,
     icon: &'static str,
+    /// What rows may be missing; empty where none are.
+    gaps: String,
+    /// The colour and the icon of that: a section is off because somebody wants it.
+    gaps_look: (&'static str, &'static str),
 }
 
-fn trouble(status: &SectionStatus) -> SectionTrouble<'_> {
+fn trouble(status: &SectionStatus, streamed: bool) -> SectionTrouble<'_> {
     let halted = status.state == SectionState::Halted;
+    let open = status.open_gaps.unwrap_or(0);
     SectionTrouble {
+        gaps_look: if status.state == SectionState::Off { ("is-fill", "info") } else { ("is-warn", "warn") },
+        gaps: match (status.state, open) {
+            (SectionState::Off, _) if streamed => {
+                "It is off: rows that are written now are not delivered. Once it is on again, a re-sync brings them."
+                    .to_owned()
+            }
+            (SectionState::Off, _) => "It is off: nothing is compared or delivered.".to_owned(),
+            (_, 0) => String::new(),
+            (_, open) => format!("{} open: rows of that time may be missing.", plural(open, "gap is", "gaps are")),
+        },
         reason: status.reason.as_deref().unwrap_or_default(),
         remedy: status.remedy.as_deref().unwrap_or_default(),
         class: if halted { "is-stop" } else { "is-warn" },

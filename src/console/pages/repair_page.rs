@@ -69,6 +69,8 @@ struct GapLine {
     reason: String,
     detail: String,
     href: String,
+    /// Why nothing brings its rows now; empty where something does.
+    shut: &'static str,
 }
 
 /// `GET /repair`
@@ -305,9 +307,15 @@ fn rows_of(config: &Config, plan: &RepairPlan) -> Vec<GapRows> {
 fn gap_line(ask: &Ask, gap: &Gap) -> GapLine {
     let section = gap.section.clone().unwrap_or_default();
     let config = ask.console.config();
-    let on = config.sections.iter().any(|own| own.name.as_str() == section && own.is_on());
+    let own = config.sections.iter().find(|own| own.name.as_str() == section);
+    let on = own.is_some_and(|own| own.is_on());
     GapLine {
         since: moment(&gap.opened_at),
+        shut: match own {
+            Some(own) if !own.is_on() => "once the section is on again",
+            None if !section.is_empty() => "the section is not in the configuration any more",
+            Some(_) | None => "",
+        },
         href: if on && ask.is_operator() { format!("/sections/{section}/resync") } else { String::new() },
         section: if section.is_empty() { "all".to_owned() } else { section },
         reason: gap.reason.clone(),

@@ -28,9 +28,17 @@ struct ResyncSheet<'a> {
     none: bool,
     rows: String,
     harm: &'static str,
+    /// Whether Planhat dates the rows by their receipt.
+    undated: bool,
     counted: &'static str,
+    /// What it is to the section's open gaps. Their rows are among those that are counted, and Planhat has them not.
+    gaps: Vec<String>,
     word: String,
 }
+
+/// What can be done about a gap that the re-sync leaves open.
+const LEAVES: &str = "choose Everything, or begin earlier; or, if you know that it has none, close it with `pg2planhat repair \
+                      --accept-loss` afterwards.";
 
 /// The note that stands for "no row lies there".
 const NOTHING: &str = "nothing";
@@ -87,7 +95,9 @@ pub(crate) async fn show(
         none: note == NOTHING,
         rows: shown.map_or_else(String::new, |plan| plural(plan.rows, "row", "rows")),
         harm,
+        undated: own.fields.iter().all(|(field, _)| field != "date"),
         counted,
+        gaps: shown.map(|plan| plan.about_gaps(LEAVES)).unwrap_or_default(),
         word: shown.map_or_else(String::new, |plan| plan.rows.to_string()),
     };
     let title = format!("Deliver rows of {name} again");
