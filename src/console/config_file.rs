@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::yaml_spans::{SpannedNode, spans};
 use crate::config::{Config, Secret};
@@ -178,6 +178,22 @@ pub(crate) fn begin(path: &Path, text: &str, mode: u32) -> Result<(), Fault> {
     })
 }
 
+/// Makes several files that do not exist yet: all of them, or none.
+///
+/// # Errors
+/// One exists, or cannot be written.
+pub(crate) fn begin_all(files: &[(PathBuf, String, u32)]) -> Result<(), Fault> {
+    for (at, (path, text, mode)) in files.iter().enumerate() {
+        begin(path, text, *mode).inspect_err(|_| {
+            // Files of a set that is not whole would be in the way of the next one.
+            for (made, ..) in &files[..at] {
+                std::fs::remove_file(made).ok();
+            }
+        })?;
+    }
+    Ok(())
+}
+
 /// Replaces the file whose digest is `base` by a new text. The old text stays beside it as `NAME.bak`.
 ///
 /// # Errors
@@ -282,6 +298,20 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(save(&path, &seen.sha256, "three").is_err_and(|fault| fault.what.contains("somebody else")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+    }
+
+    #[test]
+    fn case_285_of_several_files_all_are_made_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| (folder.path().join(name), name.to_owned(), 0o600);
+        let files = [file("password"), file("tenant"), file("yaml")];
+        std::fs::write(folder.path().join("tenant"), "old").unwrap();
+        assert!(begin_all(&files).is_err_and(|fault| fault.what.contains("tenant")));
+        let there = || std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!((there(), std::fs::read_to_string(&files[1].0).unwrap().as_str()), (1, "old"));
+        std::fs::remove_file(&files[1].0).unwrap();
+        begin_all(&files).unwrap();
+        assert_eq!(there(), 3);
     }
 
     #[test]

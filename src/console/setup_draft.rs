@@ -117,7 +117,8 @@ impl TwoEnds {
             line("url", secret(URL));
         } else {
             line("host", scalar(&self.host));
-            line("port", self.port.clone());
+            // What is no number stays one text, and is refused as such.
+            line("port", if self.port.parse::<u16>().is_ok() { self.port.clone() } else { scalar(&self.port) });
             line("database", scalar(&self.database));
             line("user", scalar(&self.user));
             if self.password {

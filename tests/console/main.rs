@@ -19,5 +19,6 @@ mod browser;
 mod control;
 mod quiet;
 mod security;
+mod strain;
 mod trials;
 mod world;

@@ -162,6 +162,15 @@ impl World {
         world
     }
 
+    /// Ends the program, and starts it with another configuration.
+    pub async fn restart(&mut self, config: ConfigText) {
+        self.app.sigterm();
+        self.app.wait_exit(Duration::from_secs(20)).await;
+        self.config = config;
+        self.app = App::launch(&self.config).arguments(&["run", "--stay"]).start();
+        self.app.wait_ready().await;
+    }
+
     pub async fn insert(&self, rows: u64) {
         self.cluster.sql(&rows_of(rows)).await;
     }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use crate::config::{self, Config, remember};
 use crate::console::app::Console;
 use crate::console::ask::Ask;
-use crate::console::config_file;
+use crate::console::config_file::{self, FileText};
 use crate::console::demo_child;
 use crate::console::form_fields::FormFields;
 use crate::console::lock::held;
@@ -159,17 +159,20 @@ pub(crate) async fn run(ask: Ask, form: FormFields) -> Result<Response, Refusal>
     let in_files = !form.one("in_files").is_empty();
     let path = &ask.console.path;
     let secrets = if in_files { draft.ends.secrets() } else { Vec::new() };
-    for (variable, file) in &secrets {
-        let secret = config::Secret::Env((*variable).to_owned()).reveal()?;
-        config_file::begin(&path.with_file_name(file), &secret, 0o600)?;
+    let mut files = Vec::new();
+    for (variable, file) in secrets {
+        let secret = config::Secret::Env(variable.to_owned()).reveal()?;
+        files.push((path.with_file_name(file), secret, 0o600));
     }
     let folder = in_files.then(|| path.parent().unwrap_or(Path::new("")));
-    let text = draft.with_secrets(folder);
-    config_file::begin(path, &text, 0o644)?;
-    let file = config_file::read(path)?;
-    let config = config::parse(&file.text, &path.display().to_string()).map_err(Fault::from)?;
+    let FileText { text, sha256 } = FileText::of(draft.with_secrets(folder));
+    // What does not load is not written: the wizard is for a file that is not there yet.
+    config::parse(&draft.text(), "what was typed").map_err(Fault::from)?;
+    files.push((path.clone(), text.clone(), 0o644));
+    config_file::begin_all(&files)?;
+    let config = config::parse(&text, &path.display().to_string()).map_err(Fault::from)?;
     ask.console.set_up_is_done();
-    ask.console.apply(config, file.sha256)?;
+    ask.console.apply(config, sha256)?;
     ask.leads_to("/", serde_json::json!({ "written": path.display().to_string() }))
 }
 
