@@ -51,14 +51,30 @@ impl Refusal {
             let kind = HeaderValue::from_static("application/problem+json");
             (self.status, [(CONTENT_TYPE, kind)], document.to_string()).into_response()
         } else {
-            let title = self.status.canonical_reason().unwrap_or("Refused");
-            let page = bare_pages::error(theme, title, &self.what, &self.remedy, self.status.as_u16());
+            let page = bare_pages::error(theme, title(self.status), &self.what, &self.remedy, self.status.as_u16());
             (self.status, Html(page)).into_response()
         };
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
         }
         answer
+    }
+}
+
+/// Returns the heading of a refusal for people. A script gets the words of HTTP.
+fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "Not logged in",
+        StatusCode::FORBIDDEN => "Not allowed",
+        StatusCode::NOT_FOUND => "Not here",
+        StatusCode::METHOD_NOT_ALLOWED => "No page",
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => "Nothing was done",
+        StatusCode::UNPROCESSABLE_ENTITY => "This cannot be used",
+        StatusCode::TOO_MANY_REQUESTS => "Too much at once",
+        StatusCode::MISDIRECTED_REQUEST => "Not this address",
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "Not to be had now",
+        StatusCode::INTERNAL_SERVER_ERROR => "A mistake of the program",
+        _ => "Refused",
     }
 }
 

@@ -16,7 +16,18 @@ use crate::telemetry::status_document::Status;
 
 /// The program that the console shows. It is cheap to clone, and the instance in it can change while the console stays.
 #[derive(Clone, Default)]
-pub(crate) struct Program(Arc<Mutex<Option<AdminState>>>, Arc<Mutex<Option<Fault>>>);
+pub(crate) struct Program(Arc<Mutex<Here>>);
+
+/// The instance of this process.
+#[derive(Clone, Default)]
+enum Here {
+    /// None runs, and nothing went wrong.
+    #[default]
+    Nobody,
+    Runs(AdminState),
+    /// The last one has ended by itself, and why.
+    Ended(Fault),
+}
 
 impl Program {
     /// Makes a program that runs in another process, or nowhere.
@@ -26,30 +37,37 @@ impl Program {
 
     /// Records that an instance now runs in this process.
     pub(crate) fn runs_here(&self, admin: AdminState) {
-        *held(&self.0) = Some(admin);
-        *held(&self.1) = None;
+        *held(&self.0) = Here::Runs(admin);
     }
 
     /// Records that no instance runs in this process any more, and why it has ended; `None` where nothing went wrong.
     pub(crate) fn is_gone(&self, why: Option<Fault>) {
-        *held(&self.0) = None;
-        *held(&self.1) = why;
+        *held(&self.0) = why.map_or(Here::Nobody, Here::Ended);
     }
 
     /// Returns why the last instance of this process has ended; `None` where one runs, or nothing went wrong.
     pub(crate) fn ended(&self) -> Option<Fault> {
-        held(&self.1).clone()
+        match &*held(&self.0) {
+            Here::Ended(why) => Some(why.clone()),
+            Here::Nobody | Here::Runs(_) => None,
+        }
     }
 
     /// Returns whether an instance runs in this process.
     pub(crate) fn is_here(&self) -> bool {
-        held(&self.0).is_some()
+        self.here().is_some()
+    }
+
+    fn here(&self) -> Option<AdminState> {
+        match &*held(&self.0) {
+            Here::Runs(admin) => Some(admin.clone()),
+            Here::Nobody | Here::Ended(_) => None,
+        }
     }
 
     /// Returns the status now.
     pub(crate) async fn status(&self, config: &Arc<Config>) -> Result<Status, Fault> {
-        let here = held(&self.0).clone();
-        match here {
+        match self.here() {
             Some(admin) => Ok(admin.judged().await),
             None => operations::status(config).await,
         }
@@ -57,7 +75,7 @@ impl Program {
 
     /// Returns the counters now; `None` where the program runs elsewhere.
     pub(crate) async fn counters(&self) -> Option<Counters> {
-        let admin = held(&self.0).clone()?;
+        let admin = self.here()?;
         admin.metrics.reflect(&admin.judged().await);
         Some(Counters::parse(&admin.metrics.render()))
     }

@@ -162,7 +162,7 @@ impl Consistency {
                     1 => "1 row is quarantined (not delivered)".to_owned(),
                     rows => format!("{rows} rows are quarantined (not delivered)"),
                 },
-                format!("pg2planhat quarantine list --section {name}, then retry or drop"),
+                format!("pg2planhat quarantine list --section {name}"),
             ));
         }
         findings

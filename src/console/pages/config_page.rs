@@ -125,7 +125,7 @@ async fn changes(ask: &Ask, next: &Config) -> Vec<ReviewedChange> {
     let mut found: Vec<ReviewedChange> = match plan(&Arc::new(judged)).await {
         Ok(changes) => changes.into_iter().map(ReviewedChange::from).collect(),
         // A change that nobody can judge is refused.
-        Err(fault) => vec![beside(format!("what the sections would do is not known now: {}", fault.what), true)],
+        Err(fault) => vec![unknown(&fault.what)],
     };
     found.extend(elsewhere(&running, next).into_iter().map(|name| {
         let what = match name {
@@ -140,19 +140,29 @@ async fn changes(ask: &Ask, next: &Config) -> Vec<ReviewedChange> {
     found
 }
 
+/// The change of a file that nobody can judge now.
+const UNKNOWN: &str = "unknown";
+
+fn unknown(why: &str) -> ReviewedChange {
+    let what = format!("what the sections would do is not known now: {why}");
+    ReviewedChange { section: String::new(), change: UNKNOWN, what, rows: None, danger: false, refused: true }
+}
+
+/// Returns what no page shows: the secrets that the running configuration and the file hold as literal text, and the
+/// digests of their tokens.
+fn not_shown(running: &Config, file: Option<&Config>) -> (Vec<String>, Vec<String>) {
+    let both = || [Some(running), file].into_iter().flatten();
+    (both().flat_map(config_file::literals).collect(), both().flat_map(config_file::digests).collect())
+}
+
 /// `GET /config`
 pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     let path = ask.console.path.clone();
     let file = config_file::read(&path)?;
     let running = ask.console.config();
     let parsed = config::parse(&file.text, &path.display().to_string());
-    let mut literals = config_file::literals(&running);
-    if let Ok(config) = &parsed {
-        literals.extend(config_file::literals(config));
-    }
+    let (literals, digests) = not_shown(&running, parsed.as_ref().ok());
     let (text, hidden) = config_file::masked(&file.text, &literals);
-    let mut digests = config_file::digests(&running);
-    digests.extend(parsed.as_ref().map(config_file::digests).unwrap_or_default());
     let (mut text, _) = config_file::masked(&text, &digests);
     if parsed.is_err() {
         // A file that does not parse may hold a secret anywhere.
@@ -160,7 +170,10 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
     }
     let drift = file.sha256 != *held(&ask.console.loaded);
     let found = match &parsed {
-        Ok(config) if drift => changes(&ask, config).await,
+        Ok(config) if drift => match ask.console.question() {
+            Ok(_leave) => changes(&ask, config).await,
+            Err(busy) => vec![unknown(&busy.what)],
+        },
         Ok(_) | Err(_) => Vec::new(),
     };
     if ask.json {
@@ -220,12 +233,14 @@ fn to_apply(running: &Config, sha256: &str, changes: &[ReviewedChange]) -> (Deed
 /// Returns why the file cannot be applied from here; an empty text where it can.
 fn cannot_apply(ask: &Ask, changes: &[ReviewedChange]) -> String {
     let refused = changes.iter().any(|change| change.refused);
+    let judged = changes.iter().all(|change| change.change != UNKNOWN);
     match (ask.is_operator(), ask.console.config().console.edit, ask.console.program.is_here(), refused) {
         (false, ..) => "Applying it needs the role operator.".to_owned(),
         (_, false, ..) => "console.edit is false: restart the process to apply it.".to_owned(),
         (_, _, false, _) => {
             "No instance runs in this process: the one that runs takes the file at its next start.".to_owned()
         }
+        (_, _, _, true) if !judged => "Load this page again: it is applied once that is known.".to_owned(),
         (_, _, _, true) => "A change above is refused; mend it in the file.".to_owned(),
         _ => String::new(),
     }
@@ -256,9 +271,8 @@ pub(crate) async fn review(ask: Ask, form: FormFields) -> Result<Response, Refus
         ask.console.set_up_as(made);
         return ask.leads_to("/setup?step=map", serde_json::json!({ "step": "map" }));
     }
-    let mut literals = config_file::literals(&ask.console.config());
-    literals.extend(config_file::literals(&next));
-    literals.extend(config_file::digests(&ask.console.config()));
+    let (mut literals, digests) = not_shown(&ask.console.config(), Some(&next));
+    literals.extend(digests);
     let name = ask.console.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let secret = config_file::secret_lines(&state.file.text, &literals);
     let hidden = |line: &str| secret.contains(line);
