@@ -21,6 +21,6 @@ pub use crate::model::key::*;
 pub use crate::model::lsn::*;
 pub use crate::model::row::*;
 pub use crate::model::row_counts::*;
+pub(crate) use crate::model::seen::{Forgotten, day_of, left_out, values_digest};
 pub use crate::model::seen::{KeyDigest, SeenRow};
-pub(crate) use crate::model::seen::{day_of, left_out, values_digest};
 pub(crate) use crate::model::wash::{washed, washed_output};

@@ -118,6 +118,22 @@ pub(crate) fn values_digest(row: &Row<'_>, columns: &[usize], buffer: &mut Vec<u
     xxh3_64(buffer)
 }
 
+/// Rows of a result that may have been sent, and are not remembered any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Forgotten {
+    /// The column of their date.
+    pub column: String,
+    /// They are older than this: RFC 3339, UTC, in whole seconds, so that the later of two is the greater text.
+    pub before: String,
+}
+
+impl Forgotten {
+    /// Rows whose date in this column is before then.
+    pub(crate) fn before(column: &str, then: jiff::Timestamp) -> Forgotten {
+        Forgotten { column: column.to_owned(), before: then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() }
+    }
+}
+
 /// The day that a time's text begins with, counted from 1970; 0 where it begins with none.
 pub(crate) fn day_of(text: &[u8]) -> u16 {
     let date = text.get(..10).and_then(|date| std::str::from_utf8(date).ok());

@@ -16,9 +16,10 @@ use crate::operations::consistency::slot_without_state;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::types::Types;
 use crate::runtime::StateConnector;
+use crate::runtime::diff_compare::not_before;
 use crate::runtime::section_changes::{key_changed, renamed_from};
 use crate::runtime::table_fit::describe;
-use crate::state::{Gap, Identity, SectionPhase, SectionRow};
+use crate::state::{Gap, Identity, SectionPhase, SectionRow, Store};
 use crate::terminal::plural;
 
 /// One thing that the file would change.
@@ -27,7 +28,7 @@ pub(crate) struct PlannedChange {
     /// The section; empty where all are concerned.
     pub section: String,
     /// `new`, `fields`, `renamed?`, `removed`, `off`, `on again`, `table`, `key`, `read`,
-    /// `batch`, `flush`, `in_doubt`, `rules`, `settings`, `connection`.
+    /// `batch`, `flush`, `in_doubt`, `rules`, `within`, `settings`, `connection`.
     pub kind: &'static str,
     /// One sentence for people.
     pub said: String,
@@ -77,6 +78,9 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
     let size =
         |section: &Section| sizes.iter().find(|(name, _)| *name == section.name.as_str()).and_then(|(_, rows)| *rows);
     let mut changes = compare(config, &recorded, &size);
+    if there {
+        changes.extend(forgotten(config, &store).await?);
+    }
     let own = |kind, said: String, rows, danger| PlannedChange { section: String::new(), kind, said, rows, danger };
     if let Some(fault) = slot_without_state(config).await? {
         changes
@@ -96,6 +100,23 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
             let said =
                 format!("the ledger forgets {}: older than state.keep_deliveries", plural(batches, "batch", "batches"));
             changes.push(own("settings", said, None, false));
+        }
+    }
+    Ok(changes)
+}
+
+/// Sections whose result is asked for rows that may have been sent and forgotten.
+async fn forgotten(config: &Config, store: &Store) -> Result<Vec<PlannedChange>, Fault> {
+    let mut changes = Vec::new();
+    for section in config.sections.iter().filter(|section| section.is_on() && !section.is_streamed()) {
+        let gone = store.forgotten(&section.name).await.map_err(crate::operations::fate)?;
+        if let Some(before) = not_before(section, &gone, jiff::Timestamp::now()) {
+            let name = section.name.to_string();
+            let said = format!(
+                "rows of a date before {before} are not read: some of them were sent, and which is forgotten (`within`); \
+                 `pg2planhat resync {name} --all` sends everything again, those a second time"
+            );
+            changes.push(PlannedChange { section: name, kind: "within", said, rows: None, danger: false });
         }
     }
     Ok(changes)

@@ -277,7 +277,7 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     let begun = Instant::now();
     let names = config.planhat.bulk_activity_names;
     let task = DiffTask { id: SectionId(0), section: section.clone(), names, held: usize::MAX };
-    let DiffLook { found: run, left_out, last } =
+    let DiffLook { found: run, left_out, last, not_before } =
         task.look(&config.source, &StateConnector::new(Arc::clone(config))).await?;
     let waiting = run.new + run.changed;
     let mut report = AuditReport {
@@ -300,6 +300,11 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     }
     if section.diff().is_some_and(|diff| diff.within.is_some()) {
         report.add_caveat("rows whose date is older than `within` are not looked at, as no comparison does");
+    }
+    if let Some(before) = not_before {
+        report.add_caveat(&format!(
+            "rows of a date before {before} are not looked at: some of them were sent, and which is forgotten"
+        ));
     }
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)

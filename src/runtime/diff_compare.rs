@@ -10,7 +10,7 @@ use crate::config::Section;
 use crate::delivery::section::DiffChunk;
 use crate::delivery::seen_cursor::{NextSeen, SeenCursor};
 use crate::mapping::Mapping;
-use crate::model::{Cell, Fault, KeyDigest, Row, Rows, SeenRow, Value, day_of, left_out, values_digest};
+use crate::model::{Cell, Fault, Forgotten, KeyDigest, Row, Rows, SeenRow, Value, day_of, left_out, values_digest};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::result_reader::{ResultRows, ResultSelection};
 use crate::postgres::catalog::result;
@@ -58,10 +58,11 @@ impl Comparing {
         session: &Session,
         section: &Section,
         table: &TableInfo,
-        last: Option<&DiffRun>,
+        Before { last, forgotten }: Before<'_>,
         run: &mut DiffRun,
     ) -> Result<Comparing, Fault> {
         let name = &section.name;
+        dated(section, table, forgotten)?;
         let key = section.key_columns();
         if let Some(last) = last.filter(|last| last.key != key) {
             return Err(Fault::usage(
@@ -73,8 +74,7 @@ impl Comparing {
             ));
         }
         let mut columns = section.columns();
-        let mut compared: Vec<String> = columns.iter().filter(|column| !key.contains(column)).cloned().collect();
-        compared.sort();
+        let compared = compared(section);
         // By the columns of before it is told what changed; what is settled now is settled by those of now.
         let before = last.map(|last| &last.columns).filter(|before| **before != compared);
         let before = before.filter(|before| before.iter().all(|column| table.column(column).is_some()));
@@ -93,6 +93,7 @@ impl Comparing {
                 &columns,
                 session,
                 last.map(|last| last.started_at.as_str()),
+                forgotten,
             ),
             columns: digest_of(&compared),
             unique,
@@ -108,7 +109,48 @@ impl Comparing {
     }
 }
 
-fn digest_of(columns: &[String]) -> i64 {
+/// What is known of earlier comparisons.
+pub(crate) struct Before<'a> {
+    pub(crate) last: Option<&'a DiffRun>,
+    /// Rows of which it is not known any more whether they were sent.
+    pub(crate) forgotten: &'a [Forgotten],
+}
+
+/// From when on rows are read at all, where that is later than the section asks for.
+pub(crate) fn not_before(section: &Section, forgotten: &[Forgotten], now: jiff::Timestamp) -> Option<String> {
+    let within = section.diff().and_then(|diff| diff.within).and_then(|within| now.checked_sub(within).ok());
+    let asked = within.zip(section.date_column()).map(|(from, column)| Forgotten::before(column, from));
+    let cuts = |rows: &&Forgotten| {
+        asked.as_ref().is_none_or(|asked| asked.column != rows.column || asked.before < rows.before)
+    };
+    forgotten.iter().filter(cuts).map(|rows| rows.before.clone()).max()
+}
+
+/// That rows that may have been sent can be told from others by the dates that they had then.
+fn dated(section: &Section, table: &TableInfo, forgotten: &[Forgotten]) -> Result<(), Fault> {
+    let Some(gone) = forgotten.iter().find(|rows| table.column(&rows.column).is_none()) else { return Ok(()) };
+    let (name, Forgotten { column, before }) = (&section.name, gone);
+    Err(Fault::usage(
+        format!(
+            "section {name}: its result has no column {column} any more, and by that it is told which rows of before {before} may \
+             have been sent: what is remembered of them was forgotten (`within`)"
+        ),
+        format!(
+            "let the result have the column {column} again, it need not be mapped; or send everything again: \
+             `pg2planhat resync {name} --all`"
+        ),
+    ))
+}
+
+/// The columns whose values are compared.
+pub(crate) fn compared(section: &Section) -> Vec<String> {
+    let key = section.key_columns();
+    let mut compared: Vec<String> = section.columns().into_iter().filter(|column| !key.contains(column)).collect();
+    compared.sort();
+    compared
+}
+
+pub(crate) fn digest_of(columns: &[String]) -> i64 {
     xxhash_rust::xxh3::xxh3_64(columns.join("\0").as_bytes()).cast_signed()
 }
 

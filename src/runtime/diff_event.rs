@@ -39,6 +39,8 @@ pub(crate) struct DescribedResult {
     pub by_key: Selection,
     /// Rows, by the planner's estimate.
     pub estimated: u64,
+    /// From when on rows are read at all, where that is later than the section asks for.
+    pub not_before: Option<String>,
 }
 
 /// What became of a piece.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::config::{ActivityNames, Section, Source};
 use crate::delivery::seen_cursor::SeenCursor;
 use crate::mapping::Mapping;
-use crate::model::{Column, Fault, KeyDigest, SectionId};
+use crate::model::{Column, Fault, Forgotten, KeyDigest, SectionId};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::result;
@@ -21,8 +21,9 @@ use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
-use crate::runtime::diff_compare::{Comparing, Pass, PassEnd};
+use crate::runtime::diff_compare::{Before, Comparing, Pass, PassEnd};
 use crate::runtime::diff_event::{DescribedResult, DiffEvent, DiffProgress};
+use crate::runtime::seen_merge::Ageing;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::{diff_compare, seen_merge};
 use crate::state::{DiffRun, SeenHead, Store};
@@ -48,15 +49,25 @@ pub(crate) struct DiffLook {
     pub left_out: u64,
     /// The last comparison that was settled.
     pub last: Option<DiffRun>,
+    /// From when on rows are read at all, where that is later than the section asks for.
+    pub not_before: Option<String>,
 }
 
 /// Where a pass begins, and what is known by then.
 struct PassStart {
     heads: Vec<SeenHead>,
     last: Option<DiffRun>,
+    /// Rows of which it is not known any more whether they were sent.
+    forgotten: Vec<Forgotten>,
     after: Option<KeyDigest>,
     /// It is to be asked first whether each key is there once: more will be found than may be held back.
     ask_first: bool,
+}
+
+impl PassStart {
+    fn before(&self) -> Before<'_> {
+        Before { last: self.last.as_ref(), forgotten: &self.forgotten }
+    }
 }
 
 impl DiffTask {
@@ -86,14 +97,21 @@ impl DiffTask {
         let state = |error: crate::state::StateError| error.fault();
         let last = store.diff_runs().await.map_err(state)?.into_iter().find(|(name, _)| *name == self.section.name);
         let last = last.map(|(_, run)| run);
-        let oldest = self.section.diff().and_then(|diff| diff.within.filter(|_| diff.send_changed));
-        let began = last.as_ref().map(|last| last.started_at.as_str());
-        seen_merge::merge(&mut store, &self.section.name, oldest.map(|within| (within, began))).await.map_err(state)?;
+        let within = self.section.diff().and_then(|diff| diff.within.filter(|_| diff.send_changed));
+        let dated = within.zip(self.section.date_column()).zip(last.as_ref());
+        let ageing = dated.map(|((within, column), last)| Ageing {
+            column,
+            columns: diff_compare::digest_of(&diff_compare::compared(&self.section)),
+            within,
+            began: &last.started_at,
+        });
+        seen_merge::merge(&mut store, &self.section.name, ageing.as_ref()).await.map_err(state)?;
+        let forgotten = store.forgotten(&self.section.name).await.map_err(state)?;
         let heads = store.seen_heads(&self.section.name).await.map_err(state)?;
         let numbers = heads.iter().map(|head| head.run).chain(last.iter().map(|run| run.run));
         under_way.run.run = numbers.max().unwrap_or(0) + 1;
         let last = last.filter(|_| !heads.is_empty());
-        let mut start = PassStart { ask_first: heads.is_empty(), heads, last, after: None };
+        let mut start = PassStart { ask_first: heads.is_empty(), heads, last, forgotten, after: None };
         loop {
             let counted = under_way.run.clone();
             // No transaction waits for the sink, or for its turn.
@@ -119,10 +137,12 @@ impl DiffTask {
         let state = |error: crate::state::StateError| error.fault();
         let last = store.diff_runs().await.map_err(state)?.into_iter().find(|(name, _)| *name == self.section.name);
         let (heads, last) = (store.seen_heads(&self.section.name).await.map_err(state)?, last.map(|(_, run)| run));
+        let forgotten = store.forgotten(&self.section.name).await.map_err(state)?;
         let mut under_way = DiffProgress::look(self.id);
-        let start = PassStart { heads, last, after: None, ask_first: true };
+        let start = PassStart { heads, last, forgotten, after: None, ask_first: true };
         self.pass(source, &store, &start, &mut under_way).await?;
-        Ok(DiffLook { found: under_way.run, left_out: under_way.left_out, last: start.last })
+        let not_before = diff_compare::not_before(&self.section, &start.forgotten, jiff::Timestamp::now());
+        Ok(DiffLook { found: under_way.run, left_out: under_way.left_out, last: start.last, not_before })
     }
 
     /// Reads the result once, in one transaction.
@@ -139,7 +159,7 @@ impl DiffTask {
         let at = |error: tokio_postgres::Error| result_reader::fault(&session, section, &error, began.elapsed());
         result_reader::settle(&session).await.map_err(at)?;
         let (table, columns, mapping) = self.describe(source, &session).await?;
-        let comparing = Comparing::prepare(&session, section, &table, start.last.as_ref(), &mut under_way.run).await?;
+        let comparing = Comparing::prepare(&session, section, &table, start.before(), &mut under_way.run).await?;
         let rules = mapping.clone();
         if under_way.is_undescribed() {
             let estimated = comparing.selection.estimate(&session).await.map_err(at)?;
@@ -148,6 +168,7 @@ impl DiffTask {
                 mapping,
                 by_key: Selection::new(section, &table, &columns),
                 estimated,
+                not_before: diff_compare::not_before(section, &start.forgotten, jiff::Timestamp::now()),
             };
             let described = DiffEvent::Described(self.id, Box::new(described));
             if !under_way.tell(described).await {

@@ -32,6 +32,8 @@ pub(crate) struct SectionReport {
     pub(crate) quarantined_now: Option<u64>,
     /// Gaps that are open.
     pub(crate) open_gaps: Option<u64>,
+    /// From when on rows of its result are read at all, where that is later than it asks for.
+    pub(crate) not_before: Option<String>,
     /// The count of its rows when this event loop began: what the state's row holds already.
     at_start: RowCounts,
 }
@@ -46,6 +48,7 @@ impl SectionReport {
             backfill_began: None,
             quarantined_now: None,
             open_gaps: None,
+            not_before: None,
             at_start: at_start.clone(),
         }
     }

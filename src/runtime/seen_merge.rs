@@ -1,14 +1,15 @@
 //! Putting together what was settled of a result: each request that was settled left a block of its own.
 //!
 //! * In: the state, between two comparisons of a section.
-//! * Out: fewer and larger blocks with the same rows; rows whose date no comparison asks for any more are left away.
+//! * Out: fewer and larger blocks with the same rows; rows whose date no comparison asks for any more are left away, and from
+//!   which date on that cannot have been is recorded with that.
 //! * Never: more than a few blocks in memory; the whole rewritten for a few new rows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::delivery::seen_cursor::{NextSeen, SeenCursor};
-use crate::model::{KeyDigest, SectionName, SeenRow};
+use crate::model::{Forgotten, KeyDigest, SectionName, SeenRow};
 use crate::state::{SeenBlock, SeenHead, StateError, Store};
 
 /// Rows of a block that was put together.
@@ -18,15 +19,24 @@ const MOST_LOOSE: usize = 64;
 /// Rows that are put together in one transaction, about.
 const SLICE: u32 = 64 * 1024;
 
-/// Puts together the blocks of a section where there are many. `within`: only rows of this age count, as they did when the last
-/// comparison began.
+/// What is left away: rows of another date than these.
+pub(crate) struct Ageing<'a> {
+    /// The column of the date.
+    pub(crate) column: &'a str,
+    /// Which columns were compared: of a row that was settled by other ones it is not known what its date was.
+    pub(crate) columns: i64,
+    /// Rows of this age count, as they did when the last comparison began.
+    pub(crate) within: Duration,
+    pub(crate) began: &'a str,
+}
+
+/// Puts together the blocks of a section where there are many.
 pub(crate) async fn merge(
     store: &mut Store,
     section: &SectionName,
-    within: Option<(Duration, Option<&str>)>,
+    ageing: Option<&Ageing<'_>>,
 ) -> Result<(), StateError> {
     let heads = store.seen_heads(section).await?;
-    let oldest = within.map(|(within, began)| oldest_day(within, began)).unwrap_or_default();
     let Some((run, group)) = loose(&heads) else { return Ok(()) };
     // Kept in order: what is left of a block beyond a slice is the first of the next.
     let mut rest: VecDeque<SeenHead> = group.into();
@@ -34,7 +44,7 @@ pub(crate) async fn merge(
         let count = slice(&rest);
         let now: Vec<SeenHead> = rest.drain(..count).collect();
         let bound = rest.front().map(|head| head.first);
-        let left = merge_slice(store, section, &now, run, bound, oldest).await?;
+        let left = merge_slice(store, section, &now, run, bound, ageing).await?;
         left.into_iter().rev().for_each(|head| rest.push_front(head));
         rest.make_contiguous().sort_by_key(|head| (head.first, head.run));
     }
@@ -42,12 +52,17 @@ pub(crate) async fn merge(
 }
 
 /// The day before which nothing is compared any more; a row may be asked for by another clock.
-fn oldest_day(within: Duration, began: Option<&str>) -> u16 {
+fn oldest_day(within: Duration, began: &str) -> u16 {
     let now = jiff::Timestamp::now();
-    let began = began.and_then(|began| began.parse().ok()).unwrap_or(now);
+    let began = began.parse().unwrap_or(now);
     let now = now.min(began).as_second() / 86_400;
     let days = i64::try_from(within.as_secs() / 86_400).unwrap_or(i64::MAX);
     u16::try_from(now.saturating_sub(days).saturating_sub(3)).unwrap_or(0)
+}
+
+/// The end of that day in UTC: a day of another zone has begun by then.
+fn behind(day: u16) -> jiff::Timestamp {
+    jiff::Timestamp::from_second((i64::from(day) + 1) * 86_400).unwrap_or(jiff::Timestamp::MIN)
 }
 
 /// The blocks that are to be put together, and the run that the result counts as: those that a few comparisons left behind
@@ -83,7 +98,7 @@ async fn merge_slice(
     heads: &[SeenHead],
     run: i64,
     bound: Option<KeyDigest>,
-    oldest: u16,
+    ageing: Option<&Ageing<'_>>,
 ) -> Result<Vec<SeenHead>, StateError> {
     let (mut below, mut new, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for mut block in store.seen_blocks(section, heads).await? {
@@ -98,9 +113,12 @@ async fn merge_slice(
     let mut cursor = SeenCursor::new(Vec::new());
     cursor.give(below);
     let mut open: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
+    let oldest = ageing.map(|ageing| oldest_day(ageing.within, ageing.began)).unwrap_or_default();
+    let mut forgets = false;
     while let NextSeen::Row(row, columns) = cursor.peek() {
         cursor.advance();
-        if row.day != 0 && row.day < oldest {
+        if row.day != 0 && row.day < oldest && ageing.is_some_and(|ageing| ageing.columns == columns) {
+            forgets = true;
             continue;
         }
         let entries = open.entry(columns).or_default();
@@ -110,7 +128,8 @@ async fn merge_slice(
         }
     }
     new.extend(open.into_iter().map(|(columns, entries)| SeenBlock { run, columns, entries }));
-    store.replace_seen(section, heads, &new).await?;
+    let forgotten = ageing.filter(|_| forgets).map(|ageing| Forgotten::before(ageing.column, behind(oldest)));
+    store.replace_seen(section, heads, &new, forgotten.as_ref()).await?;
     left.sort_by_key(|head| (head.first, head.run));
     Ok(left)
 }

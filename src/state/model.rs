@@ -4,7 +4,7 @@ pub use crate::model::Phase;
 
 use crate::audit::TallyEntry;
 use crate::config::definition::Definition;
-use crate::model::{KeyDigest, Lsn, Position, SectionName};
+use crate::model::{Forgotten, KeyDigest, Lsn, Position, SectionName};
 use crate::state::attachment::Attachment;
 
 /// A batch's outcome.
@@ -311,7 +311,11 @@ pub enum Op {
         rows: Vec<u8>,
     },
     /// Nothing of a section's result counts as settled any more.
-    Forget { section: SectionName },
+    Forget {
+        section: SectionName,
+        /// What is not sent again for that.
+        older: Option<Forgotten>,
+    },
     /// A result was compared whole, and what was found is settled; or that failed.
     Compared {
         section: SectionName,

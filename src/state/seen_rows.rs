@@ -2,12 +2,12 @@
 //! (It is written by `apply`; here only what is there already is put together.)
 //!
 //! * In: a section.
-//! * Out: the heads of its blocks, the blocks themselves, its last comparison.
+//! * Out: the heads of its blocks, the blocks themselves, its last comparison, and which of its rows may be forgotten.
 //! * Never: a block replaced that somebody changed meanwhile.
 
 use tokio_postgres::Row;
 
-use crate::model::{Fault, KeyDigest, SectionName, SeenRow};
+use crate::model::{Fault, Forgotten, KeyDigest, SectionName, SeenRow};
 use crate::state::model::{DiffRun, unsigned};
 use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
@@ -72,12 +72,14 @@ impl Store {
         Ok(rows.iter().map(|row| SeenBlock { run: row.get(0), columns: row.get(1), entries: row.get(2) }).collect())
     }
 
-    /// Puts `new` blocks in the place of `old` ones, where all of these are there still.
+    /// Puts `new` blocks in the place of `old` ones, where all of these are there still. `forgotten`: rows that are not in them
+    /// any more.
     pub(crate) async fn replace_seen(
         &mut self,
         section: &SectionName,
         old: &[SeenHead],
         new: &[SeenBlock],
+        forgotten: Option<&Forgotten>,
     ) -> Result<(), StateError> {
         let doing = "putting together what was settled";
         let name = section.as_str();
@@ -91,6 +93,13 @@ impl Store {
                 let what = "what was settled changed while it was put together";
                 return Err(StateError::Unavailable(Fault::unavailable(what, "it is tried again by itself")));
             }
+            if let Some(Forgotten { column, before }) = forgotten
+                && store.execute(doing, FORGOTTEN, &[&name, &column.as_str(), &before.as_str()]).await? != 1
+            {
+                return Err(StateError::Unwritable(Fault::bug(
+                    "rows are forgotten of a result that was never compared",
+                )));
+            }
             for block in new {
                 let rows = i32::try_from(block.entries.len() / SeenRow::LEN).unwrap_or(i32::MAX);
                 let (first, entries) = (&block.entries[..16], block.entries.as_slice());
@@ -101,6 +110,14 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// Which rows of a section's result may be forgotten, by each column that was its date then.
+    pub(crate) async fn forgotten(&self, section: &SectionName) -> Result<Vec<Forgotten>, StateError> {
+        let asked = "SELECT f.key, f.value FROM {schema}.diff d, jsonb_each_text(d.forgotten) f WHERE d.section = $1
+             ORDER BY f.key";
+        let rows = self.query("reading what was forgotten", asked, &[&section.as_str()]).await?;
+        Ok(rows.iter().map(|row| Forgotten { column: row.get(0), before: row.get(1) }).collect())
     }
 
     /// The last comparison of each section that had one.
@@ -115,6 +132,10 @@ impl Store {
         Ok(rows.iter().map(|row| (SectionName::from(row.get::<_, &str>("section")), run_of(row))).collect())
     }
 }
+
+/// Of two times of one column the later one counts; both are written in the same way.
+const FORGOTTEN: &str = "UPDATE {schema}.diff SET forgotten = coalesce(forgotten, '{}')
+    || jsonb_build_object($2::text, greatest(forgotten->>$2::text, $3::text)) WHERE section = $1";
 
 fn split(heads: &[SeenHead]) -> (Vec<i64>, Vec<&[u8]>) {
     heads.iter().map(|head| (head.run, &head.first.0[..])).unzip()

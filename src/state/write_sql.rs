@@ -48,6 +48,10 @@ const TALLY: &str = "INSERT INTO {schema}.tally AS t (section, block, rows, dige
 const SEEN: &str = "INSERT INTO {schema}.seen (section, run, first, columns, rows, entries)
                  VALUES ($1, $2, $3, $4, $5, $6)";
 
+const FORGET: &str = "WITH older AS (UPDATE {schema}.diff SET forgotten =
+                    CASE WHEN $2::text IS NOT NULL THEN jsonb_build_object($2::text, $3::text) END WHERE section = $1)
+                 DELETE FROM {schema}.seen WHERE section = $1";
+
 const COMPARED: &str =
     "INSERT INTO {schema}.diff AS d (section, run, started_at, ended_at, rows, new, changed, gone, key,
                     columns)
@@ -227,7 +231,7 @@ impl Write {
                  ORDER BY n"
             }
             Write::Seen => SEEN,
-            Write::Forget => "DELETE FROM {schema}.seen WHERE section = $1",
+            Write::Forget => FORGET,
             Write::Compared => COMPARED,
             Write::Unquarantine => "DELETE FROM {schema}.quarantine WHERE id = ANY ($1::bigint[])",
             Write::Published => "UPDATE {schema}.section SET publication_entry = $2 WHERE name = $1",

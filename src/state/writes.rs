@@ -93,7 +93,10 @@ pub(crate) fn statements<'a>(
                 let first = rows.get(..16).unwrap_or_default();
                 all.push(bound!(Write::Seen, section.as_str(), *run, first, *columns, count, rows.as_slice()));
             }
-            Op::Forget { section } => all.push(bound!(Write::Forget, section.as_str())),
+            Op::Forget { section, older } => {
+                let older = older.as_ref().map(|older| (older.column.as_str(), older.before.as_str())).unzip();
+                all.push(bound!(Write::Forget, section.as_str(), older.0, older.1));
+            }
             Op::Compared { section, run } => all.push(compared(section, run)),
             Op::Attach { section, to, phase } => all.push(attach(section, to, phase, text)),
             Op::Defined { section, key, definition } => all.push(defined(section, key, definition)),

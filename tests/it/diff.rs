@@ -8,7 +8,7 @@ use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually}
 use crate::main_job_oracle::{PATIENCE, arrived, sink, sorted};
 
 /// A metric section over this result, compared every second.
-fn compared(name: &str, table: &str) -> SectionText {
+pub(crate) fn compared(name: &str, table: &str) -> SectionText {
     SectionText::metric(name, table)
         .set("read", "diff")
         .set("every", "1s")
@@ -19,7 +19,7 @@ fn compared(name: &str, table: &str) -> SectionText {
 }
 
 /// Ends it; it has no slot that could be compared with anything.
-async fn drain(app: App, cluster: &Cluster) {
+pub(crate) async fn drain(app: App, cluster: &Cluster) {
     app.sigterm();
     assert_eq!(app.wait_exit(Duration::from_secs(30)).await, 0, "{}", app.log());
     assert_eq!(
@@ -40,7 +40,7 @@ async fn runs(cluster: &Cluster, section: &str) -> i64 {
 }
 
 /// Waits until a comparison has ended that began after now.
-async fn next_run(cluster: &Cluster, section: &str) {
+pub(crate) async fn next_run(cluster: &Cluster, section: &str) {
     // The one that may be under way now began before.
     let before = runs(cluster, section).await;
     let look = || async { (runs(cluster, section).await > before + i64::from(before > 0)).then_some(()) };
@@ -48,7 +48,7 @@ async fn next_run(cluster: &Cluster, section: &str) {
 }
 
 /// `externalId` and `value` of everything that was received, in order of acceptance.
-fn received(sim: &SimHandle) -> Vec<(i64, i64)> {
+pub(crate) fn received(sim: &SimHandle) -> Vec<(i64, i64)> {
     let number = |item: &serde_json::Value, name: &str| {
         item[name].as_str().map_or_else(|| item[name].as_i64().unwrap(), |text| text.parse().unwrap())
     };

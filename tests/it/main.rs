@@ -29,6 +29,7 @@ mod crash;
 mod delivery_scene;
 mod demo;
 mod diff;
+mod diff_bounds;
 mod diff_shapes;
 mod encodings;
 mod faults_answers;

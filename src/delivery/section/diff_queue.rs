@@ -12,7 +12,7 @@ use crate::config::InDoubt;
 use crate::delivery::batch::{Origin, RunEnd, SettledUpTo};
 use crate::delivery::section::{IncomingRow, SectionDelivery, Span, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{CommitTime, Fault, KeyDigest, Phase, Rows, SeenRow};
+use crate::model::{CommitTime, Fault, Forgotten, KeyDigest, Phase, Rows, SeenRow};
 use crate::state::{BackfillProgress, Op, SectionPhase};
 
 /// A piece of what a comparison found.
@@ -159,10 +159,10 @@ impl SectionDelivery {
     }
 
     /// Everything that was settled of its result is forgotten: the next comparison sends all of it. Returns the writes that
-    /// record it. Not while a comparison is under way: what it settles would be remembered.
-    pub(crate) fn forget_diff(&mut self) -> Vec<Op> {
+    /// record it; `older` rows are not in it. Not while a comparison is under way: what it settles would be remembered.
+    pub(crate) fn forget_diff(&mut self, older: Option<Forgotten>) -> Vec<Op> {
         self.diff = Some(DiffQueue::new(Phase::Resync));
-        std::iter::once(Op::Forget { section: self.name.clone() }).chain(self.phase_ops()).collect()
+        std::iter::once(Op::Forget { section: self.name.clone(), older }).chain(self.phase_ops()).collect()
     }
 
     /// A piece of what a comparison found was read.

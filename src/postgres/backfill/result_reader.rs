@@ -16,7 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyOutStream, Error};
 
 use crate::config::Section;
-use crate::model::{Cell, Fault, Key, KeyDigest};
+use crate::model::{Cell, Fault, Forgotten, Key, KeyDigest};
 use crate::postgres::backfill::one_row::one_row;
 use crate::postgres::backfill::{copy_text, oversize_columns};
 use crate::postgres::catalog::key_columns::KeyColumns;
@@ -39,7 +39,7 @@ pub(crate) struct ResultSelection {
     key: Vec<String>,
     /// The SQL of a key's digest.
     digest: String,
-    /// A condition on the date, or `true`.
+    /// Conditions on the date, or `true`.
     recent: String,
     marked: bool,
 }
@@ -56,28 +56,35 @@ pub(crate) async fn settle(session: &Session) -> Result<(), Error> {
 
 impl ResultSelection {
     /// Reads `columns` of a result whose rows `key` tells apart.
-    /// `since`: when the last comparison began that was settled.
+    /// `since`: when the last comparison began that was settled. `forgotten`: rows that may have been sent are not read.
     pub(crate) fn new(
         section: &Section,
         table: &TableInfo,
         columns: &[String],
         session: &Session,
         since: Option<&str>,
+        forgotten: &[Forgotten],
     ) -> ResultSelection {
         let (typed, key) = (|name: &String| table.column(name).map_or(0, |column| column.type_oid), &section.key);
         let guarded = columns.iter().map(|name| (name.as_str(), (!key.contains(name)).then(|| typed(name))));
         let (list, marked) = oversize_columns::list(guarded);
         let within = section.diff().and_then(|diff| diff.within).zip(section.date_column());
-        let recent = within.map(|(age, column)| {
-            let from = oldest(age, since, typed(&column.to_owned()), section.timezone.as_ref());
-            format!("t.{} >= {from}", quote::ident(column))
+        let zone = section.timezone.as_ref();
+        let not_older = |column: &str, from: &str| {
+            format!("t.{} >= {}", quote::ident(column), in_type(from, typed(&column.to_owned()), zone))
+        };
+        let recent = within.map(|(age, column)| not_older(column, &oldest(age, since)));
+        let known = forgotten.iter().map(|Forgotten { column, before }| {
+            let known = not_older(column, &format!("{}::timestamptz", quote::literal(before)));
+            format!("({known} OR t.{} IS NULL)", quote::ident(column))
         });
+        let recent: Vec<String> = recent.into_iter().chain(known).collect();
         ResultSelection {
             list,
             from: table.as_t(),
             key: key.iter().map(|name| format!("t.{}", quote::ident(name))).collect(),
             digest: digest(key, session.is_sql_ascii()),
-            recent: recent.unwrap_or_else(|| "true".to_owned()),
+            recent: if recent.is_empty() { "true".to_owned() } else { recent.join(" AND ") },
             marked,
         }
     }
@@ -140,20 +147,21 @@ impl ResultSelection {
     }
 }
 
-/// The SQL of the oldest date that is read, in the date column's type. What the last comparison could not see yet is as recent as
-/// it would have been then, however long ago that was: nothing ran, or the result could not be read. A time without zone is of
-/// the section's, and of a day that has begun the whole counts.
-fn oldest(age: Duration, since: Option<&str>, ty: u32, zone: Option<&jiff::tz::TimeZone>) -> String {
+/// The SQL of the oldest date that is read. What the last comparison could not see yet is as recent as it would have been then,
+/// however long ago that was: nothing ran, or the result could not be read.
+fn oldest(age: Duration, since: Option<&str>) -> String {
     let last = since.map_or("NULL".to_owned(), quote::literal);
-    let from = format!(
-        "(least(pg_catalog.now(), {last}::timestamptz) - pg_catalog.make_interval(secs => {}))",
-        age.as_secs_f64()
-    );
+    format!("(least(pg_catalog.now(), {last}::timestamptz) - pg_catalog.make_interval(secs => {}))", age.as_secs_f64())
+}
+
+/// The SQL of that time in the date column's type. A time without zone is of the section's, and of a day that has begun the whole
+/// counts.
+fn in_type(from: &str, ty: u32, zone: Option<&jiff::tz::TimeZone>) -> String {
     let zone = quote::literal(zone.and_then(jiff::tz::TimeZone::iana_name).unwrap_or("UTC"));
     match ty {
         TIMESTAMP => format!("({from} AT TIME ZONE {zone})"),
         DATE => format!("({from} AT TIME ZONE {zone})::date"),
-        _ => from,
+        _ => from.to_owned(),
     }
 }
 

@@ -51,7 +51,7 @@ async fn look(config: &Config, session: &Session, section: &Section, found: &mut
     if !findings.is_empty() || columns.iter().any(|column| table.column(column).is_none()) {
         return findings;
     }
-    let selection = ResultSelection::new(section, &table, &columns, session, None);
+    let selection = ResultSelection::new(section, &table, &columns, session, None, &[]);
     let read = async {
         let estimated = selection.estimate(session).await?;
         selection.try_out(session).await?;

@@ -43,7 +43,7 @@ impl EventLoop {
     pub(crate) fn on_diff_event(&mut self, event: DiffEvent) {
         match event {
             DiffEvent::Described(id, described) => {
-                let DescribedResult { run, mapping, by_key, estimated } = *described;
+                let DescribedResult { run, mapping, by_key, estimated, not_before } = *described;
                 self.sections[id].result = Some(by_key);
                 let section = self.engine.section_mut(id);
                 section.describe_diff(run, Rc::new(mapping), estimated);
@@ -52,6 +52,13 @@ impl EventLoop {
                     tracing::info!(section = %section.name(), "the whole result is sent: about {rows} rows");
                     self.sections[id].report.backfill_begins(0);
                 }
+                if self.sections[id].report.not_before != not_before
+                    && let Some(before) = &not_before
+                {
+                    tracing::warn!(section = %section.name(), before, "rows of an earlier date are not read: some of them were \
+                        sent, and which is forgotten (`within`); `resync --all` sends everything again");
+                }
+                self.sections[id].report.not_before = not_before;
             }
             DiffEvent::Chunk(id, chunk) => {
                 if chunk.end.is_none() {

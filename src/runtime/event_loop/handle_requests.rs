@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::delivery::section::Trouble;
 use crate::mapping::Mapping;
-use crate::model::{Column, Exit, Fault, Key, SectionId};
+use crate::model::{Column, Exit, Fault, Forgotten, Key, SectionId};
 use crate::postgres::backfill::selection::Selection;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY};
@@ -63,8 +63,13 @@ impl EventLoop {
         if schedule.is_under_way() {
             return;
         }
-        let forgotten = schedule.forget(jiff::Timestamp::now());
-        let ops = self.engine.section_mut(id).forget_diff();
+        let now = jiff::Timestamp::now();
+        let forgotten = schedule.forget(now);
+        // What `within` leaves out is not sent again now, nor with a longer one later.
+        let config = &self.sections[id].config;
+        let within = config.diff().and_then(|diff| diff.within).and_then(|within| now.checked_sub(within).ok());
+        let older = within.zip(config.date_column()).map(|(from, column)| Forgotten::before(column, from));
+        let ops = self.engine.section_mut(id).forget_diff(older);
         let result = format!("begun: {forgotten} settled rows are forgotten, and the whole result is sent again");
         self.record_result(event.id, &result, ops);
     }

@@ -1,0 +1,114 @@
+//! What of a compared result is read, and what of it is remembered: a longer `within`, rows without a date, results that are never
+//! the same twice, replicas that stand still, another database behind the same names.
+
+use pg2planhat::testing::sim::SinkKind;
+
+use crate::diff::{compared, drain, next_run, received};
+use crate::harness::{App, Cluster, ConfigText};
+use crate::main_job_oracle::{arrived, sink, sorted};
+
+/// As if each pair of rows had been settled by a request of its own: it is put together by the next comparison.
+async fn in_pieces(cluster: &Cluster) {
+    cluster
+        .sql(
+            "CREATE TEMP TABLE pieces AS
+                SELECT section, run, substr(entries, 1 + n * 52, 16) AS first, columns,
+                    length(substr(entries, 1 + n * 52, 52)) / 26 AS rows, substr(entries, 1 + n * 52, 52) AS entries
+                FROM pg2planhat.seen, generate_series(0, 299) n WHERE n * 52 < length(entries);
+             DELETE FROM pg2planhat.seen; INSERT INTO pg2planhat.seen (section, run, first, columns, rows, entries)
+                SELECT section, run, first, columns, rows, entries FROM pieces; DROP TABLE pieces",
+        )
+        .await;
+}
+
+/// Rows are sent, grow out of `within`, and are forgotten; then `within` is made longer, taken out, or the date is another
+/// column: none of them is sent a second time, and `plan`, the log and `audit` say so. What was never sent and is younger than
+/// what is forgotten is sent once. `resync --all` begins anew.
+#[tokio::test]
+async fn case_290_a_longer_within_sends_nothing_that_was_sent_and_forgotten() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster
+        .sql(
+            "CREATE TABLE t (id bigint, value int, at timestamptz, changed timestamptz DEFAULT now());
+             INSERT INTO t SELECT g, g, now() - interval '8 days' FROM generate_series(1, 200) g;
+             INSERT INTO t VALUES (201, 201, now())",
+        )
+        .await;
+    let dated = compared("t", "t").unset("date").field("date", "at");
+    let config = |within: Option<&str>| {
+        let section = match within {
+            Some(within) => dated.clone().set("within", within),
+            None => dated.clone(),
+        };
+        ConfigText::new(&cluster, &sim.url()).section(section)
+    };
+    let run = async |config: &ConfigText, rows: u64, told: bool| {
+        let app = App::run(config);
+        next_run(&cluster, "t").await;
+        next_run(&cluster, "t").await;
+        assert_eq!(sim.stats().metrics.items, rows, "{}", app.log());
+        assert_eq!(app.log().contains("rows of an earlier date are not read"), told, "{}", app.log());
+        let audit = App::command(config, &["audit", "t", "--json"]).await.stdout;
+        assert_eq!(audit.contains("some of them were sent, and which is forgotten"), told, "{audit}");
+        drain(app, &cluster).await;
+    };
+    run(&config(Some("10d")), 201, false).await;
+    in_pieces(&cluster).await;
+    run(&config(Some("1d")), 201, false).await;
+    assert_eq!(cluster.number("SELECT sum(rows) FROM pg2planhat.seen").await, 1, "the others are forgotten");
+    cluster.sql("INSERT INTO t VALUES (202, 202, now() - interval '2 days')").await;
+    // Longer than what is remembered.
+    let longer = config(Some("10d"));
+    let plan = App::command(&longer, &["plan", "--json"]).await;
+    run(&longer, 202, true).await;
+    assert!(plan.stdout.contains("some of them were sent, and which is forgotten"), "{}", plan.stdout);
+    assert_eq!(plan.code, 0, "nothing counts twice, and nothing that was sent before is lost: {}", plan.stdout);
+    run(&config(None), 202, true).await;
+    // Another date: which rows may have been sent is told by the one that they had then.
+    let other = compared("t", "t").unset("date").field("date", "changed").set("within", "10d");
+    run(&ConfigText::new(&cluster, &sim.url()).section(other), 202, true).await;
+    // No column tells it any more: it halts before it sends anything.
+    let query = "\"SELECT id, value, changed FROM t\"";
+    let without = compared("t", "x").unset("table").unset("date").set("query", query).field("date", "changed");
+    let without = ConfigText::new(&cluster, &sim.url()).section(without);
+    let app = App::run(&without);
+    app.wait_status("the column to be missed", |status| {
+        status["sections"][0]["reason"].to_string().contains("has no column at any more").then_some(())
+    })
+    .await;
+    assert_eq!(sim.stats().metrics.items, 202);
+    let begun = App::command(&without, &["resync", "t", "--all", "--yes"]).await;
+    assert_eq!(begun.code, 0, "{begun:?}");
+    arrived(&sim, SinkKind::Metric, 404).await;
+    drain(app, &cluster).await;
+}
+
+/// `resync --all` of a section with `within`: what that leaves out was sent before, and does not come with a longer one later.
+#[tokio::test]
+async fn case_290_what_a_resync_leaves_out_is_not_sent_by_a_longer_within() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster
+        .sql(
+            "CREATE TABLE t (id bigint, value int, at date);
+             INSERT INTO t VALUES (1, 1, current_date - 20), (2, 2, current_date)",
+        )
+        .await;
+    let of = |within: &str| {
+        let section = compared("t", "t").unset("date").field("date", "at").set("within", within);
+        ConfigText::new(&cluster, &sim.url()).section(section)
+    };
+    let run = async |within: &str| {
+        let app = App::run(&of(within));
+        next_run(&cluster, "t").await;
+        app
+    };
+    drain(run("30d").await, &cluster).await;
+    let app = run("10d").await;
+    let begun = App::command(&of("10d"), &["resync", "t", "--all", "--yes"]).await;
+    assert_eq!(begun.code, 0, "{begun:?}");
+    arrived(&sim, SinkKind::Metric, 3).await;
+    next_run(&cluster, "t").await;
+    drain(app, &cluster).await;
+    drain(run("30d").await, &cluster).await;
+    assert_eq!(sorted(received(&sim)), [(1, 1), (2, 2), (2, 2)]);
+}
