@@ -16,6 +16,7 @@ use crate::mapping::Mapping;
 use crate::model::{Column, Fault, Forgotten, KeyDigest, SectionId};
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::selection::Selection;
+use crate::postgres::backfill::steadiness;
 use crate::postgres::catalog::result;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
@@ -62,6 +63,8 @@ struct PassStart {
     after: Option<KeyDigest>,
     /// It is to be asked first whether each key is there once: more will be found than may be held back.
     ask_first: bool,
+    /// It is to be asked first whether the result is the same when it is read twice.
+    reads_twice: bool,
 }
 
 impl PassStart {
@@ -111,7 +114,8 @@ impl DiffTask {
         let numbers = heads.iter().map(|head| head.run).chain(last.iter().map(|run| run.run));
         under_way.run.run = numbers.max().unwrap_or(0) + 1;
         let last = last.filter(|_| !heads.is_empty());
-        let mut start = PassStart { ask_first: heads.is_empty(), heads, last, forgotten, after: None };
+        let reads_twice = self.is_doubtful(last.as_ref());
+        let mut start = PassStart { ask_first: heads.is_empty(), heads, last, forgotten, after: None, reads_twice };
         loop {
             let counted = under_way.run.clone();
             // No transaction waits for the sink, or for its turn.
@@ -127,8 +131,18 @@ impl DiffTask {
                     start.after = under_way.go_back(counted).or(start.after);
                 }
             }
-            start.ask_first = true;
+            (start.ask_first, start.reads_twice) = (true, false);
         }
+    }
+
+    /// Whether the result may never be the same twice: nothing is known of it yet, or the last comparison found nearly all of it
+    /// changed, or new.
+    fn is_doubtful(&self, last: Option<&DiffRun>) -> bool {
+        let Some(last) = last else { return steadiness::counts(&self.section) };
+        let known = last.rows.saturating_sub(last.new);
+        let all_changed = last.changed > 0 && last.changed * 10 >= known * 9;
+        let all_new = last.gone > 0 && last.new * 10 >= last.rows * 9;
+        steadiness::counts(&self.section) && all_changed || all_new
     }
 
     /// Compares the result and tells nobody.
@@ -139,7 +153,7 @@ impl DiffTask {
         let (heads, last) = (store.seen_heads(&self.section.name).await.map_err(state)?, last.map(|(_, run)| run));
         let forgotten = store.forgotten(&self.section.name).await.map_err(state)?;
         let mut under_way = DiffProgress::look(self.id);
-        let start = PassStart { heads, last, forgotten, after: None, ask_first: true };
+        let start = PassStart { heads, last, forgotten, after: None, ask_first: true, reads_twice: false };
         self.pass(source, &store, &start, &mut under_way).await?;
         let not_before = diff_compare::not_before(&self.section, &start.forgotten, jiff::Timestamp::now());
         Ok(DiffLook { found: under_way.run, left_out: under_way.left_out, last: start.last, not_before })
@@ -159,6 +173,12 @@ impl DiffTask {
         let at = |error: tokio_postgres::Error| result_reader::fault(&session, section, &error, began.elapsed());
         result_reader::settle(&session).await.map_err(at)?;
         let (table, columns, mapping) = self.describe(source, &session).await?;
+        if start.reads_twice {
+            let unsteady = steadiness::unsteady(source, section, &session, &table, &columns).await;
+            if let Some((fault, true)) = steadiness::judged(section, &unsteady) {
+                return Err(fault);
+            }
+        }
         let comparing = Comparing::prepare(&session, section, &table, start.before(), &mut under_way.run).await?;
         let rules = mapping.clone();
         if under_way.is_undescribed() {

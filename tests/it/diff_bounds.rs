@@ -4,7 +4,7 @@
 use pg2planhat::testing::sim::SinkKind;
 
 use crate::diff::{compared, drain, next_run, received};
-use crate::harness::{App, Cluster, ConfigText};
+use crate::harness::{App, Cluster, ConfigText, SectionText};
 use crate::main_job_oracle::{arrived, sink, sorted};
 
 /// As if each pair of rows had been settled by a request of its own: it is put together by the next comparison.
@@ -111,4 +111,54 @@ async fn case_290_what_a_resync_leaves_out_is_not_sent_by_a_longer_within() {
     drain(app, &cluster).await;
     drain(run("30d").await, &cluster).await;
     assert_eq!(sorted(received(&sim)), [(1, 1), (2, 2), (2, 2)]);
+}
+
+/// A result with `now()` in a mapped column: `check` names the column, an error where Planhat counts and a warning for a metric; the
+/// section halts before it sends anything, and goes on by itself once the view is mended. One that becomes so later is sent once
+/// more, and halts.
+#[tokio::test]
+async fn case_291_a_result_that_is_never_the_same_twice_is_not_sent_for_ever() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    let view = |at: &str| format!("CREATE OR REPLACE VIEW v AS SELECT id, value, {at}::timestamptz AS at FROM t");
+    cluster
+        .sql(&format!(
+            "CREATE TABLE t (id bigint, value int); INSERT INTO t SELECT g, g FROM generate_series(1, 50) g; {};
+             CREATE VIEW fresh AS SELECT gen_random_uuid() AS id, value FROM t",
+            view("now()")
+        ))
+        .await;
+    let activity = SectionText::activity("v", "v").set("read", "diff").set("key", "id").set("every", "1s");
+    let activity =
+        activity.without("email").field("externalId", "id").field("action", "{ value: seen }").field("weight", "value");
+    let metric = compared("m", "v").unset("date").field("date", "at").set("sync", "off");
+    let config = ConfigText::new(&cluster, &sim.url()).section(activity);
+    let found = |config: ConfigText| async move {
+        let document = App::command(&config, &["--json", "check"]).await.json();
+        let found = document["findings"].as_array().unwrap().iter().find(|one| one["code"] == "result_unsteady");
+        found.map(|one| (one["severity"].as_str().unwrap().to_owned(), one["message"].to_string()))
+    };
+    let (severity, message) = found(config.clone()).await.unwrap();
+    assert!(severity == "error" && message.contains("twice: at of most rows"), "{severity} {message}");
+    let (severity, _) = found(config.clone().without_sections().section(metric.unset("sync"))).await.unwrap();
+    assert_eq!(severity, "warning");
+    let (severity, message) = found(config.clone().without_sections().section(compared("f", "fresh"))).await.unwrap();
+    assert!(severity == "error" && message.contains("twice: id of most rows"), "{severity} {message}");
+    let app = App::run(&config);
+    let halted = async || {
+        app.wait_status("the halt", |status| {
+            status["sections"][0]["reason"].to_string().contains("never the same twice: at of").then_some(())
+        })
+        .await;
+    };
+    halted().await;
+    assert_eq!(sim.stats().activities.items, 0);
+    cluster.sql(&view("'2026-01-01'")).await;
+    arrived(&sim, SinkKind::Activity, 50).await;
+    app.wait_ready().await;
+    next_run(&cluster, "v").await;
+    assert_eq!(found(config.clone()).await, None);
+    cluster.sql(&view("clock_timestamp()")).await;
+    halted().await;
+    assert_eq!(sim.stats().activities.items, 100, "once more, and no further");
+    drain(app, &cluster).await;
 }

@@ -18,4 +18,5 @@ pub(crate) mod result_reader;
 pub(crate) mod rows_by_key;
 pub(crate) mod rows_since;
 pub(crate) mod selection;
+pub(crate) mod steadiness;
 pub(crate) mod table_lock;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::config::{Config, Section};
-use crate::model::Finding;
-use crate::postgres::backfill::result_reader;
+use crate::model::{Column, Fault, Finding, Severity};
 use crate::postgres::backfill::result_reader::ResultSelection;
+use crate::postgres::backfill::{result_reader, steadiness};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::{quote, result};
@@ -73,7 +73,33 @@ async fn look(config: &Config, session: &Session, section: &Section, found: &mut
             findings.push(Finding::ok("result", subject(section), format!("{what} can be read and compared")));
         }
     }
+    findings.extend(unsteady(config, session, section, &table, found).await);
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        findings.retain(|finding| finding.severity != Severity::Ok);
+    }
     findings
+}
+
+/// That the result is not the same when it is read twice.
+async fn unsteady(
+    config: &Config,
+    session: &Session,
+    section: &Section,
+    table: &TableInfo,
+    found: &Examination,
+) -> Option<Finding> {
+    let wanted = section.columns();
+    let all = found.results.get(&section.name)?;
+    let columns: Vec<Column> =
+        wanted.iter().filter_map(|name| all.iter().find(|column| column.name == *name).cloned()).collect();
+    let unsteady = steadiness::unsteady(&config.source, section, session, table, &columns).await;
+    let (Fault { what, remedy, .. }, is_error) = steadiness::judged(section, &unsteady)?;
+    let what = what.strip_prefix(&format!("{}: ", subject(section))).unwrap_or(&what).to_owned();
+    let code = "result_unsteady";
+    Some(match is_error {
+        true => Finding::error(code, subject(section), what, remedy),
+        false => Finding::warning(code, subject(section), what, remedy),
+    })
 }
 
 /// What is wrong with the key's columns.
