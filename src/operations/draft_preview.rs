@@ -190,7 +190,7 @@ pub(crate) async fn draft_preview(
         }
     };
     session.batch_execute(selection::SESSION).await.map_err(fault)?;
-    let selection = Selection::new(section, &info, &read);
+    let selection = preview::read_at_all(Selection::new(section, &info, &read), &session, section, &info);
     let rows = match which {
         PreviewRows::Key(key) => selection.read_keys(&session, std::slice::from_ref(key)).await.map_err(fault)?,
         end @ (PreviewRows::Newest | PreviewRows::Oldest) => {

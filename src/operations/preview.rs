@@ -3,6 +3,7 @@
 use crate::config::{Config, Section};
 use crate::mapping::{Mapping, MappingFault};
 use crate::model::{Column, CommitTime, Fault, FilterRule, Row};
+use crate::postgres::backfill::result_reader::ResultSelection;
 use crate::postgres::backfill::selection;
 use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::table::TableInfo;
@@ -73,7 +74,7 @@ pub(crate) async fn preview(
     // A key without an index is sorted for: a person waits, the server should not work for ever.
     let bounds = format!("{}; SET statement_timeout = '60s'", locks::LOCK_TIMEOUT);
     session.batch_execute(&bounds).await.map_err(|error| session.fault(&error))?;
-    let selection = Selection::new(section, &info, &read);
+    let selection = read_at_all(Selection::new(section, &info, &read), &session, section, &info);
     let rows = match selection.read_end(&session, newest, rows).await {
         Ok(rows) => rows,
         Err(error) => {
@@ -83,6 +84,14 @@ pub(crate) async fn preview(
         }
     };
     Ok(rows.iter().map(|row| encode(&mapping, &row)).collect())
+}
+
+/// Of a result that is compared, the rows that a comparison reads: not those that `within` leaves out.
+pub(crate) fn read_at_all(selection: Selection, session: &Session, section: &Section, info: &TableInfo) -> Selection {
+    if section.is_streamed() {
+        return selection;
+    }
+    selection.only(ResultSelection::new(section, info, &section.columns(), session, None, &[]).condition())
 }
 
 /// What a section reads: its table, view or query.

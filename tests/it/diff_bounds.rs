@@ -162,3 +162,29 @@ async fn case_291_a_result_that_is_never_the_same_twice_is_not_sent_for_ever() {
     assert_eq!(sim.stats().activities.items, 100, "once more, and no further");
     drain(app, &cluster).await;
 }
+
+/// `within`: a row without a date is not older. It is compared as any other; `preview` and `check` look at what a comparison reads.
+#[tokio::test]
+async fn case_292_a_row_without_a_date_is_within_and_preview_shows_what_is_read() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster
+        .sql(
+            "CREATE TABLE t (id bigint, value int, at timestamptz);
+             INSERT INTO t VALUES (1, 1, now()), (2, 2, NULL), (3, 3, now()), (4, 4, now() - interval '30 days')",
+        )
+        .await;
+    let section = compared("t", "t").unset("date").field("date", "at").set("within", "7d");
+    let config = ConfigText::new(&cluster, &sim.url()).section(section);
+    let shown = App::command(&config, &["--json", "preview", "t"]).await.json();
+    let keys: Vec<&str> = shown["items"].as_array().unwrap().iter().filter_map(|one| one["key"].as_str()).collect();
+    assert_eq!(sorted(keys), ["1", "2", "3"], "{shown}");
+    let app = App::run(&config);
+    next_run(&cluster, "t").await;
+    assert_eq!(sorted(received(&sim)), [(1, 1), (2, 2), (3, 3)]);
+    cluster.sql("UPDATE t SET value = 20 WHERE id IN (2, 4)").await;
+    next_run(&cluster, "t").await;
+    assert_eq!(received(&sim)[3..], [(2, 20)]);
+    let audit = App::command(&config, &["--json", "audit", "t"]).await.json();
+    assert_eq!((&audit[0]["rows_source"], &audit[0]["delivered"]), (&3.into(), &3.into()), "{audit}");
+    drain(app, &cluster).await;
+}

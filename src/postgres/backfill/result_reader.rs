@@ -70,14 +70,15 @@ impl ResultSelection {
         let (list, marked) = oversize_columns::list(guarded);
         let within = section.diff().and_then(|diff| diff.within).zip(section.date_column());
         let zone = section.timezone.as_ref();
+        // Without a date nobody knows that it is older.
         let not_older = |column: &str, from: &str| {
-            format!("t.{} >= {}", quote::ident(column), in_type(from, typed(&column.to_owned()), zone))
+            let (from, column) = (in_type(from, typed(&column.to_owned()), zone), quote::ident(column));
+            format!("(t.{column} >= {from} OR t.{column} IS NULL)")
         };
         let recent = within.map(|(age, column)| not_older(column, &oldest(age, since)));
-        let known = forgotten.iter().map(|Forgotten { column, before }| {
-            let known = not_older(column, &format!("{}::timestamptz", quote::literal(before)));
-            format!("({known} OR t.{} IS NULL)", quote::ident(column))
-        });
+        let known = forgotten
+            .iter()
+            .map(|Forgotten { column, before }| not_older(column, &format!("{}::timestamptz", quote::literal(before))));
         let recent: Vec<String> = recent.into_iter().chain(known).collect();
         ResultSelection {
             list,
@@ -87,6 +88,11 @@ impl ResultSelection {
             recent: if recent.is_empty() { "true".to_owned() } else { recent.join(" AND ") },
             marked,
         }
+    }
+
+    /// The SQL of which rows are read at all.
+    pub(crate) fn condition(&self) -> &str {
+        &self.recent
     }
 
     /// How many rows the planner expects.

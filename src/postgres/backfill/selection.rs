@@ -243,9 +243,10 @@ impl Selection {
     /// Reads the rows at one end of the table: the newest, or the oldest.
     pub(crate) async fn read_end(&self, client: &Session, newest: bool, limit: u32) -> Result<Rows, Error> {
         let sql = format!(
-            "COPY (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {limit}) TO STDOUT{}",
+            "COPY (SELECT {} FROM {} WHERE {}{} ORDER BY {} LIMIT {limit}) TO STDOUT{}",
             self.list,
             self.from,
+            self.only,
             self.key.not_null(),
             self.key.ordered(if newest { "DESC" } else { "ASC" }),
             client.copy_option()
