@@ -25,6 +25,7 @@ use crate::runtime::audit_report::{AuditReport, Horizon};
 use crate::runtime::audit_source::{attached_table, block_of, from_key, least_key, rules};
 use crate::runtime::audit_verdict::Audited;
 use crate::runtime::diff_reader::{DiffLook, DiffTask};
+use crate::runtime::replica_watch;
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{SectionPhase, SectionRow, StateError, Store};
 
@@ -300,6 +301,11 @@ async fn audit_result(config: &Arc<Config>, section: &Section) -> Result<AuditRe
     }
     if section.diff().is_some_and(|diff| diff.within.is_some()) {
         report.add_caveat("rows whose date is older than `within` are not looked at, as no comparison does");
+    }
+    let session = connect_sql(&config.source, "audit").await?;
+    let replica = replica_watch::look(&session).await.map_err(|error| session.fault(&error))?;
+    if let Some(caveat) = replica.and_then(|look| look.caveat()) {
+        report.add_caveat(&caveat);
     }
     if let Some(before) = not_before {
         report.add_caveat(&format!(

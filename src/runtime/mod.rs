@@ -30,6 +30,7 @@ pub(crate) mod partition_watch;
 pub(crate) mod promotion;
 pub(crate) mod quarantine_reader;
 pub(crate) mod refitter;
+pub(crate) mod replica_watch;
 pub(crate) mod retained_growth;
 pub(crate) mod rows_before;
 pub(crate) mod same_server;

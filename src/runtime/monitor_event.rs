@@ -4,6 +4,8 @@
 //! * Out: [`MonitorEvent`], one observation.
 //! * Never: a judgement; the event loop judges.
 
+use std::time::Instant;
+
 use crate::model::{Fault, Lsn, SectionName};
 use crate::postgres::catalog::partition_entries::PartitionEntry;
 use crate::postgres::catalog::publication::Publication;
@@ -104,6 +106,8 @@ pub(crate) enum MonitorEvent {
     Shutdown(Fault),
     /// The server cannot be looked at.
     Unreachable(Fault),
+    /// The standby that results are read from stands still: since when, and why; or it does not (any more).
+    ReplicaStands(Option<(Instant, Fault)>),
     /// Paused sections, as people want them.
     Paused(Vec<(SectionName, bool)>),
     /// Rows in quarantine now.

@@ -188,3 +188,42 @@ async fn case_292_a_row_without_a_date_is_within_and_preview_shows_what_is_read(
     assert_eq!((&audit[0]["rows_source"], &audit[0]["delivered"]), (&3.into(), &3.into()), "{audit}");
     drain(app, &cluster).await;
 }
+
+/// The replay of the standby that is read stands still: within 15 s it is not ready, `status` says why and since when, and `audit`,
+/// too; what was committed meanwhile comes once it goes on.
+#[tokio::test]
+async fn case_293_a_standby_that_stands_still_is_not_ready() {
+    let primary = Cluster::builder().own_identity().start().await;
+    let (home, sim) = (Cluster::start().await, sink().await);
+    primary.sql("CREATE TABLE t (id bigint, value int); INSERT INTO t SELECT g, g FROM generate_series(1, 20) g").await;
+    let standby = primary.standby().await;
+    standby.catch_up_with(&primary).await;
+    let url = format!("\"postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable\"", home.port());
+    let config = ConfigText::new(&standby, &sim.url()).set("state.url", url).section(compared("t", "t"));
+    let app = App::run(&config);
+    arrived(&sim, SinkKind::Metric, 20).await;
+    app.wait_ready().await;
+    let clean = App::command(&config, &["audit", "t"]).await.stdout;
+    assert!(!clean.contains("standby"), "{clean}");
+    standby.sql("SELECT pg_wal_replay_pause()").await;
+    primary.sql("INSERT INTO t SELECT g, g FROM generate_series(21, 40) g").await;
+    let begun = std::time::Instant::now();
+    app.wait_status("the standstill", |status| {
+        let section = &status["sections"][0];
+        let said = status["message"].as_str().is_some_and(|message| message.contains("its replay is paused"));
+        (said
+            && status["state"] == "stalled"
+            && section["flows"] == false
+            && section["lag_seconds"].as_f64() > Some(4.0))
+        .then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(app.get("/readyz").await.unwrap().status, 503);
+    let audit = App::command(&config, &["audit", "t"]).await.stdout;
+    assert!(audit.contains("standby, and its replay is paused"), "{audit}");
+    standby.sql("SELECT pg_wal_replay_resume()").await;
+    app.wait_ready().await;
+    arrived(&sim, SinkKind::Metric, 40).await;
+    drain(app, &home).await;
+}

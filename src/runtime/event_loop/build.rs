@@ -38,7 +38,7 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
-use crate::runtime::{attach, attach_diff, monitor, server_address, state_writer, update_stream};
+use crate::runtime::{attach, attach_diff, monitor, replica_watch, server_address, state_writer, update_stream};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
@@ -137,6 +137,7 @@ fn begin(
         }
         RowSource::Results(lock, start) => {
             tasks.spawn(lock.hold(events.clone()));
+            tasks.spawn(replica_watch::watch(board.configs(), events.clone()));
             (None, start)
         }
     };

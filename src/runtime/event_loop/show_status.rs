@@ -51,6 +51,13 @@ impl EventLoop {
                 .filter(|section| names.contains(&section.name.as_str()))
                 .for_each(SectionStatus::stop_flowing);
         }
+        if let Some((still, _)) = self.monitor.replica_stands() {
+            // What was committed since is not in any result.
+            for section in &mut sections {
+                section.flows = false;
+                section.lag_seconds = section.lag_seconds.map(|lag| lag.max(still.as_secs_f64()));
+            }
+        }
         // What the slot keeps grows unseen where the server cannot be looked at.
         let lag = self.monitor.unreachable(SILENT).is_none().then(|| self.lag());
         self.status.show(sections, self.monitor.identity(), lag, trouble);
@@ -76,6 +83,9 @@ impl EventLoop {
         }
         if let Some(fault) = self.monitor.held_by_standby(SILENT) {
             return Some(fault);
+        }
+        if let Some((_, fault)) = self.monitor.replica_stands() {
+            return Some(fault.clone());
         }
         let silence = self.stream.silence();
         if silence > SILENT && self.engine.wants_rows() {

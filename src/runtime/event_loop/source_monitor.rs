@@ -28,6 +28,8 @@ pub(crate) struct SourceMonitor {
     flushed: Lsn,
     /// Since when the server cannot be looked at, and why.
     unreachable: Option<(Instant, Fault)>,
+    /// Since when the standby that results are read from stands still, and why.
+    replica_stands: Option<(Instant, Fault)>,
     /// Since when the walsender waits for standbys.
     waits_for_standby: Option<Instant>,
     restart: StreamRestart,
@@ -47,6 +49,7 @@ impl SourceMonitor {
             wal: WalRate::default(),
             flushed: checkpoint,
             unreachable: None,
+            replica_stands: None,
             waits_for_standby: None,
             restart: StreamRestart { forgets: server.version >= 150_000, behind: None },
         }
@@ -74,6 +77,16 @@ impl SourceMonitor {
     /// Why the server cannot be looked at, where that has lasted for longer than `bound`.
     pub(crate) fn unreachable(&self, bound: Duration) -> Option<&Fault> {
         self.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
+    }
+
+    /// Notes whether the standby that results are read from stands still.
+    pub(crate) fn set_replica_stands(&mut self, stands: Option<(Instant, Fault)>) {
+        self.replica_stands = stands;
+    }
+
+    /// For how long the standby that results are read from has stood still, and why.
+    pub(crate) fn replica_stands(&self) -> Option<(Duration, &Fault)> {
+        self.replica_stands.as_ref().map(|(since, fault)| (since.elapsed(), fault))
     }
 
     /// Why the server sends nothing, where a standby has held it up for longer than `bound`.

@@ -24,6 +24,7 @@ impl EventLoop {
                 self.context.end(LoopExit::Again);
             }
             MonitorEvent::Unreachable(fault) => self.monitor.set_unreachable(fault),
+            MonitorEvent::ReplicaStands(stands) => self.monitor.set_replica_stands(stands),
             MonitorEvent::Paused(paused) => {
                 let now = self.context.now();
                 for (name, paused) in paused {
