@@ -15,6 +15,7 @@ use crate::runtime::identity::{Found, compare};
 use crate::runtime::server_address::moved;
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::{find, without_state};
+use crate::runtime::startup_diff::other_database;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::update_stream;
 use crate::state::{SectionPhase, SectionRow};
@@ -32,6 +33,8 @@ pub(crate) struct Consistency {
     quarantined: Vec<(SectionName, u64)>,
     /// The server is elsewhere than when an instance last ran.
     moved: Option<Fault>,
+    /// What was settled of compared results was read from another database.
+    other_database: Option<Fault>,
 }
 
 /// Compares; finds nothing where no instance has run yet.
@@ -43,7 +46,11 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     if !config.streams() {
         let rows = store.sections().await.map_err(crate::operations::fate)?;
         let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
-        return Ok(Consistency { rows, quarantined, ..Consistency::default() });
+        let recorded = store.instance().await.map_err(crate::operations::fate)?;
+        let session = connect_sql(&config.source, "look").await?;
+        let server = server::server(&session).await.map_err(|error| session.fault(&error))?;
+        let other_database = recorded.and_then(|instance| other_database(&instance.identity, &server));
+        return Ok(Consistency { rows, quarantined, other_database, ..Consistency::default() });
     }
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
@@ -64,7 +71,7 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
     }
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
-    Ok(Consistency { needs, drift, rows, quarantined, moved })
+    Ok(Consistency { needs, drift, rows, quarantined, moved, other_database: None })
 }
 
 /// The fault that keeps an instance from starting: the slot is there, and the state is not.
@@ -135,6 +142,9 @@ impl Consistency {
         }
         if let Some(Fault { what, remedy, .. }) = &self.moved {
             findings.push(Finding::warning("server_address", "server", what, remedy));
+        }
+        if let Some(Fault { what, remedy, .. }) = &self.other_database {
+            findings.push(Finding::warning("other_database", "instance", what, remedy));
         }
         let subject = |name: &SectionName| format!("section {name}");
         for (name, defect) in &self.drift {

@@ -14,10 +14,13 @@ use crate::config::{Config, Section, Start};
 use crate::model::{Fault, SectionName};
 use crate::operations::consistency::slot_without_state;
 use crate::postgres::catalog::quote;
+use crate::postgres::catalog::server;
 use crate::postgres::catalog::types::Types;
+use crate::postgres::connection::session::Session;
 use crate::runtime::StateConnector;
 use crate::runtime::diff_compare::not_before;
 use crate::runtime::section_changes::{key_changed, renamed_from};
+use crate::runtime::startup_diff::other_database;
 use crate::runtime::table_fit::describe;
 use crate::state::{Gap, Identity, SectionPhase, SectionRow, Store};
 use crate::terminal::plural;
@@ -80,6 +83,7 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
     let mut changes = compare(config, &recorded, &size);
     if there {
         changes.extend(forgotten(config, &store).await?);
+        changes.extend(other_database_of(config, &session, &recorded).await?);
     }
     let own = |kind, said: String, rows, danger| PlannedChange { section: String::new(), kind, said, rows, danger };
     if let Some(fault) = slot_without_state(config).await? {
@@ -103,6 +107,23 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
         }
     }
     Ok(changes)
+}
+
+/// Results that are compared with what was settled of another database.
+async fn other_database_of(
+    config: &Config,
+    session: &Session,
+    recorded: &RecordedState,
+) -> Result<Option<PlannedChange>, Fault> {
+    let Some(identity) = recorded.identity.as_ref().filter(|_| !config.streams()) else { return Ok(None) };
+    let found = server::server(session).await.map_err(|error| session.fault(&error))?;
+    Ok(other_database(identity, &found).map(|fault| PlannedChange {
+        section: String::new(),
+        kind: "connection",
+        said: fault.what,
+        rows: None,
+        danger: true,
+    }))
 }
 
 /// Sections whose result is asked for rows that may have been sent and forgotten.

@@ -45,11 +45,15 @@ pub(crate) async fn prepare(config: &Arc<Config>) -> Result<Prepared, StartError
     let recorded = store.instance().await?.map(|instance| instance.identity);
     if recorded.as_ref() != Some(&identity) {
         if let Some(recorded) = &recorded {
+            let told = |identity: &Identity| {
+                let Identity { database, system_identifier, timeline, .. } = identity;
+                format!("database {database}, system identifier {system_identifier}, timeline {timeline}")
+            };
             tracing::warn!(
-                was = recorded.system_identifier,
-                is = identity.system_identifier,
-                "another server than before, \
-                or another timeline: its results are compared with what was settled"
+                was = told(recorded),
+                is = told(&identity),
+                "another database or server than before, or another timeline: its results are compared with what was settled of \
+                 the other, and rows of a key and values that were sent from there are not sent from here"
             );
         }
         adopt(&mut store, &identity).await?;
@@ -63,6 +67,24 @@ pub(crate) fn unwritable(control: &Session) -> Fault {
         format!("{} is a standby, and the state cannot be written there", control.place()),
         "set `state.url` to a database that can be written; the sections with `read: diff` then read from the standby",
     )
+}
+
+/// That what was settled of the results was read from another database than the one that the file names now. One that was renamed
+/// is the same.
+pub(crate) fn other_database(recorded: &Identity, found: &Server) -> Option<Fault> {
+    let (oid, name) = &found.database;
+    if !recorded.slot.is_empty() || recorded.database_oid == *oid || recorded.database == *name {
+        return None;
+    }
+    Some(Fault::usage(
+        format!(
+            "this is another database ({name}), recorded was {}: rows of it that have the key and the values of rows that were sent \
+             from there are not sent, and others of the same keys are sent as changed",
+            recorded.database
+        ),
+        "mend `source.database`; where this database takes the other's place, leave it so; where it is one of its own, give its \
+         sections new names or the instance a `state.schema` of its own",
+    ))
 }
 
 async fn adopt(store: &mut Store, identity: &Identity) -> Result<(), StartError> {

@@ -227,3 +227,39 @@ async fn case_293_a_standby_that_stands_still_is_not_ready() {
     arrived(&sim, SinkKind::Metric, 40).await;
     drain(app, &home).await;
 }
+
+/// Compared sections alone, and `source.database` names another database: `plan` calls it a danger, `check` warns of it, and the log
+/// names both. A database that was renamed is the same.
+#[tokio::test]
+async fn case_294_another_database_under_compared_sections_is_told_of() {
+    let (cluster, home, sim) = (Cluster::start().await, Cluster::start().await, sink().await);
+    for name in ["one", "two"] {
+        cluster.sql(&format!("CREATE DATABASE {name}")).await;
+        let client = cluster.client_of(name).await;
+        client.batch_execute("CREATE TABLE t (id bigint, value int); INSERT INTO t VALUES (1, 1)").await.unwrap();
+    }
+    let url = format!("\"postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable\"", home.port());
+    let config = ConfigText::new(&cluster, &sim.url()).set("state.url", url).section(compared("t", "t"));
+    let of = |name: &str| config.clone().set("source.database", name);
+    let said = "this is another database";
+    let told = async |config: &ConfigText| {
+        let plan = App::command(config, &["plan"]).await;
+        let check = App::command(config, &["--json", "check"]).await.stdout;
+        (plan.stdout.contains(said), plan.code == 1, check.contains("other_database"))
+    };
+    let app = App::run(&of("one"));
+    next_run(&home, "t").await;
+    assert_eq!(told(&of("one")).await, (false, false, false));
+    drain(app, &home).await;
+    assert_eq!(told(&of("two")).await, (true, true, true));
+    cluster.sql("ALTER DATABASE one RENAME TO three").await;
+    assert_eq!(told(&of("three")).await, (false, false, false));
+    let app = App::run(&of("two"));
+    next_run(&home, "t").await;
+    let log = app.log();
+    assert!(
+        log.contains("another database or server") && log.contains("database one,") && log.contains("database two,"),
+        "{log}"
+    );
+    drain(app, &home).await;
+}
