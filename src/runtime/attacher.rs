@@ -22,10 +22,12 @@ use crate::postgres::catalog::writers::{self, Writer};
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
+use crate::postgres::setup::PublicationKind;
 use crate::runtime::rows_before::OlderRows;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::table_fit::{Fit, describe, first_phase, refusal};
-use crate::state::{BackfillProgress, SectionPhase};
+use crate::runtime::update_stream;
+use crate::state::{BackfillProgress, SectionPhase, UpdatePublication};
 use crate::telemetry::log_output::{Passage, Throttle};
 
 /// What a section's attacher tells the event loop.
@@ -35,6 +37,8 @@ pub(crate) enum AttachEvent {
     Waits(SectionId, Fault, Option<u64>),
     /// It cannot be attached until somebody changes something; it is tried again.
     Failed(SectionId, Fault),
+    /// The publication of updates carries a section's table by now: the stream must name it.
+    Updates(UpdatePublication),
     /// The stream carries its rows from now on. It comes back where the loop cannot take it up yet; gone, it is tried anew.
     Ready(Box<Ready>, oneshot::Sender<Option<Box<Ready>>>),
     /// Every transaction from this one on began after it was attached.
@@ -131,9 +135,14 @@ impl Attacher {
         let told = |fault: Option<&Fault>| {
             fault.map(|fault| events.try_send(AttachEvent::Waits(id, fault.clone(), None)).ok());
         };
-        let altered = setup::carry::carry(&session, &config, &fit.table, self.carried_before, &told).await?;
+        let (inserts, table) = (PublicationKind::inserts(&config), &fit.table);
+        let altered = setup::carry::carry(&session, &config, (&inserts, table), self.carried_before, &told).await?;
         if let Some(sql) = altered {
             tracing::info!(section = %self.section.name, sql, "added the table to the publication");
+        }
+        if fit.section.sends_updates() {
+            let updates = update_stream::carry(&config, &session, table, &told).await?;
+            events.send(AttachEvent::Updates(updates)).await.ok();
         }
         let kept = self.outlast_writers(&session, &config, fit.table.oid, events).await?;
         let mut older = Vec::new();

@@ -21,6 +21,7 @@ use crate::runtime::event_loop::value_reader;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::section_changes::key_changed;
 use crate::runtime::table_fit::{describe, refusal};
+use crate::runtime::update_stream;
 use crate::state::SectionRow;
 
 /// A section that is looked at again.
@@ -46,7 +47,7 @@ impl Refitter {
     pub(crate) async fn run(self, events: mpsc::Sender<AttachEvent>) {
         tokio::time::sleep(self.after).await;
         let known = loop {
-            match self.attempt().await {
+            match self.attempt(&events).await {
                 Ok(refit) => break AttachEvent::Refitted(self.id, Box::new(refit)),
                 Err(fault) if fault.exit == Exit::Unavailable => tokio::time::sleep(Duration::from_secs(1)).await,
                 Err(fault) if self.asked => break AttachEvent::Unfitting(self.id, fault),
@@ -57,7 +58,7 @@ impl Refitter {
         events.send(known).await.ok();
     }
 
-    async fn attempt(&self) -> Result<Refit, Fault> {
+    async fn attempt(&self, events: &mpsc::Sender<AttachEvent>) -> Result<Refit, Fault> {
         let session = self.server.connect(&self.config.source, "reload").await?;
         let at = |error: tokio_postgres::Error| session.fault(&error);
         let types = Types::load(&session).await.map_err(at)?;
@@ -72,6 +73,10 @@ impl Refitter {
         }
         if let Some(fault) = refusal(&self.config, &session, &fit, Some(&self.row)).await.map_err(at)? {
             return Err(fault);
+        }
+        if fit.section.sends_updates() {
+            let updates = update_stream::carry(&self.config, &session, &fit.table, &|_| {}).await?;
+            events.send(AttachEvent::Updates(updates)).await.ok();
         }
         if let Some(key) = &self.unread {
             session.batch_execute(SESSION).await.map_err(at)?;

@@ -10,10 +10,11 @@ use crate::model::{Column, Fault, Key, Lsn};
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
-use crate::postgres::catalog::{partition_roots, publication, server, table};
+use crate::postgres::catalog::{partition_roots, publication, quote, replica_identity, server, table};
 use crate::postgres::connection::session::{Session, is_transient};
 use crate::postgres::preflight::{key_findings, table_findings};
 use crate::postgres::setup;
+use crate::runtime::update_stream;
 use crate::state::model::{BackfillProgress, RangeStart};
 use crate::state::{Attachment, MappedColumn, SectionPhase, SectionRow};
 
@@ -167,6 +168,9 @@ pub(crate) async fn refusal(
     }
     let reads = match row.map(|row| &row.phase) {
         Some(SectionPhase::Streaming) if row.is_some_and(|row| row.attachment.table_oid == fit.table.oid) => {
+            if let Some(fault) = unpublishable(config, control, fit, row).await? {
+                return Ok(Some(fault));
+            }
             return key_findings::meaning_refusal(control, &fit.section, &fit.table).await;
         }
         Some(SectionPhase::Backfilling(_) | SectionPhase::Resyncing(_)) => true,
@@ -178,6 +182,24 @@ pub(crate) async fn refusal(
         Some(fault) => Ok(Some(fault)),
         None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
     }
+}
+
+/// Why a section that streams inserts cannot turn to updates: its table's may not be published. Of one that sends updates already
+/// the monitor tells, for the application is refused by then.
+async fn unpublishable(
+    config: &Config,
+    control: &Session,
+    fit: &Fit,
+    row: Option<&SectionRow>,
+) -> Result<Option<Fault>, tokio_postgres::Error> {
+    let is_carried = row.is_some_and(|row| update_stream::entries(row.publication_entry.as_deref()).1.is_some());
+    if is_carried || !fit.section.sends_updates() {
+        return Ok(None);
+    }
+    let missing = replica_identity::missing(control, config, &fit.table).await?;
+    let table = quote::qualified(&fit.table.name);
+    Ok(missing
+        .map(|(what, remedy)| Fault::needs_person(format!("section {}: {table}: {what}", fit.section.name), remedy)))
 }
 
 /// Its range ended short, and which rows these are nobody has asked yet: a restart is no answer.

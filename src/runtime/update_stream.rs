@@ -17,15 +17,17 @@ use tokio::sync::mpsc;
 use crate::config::{Config, TableName};
 use crate::model::{Fault, Lsn};
 use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::{publication, xmin_barrier};
 use crate::postgres::connection::session::Session;
 use crate::postgres::replication::event::UpdateStream;
 use crate::postgres::setup;
+use crate::postgres::setup::PublicationKind;
 use crate::runtime::monitor_event::MonitorEvent;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::start_error::StartError;
 use crate::runtime::state_connector::StateConnector;
-use crate::state::{SectionRow, StateError, Store};
+use crate::state::{SectionRow, StateError, Store, UpdatePublication};
 
 /// How long a try waits for the next one.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -63,10 +65,7 @@ pub(crate) async fn prepare(
     }
     // A table that was taken out since is not put back in silence: its section says so.
     let rows = if recorded.is_some() { store.sections().await? } else { Vec::new() };
-    let is_carried = |row: &&SectionRow| entries(row.publication_entry.as_deref()).1.is_some();
-    let carried =
-        |table: &TableName| rows.iter().filter(is_carried).any(|row| row.attachment.table_name == table.to_string());
-    let known: Vec<TableName> = setup::tables(config).into_iter().filter(carried).collect();
+    let known: Vec<TableName> = setup::tables(config).into_iter().filter(|table| was_carried(&rows, table)).collect();
     for sql in setup::ensure_update_publication(control, config, &known, waiting).await? {
         tracing::info!(sql, "made the publication of updates carry its tables");
     }
@@ -77,6 +76,38 @@ pub(crate) async fn prepare(
     store.record_update_publication(Some((found.oid, &found.version))).await?;
     let from = store.instance().await?.and_then(|instance| instance.updates).and_then(|updates| updates.from);
     Ok(Some(UpdateStream { publication: name, oid: found.oid, from }))
+}
+
+/// Whether the publication of updates carried this table before.
+fn was_carried(rows: &[SectionRow], table: &TableName) -> bool {
+    let is_carried = |row: &&SectionRow| entries(row.publication_entry.as_deref()).1.is_some();
+    rows.iter().filter(is_carried).any(|row| row.attachment.table_name == table.to_string())
+}
+
+/// Makes the publication of updates carry a table whose section is taken up while the stream runs: at the start it could not
+/// be published. Recorded, and given back for the stream.
+pub(crate) async fn carry(
+    config: &Arc<Config>,
+    session: &Session,
+    table: &TableInfo,
+    waiting: setup::Waiting<'_>,
+) -> Result<UpdatePublication, Fault> {
+    let store = StateConnector::new(Arc::clone(config)).store().await?;
+    let recorded = store.instance().await.map_err(|error| error.fault())?.and_then(|instance| instance.updates);
+    let rows = if recorded.is_some() { store.sections().await.map_err(|error| error.fault())? } else { Vec::new() };
+    let kind = PublicationKind::updates(config);
+    let carried = was_carried(&rows, &table.name);
+    if let Some(sql) = setup::carry::carry(session, config, (&kind, table), carried, waiting).await? {
+        tracing::info!(sql, "made the publication of updates carry its tables");
+    }
+    let found = publication::publication(session, &kind.name).await.map_err(|error| session.fault(&error))?;
+    let Some(found) = found else {
+        let what = format!("the publication {} is gone again", kind.name);
+        return Err(Fault::unavailable(what, "look who drops it; it is tried again"));
+    };
+    store.record_update_publication(Some((found.oid, &found.version))).await.map_err(|error| error.fault())?;
+    let recorded = store.instance().await.map_err(|error| error.fault())?.and_then(|instance| instance.updates);
+    recorded.ok_or_else(|| Fault::bug("the publication of updates was recorded and is not in the state"))
 }
 
 /// Records the publication of updates as it is now, for a repair. Where it is another than before, the stream finds out anew

@@ -86,6 +86,7 @@ mod tls_scene;
 mod tls_server;
 mod told_again;
 mod unreadable_rows;
+mod updates_taken_up;
 mod versions_differences;
 mod versions_main_job;
 mod versions_position;

@@ -47,6 +47,7 @@ impl EventLoop {
                     self.engine.record(vec![Op::Halted { section, why: Some((fault.what, fault.remedy)) }]);
                 }
             }
+            AttachEvent::Updates(updates) => self.take_update_publication(updates),
             AttachEvent::Ready(ready, taken) if self.is_before_updates(&ready) => {
                 let what = "it is attached once updates are streamed: transactions older than their publication must end first";
                 self.wait_to_attach(

@@ -90,7 +90,7 @@ impl EventLoop {
             engine,
             sections: runtimes,
             stream: StreamSupervisor::new(config.source.clone(), (stream, start), types, checkpoint, metrics, wire),
-            monitor: SourceMonitor::new(events, (identity, updates), &server, checkpoint),
+            monitor: SourceMonitor::new((events_in.clone(), events), (identity, updates), &server, checkpoint),
             state: StateLink::new(writes, acks),
             attachments: Attachments::new(),
             backfills: Backfills::new(&config),

@@ -20,6 +20,8 @@ use crate::state::{Identity, UpdatePublication};
 /// The known state of the source.
 pub(crate) struct SourceMonitor {
     events: mpsc::Receiver<MonitorEvent>,
+    /// Where whoever looks at the source tells of it.
+    events_in: mpsc::Sender<MonitorEvent>,
     identity: Identity,
     /// The publication of updates, as it was recorded.
     updates: Option<UpdatePublication>,
@@ -37,13 +39,14 @@ pub(crate) struct SourceMonitor {
 
 impl SourceMonitor {
     pub(crate) fn new(
-        events: mpsc::Receiver<MonitorEvent>,
+        (events_in, events): (mpsc::Sender<MonitorEvent>, mpsc::Receiver<MonitorEvent>),
         (identity, updates): (Identity, Option<UpdatePublication>),
         server: &Server,
         checkpoint: Lsn,
     ) -> SourceMonitor {
         SourceMonitor {
             events,
+            events_in,
             identity,
             updates,
             wal: WalRate::default(),
@@ -59,9 +62,21 @@ impl SourceMonitor {
         self.events.recv().await
     }
 
+    /// Where another task tells of the source.
+    pub(crate) fn sender(&self) -> mpsc::Sender<MonitorEvent> {
+        self.events_in.clone()
+    }
+
     /// The identity that was recorded for the slot.
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The publication of updates was made, or looked at again. Returns whether none was known before.
+    pub(crate) fn expect_updates(&mut self, made: &UpdatePublication) -> bool {
+        let is_new = self.updates.is_none();
+        self.updates.get_or_insert_with(|| made.clone());
+        is_new
     }
 
     /// The server's end of WAL when it was last seen.

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Source;
 use crate::model::{Column, Fault, Lsn};
-use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart};
+use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent, StreamStart, UpdateStream};
 use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable, Decoder};
 use crate::postgres::replication::stream::Stream;
 use crate::runtime::event_loop::loop_exit::LoopExit;
@@ -274,6 +274,11 @@ impl StreamSupervisor {
     /// Whether the stream brings updates.
     pub(crate) fn carries_updates(&self) -> bool {
         self.start.named_updates().is_some()
+    }
+
+    /// The publication of updates is there by now.
+    pub(crate) fn set_updates(&mut self, updates: UpdateStream) {
+        self.start.updates = Some(updates);
     }
 
     /// From here on updates can be decoded.

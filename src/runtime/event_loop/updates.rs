@@ -7,12 +7,16 @@
 //! PostgreSQL leaves a value out of an update that is stored out of line and was not changed. It is read by the row's key as
 //! the table has it now, which may be newer: then the update that made it so follows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::section::Trouble;
 use crate::model::{Cell, Lsn, Row, Rows, SectionId, Value};
+use crate::postgres::replication::event::UpdateStream;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::value_reader::UnreadRow;
+use crate::runtime::update_stream;
+use crate::state::UpdatePublication;
 
 /// How long the stream is let go where a row cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -99,6 +103,21 @@ impl EventLoop {
             if let Some(place) = place {
                 partial.fill(*column, row.get(place));
             }
+        }
+    }
+
+    /// The publication of updates is there by now: from where it may be named is found out, as at a start.
+    pub(crate) fn take_update_publication(&mut self, made: UpdatePublication) {
+        if !self.monitor.expect_updates(&made) {
+            return;
+        }
+        let publication = self.context.config.source.update_publication();
+        let updates = UpdateStream { publication, oid: made.oid, from: made.from };
+        self.stream.set_updates(updates.clone());
+        if made.from.is_none() {
+            let (config, server) = (Arc::clone(&self.context.config), self.context.server.clone());
+            let found = update_stream::find_start(config, server, updates, self.monitor.sender());
+            self.context.tasks.spawn(found);
         }
     }
 

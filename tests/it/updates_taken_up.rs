@@ -1,0 +1,140 @@
+//! `on: insert_and_update` that begins or ends otherwise than at a start: tables mended while the program runs (FAULTS 295), and
+//! tables of which no section sends updates any more (296).
+
+use std::collections::BTreeMap;
+
+use pg2planhat::testing::sim::{SimHandle, SinkKind};
+
+use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
+use crate::main_job_oracle::*;
+use crate::versions_main_job::on_some_versions;
+
+on_some_versions!({
+    case_295_a_table_that_gets_its_replica_identity_while_it_runs_flows_without_a_restart
+    case_295_a_second_table_that_is_mended_loses_no_update
+    case_295_a_section_of_inserts_that_cannot_turn_to_updates_is_halted_until_its_table_is_mended
+});
+
+fn table(name: &str, more: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (id bigint NOT NULL, external_id text, value int, at timestamptz DEFAULT now(){more});
+         CREATE UNIQUE INDEX {name}_id ON {name} (id);
+         INSERT INTO {name} SELECT g, '{name}' || g, g FROM generate_series(1, 10) g;"
+    )
+}
+
+fn updated(name: &str) -> SectionText {
+    SectionText::metric(name, name).set("key", "id").set("on", "insert_and_update")
+}
+
+fn config(cluster: &Cluster, sim: &SimHandle) -> ConfigText {
+    ConfigText::new(cluster, &sim.url()).set("audit", "{ every: off }")
+}
+
+/// The last value that was received of each `externalId`.
+fn last(sim: &SimHandle) -> BTreeMap<String, i64> {
+    let items = sim.items(SinkKind::Metric);
+    items.iter().map(|item| (text(item, "externalId"), item.item()["value"].as_i64().unwrap())).collect()
+}
+
+/// Waits until the last values that were received are those of the tables.
+async fn settles(cluster: &Cluster, sim: &SimHandle, tables: &[&str]) {
+    let selects: Vec<String> = tables.iter().map(|name| format!("SELECT external_id, value FROM {name}")).collect();
+    let rows = cluster.rows(&selects.join(" UNION ALL ")).await;
+    let wanted: BTreeMap<String, i64> =
+        rows.into_iter().map(|row| (row[0].clone().unwrap(), row[1].as_ref().unwrap().parse().unwrap())).collect();
+    eventually(PATIENCE, "the last values to be the tables'", async || (last(sim) == wanted).then_some(())).await;
+}
+
+/// The tables that the publication of updates carries.
+async fn carried(cluster: &Cluster) -> String {
+    let sql = "SELECT coalesce(string_agg(tablename, ',' ORDER BY tablename), '') FROM pg_publication_tables
+        WHERE pubname = 'pg2planhat_updates'";
+    cluster.text(sql).await
+}
+
+async fn gaps(cluster: &Cluster) -> i64 {
+    cluster.number("SELECT count(*) FROM pg2planhat.gap").await
+}
+
+async fn case_295_a_table_that_gets_its_replica_identity_while_it_runs_flows_without_a_restart(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    cluster.sql(&table("bare", "")).await;
+    let sim = sink().await;
+    let config = config(&cluster, &sim).section(updated("bare"));
+    let app = App::run(&config);
+    section_is(&app, "bare", "halted").await;
+    assert_eq!(carried(&cluster).await, "", "published, it would make the application's UPDATE fail");
+    cluster
+        .sql("UPDATE bare SET value = 100 WHERE id = 1; ALTER TABLE bare REPLICA IDENTITY USING INDEX bare_id")
+        .await;
+    section_is(&app, "bare", "streaming").await;
+    cluster.sql("UPDATE bare SET value = value + 1000 WHERE id < 5; INSERT INTO bare VALUES (11, 'bare11', 11)").await;
+    settles(&cluster, &sim, &["bare"]).await;
+    assert_eq!(sim.items(SinkKind::Metric).len(), 15, "ten older rows, four updates and an insert");
+    assert_eq!(app.log().matches("leading").count(), 1, "{}", app.log());
+    // The next process takes it up where this one ended.
+    drain(app, &cluster).await;
+    cluster.sql("UPDATE bare SET value = value + 1 WHERE id = 7").await;
+    let app = App::run(&config);
+    settles(&cluster, &sim, &["bare"]).await;
+    assert_eq!((sim.items(SinkKind::Metric).len(), gaps(&cluster).await), (16, 0));
+    drain(app, &cluster).await;
+}
+
+async fn case_295_a_second_table_that_is_mended_loses_no_update(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    cluster.sql(&(table("keyed", ", PRIMARY KEY (id)") + &table("bare", ""))).await;
+    let sim = sink().await;
+    let app = App::run(&config(&cluster, &sim).section(updated("keyed")).section(updated("bare")));
+    section_is(&app, "bare", "halted").await;
+    section_is(&app, "keyed", "streaming").await;
+    cluster.sql("UPDATE keyed SET value = value + 1 WHERE id = 1").await;
+    arrived(&sim, SinkKind::Metric, 11).await;
+    cluster.sql("ALTER TABLE bare REPLICA IDENTITY USING INDEX bare_id").await;
+    // A transaction that wrote before the publication carried the table.
+    let open = cluster.client().await;
+    open.batch_execute("BEGIN; UPDATE bare SET value = -1 WHERE id = 9").await.unwrap();
+    let is_carried = async || (carried(&cluster).await == "bare,keyed").then_some(());
+    eventually(PATIENCE, "the publication to carry the table", is_carried).await;
+    cluster.sql("UPDATE bare SET value = value + 1000 WHERE id <= 5; INSERT INTO bare VALUES (11, 'bare11', 11)").await;
+    open.batch_execute("COMMIT").await.unwrap();
+    section_is(&app, "bare", "streaming").await;
+    cluster.sql("UPDATE bare SET value = value + 1000 WHERE id <= 5; UPDATE keyed SET value = value + 1").await;
+    settles(&cluster, &sim, &["bare", "keyed"]).await;
+    // The monitor has looked since: nothing was skipped.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    section_is(&app, "bare", "streaming").await;
+    assert_eq!((gaps(&cluster).await, app.log().matches("leading").count()), (0, 1), "{}", app.log());
+    drain(app, &cluster).await;
+}
+
+async fn case_295_a_section_of_inserts_that_cannot_turn_to_updates_is_halted_until_its_table_is_mended(
+    version: Version,
+) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    cluster.sql(&table("bare", "")).await;
+    let sim = sink().await;
+    let inserts = config(&cluster, &sim).section(updated("bare").set("on", "insert"));
+    let app = App::run(&inserts);
+    arrived(&sim, SinkKind::Metric, 10).await;
+    section_is(&app, "bare", "streaming").await;
+    drain(app, &cluster).await;
+    let app = App::run(&config(&cluster, &sim).section(updated("bare")));
+    let said = app
+        .wait_status("the section to say why", |status| {
+            let section = &status["sections"][0];
+            (section["state"] == "halted").then(|| section.to_string())
+        })
+        .await;
+    assert!(said.contains("no replica identity") && said.contains("REPLICA IDENTITY FULL"), "{said}");
+    cluster.sql("UPDATE bare SET value = 0 WHERE id = 1; INSERT INTO bare VALUES (11, 'bare11', 11)").await;
+    cluster.sql("ALTER TABLE bare REPLICA IDENTITY USING INDEX bare_id").await;
+    section_is(&app, "bare", "streaming").await;
+    let named = "SELECT count(*) FROM pg2planhat.instance WHERE checkpoint >= updates_from";
+    eventually(PATIENCE, "a stream with updates", async || (cluster.number(named).await == 1).then_some(())).await;
+    cluster.sql("UPDATE bare SET value = value + 1000").await;
+    settles(&cluster, &sim, &["bare"]).await;
+    assert_eq!((sim.items(SinkKind::Metric).len(), gaps(&cluster).await), (22, 0));
+    drain(app, &cluster).await;
+}
