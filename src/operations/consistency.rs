@@ -17,6 +17,7 @@ use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::{find, without_state};
 use crate::runtime::startup_diff::other_database;
 use crate::runtime::state_connector::StateConnector;
+use crate::runtime::update_leftovers;
 use crate::runtime::update_stream;
 use crate::state::{SectionPhase, SectionRow};
 
@@ -35,6 +36,8 @@ pub(crate) struct Consistency {
     moved: Option<Fault>,
     /// What was settled of compared results was read from another database.
     other_database: Option<Fault>,
+    /// The publication of updates carries tables for nobody.
+    leftovers: Option<Fault>,
 }
 
 /// Compares; finds nothing where no instance has run yet.
@@ -71,7 +74,12 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;
     }
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
-    Ok(Consistency { needs, drift, rows, quarantined, moved, other_database: None })
+    // Where no section sends any, `check` says so of the publication as a whole.
+    let leftovers = match config.sends_updates() {
+        true => update_leftovers::said(config, &control, &rows).await.map_err(fault)?,
+        false => None,
+    };
+    Ok(Consistency { needs, drift, rows, quarantined, moved, other_database: None, leftovers })
 }
 
 /// The fault that keeps an instance from starting: the slot is there, and the state is not.
@@ -145,6 +153,9 @@ impl Consistency {
         }
         if let Some(Fault { what, remedy, .. }) = &self.other_database {
             findings.push(Finding::warning("other_database", "instance", what, remedy));
+        }
+        if let Some(Fault { what, remedy, .. }) = &self.leftovers {
+            findings.push(Finding::warning("publication_unused", "publications", what, remedy));
         }
         let subject = |name: &SectionName| format!("section {name}");
         for (name, defect) in &self.drift {

@@ -22,6 +22,7 @@ use crate::runtime::diff_compare::not_before;
 use crate::runtime::section_changes::{key_changed, renamed_from};
 use crate::runtime::startup_diff::other_database;
 use crate::runtime::table_fit::describe;
+use crate::runtime::update_leftovers;
 use crate::state::{Gap, Identity, SectionPhase, SectionRow, Store};
 use crate::terminal::plural;
 
@@ -85,7 +86,10 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
         changes.extend(forgotten(config, &store).await?);
         changes.extend(other_database_of(config, &session, &recorded).await?);
     }
+    let left = update_leftovers::said(config, &session, &recorded.sections).await;
+    let left = left.map_err(|error| session.fault(&error))?;
     let own = |kind, said: String, rows, danger| PlannedChange { section: String::new(), kind, said, rows, danger };
+    changes.extend(left.map(|fault| own("settings", format!("{}; {}", fault.what, fault.remedy), None, false)));
     if let Some(fault) = slot_without_state(config).await? {
         changes
             .insert(0, own("connection", format!("{}: the instance stops and asks a person", fault.what), None, true));

@@ -175,14 +175,9 @@ async fn users(
     if !foreign.is_empty() {
         users.push(format!("it publishes {}, which no section of this file reads", foreign.join(", ")));
     }
-    // Shown to whoever may see what others run; the tables tell the rest.
-    let sql = "SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots s
-            JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-        WHERE s.slot_name <> $1 AND s.database = pg_catalog.current_database()
-            AND pg_catalog.strpos(a.query, 'publication_names') > 0 AND pg_catalog.strpos(a.query, $2) > 0";
-    let named = quote::ident(&publication.name);
-    for row in control.query(sql, &[&config.source.slot, &named]).await? {
-        users.push(format!("the slot {} streams from it", row.get::<_, &str>(0)));
+    // What is not shown of other streams the tables tell.
+    for slot in publication::streamed_by(control, &publication.name, &config.source.slot).await? {
+        users.push(format!("the slot {slot} streams from it"));
     }
     Ok(users)
 }

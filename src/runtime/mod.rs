@@ -47,6 +47,7 @@ pub(crate) mod state_connector;
 pub(crate) mod state_writer;
 pub(crate) mod status_board;
 pub(crate) mod table_fit;
+pub(crate) mod update_leftovers;
 pub(crate) mod update_stream;
 
 pub(crate) use crate::runtime::start_error::NeedsPerson;

@@ -135,10 +135,8 @@ async fn published(
     });
     let partitions = partitions.look(session, &roots.collect()).await?;
     let publication = publication::publication(session, &config.source.publication).await?;
-    let updates = match config.sends_updates() {
-        true => publication::publication(session, &config.source.update_publication()).await?,
-        false => None,
-    };
+    // Also where no section sends updates any more: as long as it carries a table, the application may be refused.
+    let updates = publication::publication(session, &config.source.update_publication()).await?;
     let mut without_identity = Vec::new();
     for published in updates.iter().flat_map(|updates| &updates.tables) {
         let missing = replica_identity::missing_of(session, config, (published.oid, &published.name)).await?;

@@ -72,7 +72,7 @@ pub(crate) struct SourceStatus {
 pub(crate) struct PublicationStatus {
     /// The publication; `None` where it is gone.
     pub publication: Option<Publication>,
-    /// The publication of updates; `None` where it is gone, or none is wanted.
+    /// The publication of updates; `None` where there is none.
     pub updates: Option<Publication>,
     /// Which OID each configured name has now.
     pub names: Vec<(String, Option<u32>)>,

@@ -33,7 +33,7 @@ use crate::state::{SectionRow, StateError, Store, UpdatePublication};
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What parts the two entries of a section that sends updates.
-const BESIDE: &str = " | ";
+pub(crate) const BESIDE: &str = " | ";
 
 /// A section's entries in the two publications, as the state keeps them.
 pub(crate) fn both_entries(inserts: &str, updates: &str) -> String {

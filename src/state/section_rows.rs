@@ -113,6 +113,15 @@ const UNCOUNTED: &str = "coalesce(s.halted_reason LIKE 'the backfill has ended, 
             WHERE d.section = s.name AND d.phase IN ('backfill', 'resync')))";
 
 impl Store {
+    /// Records that the publication of updates carries these tables no more: what a section knew of its entry there is
+    /// forgotten. `parting` is what stands between the two entries.
+    pub(crate) async fn forget_update_entries(&self, tables: &[u32], parting: &str) -> Result<(), StateError> {
+        let write = "UPDATE {schema}.section SET publication_entry = split_part(publication_entry, $2, 1)
+             WHERE table_oid = ANY($1)";
+        self.execute("recording what the publication of updates carries", write, &[&tables, &parting]).await?;
+        Ok(())
+    }
+
     /// All sections, by name.
     pub(crate) async fn sections(&self) -> Result<Vec<SectionRow>, StateError> {
         let sql = format!(

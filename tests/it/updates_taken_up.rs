@@ -13,6 +13,8 @@ on_some_versions!({
     case_295_a_table_that_gets_its_replica_identity_while_it_runs_flows_without_a_restart
     case_295_a_second_table_that_is_mended_loses_no_update
     case_295_a_section_of_inserts_that_cannot_turn_to_updates_is_halted_until_its_table_is_mended
+    case_296_a_table_of_which_no_section_sends_updates_any_more_is_published_no_longer
+    case_296_where_the_publication_is_not_managed_the_harm_is_said_and_watched
 });
 
 fn table(name: &str, more: &str) -> String {
@@ -136,5 +138,97 @@ async fn case_295_a_section_of_inserts_that_cannot_turn_to_updates_is_halted_unt
     cluster.sql("UPDATE bare SET value = value + 1000").await;
     settles(&cluster, &sim, &["bare"]).await;
     assert_eq!((sim.items(SinkKind::Metric).len(), gaps(&cluster).await), (22, 0));
+    drain(app, &cluster).await;
+}
+
+/// Waits until the state knows that the publication of updates carries the section's table.
+async fn is_known(cluster: &Cluster, section: &str) {
+    let known =
+        format!("SELECT count(*) FROM pg2planhat.section WHERE name = '{section}' AND publication_entry LIKE '% | %'");
+    eventually(PATIENCE, "the entry to be recorded", async || (cluster.number(&known).await == 1).then_some(())).await;
+}
+
+/// Takes the primary key away, so that the table has no replica identity, and updates a row; then puts the key back.
+async fn is_updated_without_a_key(cluster: &Cluster, table: &str) -> bool {
+    cluster.sql(&format!("ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")).await;
+    let updated = cluster.try_sql(&format!("UPDATE {table} SET value = value + 1 WHERE id = 1")).await.is_ok();
+    cluster.sql(&format!("ALTER TABLE {table} ADD PRIMARY KEY (id)")).await;
+    updated
+}
+
+async fn case_296_a_table_of_which_no_section_sends_updates_any_more_is_published_no_longer(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    cluster.sql(&(table("one", ", PRIMARY KEY (id)") + &table("two", ", PRIMARY KEY (id)"))).await;
+    let sim = sink().await;
+    let config = || config(&cluster, &sim);
+    let both = config().section(updated("one")).section(updated("two"));
+    let app = App::run(&both);
+    arrived(&sim, SinkKind::Metric, 20).await;
+    is_known(&cluster, "one").await;
+    is_known(&cluster, "two").await;
+    drain(app, &cluster).await;
+    // Somebody else's table stays.
+    cluster
+        .sql("CREATE TABLE other (id bigint PRIMARY KEY); ALTER PUBLICATION pg2planhat_updates ADD TABLE other")
+        .await;
+    // Taken back: its inserts are still sent.
+    let inserts = config().section(updated("one").set("on", "insert")).section(updated("two"));
+    let planned = App::command(&inserts, &["plan"]).await;
+    assert!(planned.stdout.contains("still carries public.one"), "{}{}", planned.stdout, planned.stderr);
+    assert_eq!(carried(&cluster).await, "one,other,two", "`plan` changes nothing");
+    let app = App::run(&inserts);
+    app.wait_ready().await;
+    section_is(&app, "two", "streaming").await;
+    assert_eq!(carried(&cluster).await, "other,two");
+    assert!(is_updated_without_a_key(&cluster, "one").await);
+    cluster.sql("INSERT INTO one VALUES (11, 'one11', 11); UPDATE two SET value = 100 WHERE id = 2").await;
+    arrived(&sim, SinkKind::Metric, 22).await;
+    drain(app, &cluster).await;
+    // Taken out of the file: the last one.
+    let app = App::run(&config().section(updated("one").set("on", "insert")));
+    app.wait_ready().await;
+    assert_eq!(carried(&cluster).await, "other");
+    assert!(is_updated_without_a_key(&cluster, "two").await);
+    drain(app, &cluster).await;
+    // And back again: nothing halts, and each version from then on is sent.
+    let app = App::run(&both);
+    app.wait_ready().await;
+    let named = "SELECT count(*) FROM pg2planhat.instance WHERE checkpoint >= updates_from";
+    eventually(PATIENCE, "a stream with updates", async || (cluster.number(named).await == 1).then_some(())).await;
+    is_known(&cluster, "one").await;
+    assert_eq!(carried(&cluster).await, "one,other,two");
+    cluster.sql("UPDATE one SET value = value + 1000; UPDATE two SET value = value + 1000").await;
+    settles(&cluster, &sim, &["one", "two"]).await;
+    section_is(&app, "one", "streaming").await;
+    section_is(&app, "two", "streaming").await;
+    drain(app, &cluster).await;
+}
+
+async fn case_296_where_the_publication_is_not_managed_the_harm_is_said_and_watched(version: Version) {
+    let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+    cluster.sql(&table("one", ", PRIMARY KEY (id)")).await;
+    let sim = sink().await;
+    let app = App::run(&config(&cluster, &sim).section(updated("one")));
+    arrived(&sim, SinkKind::Metric, 10).await;
+    is_known(&cluster, "one").await;
+    drain(app, &cluster).await;
+    let inserts = config(&cluster, &sim).set("source.manage", "false").section(updated("one").set("on", "insert"));
+    let found = App::command(&inserts, &["--json", "check"]).await.json();
+    let finding = found["findings"].as_array().unwrap().iter().find(|one| one["code"] == "publication_unused");
+    let finding = finding.unwrap_or_else(|| panic!("{found}"));
+    assert_eq!(finding["severity"], "warning", "{finding}");
+    assert!(finding["message"].as_str().unwrap().contains("refuses the application's own UPDATE"), "{finding}");
+    let app = App::run(&inserts);
+    app.wait_ready().await;
+    app.wait_log("still carries public.one").await;
+    assert_eq!(carried(&cluster).await, "one");
+    section_is(&app, "one", "streaming").await;
+    cluster.sql("ALTER TABLE one REPLICA IDENTITY NOTHING").await;
+    assert!(cluster.try_sql("UPDATE one SET value = 7").await.is_err(), "PostgreSQL refuses it");
+    section_is(&app, "one", "halted").await;
+    let said = app.status().await["sections"][0].to_string();
+    assert!(said.contains("DROP TABLE") && !said.contains("repair"), "{said}");
+    cluster.sql("ALTER PUBLICATION pg2planhat_updates DROP TABLE one; UPDATE one SET value = 7 WHERE id = 1").await;
+    section_is(&app, "one", "streaming").await;
     drain(app, &cluster).await;
 }

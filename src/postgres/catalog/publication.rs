@@ -7,6 +7,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::config::TableName;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::xmin_barrier::is_below;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,16 @@ pub(crate) struct PublishedTable {
     /// The OID and `xmin` of the entries that publish it, by its name or by its schema: others after it was taken out and
     /// put back. None where the publication names neither (`FOR ALL TABLES`).
     pub entry: Option<String>,
+}
+
+/// The slots, but for this one, that stream from the publication now: shown to whoever may see what others run.
+pub(crate) async fn streamed_by(client: &Client, name: &str, but: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots s
+            JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+        WHERE s.slot_name <> $1 AND s.database = pg_catalog.current_database()
+            AND pg_catalog.strpos(a.query, 'publication_names') > 0 AND pg_catalog.strpos(a.query, $2) > 0";
+    let rows = client.query(sql, &[&but, &quote::ident(name)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Reads the publication.

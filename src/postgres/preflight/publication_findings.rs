@@ -30,12 +30,30 @@ pub(crate) async fn examine(
         examine_one(session, config, facts, (&kind, &carried), findings).await?;
     }
     let unused = PublicationKind::updates(config);
-    if !config.sends_updates() && publication::publication(session, &unused.name).await?.is_some() {
-        let message = "no section sends updates any more, and it makes the server decode them";
-        let remedy = format!("DROP PUBLICATION {};", quote::ident(&unused.name));
-        findings.push(Finding::info("publication_unused", format!("publication {}", unused.name), message, remedy));
+    if !config.sends_updates()
+        && let Some(there) = publication::publication(session, &unused.name).await?
+    {
+        let subject = format!("publication {}", unused.name);
+        harm(session, &unused, &there, &subject, findings).await?;
+        findings.push(nobodys(&there, subject));
     }
     Ok(())
+}
+
+/// A publication of updates that no section wants any more.
+fn nobodys(publication: &Publication, subject: String) -> Finding {
+    let remedy = format!("DROP PUBLICATION {};", quote::ident(&publication.name));
+    if publication.tables.is_empty() {
+        let message = "no section sends updates any more: it carries no table, and harms nobody";
+        return Finding::info("publication_unused", subject, message, remedy);
+    }
+    let tables: Vec<String> = publication.tables.iter().map(|table| quote::qualified(&table.name)).collect();
+    let message = format!(
+        "no section sends updates any more, and as long as it carries {} PostgreSQL refuses the application's own UPDATE and \
+         DELETE where a replica identity is lost",
+        tables.join(", ")
+    );
+    Finding::warning("publication_unused", subject, message, remedy)
 }
 
 async fn examine_one(

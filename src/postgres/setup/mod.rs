@@ -58,6 +58,12 @@ pub(crate) fn add_tables(name: &str, tables: &[String]) -> String {
     format!("ALTER PUBLICATION {} ADD TABLE {}", quote::ident(name), tables.join(", "))
 }
 
+/// `ALTER PUBLICATION … DROP TABLE`.
+pub(crate) fn drop_tables(name: &str, tables: &[TableName]) -> String {
+    let tables: Vec<String> = tables.iter().map(quote::qualified).collect();
+    format!("ALTER PUBLICATION {} DROP TABLE {}", quote::ident(name), tables.join(", "))
+}
+
 /// `pg_create_logical_replication_slot` for our plugin.
 pub(crate) fn create_slot(name: &str, failover: bool) -> String {
     let name = quote::literal(name);
@@ -303,6 +309,12 @@ pub(crate) fn two_phase(name: &str) -> Fault {
             quote::literal(name)
         ),
     )
+}
+
+/// Runs a statement that need not succeed now: in one short try.
+pub(crate) async fn once(session: &Session, sql: &str) -> Result<(), Error> {
+    session.batch_execute(LOCK_TIMEOUT).await?;
+    session.batch_execute(sql).await
 }
 
 /// What became of a statement that makes something.

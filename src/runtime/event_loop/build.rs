@@ -38,7 +38,9 @@ use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
-use crate::runtime::{attach, attach_diff, monitor, replica_watch, server_address, state_writer, update_stream};
+use crate::runtime::{
+    attach, attach_diff, monitor, replica_watch, server_address, state_writer, update_leftovers, update_stream,
+};
 use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
@@ -62,6 +64,8 @@ impl EventLoop {
         let epoch = term.epoch();
         // What an earlier process could not do without a person is decided: this one leads.
         store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
+        // Not before this process leads: who led until now may send updates of them.
+        update_leftovers::take_out(&config, &control, &store).await?;
         server_address::note(&store, server.address.as_deref()).await?;
         let (opened, types) = tokio::join!(store.open(), Types::load(&control));
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);

@@ -59,7 +59,9 @@ impl EventLoop {
                         let published = publication.tables.iter().find(|published| published.oid == table.oid);
                         published.and_then(|published| published.entry.clone())
                     };
-                    let entry = match (of(publication), beside.and_then(of)) {
+                    // What it carried for a section that sends none any more stays known: that is to be taken out.
+                    let carries = seen.published.updates.as_ref().filter(|_| beside.is_some() || updates.is_some());
+                    let entry = match (of(publication), carries.and_then(of)) {
                         (Some(inserts), Some(updates)) => Some(update_stream::both_entries(&inserts, &updates)),
                         (inserts, _) => inserts,
                     };
@@ -108,11 +110,14 @@ impl EventLoop {
         let Some(oid) = self.sections[id].table.as_ref().map(|table| table.oid) else { return };
         let found = seen.published.without_identity.iter().find(|(table, ..)| *table == oid);
         let is_sent = self.sections[id].config.sends_updates();
-        let trouble = found.filter(|_| is_sent).map(|(_, what, remedy)| {
+        let mut others = self.sections.entries().filter(|(other, _)| *other != id).map(|(_, other)| other);
+        let is_theirs = others
+            .any(|other| other.config.sends_updates() && other.table.as_ref().is_some_and(|table| table.oid == oid));
+        let trouble = found.filter(|_| is_sent || !is_theirs).map(|(_, what, remedy)| {
             let table = quote::qualified(&self.sections[id].config.table);
             let publication = quote::ident(&self.context.config.source.update_publication());
-            let at_once =
-                format!("at once: ALTER PUBLICATION {publication} DROP TABLE {table}; then pg2planhat repair --gap");
+            let repair = if is_sent { " then pg2planhat repair --gap" } else { " (no section sends updates of it)" };
+            let at_once = format!("at once: ALTER PUBLICATION {publication} DROP TABLE {table};{repair}");
             Trouble::new(format!("{table}: {what}"), format!("{remedy}; {at_once}"))
         });
         let delivery = self.engine.section_mut(id);
