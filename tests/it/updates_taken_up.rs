@@ -1,9 +1,9 @@
 //! `on: insert_and_update` that begins or ends otherwise than at a start: tables mended while the program runs (FAULTS 295), and
-//! tables of which no section sends updates any more (296).
+//! tables of which no section sends updates any more (296); and what an update stands for that is read from its table (297).
 
 use std::collections::BTreeMap;
 
-use pg2planhat::testing::sim::{SimHandle, SinkKind};
+use pg2planhat::testing::sim::{Keep, Sim, SimHandle, SimOptions, SinkKind};
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
 use crate::main_job_oracle::*;
@@ -231,4 +231,40 @@ async fn case_296_where_the_publication_is_not_managed_the_harm_is_said_and_watc
     cluster.sql("ALTER PUBLICATION pg2planhat_updates DROP TABLE one; UPDATE one SET value = 7 WHERE id = 1").await;
     section_is(&app, "one", "streaming").await;
     drain(app, &cluster).await;
+}
+
+/// Updates of a few bytes each, whose rows hold megabytes that the log does not bring: 160 MB in one message of the stream.
+#[tokio::test]
+async fn case_297_large_values_that_are_read_from_the_table_stay_within_the_memory() {
+    const MIB: u64 = 1 << 20;
+    let cluster = Cluster::start().await;
+    cluster
+        .sql(
+            "CREATE TABLE wide (id bigint PRIMARY KEY, who text, n int, note text, at timestamptz DEFAULT now());
+             ALTER TABLE wide ALTER note SET STORAGE EXTERNAL;
+             INSERT INTO wide SELECT g, 'u' || g, 0, repeat('x', 4000000) FROM generate_series(1, 40) g",
+        )
+        .await;
+    let options = SimOptions { keep: Keep::Counts, ..SimOptions::default() };
+    let sim = Sim::start(options).await.unwrap();
+    let section = SectionText::activity("wide", "wide")
+        .set("on", "insert_and_update")
+        .set("start", "now")
+        .without("email")
+        .without("weight")
+        .field("externalId", "who")
+        .field("action", "{ value: seen }")
+        .field("info", "{ n: n, note: note }");
+    let config = config(&cluster, &sim).set("memory", "16MiB").section(section);
+    let app = App::run(&config);
+    app.wait_ready().await;
+    section_is(&app, "wide", "streaming").await;
+    cluster.sql("UPDATE wide SET n = n + 1").await;
+    let all = sim.wait_for(|stats| stats.activities.items >= 40, PATIENCE).await;
+    assert_eq!(all.unwrap().activities.items, 40, "each once");
+    let held = app.rss();
+    eprintln!("VmHWM {} MiB", held / MIB);
+    assert!(held < (32 + 4 * 16) * MIB, "VmHWM {} MiB", held / MIB);
+    drain(app, &cluster).await;
+    assert_eq!(sim.stats().activities.items, 40, "each once");
 }

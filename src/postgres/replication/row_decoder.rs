@@ -66,6 +66,11 @@ impl Decoder {
         self.at = 0;
     }
 
+    /// Whether the run has items that were not asked for.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.run.is_empty()
+    }
+
     /// The next item of the run; `None` at its end.
     ///
     /// # Errors

@@ -132,7 +132,8 @@ impl EventLoop {
                 // 9. Backfills: they yield to nothing below but the stream itself, and are bounded by their permits.
                 Some(event) = self.backfills.event() => self.on_backfill_event(event),
                 Some(event) = self.diffs.event() => self.on_diff_event(event),
-                // 10. The stream, while there is room.
+                // 10. The stream, while there is room: first what is left of the run before.
+                () = std::future::ready(()), if reading && self.stream.has_unread() => self.read_run().await,
                 event = self.stream.event(), if reading => self.on_stream_event(event).await,
             }
             // A stream that never pauses would starve the clock's arm, so the clock runs here.

@@ -50,8 +50,9 @@ impl EventLoop {
         }
     }
 
-    /// Reads a run to its end. A table's description may need the catalog; nothing else waits.
-    async fn read_run(&mut self) {
+    /// Reads a run to its end, or until there is no room: a few bytes of an update may stand for megabytes that are read from
+    /// its table. A table's description may need the catalog; nothing else waits.
+    pub(crate) async fn read_run(&mut self) {
         loop {
             match self.read_until_table() {
                 Ok(Interrupt::Table(table)) => {
@@ -62,7 +63,7 @@ impl EventLoop {
                 }
                 Ok(Interrupt::Update(partial)) => {
                     self.on_partial_row(partial).await;
-                    if !self.stream.is_open() {
+                    if !self.stream.is_open() || !self.engine.wants_rows() {
                         return;
                     }
                 }

@@ -152,6 +152,11 @@ impl StreamSupervisor {
         self.decoder.feed(run);
     }
 
+    /// Whether not all that was fed is read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.decoder.has_unread()
+    }
+
     /// The next item of what was fed.
     pub(crate) fn next_item(&mut self) -> Result<Option<DecodedItem<'_>>, LoopExit> {
         self.decoder.next_item().map_err(|error| {
@@ -261,6 +266,8 @@ impl StreamSupervisor {
         match Stream::open(self.source.clone(), self.start.clone()) {
             Ok(stream) => {
                 self.stream = Some(stream);
+                // What the stream before has left comes again.
+                self.decoder.feed(Bytes::new());
                 true
             }
             Err(error) => {
