@@ -201,11 +201,14 @@ pub(crate) async fn prove(connector: &StateConnector, unproven: UnprovenRows) ->
     let place = |id: &i64| places.get(id).copied().unwrap_or(EntryPlace::Last);
     by_key.retain(|_, (id, _)| place(id) == EntryPlace::Last);
     let read: HashSet<i64> = by_key.values().map(|(id, _)| *id).collect();
-    // Of a row that is gone nothing else can have been delivered but rows of other keys, or others that had its key.
-    let asked = |id: &i64| read.contains(id) || place(id) == EntryPlace::Earlier || versions != Versions::One;
+    // Whatever was delivered since of a row that was read, it may be what was read.
+    let known: Vec<i64> = read.iter().copied().collect();
+    let mut delivered = store.delivered_since(&name, &known, false).await.map_err(|error| error.fault())?;
+    // Of one that is gone nothing else can have been but rows that had its key before, which stand for themselves.
+    let asked = |id: &i64| !read.contains(id) && (place(id) == EntryPlace::Earlier || versions != Versions::One);
     let known: Vec<i64> = held.iter().map(|item| item.row.id).filter(asked).collect();
     let since = store.delivered_since(&name, &known, versions == Versions::EachCounts);
-    let delivered = since.await.map_err(|error| error.fault())?;
+    delivered.extend(since.await.map_err(|error| error.fault())?);
     by_key.retain(|_, (id, _)| !delivered.contains(id));
     let phase = held.first().map_or(Phase::Retry, phase_of);
     // Also those that nobody asked for: by themselves they would be sent again.

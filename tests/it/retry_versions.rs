@@ -140,6 +140,22 @@ async fn case_279_a_retry_sends_no_row_that_waits_in_a_batch() {
     }
 }
 
+/// The documented way: mend the data, then retry. The stream brings the mended version by itself.
+#[tokio::test]
+async fn case_279_a_row_that_was_mended_is_sent_once() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    let section = events().set("on", "insert_and_update").set("flush", "2s");
+    let (app, config) = running(&cluster, &sim, section).await;
+    carries_updates(&cluster).await;
+    cluster.sql("INSERT INTO t VALUES (5, NULL, 5)").await;
+    held(&cluster, 1).await;
+    cluster.sql("UPDATE t SET who = 'mended' WHERE id = 5").await;
+    let result = retry(&config).await;
+    assert!(result.contains("a newer version was sent"), "{result}");
+    drain(app, &cluster).await;
+    assert_eq!(accepted(&sim, SinkKind::Activity), [1, 5], "{result}");
+}
+
 #[tokio::test]
 async fn case_277_a_row_that_a_resync_brought_again_is_sent_once() {
     let (cluster, sim) = (Cluster::start().await, sink().await);
