@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, StateConfig};
 use crate::model::Fault;
-use crate::postgres::catalog::{publication, replica_identity, slot};
+use crate::postgres::catalog::{locks, publication, replica_identity, slot};
 use crate::postgres::connection::server_error::ServerError;
 use crate::postgres::connection::session::Session;
+use crate::postgres::setup;
 use crate::runtime::monitor_event::{AuditCause, MonitorEvent, PublicationStatus, SourceStatus};
 use crate::runtime::partition_watch::PartitionWatch;
 use crate::runtime::same_server::SameServer;
@@ -23,6 +24,9 @@ use crate::state::Store;
 
 /// How often the server is queried.
 pub(crate) const QUERY_EVERY: Duration = Duration::from_secs(3);
+
+/// How long the monitor waits for a lock before it says who has it.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 
 /// Watches the server until the event loop is gone.
 /// It follows the configuration that counts: which tables the publication must carry.
@@ -57,6 +61,14 @@ async fn poll(
     seen: &mpsc::Sender<MonitorEvent>,
     partitions: &mut PartitionWatch,
 ) -> bool {
+    // Asked once beforehand, so that the session need not look it up in a catalog that is locked by then.
+    let known = async {
+        session.batch_execute(LOCK_TIMEOUT).await?;
+        locks::catalog_holders(session).await
+    };
+    if let Err(error) = known.await {
+        tracing::debug!(%error, "the monitor could not look for locks");
+    }
     loop {
         let config = Arc::clone(&configs.borrow());
         let queried = tokio::time::timeout(Duration::from_secs(10), query(&config, session, partitions)).await;
@@ -64,6 +76,7 @@ async fn poll(
             Ok(Ok(status)) => MonitorEvent::SourceStatus(Box::new(status)),
             // The query was under way when the server said that it goes down.
             Ok(Err(error)) if is_shutdown(&error) => MonitorEvent::Shutdown(session.fault(&error)),
+            Ok(Err(error)) if setup::is_locked(&error) => locked(session, &error).await,
             Ok(Err(error)) => MonitorEvent::Unreachable(session.fault(&error)),
             Err(_) => MonitorEvent::Unreachable(Fault::unavailable(
                 "the server does not answer the monitor",
@@ -82,6 +95,17 @@ async fn poll(
             }
             () = tokio::time::sleep(Duration::from_secs(1)), if unreachable => return true,
         }
+    }
+}
+
+/// Who keeps a system catalog from being read. The session is kept: a new one could not be opened.
+async fn locked(session: &Session, error: &tokio_postgres::Error) -> MonitorEvent {
+    let asked = tokio::time::timeout(QUERY_EVERY, locks::catalog_holders(session)).await;
+    match asked {
+        Ok(Ok(holders)) if !holders.is_empty() => {
+            MonitorEvent::Locked(setup::held_up("a system catalog of the server is locked", &holders, session))
+        }
+        Ok(Ok(_) | Err(_)) | Err(_) => MonitorEvent::Unreachable(session.fault(error)),
     }
 }
 

@@ -108,6 +108,8 @@ pub(crate) enum MonitorEvent {
     Unreachable(Fault),
     /// The standby that results are read from stands still: since when, and why; or it does not (any more).
     ReplicaStands(Option<(Instant, Fault)>),
+    /// A system catalog is locked, and by whom: the server answers whoever does not need it.
+    Locked(Fault),
     /// Paused sections, as people want them.
     Paused(Vec<(SectionName, bool)>),
     /// Rows in quarantine now.

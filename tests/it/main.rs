@@ -53,6 +53,7 @@ mod keys;
 mod keys_lost;
 mod keys_out_of_line;
 mod least_role;
+mod locked_catalog;
 mod main_job;
 mod main_job_backfill;
 mod main_job_flush;

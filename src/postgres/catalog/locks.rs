@@ -1,6 +1,6 @@
 //! Who holds a lock that a statement could not have in time.
 //!
-//! * In: a table's OID, or the key of an advisory lock.
+//! * In: a table's OID, or the key of an advisory lock; for a system catalog nothing.
 //! * Out: the holders, as [`Blocker`]s, as far as rights show them.
 //! * Never: a wait; a holder ended.
 
@@ -30,6 +30,22 @@ pub(crate) async fn holders(client: &Client, table: u32) -> Result<Vec<Blocker>,
          ORDER BY 2 DESC LIMIT 5"
     );
     read(client, &sql, &table).await
+}
+
+/// Those that keep a system catalog from being read: then no session can be opened, and nothing be decoded.
+pub(crate) async fn catalog_holders(client: &Client) -> Result<Vec<Blocker>, Error> {
+    // Objects of the server's own have OIDs below this (FirstNormalObjectId); shared ones are of no database.
+    let sql = format!(
+        "SELECT {HOLDER} WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid()
+            AND l.relation < 16384 AND l.relation <> $1::oid
+            AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
+         UNION ALL
+         SELECT 'prepared transaction ' || quote_ident(p.gid), date_trunc('seconds', now() - p.prepared)::text, p.owner::text
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction::text
+         WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.relation < 16384
+         ORDER BY 2 DESC LIMIT 5"
+    );
+    read(client, &sql, &0_u32).await
 }
 
 /// Takes an advisory lock by its name, or says who holds it.

@@ -77,7 +77,8 @@ impl EventLoop {
 
     /// The fault that keeps rows from flowing, if there is one.
     fn trouble(&self) -> Option<Fault> {
-        let known = self.state.fault().or_else(|| self.stream.fault()).or_else(|| self.monitor.unreachable(SILENT));
+        let known = self.monitor.locked().or_else(|| self.state.fault()).or_else(|| self.stream.fault());
+        let known = known.or_else(|| self.monitor.unreachable(SILENT));
         if let Some(fault) = known {
             return Some(fault.clone());
         }

@@ -32,6 +32,8 @@ pub(crate) struct SourceMonitor {
     unreachable: Option<(Instant, Fault)>,
     /// Since when the standby that results are read from stands still, and why.
     replica_stands: Option<(Instant, Fault)>,
+    /// Who keeps a system catalog from being read.
+    locked: Option<Fault>,
     /// Since when the walsender waits for standbys.
     waits_for_standby: Option<Instant>,
     restart: StreamRestart,
@@ -53,6 +55,7 @@ impl SourceMonitor {
             flushed: checkpoint,
             unreachable: None,
             replica_stands: None,
+            locked: None,
             waits_for_standby: None,
             restart: StreamRestart { forgets: server.version >= 150_000, behind: None },
         }
@@ -89,6 +92,20 @@ impl SourceMonitor {
         self.unreachable.get_or_insert((Instant::now(), fault));
     }
 
+    /// Notes that a system catalog is locked.
+    pub(crate) fn set_locked(&mut self, fault: Fault) {
+        if self.locked.is_none() {
+            let (what, remedy) = (&fault.what, &fault.remedy);
+            tracing::warn!(what, remedy, "nothing can be looked at, and perhaps nothing decoded");
+        }
+        self.locked = Some(fault);
+    }
+
+    /// Who keeps a system catalog from being read: the cause of every other silence of the server.
+    pub(crate) fn locked(&self) -> Option<&Fault> {
+        self.locked.as_ref()
+    }
+
     /// Why the server cannot be looked at, where that has lasted for longer than `bound`.
     pub(crate) fn unreachable(&self, bound: Duration) -> Option<&Fault> {
         self.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
@@ -117,7 +134,7 @@ impl SourceMonitor {
 
     /// Takes in what the monitor saw; returns the server's rate of WAL in bytes per second, once that is known.
     pub(crate) fn on_source_status(&mut self, seen: &SourceStatus) -> Option<f64> {
-        self.unreachable = None;
+        (self.unreachable, self.locked) = (None, None);
         self.flushed = seen.flushed;
         let since = self.waits_for_standby.unwrap_or_else(Instant::now);
         self.waits_for_standby = seen.waits_for_standby.then_some(since);

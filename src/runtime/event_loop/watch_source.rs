@@ -25,6 +25,7 @@ impl EventLoop {
             }
             MonitorEvent::Unreachable(fault) => self.monitor.set_unreachable(fault),
             MonitorEvent::ReplicaStands(stands) => self.monitor.set_replica_stands(stands),
+            MonitorEvent::Locked(fault) => self.monitor.set_locked(fault),
             MonitorEvent::Paused(paused) => {
                 let now = self.context.now();
                 for (name, paused) in paused {
