@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pg2planhat::testing::sim::{SimOptions, SinkKind};
+use pg2planhat::testing::sim::{SimFault, SimOptions, SinkKind};
 use serde_json::Value;
 
 use crate::harness::{App, Cluster, ConfigText, SectionText, Version, eventually};
@@ -17,6 +17,7 @@ on_some_versions!({
     key_of_a_partitioned_table
     key_of_a_time_with_ties
     case_60_a_rewrite_beside_a_backfill_loses_nothing
+    case_60_a_chunk_that_waits_for_a_rewrite_sees_its_rows
 });
 
 /// One shape of a key.
@@ -156,6 +157,37 @@ async fn case_60_a_rewrite_beside_a_backfill_loses_nothing(version: Version) {
     section_is(&app, "t", "streaming").await;
     assert_each_once(&(1..=60_000).collect::<Vec<_>>(), items.iter().map(key).collect());
     drain(app, &cluster).await;
+}
+
+/// A chunk comes to a lock that a rewrite holds: of the table, or of one partition, where the chunk is not even short.
+async fn case_60_a_chunk_that_waits_for_a_rewrite_sees_its_rows(version: Version) {
+    let columns = "(id int PRIMARY KEY, value int, filler text DEFAULT repeat('x', 300))";
+    let whole = (format!("CREATE TABLE t {columns}"), "ALTER TABLE t ALTER COLUMN value TYPE bigint");
+    let leaf = |n| format!("CREATE TABLE t_{n} PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER {n})");
+    let parts = format!("CREATE TABLE t {columns} PARTITION BY HASH (id); {}; {}", leaf(0), leaf(1));
+    let one = (parts, "ALTER TABLE t_1 SET UNLOGGED; ALTER TABLE t_1 SET LOGGED");
+    for (table, rewrite) in [whole, one] {
+        let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
+        let sim = sink().await;
+        // The first chunks fill the memory and wait for the sink, and the next ones wait for them.
+        sim.queue_fault(SimFault::status(503).times(0));
+        cluster.sql(&format!("{table}; INSERT INTO t SELECT g, 1 FROM generate_series(1, 40000) g")).await;
+        let section = SectionText::metric("t", "t").field("externalId", "id").without("date").set("date", "receipt");
+        let section = section.field("dimensionId", "filler").set("batch", "{ rows: 500, bytes: 1MiB }");
+        let app = App::run(&ConfigText::new(&cluster, &sim.url()).set("memory", "4MiB").section(section));
+        sim.wait_for(|stats| stats.metrics.requests > 0, PATIENCE).await.unwrap();
+        let rewriting = cluster.client().await;
+        rewriting.batch_execute(&format!("BEGIN; {rewrite}")).await.unwrap();
+        sim.clear_faults();
+        let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE NOT granted AND application_name LIKE '%backfill%'";
+        eventually(PATIENCE, "a chunk to wait", async || (cluster.number(waiting).await > 0).then_some(())).await;
+        rewriting.batch_execute("COMMIT").await.unwrap();
+        let items = arrived(&sim, SinkKind::Metric, 40_000).await;
+        section_is(&app, "t", "streaming").await;
+        assert_each_once(&(1..=40_000).collect::<Vec<_>>(), items.iter().map(key).collect());
+        drain(app, &cluster).await;
+    }
 }
 
 /// What `check` calls an error of a section's key, `run` refuses for that section alone, in the same words.
