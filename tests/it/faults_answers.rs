@@ -108,8 +108,9 @@ async fn case_66_under_hold_doubt_without_end_halts_instead_of_quarantining_ever
     scene.insert(1, 500).await;
     halted(&app).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let held = scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await;
-    assert!(held <= 30, "{held} rows in quarantine");
+    let held = scene.column("SELECT rows FROM pg2planhat.delivery ORDER BY id").await;
+    assert_eq!(held, ["10", "10", "5"], "and nothing more before the probe");
+    assert_eq!(scene.cluster.number("SELECT count(*) FROM pg2planhat.quarantine").await, 25);
     assert_eq!(most_copies(&scene), 1);
 }
 
@@ -164,6 +165,10 @@ async fn case_66_a_2xx_that_cannot_be_read_is_not_sent_again() {
     let status = app.status().await;
     let section = of_section(&status, "seats");
     assert_eq!((section["rows_in_doubt"].as_u64(), section["rows_delivered"].as_u64()), (Some(51), Some(0)));
+    // Rows that come wait for the probe.
+    scene.insert(52, 60).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.sim.stats().metrics.requests, 2);
     for fault in [SimFault::Truncated, SimFault::WrongLength { by: -9 }, SimFault::ResetMidAnswer] {
         unread_once(fault).await;
     }
