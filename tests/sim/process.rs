@@ -61,6 +61,8 @@ pub struct Process {
     pub hasty: bool,
     /// Sections that are not attached, and the writers of their table whose end they wait for, once those were looked for.
     pub waiting: HashMap<usize, Option<BTreeSet<u64>>>,
+    /// Behind which the stream carries the rows of those that can be attached.
+    pub carried_at: HashMap<usize, Lsn>,
     /// Sections whose mapping does not fit their table.
     pub misfits: HashSet<usize>,
     pub draining: bool,
@@ -178,6 +180,7 @@ impl Process {
             retrying: HashSet::new(),
             hasty: false,
             waiting,
+            carried_at: HashMap::new(),
             misfits: HashSet::new(),
             draining: false,
             unresolved: vec![0; count],
@@ -240,9 +243,14 @@ impl Process {
         if !writers.is_empty() && !self.hasty {
             return None;
         }
+        // The stream goes on between the attacher's look at the server and the loop's taking it up.
+        let Some(carried_at) = self.carried_at.remove(&index) else {
+            self.carried_at.insert(index, Lsn(server.end));
+            return Some(format!("section {index}: carried behind {}", server.end));
+        };
         self.waiting.remove(&index);
         self.set_routes(settings);
-        let at = self.engine.attach(SectionId(index), Lsn(server.end));
+        let at = self.engine.attach(SectionId(index), carried_at);
         let section = self.engine.section_mut(SectionId(index));
         section.set_waiting(None);
         section.resume_backfill(BackfillQueue::new(Phase::Backfill, None));
