@@ -24,3 +24,14 @@ fn case_259_docs_say_which_variables_lead_to_planhat_and_whom_they_trust() {
         assert!(security.contains(word), "{word}");
     }
 }
+
+#[test]
+fn case_79_docs_say_that_an_older_row_may_come_after_a_newer_one_beside_a_backfill() {
+    let exactness = read("docs/exactness.md");
+    let told =
+        exactness.lines().skip_while(|line| !line.contains("The last value of a day, beside a backfill")).take(2);
+    let told = told.collect::<String>();
+    for word in ["an older row may arrive after a newer one", "LAST", "let the backfill end", "`resync --from-time`"] {
+        assert!(told.contains(word), "{word} is not in {told:?}");
+    }
+}
