@@ -14,7 +14,7 @@ use crate::postgres::backfill::selection::Selection;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::operator_requests::{PROBE, RESUME, RESYNC, RETRY};
 use crate::runtime::event_loop::read_stream::misfit;
-use crate::runtime::quarantine_reader::{ReadAgain, RetryRead, RowsToRead, Versions};
+use crate::runtime::quarantine_reader::{ReadAgain, RetryRead, RowsRead, RowsToRead, Versions};
 use crate::runtime::state_connector::StateConnector;
 use crate::state::{Event, Op};
 
@@ -217,25 +217,7 @@ impl EventLoop {
             .chain(&read.delivered)
             .chain(&read.left)
             .for_each(|id| section.give_up_retry(*id));
-        let mut result = format!("{began} rows are sent again");
-        if !read.gone.is_empty() {
-            result.push_str(&format!(
-                "; {} are no longer in the table as they were, and were never items: drop them ({})",
-                read.gone.len(),
-                shortened(&read.gone)
-            ));
-        }
-        if !read.delivered.is_empty() {
-            result.push_str(&format!(
-                "; {} are not sent: their keys were delivered since, so another row has the key now, or a newer version was sent, or \
-                 a re-sync brought it; compare `quarantine show`, then drop them ({})",
-                read.delivered.len(),
-                shortened(&read.delivered)
-            ));
-        }
-        if read.left_before > 0 {
-            result.push_str(&format!("; {} had left the quarantine before", read.left_before));
-        }
+        let mut result = said_of_retry(began, &read);
         let mut ops = Vec::new();
         if !read.twice.is_empty() {
             result.push_str(&format!("; {} were in quarantine twice: a re-sync brought them again", read.twice.len()));
@@ -263,6 +245,30 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// What a person is told of a retry, of which so many rows are on their way.
+fn said_of_retry(began: usize, read: &RowsRead) -> String {
+    let mut result = format!("{began} rows are sent again");
+    if !read.gone.is_empty() {
+        result.push_str(&format!(
+            "; {} are no longer in the table as they were, and were never items: drop them ({})",
+            read.gone.len(),
+            shortened(&read.gone)
+        ));
+    }
+    if !read.delivered.is_empty() {
+        result.push_str(&format!(
+            "; {} are not sent: their keys were delivered since, so another row has the key now, or a newer version was sent, or \
+             a re-sync brought it; compare `quarantine show`, then drop them ({})",
+            read.delivered.len(),
+            shortened(&read.delivered)
+        ));
+    }
+    if read.left_before > 0 {
+        result.push_str(&format!("; {} had left the quarantine before", read.left_before));
+    }
+    result
 }
 
 fn shortened(ids: &[i64]) -> String {
