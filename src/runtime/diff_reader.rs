@@ -14,6 +14,7 @@ use crate::config::{ActivityNames, Section, Source};
 use crate::delivery::seen_cursor::SeenCursor;
 use crate::mapping::Mapping;
 use crate::model::{Column, Fault, Forgotten, KeyDigest, SectionId};
+use crate::postgres::backfill::result_position::ResultPosition;
 use crate::postgres::backfill::result_reader;
 use crate::postgres::backfill::selection::Selection;
 use crate::postgres::backfill::steadiness;
@@ -195,7 +196,13 @@ impl DiffTask {
                 return Ok(PassEnd::Unheard);
             }
         }
+        let before = ResultPosition::now(&session).await.map_err(at)?;
+        self.not_behind(before.as_ref(), start.last.as_ref().into_iter().chain([&under_way.run]))?;
         comparing.selection.begin(&session).await.map_err(at)?;
+        if before.is_some() {
+            // Behind the snapshot: the next one must have seen as much.
+            under_way.run.read_at = ResultPosition::now(&session).await.map_err(at)?.map(|at| at.to_string());
+        }
         if start.ask_first
             && !comparing.unique
             && let Some(key) = comparing.selection.twin(&session).await.map_err(at)?
@@ -215,6 +222,27 @@ impl DiffTask {
             comparing.selection.end(&session).await.map_err(at)?;
         }
         Ok(end)
+    }
+
+    /// A server that has seen less than one that was read before would bring old values back.
+    fn not_behind<'a>(
+        &self,
+        now: Option<&ResultPosition>,
+        read: impl Iterator<Item = &'a DiffRun>,
+    ) -> Result<(), Fault> {
+        let mut read = read.filter_map(|run| ResultPosition::parse(run.read_at.as_deref()?));
+        let Some((now, ahead)) = now.and_then(|now| Some((now, read.find(|read| now.is_behind(read))?))) else {
+            return Ok(());
+        };
+        let what = format!(
+            "section {}: the server that answers has come to {}, and the one that was compared before to {}: it would bring old \
+             values back",
+            self.section.name, now.lsn, ahead.lsn
+        );
+        Err(Fault::unavailable(
+            what,
+            "it is compared when the server has come as far; where servers take turns, name one of them",
+        ))
     }
 
     /// Looks at the result, and compiles the mapping against its columns.

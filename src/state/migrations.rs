@@ -24,6 +24,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_repair_phase.sql"),
     include_str!("migrations/0011_rules.sql"),
     include_str!("migrations/0012_forgotten.sql"),
+    include_str!("migrations/0013_read_at.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.

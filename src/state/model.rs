@@ -215,6 +215,8 @@ pub struct DiffRun {
     pub key: Vec<String>,
     /// The columns whose values were compared, by name.
     pub columns: Vec<String>,
+    /// Where the log of the server was that was read, where that is known.
+    pub read_at: Option<String>,
 }
 
 /// A stretch of the log that could not be read.

@@ -123,7 +123,7 @@ impl Store {
     /// The last comparison of each section that had one.
     pub(crate) async fn diff_runs(&self) -> Result<Vec<(SectionName, DiffRun)>, StateError> {
         let asked = format!(
-            "SELECT section, run, {} AS started_at, {} AS ended_at, rows, new, changed, gone, key, columns
+            "SELECT section, run, {} AS started_at, {} AS ended_at, rows, new, changed, gone, key, columns, read_at
              FROM {{schema}}.diff ORDER BY section",
             rfc3339("started_at"),
             rfc3339("ended_at")
@@ -163,5 +163,6 @@ fn run_of(row: &Row) -> DiffRun {
         gone: count("gone"),
         key: row.get("key"),
         columns: row.get("columns"),
+        read_at: row.get("read_at"),
     }
 }

@@ -54,11 +54,12 @@ const FORGET: &str = "WITH older AS (UPDATE {schema}.diff SET forgotten =
 
 const COMPARED: &str =
     "INSERT INTO {schema}.diff AS d (section, run, started_at, ended_at, rows, new, changed, gone, key,
-                    columns)
-                 VALUES ($1, $2, $3::text::timestamptz, now(), $4, $5, $6, $7, $8, $9)
+                    columns, read_at)
+                 VALUES ($1, $2, $3::text::timestamptz, now(), $4, $5, $6, $7, $8, $9, $10)
                  ON CONFLICT (section) DO UPDATE SET run = excluded.run, started_at = excluded.started_at,
                     ended_at = excluded.ended_at, rows = excluded.rows, new = excluded.new, changed = excluded.changed,
-                    gone = excluded.gone, key = excluded.key, columns = excluded.columns";
+                    gone = excluded.gone, key = excluded.key, columns = excluded.columns,
+                    read_at = excluded.read_at";
 
 // What an earlier attachment kept of its stream is forgotten with it.
 const ATTACH: &str = "WITH forgotten AS (DELETE FROM {schema}.streamed WHERE section = $1)

@@ -192,6 +192,7 @@ fn compared<'a>(section: &'a SectionName, run: &'a DiffRun) -> BoundParam<'a> {
         signed(run.gone),
         run.key.as_slice(),
         run.columns.as_slice(),
+        run.read_at.as_deref(),
     )
 }
 

@@ -228,6 +228,34 @@ async fn case_293_a_standby_that_stands_still_is_not_ready() {
     drain(app, &home).await;
 }
 
+/// The address leads to a standby that has replayed less than the server that was compared last: nothing old is sent again.
+#[tokio::test]
+async fn case_243_a_server_that_is_behind_the_last_one_is_not_compared() {
+    let primary = Cluster::builder().own_identity().start().await;
+    let (home, sim) = (Cluster::start().await, sink().await);
+    primary.sql("CREATE TABLE t (id bigint, value int); INSERT INTO t SELECT g, 1 FROM generate_series(1, 20) g").await;
+    let standby = primary.standby().await;
+    standby.catch_up_with(&primary).await;
+    standby.sql("SELECT pg_wal_replay_pause()").await;
+    let url = format!("\"postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable\"", home.port());
+    let of =
+        |cluster: &Cluster| ConfigText::new(cluster, &sim.url()).set("state.url", &url).section(compared("t", "t"));
+    let app = App::run(&of(&primary));
+    arrived(&sim, SinkKind::Metric, 20).await;
+    primary.sql("UPDATE t SET value = 2").await;
+    arrived(&sim, SinkKind::Metric, 40).await;
+    drain(app, &home).await;
+    let app = App::run(&of(&standby));
+    app.wait_log("it would bring old values back").await;
+    assert_eq!(sim.stats().metrics.items, 40, "{}", app.log());
+    primary.sql("UPDATE t SET value = 3").await;
+    standby.sql("SELECT pg_wal_replay_resume()").await;
+    let items = arrived(&sim, SinkKind::Metric, 60).await;
+    let values: Vec<i64> = items.iter().map(|item| item.item()["value"].as_i64().unwrap()).collect();
+    assert!(values.is_sorted(), "{values:?}");
+    drain(app, &home).await;
+}
+
 /// Compared sections alone, and `source.database` names another database: `plan` calls it a danger, `check` warns of it, and the log
 /// names both. A database that was renamed is the same.
 #[tokio::test]

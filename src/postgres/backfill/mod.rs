@@ -14,6 +14,7 @@ pub(crate) mod plan_tests;
 pub(crate) mod range_reader;
 #[cfg(test)]
 pub(crate) mod range_tests;
+pub(crate) mod result_position;
 pub(crate) mod result_reader;
 pub(crate) mod rows_by_key;
 pub(crate) mod rows_since;
