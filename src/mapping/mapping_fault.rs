@@ -80,7 +80,8 @@ impl MappingFault {
         let MappingFault { section, table, field, problem } = self;
         match problem {
             Problem::UnknownColumn { column, nearest: Some(nearest) } => {
-                format!("in section {section}, write `{nearest}` instead of `{column}` (upper and lower case differ)")
+                let case = if nearest.eq_ignore_ascii_case(column) { " (upper and lower case differ)" } else { "" };
+                format!("in section {section}, write `{nearest}` instead of `{column}`{case}")
             }
             Problem::UnknownColumn { nearest: None, .. } => format!(
                 "in section {section}, set {field} to a column that `pg2planhat discover {}.{}` lists; generated columns \
@@ -137,10 +138,7 @@ pub(crate) fn words(ty: Type) -> &'static str {
     }
 }
 
-/// The column that was probably meant: the same but for case, else the nearest within a third of its length.
+/// The column that was probably meant.
 pub(crate) fn nearest<'c>(name: &str, columns: &'c [Column]) -> Option<&'c str> {
-    let wanted = name.to_lowercase();
-    let distance = |column: &str| strsim::damerau_levenshtein(&column.to_lowercase(), &wanted);
-    let nearest = columns.iter().map(|column| (distance(&column.name), column.name.as_str())).min()?;
-    (nearest.0 <= (wanted.chars().count() / 3).max(1)).then_some(nearest.1)
+    crate::model::nearest::nearest(name, columns.iter().map(|column| column.name.as_str()))
 }

@@ -7,7 +7,11 @@
 /// The candidate that `name` was most likely meant to be, if any is near.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: String = name.chars().take(128).collect::<String>().to_lowercase();
-    let limit = (wanted.chars().count() / 3).max(1);
+    // Of two letters each is near to each: only case may differ.
+    let limit = match wanted.chars().count() {
+        0..3 => 0,
+        letters => letters / 3,
+    };
     let distance = |candidate: &str| {
         let candidate = candidate.to_lowercase();
         // A beginning is near, too: `dimension` for `dimensionId`.
@@ -37,7 +41,7 @@ mod tests {
 
     #[test]
     fn near_misses_are_suggested_and_far_ones_are_not() {
-        let known = ["table", "timezone", "batch", "externalId", "EndUser", "after_key"];
+        let known = ["id", "table", "timezone", "batch", "externalId", "EndUser", "after_key"];
         for (name, expected) in [
             ("tabel", Some("table")),
             ("Table", Some("table")),
@@ -46,6 +50,8 @@ mod tests {
             ("Enduser", Some("EndUser")),
             ("after", Some("after_key")),
             ("colour", None),
+            ("ID", Some("id")),
+            ("ie", None),
             ("", None),
         ] {
             assert_eq!(nearest(name, known), expected, "{name}");
