@@ -28,15 +28,21 @@ pub(crate) struct SourceMonitor {
     wal: WalRate,
     /// The server's end of WAL when it was last seen.
     flushed: Lsn,
-    /// Since when the server cannot be looked at, and why.
+    hindrances: SourceHindrances,
+    /// Since when the walsender waits for standbys.
+    waits_for_standby: Option<Instant>,
+    restart: StreamRestart,
+}
+
+/// What keeps the source from being looked at.
+#[derive(Default)]
+struct SourceHindrances {
+    /// Since when the server cannot be reached, and why.
     unreachable: Option<(Instant, Fault)>,
     /// Since when the standby that results are read from stands still, and why.
     replica_stands: Option<(Instant, Fault)>,
     /// Who keeps a system catalog from being read.
     locked: Option<Fault>,
-    /// Since when the walsender waits for standbys.
-    waits_for_standby: Option<Instant>,
-    restart: StreamRestart,
 }
 
 impl SourceMonitor {
@@ -53,9 +59,7 @@ impl SourceMonitor {
             updates,
             wal: WalRate::default(),
             flushed: checkpoint,
-            unreachable: None,
-            replica_stands: None,
-            locked: None,
+            hindrances: SourceHindrances::default(),
             waits_for_standby: None,
             restart: StreamRestart { forgets: server.version >= 150_000, behind: None },
         }
@@ -89,36 +93,36 @@ impl SourceMonitor {
 
     /// Notes that the server cannot be looked at.
     pub(crate) fn set_unreachable(&mut self, fault: Fault) {
-        self.unreachable.get_or_insert((Instant::now(), fault));
+        self.hindrances.unreachable.get_or_insert((Instant::now(), fault));
     }
 
     /// Notes that a system catalog is locked.
     pub(crate) fn set_locked(&mut self, fault: Fault) {
-        if self.locked.is_none() {
+        if self.hindrances.locked.is_none() {
             let (what, remedy) = (&fault.what, &fault.remedy);
             tracing::warn!(what, remedy, "nothing can be looked at, and perhaps nothing decoded");
         }
-        self.locked = Some(fault);
+        self.hindrances.locked = Some(fault);
     }
 
     /// Who keeps a system catalog from being read: the cause of every other silence of the server.
     pub(crate) fn locked(&self) -> Option<&Fault> {
-        self.locked.as_ref()
+        self.hindrances.locked.as_ref()
     }
 
     /// Why the server cannot be looked at, where that has lasted for longer than `bound`.
     pub(crate) fn unreachable(&self, bound: Duration) -> Option<&Fault> {
-        self.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
+        self.hindrances.unreachable.as_ref().filter(|(since, _)| since.elapsed() > bound).map(|(_, fault)| fault)
     }
 
     /// Notes whether the standby that results are read from stands still.
     pub(crate) fn set_replica_stands(&mut self, stands: Option<(Instant, Fault)>) {
-        self.replica_stands = stands;
+        self.hindrances.replica_stands = stands;
     }
 
     /// For how long the standby that results are read from has stood still, and why.
     pub(crate) fn replica_stands(&self) -> Option<(Duration, &Fault)> {
-        self.replica_stands.as_ref().map(|(since, fault)| (since.elapsed(), fault))
+        self.hindrances.replica_stands.as_ref().map(|(since, fault)| (since.elapsed(), fault))
     }
 
     /// Why the server sends nothing, where a standby has held it up for longer than `bound`.
@@ -134,7 +138,7 @@ impl SourceMonitor {
 
     /// Takes in what the monitor saw; returns the server's rate of WAL in bytes per second, once that is known.
     pub(crate) fn on_source_status(&mut self, seen: &SourceStatus) -> Option<f64> {
-        (self.unreachable, self.locked) = (None, None);
+        (self.hindrances.unreachable, self.hindrances.locked) = (None, None);
         self.flushed = seen.flushed;
         let since = self.waits_for_standby.unwrap_or_else(Instant::now);
         self.waits_for_standby = seen.waits_for_standby.then_some(since);

@@ -49,16 +49,26 @@ pub(crate) struct StreamSupervisor {
     is_wanted: bool,
     stream: Option<Stream>,
     decoder: Decoder,
-    types: TypeCatalog,
-    /// The tables that the stream has described last, for a section that is attached later: as many as the publication has.
-    described: HashMap<u32, DecodedTable>,
-    /// The columns of the tables that the stream brings, in the order of rows.
-    columns: HashMap<u32, Vec<Column>>,
+    tables: StreamedTables,
     start: StreamStart,
     reconnect: Reconnect,
     /// Since when the stream is down, and why.
     down: Option<(Instant, Fault)>,
     pinged: Instant,
+    gauges: StreamGauges,
+}
+
+/// The tables that the stream brings.
+struct StreamedTables {
+    types: TypeCatalog,
+    /// Those that it has described last, for a section that is attached later: as many as the publication has.
+    described: HashMap<u32, DecodedTable>,
+    /// Their columns, in the order of rows.
+    columns: HashMap<u32, Vec<Column>>,
+}
+
+/// What the metrics tell of the stream.
+struct StreamGauges {
     metrics: Arc<Metrics>,
     /// The time since the server's last message.
     wire: Age,
@@ -81,15 +91,12 @@ impl StreamSupervisor {
             is_wanted: stream.is_some(),
             stream,
             decoder,
-            types,
-            described: HashMap::new(),
-            columns: HashMap::new(),
+            tables: StreamedTables { types, described: HashMap::new(), columns: HashMap::new() },
             start,
             reconnect: Reconnect { at: now, failures: 0, wedged: (checkpoint, 0), patience },
             down: None,
             pinged: now,
-            metrics,
-            wire,
+            gauges: StreamGauges { metrics, wire },
         }
     }
 
@@ -147,7 +154,7 @@ impl StreamSupervisor {
 
     /// The server's bytes have come: their items follow.
     pub(crate) fn feed(&mut self, run: Bytes) {
-        self.wire.touch();
+        self.gauges.wire.touch();
         self.started();
         self.decoder.feed(run);
     }
@@ -170,27 +177,27 @@ impl StreamSupervisor {
 
     /// Keeps what the stream says of a table.
     pub(crate) fn remember(&mut self, table: &DecodedTable) {
-        self.described.insert(table.oid, table.clone());
+        self.tables.described.insert(table.oid, table.clone());
     }
 
     /// What the stream has said of a table.
     pub(crate) fn described(&self, oid: u32) -> Option<DecodedTable> {
-        self.described.get(&oid).cloned()
+        self.tables.described.get(&oid).cloned()
     }
 
     /// The columns of a table; where a type is not known yet, `Later`, and the stream is to be rewound.
     pub(crate) async fn columns(&mut self, table: &DecodedTable) -> ColumnTypes {
-        self.types.columns(&self.source, table).await
+        self.tables.types.columns(&self.source, table).await
     }
 
     /// A table's rows have these columns from here on.
     pub(crate) fn name_columns(&mut self, oid: u32, columns: Vec<Column>) {
-        self.columns.insert(oid, columns);
+        self.tables.columns.insert(oid, columns);
     }
 
     /// What a column of a table's rows is called.
     pub(crate) fn column_name(&self, oid: u32, column: usize) -> Option<&str> {
-        self.columns.get(&oid)?.get(column).map(|column| column.name.as_str())
+        self.tables.columns.get(&oid)?.get(column).map(|column| column.name.as_str())
     }
 
     /// The stream has ended. Returns how the loop ends with it, if it does.
@@ -206,7 +213,7 @@ impl StreamSupervisor {
         let delay = crate::model::backoff::delay(self.reconnect.failures.min(6), None, fastrand::f64())
             .min(Duration::from_secs(10));
         self.reconnect.at = Instant::now() + delay;
-        self.metrics.reconnects_total.inc();
+        self.gauges.metrics.reconnects_total.inc();
         if self.reconnect.failures <= 3 || self.reconnect.failures.is_multiple_of(10) {
             tracing::warn!(
                 what = ended.fault.what,
