@@ -2,7 +2,7 @@
 //!
 //! * In: bodies to send.
 //! * Out: [`Requested`], one for each; a line in the log for the first few of a kind.
-//! * Never: two requests of one section at once (the delivery core sees to that).
+//! * Never: more requests of one section at once than its `batch.in_flight` (the delivery core sees to that).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
