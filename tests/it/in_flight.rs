@@ -44,7 +44,9 @@ async fn a_kill_leaves_at_most_the_requests_under_way_in_doubt_each_by_name() {
     let app = scene.run().await;
     // The first of five is never answered; those beside it are, and wait for it.
     scene.sim.queue_fault(SimFault::Hang { store: true });
-    insert(&scene, 1, 50).await;
+    insert(&scene, 1, 10).await;
+    scene.sink(|stats| stats.activities.items == 10 && stats.activities.under_way == 1).await;
+    insert(&scene, 11, 50).await;
     scene.sink(|stats| stats.activities.items == 30 && stats.activities.under_way == 1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(scene.sim.stats().activities.requests, 3, "no further request while the first is open");
