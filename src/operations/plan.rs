@@ -84,11 +84,13 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
     let mut changes = compare(config, &recorded, &size);
     if there {
         changes.extend(forgotten(config, &store).await?);
-        changes.extend(other_database_of(config, &session, &recorded).await?);
     }
     let left = update_leftovers::said(config, &session, &recorded.sections).await;
     let left = left.map_err(|error| session.fault(&error))?;
     let own = |kind, said: String, rows, danger| PlannedChange { section: String::new(), kind, said, rows, danger };
+    if there && let Some(fault) = other_database_of(config, &session, &recorded).await? {
+        changes.push(own("connection", fault.what, None, true));
+    }
     changes.extend(left.map(|fault| own("settings", format!("{}; {}", fault.what, fault.remedy), None, false)));
     if let Some(fault) = slot_without_state(config).await? {
         changes
@@ -118,16 +120,10 @@ async fn other_database_of(
     config: &Config,
     session: &Session,
     recorded: &RecordedState,
-) -> Result<Option<PlannedChange>, Fault> {
+) -> Result<Option<Fault>, Fault> {
     let Some(identity) = recorded.identity.as_ref().filter(|_| !config.streams()) else { return Ok(None) };
     let found = server::server(session).await.map_err(|error| session.fault(&error))?;
-    Ok(other_database(identity, &found).map(|fault| PlannedChange {
-        section: String::new(),
-        kind: "connection",
-        said: fault.what,
-        rows: None,
-        danger: true,
-    }))
+    Ok(other_database(identity, &found))
 }
 
 /// Sections whose result is asked for rows that may have been sent and forgotten.

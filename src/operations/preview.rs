@@ -79,7 +79,7 @@ pub(crate) async fn preview(
         Ok(rows) => rows,
         Err(error) => {
             let what = format!("{} is locked", quote::qualified(&section.table));
-            let locked = if setup::is_locked(&error) { setup::locked(&session, info.oid, &what).await } else { None };
+            let locked = setup::locked(&session, &error, info.oid, &what).await;
             return Err(locked.unwrap_or_else(|| session.fault(&error)));
         }
     };

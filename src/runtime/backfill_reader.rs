@@ -302,7 +302,7 @@ impl BackfillTask {
         let what = "the backfill waits for a lock on its table";
         if setup::is_locked(error)
             && session.batch_execute("ROLLBACK").await.is_ok()
-            && let Some(fault) = setup::locked(session, self.oid, what).await
+            && let Some(fault) = setup::locked(session, error, self.oid, what).await
         {
             return fault;
         }

@@ -377,8 +377,11 @@ pub(crate) fn is_locked(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// That the lock of a table was not to be had, and who has it; `None` where that cannot be asked.
-pub(crate) async fn locked(session: &Session, table: u32, what: &str) -> Option<Fault> {
+/// That the lock of a table was not to be had, and who has it; `None` where the error is another one, or that cannot be asked.
+pub(crate) async fn locked(session: &Session, error: &Error, table: u32, what: &str) -> Option<Fault> {
+    if !is_locked(error) {
+        return None;
+    }
     let holders = locks::holders(session, table).await.ok()?;
     Some(held_up(what, &holders, session))
 }

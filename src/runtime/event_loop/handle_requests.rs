@@ -217,10 +217,9 @@ impl EventLoop {
             .chain(&read.delivered)
             .chain(&read.left)
             .for_each(|id| section.give_up_retry(*id));
-        let mut result = said_of_retry(began, &read);
+        let result = said_of_retry(began, &read);
         let mut ops = Vec::new();
         if !read.twice.is_empty() {
-            result.push_str(&format!("; {} were in quarantine twice: a re-sync brought them again", read.twice.len()));
             ops.push(Op::Unquarantine(read.twice));
         }
         if !read.left.is_empty() {
@@ -267,6 +266,9 @@ fn said_of_retry(began: usize, read: &RowsRead) -> String {
     }
     if read.left_before > 0 {
         result.push_str(&format!("; {} had left the quarantine before", read.left_before));
+    }
+    if !read.twice.is_empty() {
+        result.push_str(&format!("; {} were in quarantine twice: a re-sync brought them again", read.twice.len()));
     }
     result
 }

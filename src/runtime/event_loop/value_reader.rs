@@ -71,7 +71,6 @@ pub(crate) async fn row_of(session: &Session, (selection, table): (&Selection, u
         Ok(rows) => return Ok(rows),
         Err(error) => error,
     };
-    let locked =
-        if setup::is_locked(&error) { setup::locked(session, table, "its table is locked").await } else { None };
+    let locked = setup::locked(session, &error, table, "its table is locked").await;
     Err(locked.unwrap_or_else(|| session.fault(&error)))
 }
