@@ -15,6 +15,7 @@ use crate::postgres::catalog::quote;
 use crate::postgres::connection::session::{connect_sql, connect_url};
 use crate::postgres::preflight;
 use crate::postgres::preflight::examination::Examination;
+use crate::sql;
 use crate::state::{Schema, Store};
 use crate::terminal::plural;
 use crate::{config, planhat};
@@ -180,7 +181,8 @@ async fn state(config: &Config) -> Finding {
             (SELECT pg_has_role(nspowner, 'USAGE') OR has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace
              WHERE nspname = $1), current_setting('transaction_read_only')::boolean AND NOT pg_is_in_recovery(),
             current_user::text";
-        let row = session.query_one(asked, &[&config.state.schema]).await.map_err(|error| session.fault(&error))?;
+        let row =
+            sql::query_one(&session, asked, &[&config.state.schema]).await.map_err(|error| session.fault(&error))?;
         let (create, database, schema): (bool, String, Option<bool>) = (row.get(0), row.get(1), row.get(2));
         if row.get(3) {
             let (database, user) = (quote::ident(&database), quote::ident(row.get(4)));

@@ -19,6 +19,7 @@ use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
+use crate::sql;
 
 /// Rows that a draft is tried with.
 pub(crate) const SAMPLE: u32 = 100;
@@ -91,7 +92,7 @@ pub(crate) async fn databases(config: &Config) -> Result<Vec<String>, Fault> {
 pub(crate) async fn slot_of_another(config: &Config) -> Result<Option<(String, String)>, Fault> {
     let session = reading(config, "discover").await?;
     let sql = "SELECT slot_name::text, coalesce(database::text, ''), current_database()::text FROM pg_catalog.pg_replication_slots";
-    let rows = session.query(sql, &[]).await.map_err(|error| session.fault(&error))?;
+    let rows = sql::query(&session, sql, &[]).await.map_err(|error| session.fault(&error))?;
     let database: String = rows.first().map(|row| row.get(2)).unwrap_or_default();
     let slots: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok(free_slot(&slots, &config.source.slot, &database))

@@ -23,6 +23,7 @@ use crate::runtime::section_changes::{key_changed, renamed_from};
 use crate::runtime::startup_diff::other_database;
 use crate::runtime::table_fit::describe;
 use crate::runtime::update_leftovers;
+use crate::sql;
 use crate::state::{Gap, Identity, SectionPhase, SectionRow, Store};
 use crate::terminal::plural;
 
@@ -75,7 +76,7 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
     let session = crate::operations::reading(config, "plan").await?;
     for section in config.sections.iter().filter(|section| section.is_on() && !section.table.name.is_empty()) {
         let sql = "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1)";
-        let row = session.query_opt(sql, &[&quote::qualified(&section.table)]).await;
+        let row = sql::query_opt(&session, sql, &[&quote::qualified(&section.table)]).await;
         let rows = row.map_err(|error| session.fault(&error))?.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok());
         sizes.push((section.name.to_string(), rows));
     }

@@ -13,6 +13,7 @@ use crate::postgres::preflight::key_findings;
 use crate::runtime::event_loop::RESYNC;
 use crate::runtime::event_loop::publication_drift::PARTITION_ATTACHED;
 use crate::runtime::table_fit;
+use crate::sql;
 use crate::state::Store;
 
 /// Where a re-sync begins.
@@ -160,7 +161,7 @@ async fn plan_whole(
     }
     let table = result::described(session, section, &config.source.schema).await?;
     let sql = format!("SELECT count(*) FROM {}", table.as_t());
-    let rows: i64 = session.query_one(&sql, &[]).await.map_err(|error| session.fault(&error))?.get(0);
+    let rows: i64 = sql::query_one(session, &sql, &[]).await.map_err(|error| session.fault(&error))?.get(0);
     let rows = u64::try_from(rows).unwrap_or_default();
     Ok(Some(ResyncPlan {
         section: section.name.to_string(),

@@ -17,6 +17,7 @@ use crate::postgres::connection::session::{Session, connect_sql};
 use crate::postgres::setup;
 use crate::postgres::setup::dba_script;
 use crate::runtime::{StateConnector, first_slot};
+use crate::sql;
 use crate::state;
 use crate::state::{Schema, Store};
 
@@ -96,7 +97,7 @@ pub(crate) async fn set_up(config: &Arc<Config>) -> Result<Vec<SetupStep>, Fault
     }
     // Whoever has made the slot meanwhile (`run`, started at the same time) uses the schema, too.
     let slot = "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
-    let slot = session.query_opt(slot, &[&config.source.slot]).await;
+    let slot = sql::query_opt(&session, slot, &[&config.source.slot]).await;
     let is_ours = before.is_none() && slot.is_ok_and(|slot| slot.is_none());
     if is_ours && store.drop_schema().await.is_err() {
         left.push(state::drop_script(&Schema::new(&config.state.schema)?));

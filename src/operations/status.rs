@@ -17,6 +17,7 @@ use crate::runtime::section_report;
 use crate::runtime::section_report::comparisons;
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::{Gap, Instance, SectionPhase, SectionRow};
 use crate::telemetry::status_document::{Backfill, InstanceState, Reason, SectionState, SectionStatus, Status};
 
@@ -52,7 +53,7 @@ async fn same_database(config: &Config, status: &Status) -> bool {
         let session = connect_sql(&config.source, "status").await.ok()?;
         let asked =
             "SELECT system_identifier::text, pg_catalog.current_database()::text FROM pg_catalog.pg_control_system()";
-        let row = session.query_one(asked, &[]).await.ok()?;
+        let row = sql::query_one(&session, asked, &[]).await.ok()?;
         Some((row.try_get::<_, String>(0).ok()?, row.try_get::<_, String>(1).ok()?))
     };
     let Some((server, database)) = tokio::time::timeout(IDENTIFY, ours).await.ok().flatten() else { return true };
@@ -203,7 +204,7 @@ fn stalled(status: &mut Status, fault: &Fault) {
 }
 
 async fn show_slot(control: &Session, slot: Option<&Slot>, status: &mut Status) -> Result<(), tokio_postgres::Error> {
-    let row = control.query_one("SELECT pg_catalog.pg_current_wal_flush_lsn()::text", &[]).await?;
+    let row = sql::query_one(control, "SELECT pg_catalog.pg_current_wal_flush_lsn()::text", &[]).await?;
     let end: Lsn = row.get::<_, String>(0).parse().unwrap_or_default();
     let Some(slot) = slot else { return Ok(()) };
     let behind = |lsn: Option<Lsn>| lsn.map(|lsn| end.bytes_since(lsn));

@@ -8,6 +8,7 @@ use crate::postgres::catalog::publication::{Publication, PublishedTable};
 use crate::postgres::catalog::{publication, quote, server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::{Schema, Store, drop_script};
 
 /// The objects to drop.
@@ -130,7 +131,8 @@ impl Teardown {
         let sql = "SELECT coalesce((SELECT bool_and(pg_has_role(pubowner, 'USAGE')) FROM pg_catalog.pg_publication
             WHERE pubname = ANY($1)), true)";
         let names: Vec<&String> = self.plan.publications().collect();
-        let publication = self.control.query_one(sql, &[&names]).await.map_err(|error| self.control.fault(&error))?;
+        let publication =
+            sql::query_one(&self.control, sql, &[&names]).await.map_err(|error| self.control.fault(&error))?;
         if !publication.get::<_, bool>(0) {
             return Ok(Some("does not own the publication"));
         }
@@ -186,6 +188,6 @@ async fn users(
 pub(crate) async fn drop_slot(control: &Session, name: &str) -> Result<(), Fault> {
     let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
         WHERE slot_name = $1";
-    control.execute(sql, &[&name]).await.map_err(|error| control.fault(&error))?;
+    sql::execute(control, sql, &[&name]).await.map_err(|error| control.fault(&error))?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! * Out: a [`SectionStart`] for each section that is on and streamed.
 //! * Never: a wait for one section that holds another.
 
-use tokio_postgres::types::ToSql;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::config::{Config, Section};
 use crate::mapping::Mapping;
@@ -19,6 +19,7 @@ use crate::postgres::connection::session::Session;
 use crate::runtime::section_changes::{key_changed, renamed, renamed_from};
 use crate::runtime::start_error::StartError;
 use crate::runtime::table_fit::{Fit, describe, first_phase, refusal, still_streams};
+use crate::sql;
 use crate::state::instance::Opened;
 use crate::state::store::Epoch;
 use crate::state::store::Store;
@@ -102,41 +103,51 @@ pub(crate) async fn start_sections(
     opened: &Opened,
     types: &Types,
 ) -> Result<Vec<SectionStart>, StartError> {
-    let mut starts = Vec::new();
     // Results alone may be read from a standby, which has no such position.
     if !config.streams() {
-        return Ok(starts);
+        return Ok(Vec::new());
     }
     let looked_at = xmin_barrier::insert_lsn(control).await.map_err(|error| control.fault(&error))?;
-    for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
-        let row = opened.sections.iter().find(|row| row.name == section.name);
-        let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
-        let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
-        let start = match (fit, recorded) {
-            (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => {
-                resume(config, control, fit, (row, looked_at)).await?
-            }
-            (Err(fault), Some(row)) => {
-                let streams = still_streams(control, section, row).await.map_err(|error| control.fault(&error))?;
-                let (streams, section) = (streams.is_some(), streams.unwrap_or_else(|| section.clone()));
-                SectionStart::Unfit(Box::new(Unfit { section, fault, row: row.clone(), streams }))
-            }
-            (fit, _) => {
-                let first = match fit {
-                    Ok(fit) if opened.sections.is_empty() => {
-                        attach_first(config, control, store, term, opened, fit).await?
-                    }
-                    Ok(_) | Err(_) => None,
-                };
-                match first {
-                    Some(attached) => SectionStart::On(Box::new(attached)),
-                    None => SectionStart::Waits(Box::new(wait(config, store, term, opened, section).await?)),
+    let on = config.sections.iter().filter(|section| section.is_on() && section.is_streamed());
+    let start = |section| start_section((config, section), (control, types, looked_at), (store, term), opened);
+    // Side by side on one session: what one section asks does not wait for another's answer.
+    stream::iter(on).map(start).buffered(SIDE_BY_SIDE).try_collect().await
+}
+
+/// Sections that are looked at side by side, at most.
+const SIDE_BY_SIDE: usize = 32;
+
+async fn start_section(
+    (config, section): (&Config, &Section),
+    (control, types, looked_at): (&Session, &Types, Lsn),
+    (store, term): (&Store, &Epoch),
+    opened: &Opened,
+) -> Result<SectionStart, StartError> {
+    let row = opened.sections.iter().find(|row| row.name == section.name);
+    let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
+    let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
+    Ok(match (fit, recorded) {
+        (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => {
+            resume(config, control, fit, (row, looked_at)).await?
+        }
+        (Err(fault), Some(row)) => {
+            let streams = still_streams(control, section, row).await.map_err(|error| control.fault(&error))?;
+            let (streams, section) = (streams.is_some(), streams.unwrap_or_else(|| section.clone()));
+            SectionStart::Unfit(Box::new(Unfit { section, fault, row: row.clone(), streams }))
+        }
+        (fit, _) => {
+            let first = match fit {
+                Ok(fit) if opened.sections.is_empty() => {
+                    attach_first(config, control, store, term, opened, fit).await?
                 }
+                Ok(_) | Err(_) => None,
+            };
+            match first {
+                Some(attached) => SectionStart::On(Box::new(attached)),
+                None => SectionStart::Waits(Box::new(wait(config, store, term, opened, section).await?)),
             }
-        };
-        starts.push(start);
-    }
-    Ok(starts)
+        }
+    })
 }
 
 /// A section whose table is the one that it is attached to: it goes on, unless its key is another one, or cannot be read by.
@@ -170,17 +181,22 @@ async fn attach_first(
     fit: Fit,
 ) -> Result<Option<Attached>, StartError> {
     let instance = opened.instance.as_ref();
-    if !slot_is_younger(control, config, fit.table.oid, instance.and_then(|instance| instance.xmin_floor)).await?
-        || refusal(config, control, &fit, None).await.map_err(|error| control.fault(&error))?.is_some()
-    {
+    let floor = instance.and_then(|instance| instance.xmin_floor);
+    let (is_younger, refused, phase) = tokio::join!(
+        slot_is_younger(control, config, fit.table.oid, floor),
+        refusal(config, control, &fit, None),
+        first_phase(control, &fit.section, &fit.table)
+    );
+    if !is_younger? || refused.map_err(|error| control.fault(&error))?.is_some() {
         return Ok(None);
     }
-    let Ok(phase) = first_phase(control, &fit.section, &fit.table).await else { return Ok(None) };
+    let Ok(phase) = phase else { return Ok(None) };
     let attach_lsn = instance.map(|instance| instance.checkpoint);
     let attachment = fit.attachment(attach_lsn);
-    store.attach_section(term, &fit.section.name, &attachment, &phase).await?;
     // The slot is there: what begins from here on is streamed.
-    let began = xmin_barrier::xmax(control).await.map_err(|error| control.fault(&error))?;
+    let began = async { xmin_barrier::xmax(control).await.map_err(|error| StartError::from(control.fault(&error))) };
+    let attached = async { Ok(store.attach_section(term, &fit.section.name, &attachment, &phase).await?) };
+    let (began, ()) = tokio::try_join!(began, attached)?;
     store.record_attach_xmin(term, &fit.section.name, began).await?;
     let (table, phase) = (attachment.table_name, phase.as_str());
     tracing::info!(section = %fit.section.name, table, attach_lsn = %attach_lsn.unwrap_or_default(), phase, "attached");
@@ -224,8 +240,8 @@ async fn slot_is_younger(
         JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
         JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $3
         WHERE p.pubname = $1 AND r.prrelid = $2";
-    let params: [&(dyn ToSql + Sync); 3] = [&config.source.publication, &table, &config.source.slot];
-    let entry = control.query_opt(sql, &params).await.map_err(|error| control.fault(&error))?;
+    let params: sql::SqlParams<'_> = &[&config.source.publication, &table, &config.source.slot];
+    let entry = sql::query_opt(control, sql, params).await.map_err(|error| control.fault(&error))?;
     Ok(entry.is_some_and(|entry| {
         let entered = entry.get::<_, String>(0).parse().ok();
         entered.is_some_and(|xmin| is_below(xmin, floor)) || entry.get::<_, Option<bool>>(1) == Some(true)

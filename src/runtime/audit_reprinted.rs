@@ -10,6 +10,7 @@ use crate::model::{Fault, Key};
 use crate::postgres::backfill::key_reader::RowSeen;
 use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::Session;
+use crate::sql;
 use crate::state::SectionRow;
 
 /// What was changed since the section attached.
@@ -43,7 +44,7 @@ impl Reprinted {
     ) -> Result<Option<Reprinted>, Fault> {
         let fault = |error: tokio_postgres::Error| session.fault(&error);
         let (table, key) = (row.attachment.table_oid, &section.key);
-        let columns = session.query(COLUMNS, &[&table, key]).await.map_err(fault)?;
+        let columns = sql::query(session, COLUMNS, &[&table, key]).await.map_err(fault)?;
         let xmin = |text: &str| text.parse().unwrap_or(u32::MAX);
         let is_altered = |column: &&tokio_postgres::Row| {
             let (name, now): (&str, &str) = (column.get(0), column.get(1));
@@ -52,7 +53,7 @@ impl Reprinted {
         };
         let altered = columns.iter().find(is_altered).map(|column| xmin(column.get(2)));
         let values = match attached {
-            Some(_) => session.query(VALUES, &[&table, key]).await.map_err(fault)?,
+            Some(_) => sql::query(session, VALUES, &[&table, key]).await.map_err(fault)?,
             None => Vec::new(),
         };
         let values = values.iter().map(|value| (value.get(0), xmin(value.get(1))));

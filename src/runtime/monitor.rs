@@ -20,6 +20,7 @@ use crate::runtime::partition_watch::PartitionWatch;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::standby::purpose;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::Store;
 
 /// How often the server is queried.
@@ -130,7 +131,7 @@ async fn query(
         EXISTS (SELECT FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
             WHERE s.slot_name = $1 AND a.wait_event = 'WaitForStandbyConfirmation'),
         pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
-    let row = session.query_one(sql, &[&config.source.slot]).await?;
+    let row = sql::query_one(session, sql, &[&config.source.slot]).await?;
     let lsn = |index| row.get::<_, String>(index).parse().unwrap_or_default();
     Ok(SourceStatus {
         slot: slot::slot(session, &config.source.slot).await?,
@@ -151,7 +152,7 @@ async fn published(
     let wanted = crate::postgres::setup::tables(config);
     let schemas: Vec<&str> = wanted.iter().map(|table| &*table.schema).collect();
     let tables: Vec<&str> = wanted.iter().map(|table| &*table.name).collect();
-    let rows = session.query(NAMES, &[&schemas, &tables]).await?;
+    let rows = sql::query(session, NAMES, &[&schemas, &tables]).await?;
     let names: Vec<(String, Option<u32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let roots = names.iter().filter_map(|(name, oid)| {
         let table = wanted.iter().find(|table| table.to_string() == *name)?;

@@ -15,6 +15,7 @@ use crate::postgres::catalog::result;
 use crate::postgres::connection::session::first_value;
 use crate::runtime::same_server::SameServer;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::{HeldVersion, MISSING, QuarantineItem, Store};
 
 /// Quarantined rows to read again.
@@ -171,7 +172,7 @@ pub(crate) async fn read_again(
     if !wanted.is_empty() {
         session.batch_execute(selection::SESSION).await.map_err(at)?;
         // A query names its tables as the file does.
-        session.query_one(result::SEARCH_PATH, &[&source.schema]).await.map_err(at)?;
+        sql::query_one(&session, result::SEARCH_PATH, &[&source.schema]).await.map_err(at)?;
         let read = match is_table {
             true => reading.read_keys_as_they_are(&session, &wanted).await,
             false => reading.read_keys(&session, &wanted).await.map(|rows| (rows, None)),

@@ -15,6 +15,7 @@ use crate::model::{Fault, Lsn};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::monitor::QUERY_EVERY;
 use crate::runtime::monitor_event::MonitorEvent;
+use crate::sql;
 
 /// How often a server that is no standby is asked whether it is one by now.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -37,12 +38,12 @@ pub(crate) struct ReplicaLook {
 /// Looks; `None` where the server is no standby, or does not know (a service's own kind of replica).
 pub(crate) async fn look(session: &Session) -> Result<Option<ReplicaLook>, tokio_postgres::Error> {
     let sql = "SELECT pg_catalog.pg_is_in_recovery()";
-    if !session.query_one(sql, &[]).await?.get::<_, bool>(0) {
+    if !sql::query_one(session, sql, &[]).await?.get::<_, bool>(0) {
         return Ok(None);
     }
     let sql = "SELECT pg_catalog.pg_is_wal_replay_paused(), EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver),
         pg_catalog.pg_last_wal_receive_lsn()::text, pg_catalog.pg_last_wal_replay_lsn()::text";
-    let row = match session.query_one(sql, &[]).await {
+    let row = match sql::query_one(session, sql, &[]).await {
         Ok(row) => row,
         Err(error) if error.as_db_error().is_some() => return Ok(None),
         Err(error) => return Err(error),

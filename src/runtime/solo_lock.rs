@@ -16,6 +16,7 @@ use crate::runtime::monitor_event::MonitorEvent;
 use crate::runtime::standby::FROZEN;
 use crate::runtime::start_error::StartError;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 
 /// How often the holder shows that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ pub(crate) struct SoloLock {
 pub(crate) async fn take(config: &Arc<Config>) -> Result<Option<SoloLock>, StartError> {
     let session = StateConnector::new(Arc::clone(config)).session().await?;
     let sql = format!("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext({LOCK}), pg_catalog.hashtext($1))");
-    let row = session.query_one(&sql, &[&config.state.schema]).await.map_err(|error| session.fault(&error))?;
+    let row = sql::query_one(&session, &sql, &[&config.state.schema]).await.map_err(|error| session.fault(&error))?;
     Ok(row.get::<_, bool>(0).then_some(SoloLock { session }))
 }
 
@@ -48,7 +49,7 @@ pub(crate) async fn holder(
             AND l.classid = pg_catalog.hashtext({LOCK})::bigint::bit(32)::bigint::oid
             AND l.objid = pg_catalog.hashtext($1)::bigint::bit(32)::bigint::oid"
     );
-    Ok(session.query_opt(&sql, &[&schema]).await?.map(|row| (row.get(0), row.get(1))))
+    Ok(sql::query_opt(session, &sql, &[&schema]).await?.map(|row| (row.get(0), row.get(1))))
 }
 
 /// Waits as standby until the lock seems free, or its holder shows that it is frozen.
@@ -62,7 +63,7 @@ pub(crate) async fn wait(config: &Arc<Config>, every: Duration) -> Result<(), St
         frozen = if silent.is_some_and(|silent| silent > FROZEN.as_secs_f64()) { frozen + 1 } else { 0 };
         if frozen >= 2 {
             tracing::warn!(pid, silent_seconds = silent, "the holder of the lock is frozen: taking over");
-            session.execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid]).await.map_err(fault)?;
+            sql::execute(&session, "SELECT pg_catalog.pg_terminate_backend($1)", &[&pid]).await.map_err(fault)?;
             return Ok(());
         }
     }

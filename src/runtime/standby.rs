@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::postgres::catalog::slot;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
+use crate::sql;
 
 /// Waits as standby until the slot seems free, or the monitor of its holder shows that it is frozen.
 pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duration) -> Result<(), StartError> {
@@ -26,11 +27,11 @@ pub(crate) async fn standby(config: &Config, prepared: &Prepared, every: Duratio
             FROM pg_catalog.pg_stat_activity
             WHERE datname = current_database() AND usename = current_user AND query_start IS NOT NULL
               AND right(application_name, length($1)) = $1";
-        let silent: f64 = control.query_one(sql, &[&purpose(config)]).await.map_err(fault)?.get(0);
+        let silent: f64 = sql::query_one(control, sql, &[&purpose(config)]).await.map_err(fault)?.get(0);
         frozen = if silent > FROZEN.as_secs_f64() { frozen + 1 } else { 0 };
         if frozen >= 2 {
             tracing::warn!(pid = holder, silent_seconds = silent, "the holder of the slot is frozen: taking over");
-            control.execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&holder]).await.map_err(fault)?;
+            sql::execute(control, "SELECT pg_catalog.pg_terminate_backend($1)", &[&holder]).await.map_err(fault)?;
             return Ok(());
         }
     }

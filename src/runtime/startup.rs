@@ -108,7 +108,8 @@ async fn prepare_locked(
     waiting: setup::Waiting<'_>,
 ) -> Result<(Lsn, Identity, server::Server, Option<(i64, Lsn)>), StartError> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
-    let server = server::server(control).await.map_err(fault)?;
+    let (server, instance) = tokio::join!(server::server(control), store.instance());
+    let server = server.map_err(fault)?;
     if server.in_recovery {
         let what = format!("{} is a standby: it cannot hold the slot", control.place());
         return Err(StartError::Later(Fault::unavailable(
@@ -116,23 +117,15 @@ async fn prepare_locked(
             "point `source` at the primary (several hosts are tried in turn)",
         )));
     }
-    if !store.is_there().await? {
-        if !config.source.manage {
-            let what = format!("there is no state schema {}, and `source.manage` is false", config.state.schema);
-            return Err(StartError::Wrong(Fault::needs_person(
-                what,
-                "let a DBA run what `pg2planhat setup --print-sql` prints",
-            )));
+    // It cannot be read where the tables are not there, or are older.
+    let instance = match instance {
+        Ok(instance) => instance,
+        Err(_) => {
+            make_tables(config, control, store).await?;
+            store.instance().await?
         }
-        // At a first start there is neither; our own order makes the schema before the slot.
-        let slot = &config.source.slot;
-        if store.schema_version().await?.is_none() && slot::slot(control, slot).await.map_err(fault)?.is_some() {
-            let fault = without_state(config);
-            return Err(StartError::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault }));
-        }
-        store.migrate().await?;
-    }
-    match store.instance().await? {
+    };
+    match instance {
         Some(instance) if !instance.identity.slot.is_empty() => {
             let found = find(config, control, server).await?;
             compare(&instance.recorded(), &found.observed(config))?;
@@ -152,19 +145,41 @@ async fn prepare_locked(
             if let Some(lsn) = first_slot::make(control, config, store, waiting).await? {
                 tracing::info!(slot = config.source.slot, %lsn, "made the slot");
             }
-            let found = find(config, control, server).await?;
+            let floor = async { Ok(store.floor_before_slot().await?) };
+            let found = async { Ok::<_, StartError>(find(config, control, server).await?) };
+            let (floor, found) = tokio::try_join!(floor, found)?;
             let Some(confirmed) = found.slot.as_ref().and_then(slot::Slot::confirmed) else {
                 let what = "the slot vanished while it was being set up";
                 return Err(StartError::Later(Fault::unavailable(what, "it is tried again")));
             };
             let identity = found.identity(config);
-            let floor = store.floor_before_slot().await?;
             store.adopt(&identity, confirmed, floor, None).await?;
             let updates = found.updates.as_ref().filter(|updates| updates.is_older_than(floor));
             update_stream::record_from_the_start(store, updates, confirmed).await?;
             Ok((confirmed, identity, found.server, None))
         }
     }
+}
+
+/// Makes the tables of the state, or brings them to this version.
+async fn make_tables(config: &Config, control: &Session, store: &mut Store) -> Result<(), StartError> {
+    if store.is_there().await? {
+        return Ok(());
+    }
+    if !config.source.manage {
+        let what = format!("there is no state schema {}, and `source.manage` is false", config.state.schema);
+        return Err(StartError::Wrong(Fault::needs_person(
+            what,
+            "let a DBA run what `pg2planhat setup --print-sql` prints",
+        )));
+    }
+    // At a first start there is neither; our own order makes the schema before the slot.
+    let there = slot::slot(control, &config.source.slot).await.map_err(|error| control.fault(&error))?;
+    if there.is_some() && store.schema_version().await?.is_none() {
+        let fault = without_state(config);
+        return Err(StartError::NeedsPerson(NeedsPerson { reason: Reason::StateUnwritable, fault }));
+    }
+    Ok(store.migrate().await?)
 }
 
 /// Makes the publications at a first start, before the slot.

@@ -14,6 +14,7 @@ use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::{Identity, Store};
 
 /// Whether this instance reads no log: no section is streamed, and none ever was, whose slot would keep WAL for ever.
@@ -96,7 +97,7 @@ async fn adopt(store: &mut Store, identity: &Identity) -> Result<(), StartError>
 async fn identity(control: &Session, server: &Server) -> Result<Identity, tokio_postgres::Error> {
     let asked = "SELECT s.system_identifier::text, c.timeline_id
         FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c";
-    let row = match control.query_one(asked, &[]).await {
+    let row = match sql::query_one(control, asked, &[]).await {
         Ok(row) => Some(row),
         Err(error) if error.as_db_error().is_some() => None,
         Err(error) => return Err(error),

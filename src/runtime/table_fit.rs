@@ -178,10 +178,11 @@ pub(crate) async fn refusal(
             fit.section.start != Start::Now
         }
     };
-    match table_findings::refusal(control, config, (&fit.section, &fit.table)).await? {
-        Some(fault) => Ok(Some(fault)),
-        None => key_findings::refusal(control, &fit.section, &fit.table, reads).await,
-    }
+    let (of_table, of_key) = tokio::try_join!(
+        table_findings::refusal(control, config, (&fit.section, &fit.table)),
+        key_findings::refusal(control, &fit.section, &fit.table, reads)
+    )?;
+    Ok(of_table.or(of_key))
 }
 
 /// Why a section that streams inserts cannot turn to updates: its table's may not be published. Of one that sends updates already

@@ -4,6 +4,8 @@
 //! * Out: [`SectionRow`]s.
 //! * Never: totals set back; an attachment written by a process whose epoch is past.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
@@ -222,11 +224,21 @@ impl Store {
 
     /// Reads, for each section whose range is under way, the keys that the stream brought beside it.
     pub(crate) async fn read_streamed(&self, sections: &mut [SectionRow]) -> Result<(), StateError> {
-        let sql = "SELECT keys FROM {schema}.streamed WHERE section = $1 ORDER BY id";
+        let mut reading: HashMap<&str, &mut BackfillProgress> = HashMap::new();
         for row in sections {
             if let SectionPhase::Backfilling(progress) | SectionPhase::Resyncing(progress) = &mut row.phase {
-                let rows = self.query("reading a backfill's streamed keys", sql, &[&row.name.as_str()]).await?;
-                progress.streamed_sets = rows.iter().map(|row| row.get(0)).collect();
+                progress.streamed_sets.clear();
+                reading.insert(row.name.as_str(), progress);
+            }
+        }
+        if reading.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = reading.keys().copied().collect();
+        let sql = "SELECT section, keys FROM {schema}.streamed WHERE section = ANY($1) ORDER BY id";
+        for row in self.query("reading the streamed keys of backfills", sql, &[&names]).await? {
+            if let Some(progress) = reading.get_mut(row.get::<_, &str>(0)) {
+                progress.streamed_sets.push(row.get(1));
             }
         }
         Ok(())

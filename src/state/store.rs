@@ -211,8 +211,10 @@ impl Store {
         self.settle().await?;
         let store: &Store = self;
         let open = OpenTransaction::new(&store.abandoned);
-        store.bounded(doing, store.client.batch_execute(begin)).await?;
-        match work(store).await {
+        // The first statement is sent behind it, not after its answer: a round trip less.
+        let begun = store.bounded(doing, store.client.batch_execute(begin));
+        let (begun, worked) = tokio::join!(biased; begun, work(store));
+        match begun.and(worked) {
             Ok(value) => {
                 store.bounded(doing, store.client.batch_execute("COMMIT")).await?;
                 open.ended();

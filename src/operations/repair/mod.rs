@@ -34,6 +34,7 @@ use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::find;
 use crate::runtime::table_fit;
 use crate::runtime::update_stream;
+use crate::sql;
 use crate::state::{
     Attachment, BackfillProgress, Gap, Instance, MappedColumn, NewGap, SectionPhase, SectionRow, Store,
 };
@@ -163,7 +164,7 @@ impl Repair {
         let floors = self.gaps.iter().filter_map(|gap| gap.xmin_floor.and_then(|floor| u64::try_from(floor).ok()));
         let floor = floors.fold(floor, u64::min);
         let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
-        let row = self.control.query_one(sql, &[]).await.map_err(|error| self.control.fault(&error))?;
+        let row = sql::query_one(&self.control, sql, &[]).await.map_err(|error| self.control.fault(&error))?;
         let end: u64 = row.get::<_, String>(0).parse().unwrap_or_default();
         if end < floor || end - floor >= 1 << 31 {
             return cannot("the recorded xmin floor is not of the last 2^31 transactions of this server");
@@ -318,7 +319,7 @@ impl Repair {
 
     async fn xmin(&self) -> Result<u64, Fault> {
         let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
-        let row = self.control.query_one(sql, &[]).await.map_err(|error| self.control.fault(&error))?;
+        let row = sql::query_one(&self.control, sql, &[]).await.map_err(|error| self.control.fault(&error))?;
         row.get::<_, String>(0).parse().map_err(|_| Fault::bug("a snapshot without an xmin"))
     }
 

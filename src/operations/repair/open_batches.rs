@@ -10,6 +10,7 @@ use crate::operations::repair::plan::Mend;
 use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::connection::session::Session;
+use crate::sql;
 use crate::state::resolve::Resolved;
 use crate::state::{OpenDelivery, Store};
 
@@ -52,7 +53,7 @@ async fn keys(
     let either = key.one_of([first.as_str(), last.as_str()].into_iter());
     let mut ends = Vec::new();
     for word in ["ASC", "DESC"] {
-        let row = control.query_opt(&key.printed_of_first(&table.as_t(), &either, word), &[]).await?;
+        let row = sql::query_opt(control, &key.printed_of_first(&table.as_t(), &either, word), &[]).await?;
         ends.extend(row.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0)).to_string()));
     }
     Ok(match <[String; 2]>::try_from(ends) {

@@ -10,6 +10,7 @@ use crate::postgres::catalog::slot::Slot;
 use crate::postgres::connection::session::Session;
 use crate::runtime::identity::Found;
 use crate::runtime::start_error::NeedsPerson;
+use crate::sql;
 use crate::state::{Gap, Instance};
 use crate::telemetry::status_document::Reason;
 
@@ -77,7 +78,7 @@ pub(crate) const UNDER_WAY: &str = "an instance is starting, or another repair i
 pub(crate) async fn lock(control: &Session, config: &Config) -> Result<(), Fault> {
     let sql = "SELECT pg_catalog.pg_try_advisory_lock(hashtext($1))";
     let name = format!("pg2planhat {}", config.source.slot);
-    let row = control.query_one(sql, &[&name]).await.map_err(|error| control.fault(&error))?;
+    let row = sql::query_one(control, sql, &[&name]).await.map_err(|error| control.fault(&error))?;
     if row.get(0) {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::model::Key;
 use crate::postgres::catalog::key_columns::KeyColumns;
+use crate::sql;
 
 /// Key → the key as it was printed before.
 pub(crate) type FormerKeys = HashMap<String, String>;
@@ -22,7 +23,7 @@ pub(crate) async fn read(
     (from, range): (&str, &str),
 ) -> Result<FormerKeys, Error> {
     let sql = format!("SELECT {}, {} FROM {from} WHERE {range}", key.printed(), key.printed_as(before));
-    let rows = client.query(&sql, &[]).await?;
+    let rows = sql::query(client, &sql, &[]).await?;
     let text = |row: &tokio_postgres::Row, index| Key::of_parts(&row.get::<_, Vec<String>>(index)).to_string();
     let keys = rows.iter().map(|row| (text(row, 0), text(row, 1)));
     Ok(keys.filter(|(now, then)| now != then).collect())

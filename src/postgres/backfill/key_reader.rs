@@ -17,6 +17,7 @@ use crate::postgres::catalog::key_columns::KeyColumns;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::connection::session::Session;
+use crate::sql;
 
 /// Settings of a session that reads keys: an index scan whatever the statistics say, short waits, nothing hidden by policies.
 pub(crate) const KEY_SESSION: &str = "SET row_security = off; SET default_transaction_read_only = on;
@@ -155,7 +156,7 @@ impl KeyReader {
     /// As [`KeyReader::chunk`].
     pub(crate) async fn without_key(&self, client: &Client) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) FROM {} WHERE NOT ({})", self.from, self.key.not_null());
-        Ok(u64::try_from(client.query_one(&sql, &[]).await?.get::<_, i64>(0)).unwrap_or_default())
+        Ok(u64::try_from(sql::query_one(client, &sql, &[]).await?.get::<_, i64>(0)).unwrap_or_default())
     }
 
     /// Which of these keys are there now, as the table has them, with their transactions.
@@ -168,7 +169,7 @@ impl KeyReader {
                 self.from,
                 self.key.one_of(keys.iter().map(String::as_str))
             );
-            for row in client.query(&sql, &[]).await? {
+            for row in sql::query(client, &sql, &[]).await? {
                 let key = Key::of_parts(&row.get::<_, Vec<String>>(0)).to_string();
                 seen.push(RowSeen { key, xmin: u32::try_from(row.get::<_, i64>(1)).unwrap_or_default() });
             }

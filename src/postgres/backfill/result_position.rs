@@ -10,6 +10,7 @@ use tokio_postgres::Error;
 
 use crate::model::Lsn;
 use crate::postgres::connection::session::Session;
+use crate::sql;
 
 /// Where the log of a server is, or how far a standby has replayed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl ResultPosition {
             "SELECT s.system_identifier::text || '/' || c.timeline_id::text, CASE WHEN pg_catalog.pg_is_in_recovery()
             THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END::text
             FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c";
-        let row = match session.query_one(sql, &[]).await {
+        let row = match sql::query_one(session, sql, &[]).await {
             Ok(row) => row,
             Err(error) if error.as_db_error().is_some() => return Ok(None),
             Err(error) => return Err(error),

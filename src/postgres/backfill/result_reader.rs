@@ -24,6 +24,7 @@ use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::session::{Session, first_value};
+use crate::sql;
 
 /// How long a statement may take, where the role has no limit of its own.
 const STATEMENT_LIMIT: &str = "10min";
@@ -110,7 +111,7 @@ impl ResultSelection {
             "SELECT pg_catalog.concat_ws(',', {key}) FROM {} WHERE {} GROUP BY {key} HAVING pg_catalog.count(*) > 1 LIMIT 1",
             self.from, self.recent
         );
-        Ok(client.query_opt(&sql, &[]).await?.map(|row| row.get(0)))
+        Ok(sql::query_opt(client, &sql, &[]).await?.map(|row| row.get(0)))
     }
 
     /// Reads no row, as a comparison would read all: whether the role may, and whether the key can be digested.
@@ -208,7 +209,7 @@ pub(crate) async fn key_of(
     let columns = KeyColumns::new(table, columns);
     let wanted = columns.one_of(std::iter::once(key.as_str()));
     let sql = format!("SELECT {} FROM {} WHERE {wanted} LIMIT 1", columns.printed(), table.as_t());
-    Ok(client.query_opt(&sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
+    Ok(sql::query_opt(client, &sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
 }
 
 /// These columns of the result's row that has this key (its columns, each with its text); `None` where there is no such row.

@@ -21,6 +21,7 @@ use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::charset::Charset;
 use crate::postgres::connection::session::{Session, first_value};
+use crate::sql;
 
 /// What is read for a section.
 #[derive(Clone, Debug)]
@@ -153,7 +154,7 @@ impl Selection {
     /// The key of the row that is the first of those for which `condition` holds.
     async fn key_of_first(&self, client: &Client, condition: &str, word: &str) -> Result<Option<Key>, Error> {
         let sql = self.key.printed_of_first(&self.from, condition, word);
-        Ok(client.query_opt(&sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
+        Ok(sql::query_opt(client, &sql, &[]).await?.map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))))
     }
 
     /// The columns with these types, where that changes them.
@@ -186,7 +187,7 @@ impl Selection {
     /// Whether the range has no rows.
     pub(crate) async fn is_empty(&self, client: &Client, after: Option<&Key>, through: &Key) -> Result<bool, Error> {
         let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", self.from, self.range(after, through));
-        Ok(client.query_opt(&sql, &[]).await?.is_none())
+        Ok(sql::query_opt(client, &sql, &[]).await?.is_none())
     }
 
     /// The key of the last of these rows; `None` too where it is no text.
@@ -229,7 +230,11 @@ impl Selection {
     async fn keys_where(&self, client: &Client, condition: &str, limit: i64) -> Result<Vec<Key>, Error> {
         let (printed, order) = (self.key.printed(), self.key.ordered("ASC"));
         let sql = format!("SELECT {printed} FROM {} WHERE {condition} ORDER BY {order} LIMIT {limit}", self.from);
-        Ok(client.query(&sql, &[]).await?.iter().map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0))).collect())
+        Ok(sql::query(client, &sql, &[])
+            .await?
+            .iter()
+            .map(|row| Key::of_parts(&row.get::<_, Vec<String>>(0)))
+            .collect())
     }
 
     /// Reads rows by their keys (for quarantine's retry).
@@ -309,6 +314,6 @@ impl Selection {
 
 /// The one count that a statement gives.
 pub(super) async fn counted(client: &Client, sql: &str) -> Result<u64, Error> {
-    let rows: i64 = client.query_one(sql, &[]).await?.get(0);
+    let rows: i64 = sql::query_one(client, sql, &[]).await?.get(0);
     Ok(u64::try_from(rows).unwrap_or_default())
 }

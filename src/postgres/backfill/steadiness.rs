@@ -14,6 +14,7 @@ use crate::postgres::backfill::selection::Selection;
 use crate::postgres::catalog::result;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::connection::session::{Session, connect_sql};
+use crate::sql;
 
 /// Rows that are read twice.
 const SAMPLE: u32 = 100;
@@ -80,7 +81,7 @@ async fn read_twice(
 ) -> Result<Option<(Rows, Rows)>, tokio_postgres::Error> {
     session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let read = async {
-        let snapshot: String = session.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await?.get(0);
+        let snapshot: String = sql::query_one(session, "SELECT pg_catalog.pg_export_snapshot()", &[]).await?.get(0);
         let first = selection.read_end(session, true, SAMPLE).await?;
         let keys = first.iter().map(|row| String::from_utf8_lossy(&selection.key_text(&row)).into_owned());
         let keys: Vec<String> = keys.collect();

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Error};
 use crate::model::{Key, parts};
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::TableInfo;
+use crate::sql;
 
 /// The columns of a key.
 #[derive(Clone, Debug)]
@@ -97,7 +98,7 @@ impl KeyColumns {
         let Some(parts) = parts(text, self.width()) else { return Ok(None) };
         let typed = parts.iter().zip(&self.types);
         let printed = array(typed.map(|(text, ty)| format!("pg_catalog.format('%s', {}::{ty})", quote::literal(text))));
-        let row = client.query_one(&format!("SELECT {printed}"), &[]).await?;
+        let row = sql::query_one(client, &format!("SELECT {printed}"), &[]).await?;
         Ok(Some(Key::of_parts(&row.get::<_, Vec<String>>(0))))
     }
 }

@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Error};
 use crate::config::TableName;
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::unique_indexes;
+use crate::sql;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaInfo {
@@ -44,7 +45,7 @@ pub(crate) async fn schemas(client: &Client) -> Result<Vec<SchemaInfo>, Error> {
              (SELECT count(*) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND {RESULT})
          FROM pg_catalog.pg_namespace n WHERE {OWN} ORDER BY 1"
     );
-    let rows = client.query(&sql, &[]).await?;
+    let rows = sql::query(client, &sql, &[]).await?;
     let schema = |row: &tokio_postgres::Row| SchemaInfo {
         name: row.get(0),
         tables: unsigned(row.get(1)),
@@ -59,7 +60,7 @@ pub(crate) async fn results(client: &Client, schema: &str) -> Result<Vec<TableNa
         "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE n.nspname = $1 AND {RESULT} ORDER BY 1"
     );
-    let rows = client.query(&sql, &[&schema]).await?;
+    let rows = sql::query(client, &sql, &[&schema]).await?;
     Ok(rows.iter().map(|row| TableName { schema: schema.to_owned(), name: row.get(0) }).collect())
 }
 
@@ -67,7 +68,7 @@ pub(crate) async fn results(client: &Client, schema: &str) -> Result<Vec<TableNa
 pub(crate) async fn databases(client: &Client) -> Result<Vec<String>, Error> {
     let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE NOT datistemplate AND datallowconn
         AND has_database_privilege(oid, 'CONNECT') ORDER BY 1";
-    let rows = client.query(sql, &[]).await?;
+    let rows = sql::query(client, sql, &[]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -83,7 +84,7 @@ pub(crate) async fn tables(client: &Client, schema: &str) -> Result<Vec<TableEnt
             bool_or(c.relkind = 'r' AND c.reltuples < 0), sum(pg_catalog.pg_total_relation_size(c.oid))::bigint
         FROM part JOIN pg_catalog.pg_class r ON r.oid = part.root JOIN pg_catalog.pg_class c ON c.oid = part.oid
         GROUP BY 1, 2 ORDER BY 2";
-    let rows = client.query(sql, &[&schema]).await?;
+    let rows = sql::query(client, sql, &[&schema]).await?;
     let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
     let unique = unique_indexes::of_tables(client, &oids).await?;
     let entry = |row: &tokio_postgres::Row| {

@@ -7,6 +7,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::postgres::catalog::xmin_barrier::Blocker;
+use crate::sql;
 
 /// How long a command waits for a table's lock before it names the holder, as SQL.
 pub(crate) const LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
@@ -50,7 +51,7 @@ pub(crate) async fn catalog_holders(client: &Client) -> Result<Vec<Blocker>, Err
 
 /// Takes an advisory lock by its name, or says who holds it.
 pub(crate) async fn try_advisory(client: &Client, name: &str) -> Result<Option<Vec<Blocker>>, Error> {
-    let taken = client.query_one("SELECT pg_catalog.pg_try_advisory_lock(hashtext($1))", &[&name]).await?;
+    let taken = sql::query_one(client, "SELECT pg_catalog.pg_try_advisory_lock(hashtext($1))", &[&name]).await?;
     if taken.get(0) {
         return Ok(None);
     }
@@ -62,11 +63,7 @@ pub(crate) async fn try_advisory(client: &Client, name: &str) -> Result<Option<V
     read(client, &sql, &name).await.map(Some)
 }
 
-async fn read(
-    client: &Client,
-    sql: &str,
-    of: &(dyn tokio_postgres::types::ToSql + Sync),
-) -> Result<Vec<Blocker>, Error> {
-    let rows = client.query(sql, &[of]).await?;
+async fn read(client: &Client, sql: &str, of: &dyn sql::SqlParam) -> Result<Vec<Blocker>, Error> {
+    let rows = sql::query(client, sql, &[of]).await?;
     Ok(rows.iter().map(Blocker::of).collect())
 }

@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Error};
 use crate::config::TableName;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table::Leaf;
+use crate::sql;
 
 /// A partition that holds rows, however deep it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ const ENTRIES: &str = "WITH RECURSIVE up AS (
 
 /// The partitions of these tables. Nothing comes back for a table without partitions.
 pub(crate) async fn entries(client: &Client, roots: &[u32]) -> Result<Vec<PartitionEntry>, Error> {
-    let rows = client.query(ENTRIES, &[&roots]).await?;
+    let rows = sql::query(client, ENTRIES, &[&roots]).await?;
     let entry = |row: &tokio_postgres::Row| PartitionEntry {
         root: row.get(0),
         oid: row.get(1),
@@ -88,5 +89,5 @@ pub(crate) async fn filled_before(
          WHERE t.ctid < '(1,0)' AND t.xmin::text::bigint = made.xid AND t.cmin::text::bigint < made.command",
         quote::qualified(root)
     );
-    Ok(client.query(&sql, &[]).await?.iter().map(|row| row.get(0)).collect())
+    Ok(sql::query(client, &sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }

@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::postgres::catalog::quote;
+use crate::sql;
 
 /// Who runs the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Provider {
     pub(crate) async fn detect(client: &Client) -> Result<Provider, Error> {
         let names: Vec<&str> = ROLES.iter().map(|(name, _)| *name).collect();
         let sql = "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY($1)";
-        let there = client.query(sql, &[&names]).await?;
+        let there = sql::query(client, sql, &[&names]).await?;
         let there: Vec<String> = there.iter().map(|row| row.get(0)).collect();
         let found = ROLES.iter().find(|(name, _)| there.iter().any(|role| role == name));
         Ok(found.map_or(Provider::Own, |(_, provider)| *provider))

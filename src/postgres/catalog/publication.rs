@@ -9,6 +9,9 @@ use tokio_postgres::{Client, Error};
 use crate::config::TableName;
 use crate::postgres::catalog::quote;
 use crate::postgres::catalog::xmin_barrier::is_below;
+use crate::postgres::connection::session::Session;
+use crate::sql;
+use crate::sql::SqlParams;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
@@ -58,22 +61,22 @@ pub(crate) async fn streamed_by(client: &Client, name: &str, but: &str) -> Resul
             JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
         WHERE s.slot_name <> $1 AND s.database = pg_catalog.current_database()
             AND pg_catalog.strpos(a.query, 'publication_names') > 0 AND pg_catalog.strpos(a.query, $2) > 0";
-    let rows = client.query(sql, &[&but, &quote::ident(name)]).await?;
+    let rows = sql::query(client, sql, &[&but, &quote::ident(name)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Reads the publication.
-pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Publication>, Error> {
+pub(crate) async fn publication(session: &Session, name: &str) -> Result<Option<Publication>, Error> {
     let sql = "SELECT oid, pubinsert, pubdelete OR pubtruncate, pubviaroot,
-            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false), p.xmin::text,
-            current_setting('server_version_num')::int >= 150000, pubupdate
+            COALESCE(to_jsonb(p) ->> 'pubgencols' = 's', false), p.xmin::text, pubupdate
         FROM pg_catalog.pg_publication p WHERE pubname = $1";
-    let Some(row) = crate::sql::query_opt(client, sql, &[&name]).await? else { return Ok(None) };
+    let named: SqlParams<'_> = &[&name];
+    let row = sql::query_opt(session, sql, named);
     // Filters, column lists and schemas in publications exist from 15 on.
-    let by_schema = match row.get(6) {
+    let by_schema = match session.major() >= 15 {
         true => {
             "UNION ALL SELECT 'schema ' || s.oid || '/' || s.xmin FROM pg_catalog.pg_publication_namespace s
-                WHERE s.pnpubid = $2 AND s.pnnspid = n.oid"
+                WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid"
         }
         false => "",
     };
@@ -85,14 +88,15 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
             (SELECT string_agg(entry, ', ' ORDER BY entry) FROM (
                 SELECT 'table ' || r.oid || '/' || r.xmin AS entry FROM pg_catalog.pg_publication_rel r
-                WHERE r.prpubid = $2 AND r.prrelid = c.oid {by_schema}) AS entries)
+                WHERE r.prpubid = p.oid AND r.prrelid = c.oid {by_schema}) AS entries)
         FROM pg_catalog.pg_publication_tables t
+        JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
         JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
         WHERE t.pubname = $1"
     );
-    let oid: u32 = row.get(0);
-    let tables = crate::sql::query(client, &sql, &[&name, &oid]).await?;
+    let (row, tables) = tokio::try_join!(row, sql::query(session, &sql, named))?;
+    let Some(row) = row else { return Ok(None) };
     let published = |row: &tokio_postgres::Row| PublishedTable {
         name: TableName { schema: row.get(0), name: row.get(1) },
         oid: row.get(2),
@@ -102,10 +106,10 @@ pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<Pu
     };
     Ok(Some(Publication {
         name: name.to_owned(),
-        oid,
+        oid: row.get(0),
         version: row.get(5),
         insert: row.get(1),
-        update: row.get(7),
+        update: row.get(6),
         removals: row.get(2),
         via_root: row.get(3),
         generated: row.get(4),

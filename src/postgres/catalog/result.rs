@@ -12,6 +12,7 @@ use crate::postgres::catalog::quote;
 use crate::postgres::catalog::table;
 use crate::postgres::catalog::table::{TableColumn, TableInfo};
 use crate::postgres::connection::session::Session;
+use crate::sql;
 
 /// Puts the source's schema before the session's search path: a query names its tables as the file does.
 pub(crate) const SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident($1) || ', ' ||
@@ -29,12 +30,12 @@ pub(crate) async fn describe(client: &Client, section: &Section, schema: &str) -
         let from = |table: &TableInfo| quote::qualified(&table.name);
         return Ok(found.map(|table| TableInfo { result: Some(from(&table)), ..table }));
     };
-    client.query_one(SEARCH_PATH, &[&schema]).await?;
+    sql::query_one(client, SEARCH_PATH, &[&schema]).await?;
     // On lines of its own: the query may end with a comment.
     let from = format!("(\n{query}\n)");
     let statement = client.prepare(&format!("SELECT * FROM {from} AS t")).await?;
     let types: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
-    let named = client.query_one(TYPES, &[&types]).await?.get::<_, Vec<String>>(0);
+    let named = sql::query_one(client, TYPES, &[&types]).await?.get::<_, Vec<String>>(0);
     let column = |(column, ty): (&tokio_postgres::Column, &String)| TableColumn {
         name: column.name().to_owned(),
         type_oid: column.type_().oid(),
@@ -85,5 +86,5 @@ pub(crate) async fn is_unique(client: &Client, table: &TableInfo, key: &[String]
                     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid
                         AND a.attnum = i.indkey[n.at] AND a.attname = ANY ($2::text[]))))
         FROM pg_catalog.pg_class c WHERE c.oid = $1";
-    Ok(client.query_opt(asked, &[&table.oid, &key]).await?.is_some_and(|row| row.get(0)))
+    Ok(sql::query_opt(client, asked, &[&table.oid, &key]).await?.is_some_and(|row| row.get(0)))
 }

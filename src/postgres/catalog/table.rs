@@ -156,7 +156,7 @@ pub(crate) async fn nearest(client: &Client, name: &TableName) -> Result<Option<
 pub(crate) async fn updates(client: &Client, oid: u32) -> Result<i64, tokio_postgres::Error> {
     let sql = "SELECT coalesce(sum(pg_catalog.pg_stat_get_tuples_updated(part)), 0)::bigint
         FROM (SELECT $1::oid AS part UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree($1)) AS parts";
-    Ok(client.query_one(sql, &[&oid]).await?.get(0))
+    Ok(sql::query_one(client, sql, &[&oid]).await?.get(0))
 }
 
 /// Asks for the table, its columns and its primary key at once.

@@ -8,6 +8,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::postgres::catalog::table::NOT_NULL;
+use crate::sql;
 
 /// A unique index over columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(crate) async fn of_tables(client: &Client, tables: &[u32]) -> Result<Vec<Uni
         HAVING bool_and({OWN_EQUALITY})
         ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, 2, i.indexrelid"
     );
-    let rows = client.query(&sql, &[&tables]).await?;
+    let rows = sql::query(client, &sql, &[&tables]).await?;
     let of = |row: &tokio_postgres::Row| UniqueIndex {
         table: row.get(0),
         columns: row.get(1),

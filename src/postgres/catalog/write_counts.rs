@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::postgres::catalog::partition_entries;
 use crate::postgres::catalog::partition_entries::PartitionEntry;
+use crate::sql;
 
 /// Rows that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(crate) async fn write_counts(client: &Client, oid: u32, since: Option<&str>)
                 WHERE d.datname = pg_catalog.current_database()), false)
         FROM pg_catalog.pg_class c
         WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1))";
-    let row = client.query_one(sql, &[&oid, &since]).await?;
+    let row = sql::query_one(client, sql, &[&oid, &since]).await?;
     Ok(WriteCounts {
         updated: row.get(0),
         inserted: u64::try_from(row.get::<_, i64>(1)).unwrap_or_default(),

@@ -12,6 +12,7 @@
 use tokio_postgres::{Client, Error};
 
 use crate::postgres::catalog::xmin_barrier::Blocker;
+use crate::sql;
 
 /// An open transaction that has written to the table, or is about to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ const WRITERS: &str = "WITH newest AS (
 
 /// The open transactions that have written to the table or to a partition of it, the oldest first.
 pub(crate) async fn writers(client: &Client, table: u32) -> Result<Vec<Writer>, Error> {
-    let rows = client.query(WRITERS, &[&table]).await?;
+    let rows = sql::query(client, WRITERS, &[&table]).await?;
     let writer = |row: &tokio_postgres::Row| Writer {
         transaction: row.get(0),
         xid: u64::try_from(row.get::<_, i64>(1)).unwrap_or_default(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::model::Lsn;
+use crate::sql;
 
 /// A session that something waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,14 +62,14 @@ const BLOCKERS: &str = "SELECT who, date_trunc('seconds', now() - since)::text, 
 
 /// The open write transactions of all databases, oldest first, at most five.
 pub(crate) async fn blockers(client: &Client) -> Result<Vec<Blocker>, Error> {
-    let rows = client.query(BLOCKERS, &[]).await?;
+    let rows = sql::query(client, BLOCKERS, &[]).await?;
     Ok(rows.iter().map(Blocker::of).collect())
 }
 
 /// The oldest transaction that a snapshot taken now does not see as ended (64 bits).
 pub(crate) async fn xmin(client: &Client) -> Result<u64, Error> {
     let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text";
-    Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
+    Ok(sql::query_one(client, sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
 }
 
 /// Whether a row's transaction lies below the floor, a 64-bit xid: the two are less than 2^31 apart. Xids below 3 are no
@@ -82,26 +83,26 @@ pub(crate) fn is_below(xmin: u32, floor: Option<u64>) -> bool {
 /// The first transaction (64 bits) that had not begun to write.
 pub(crate) async fn xmax(client: &Client) -> Result<u64, Error> {
     let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
-    Ok(client.query_one(sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
+    Ok(sql::query_one(client, sql, &[]).await?.get::<_, String>(0).parse().unwrap_or_default())
 }
 
 /// The end of the WAL as written so far.
 pub(crate) async fn insert_lsn(client: &Client) -> Result<Lsn, Error> {
-    let row = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
+    let row = sql::query_one(client, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
     Ok(row.get::<_, String>(0).parse().unwrap_or_default())
 }
 
 /// Waits until every transaction that runs now has ended and is visible. `waiting` is told by whom it is held up, every
 /// second.
 pub(crate) async fn pass(client: &Client, waiting: impl Fn(&[Blocker])) -> Result<(), Error> {
-    let row = client.query_one("SELECT pg_catalog.pg_current_xact_id()::text::bigint", &[]).await?;
+    let row = sql::query_one(client, "SELECT pg_catalog.pg_current_xact_id()::text::bigint", &[]).await?;
     let own: i64 = row.get(0);
     let mut pause = Duration::from_millis(10);
     let mut waited = Duration::ZERO;
     let mut told = Duration::ZERO;
     loop {
         let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint";
-        let xmin: i64 = client.query_one(sql, &[]).await?.get(0);
+        let xmin: i64 = sql::query_one(client, sql, &[]).await?.get(0);
         if xmin > own {
             return Ok(());
         }

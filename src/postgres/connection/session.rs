@@ -48,6 +48,8 @@ pub(crate) struct Session {
     client: Client,
     place: String,
     user: String,
+    /// The server's major version, as it says at the start.
+    major: u32,
     server_encoding: String,
     /// The characters of the database, where its text is decoded here.
     charset: Option<Arc<Charset>>,
@@ -204,7 +206,7 @@ impl Session {
         let driver = Driver(tokio::spawn(drive(connection, tell, place.clone(), user.clone(), silence.clone())));
         let patience = target.connect_timeout * PROMPT_ANSWER;
         let mut session =
-            Session { client, place, user, server_encoding, charset: None, ended, silence, patience, driver };
+            Session { client, place, user, major, server_encoding, charset: None, ended, silence, patience, driver };
         session.settle(target.session, major).await?;
         if PROMPT.contains(&purpose) {
             session.silence.set_patience(patience);
@@ -212,6 +214,11 @@ impl Session {
             session.silence.set_patience(target.connect_timeout * SLOW_ANSWER);
         }
         Ok(session)
+    }
+
+    /// The server's major version.
+    pub(crate) fn major(&self) -> u32 {
+        self.major
     }
 
     async fn settle(&mut self, wanted: SessionKind, major: u32) -> Result<(), Fault> {

@@ -22,6 +22,7 @@ use crate::model::{Fault, washed};
 use crate::postgres::catalog::quote;
 use crate::postgres::connection::session::{Session, connect_to};
 use crate::postgres::connection::target::Target;
+use crate::sql;
 
 /// How far a question may go.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ async fn within(session: &Session, schema: &str, sql: &str, bounds: &Bounds) -> 
         cut: false,
         answer: QueryAnswer { columns, ..QueryAnswer::default() },
     };
-    match session.execute(&cursor(sql, statement.columns().len(), reading.longest), &[]).await {
+    match sql::execute(session, &cursor(sql, statement.columns().len(), reading.longest), &[]).await {
         Ok(_) => reading.pages(session, bounds).await?,
         // SHOW, EXPLAIN and what ends in a comment cannot stand in a cursor. That this is one statement was seen above: by
         // the same parser, and nothing has run since that could change how it reads.

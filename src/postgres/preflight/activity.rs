@@ -5,6 +5,7 @@ use tokio_postgres::{Client, Error};
 use crate::model::Finding;
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::preflight::Provider;
+use crate::sql;
 
 /// Names the open write transactions: the making of the slot and each backfill's xmin barrier wait for their end.
 pub(crate) async fn examine(
@@ -34,7 +35,7 @@ async fn synchronous(client: &Client, provider: Provider, findings: &mut Vec<Fin
                 SELECT FROM pg_catalog.pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
             ORDER BY 1)
         FROM pg_catalog.pg_settings WHERE name = 'synchronous_standby_names' AND setting <> ''";
-    let Some(row) = client.query_opt(sql, &[]).await? else { return Ok(()) };
+    let Some(row) = sql::query_opt(client, sql, &[]).await? else { return Ok(()) };
     let (setting, standbys): (String, Vec<String>) = (row.get(0), row.get(1));
     if !names_stream(&setting) {
         let message = "commits wait for a synchronous standby: rows can reach Planhat before their own session is told";

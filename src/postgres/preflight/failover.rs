@@ -8,6 +8,7 @@ use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{quote, slot};
 use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::server_findings::Facts;
+use crate::sql;
 
 /// A physical slot: a standby's.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) async fn examine(
 ) -> Result<(), Error> {
     let sql = "SELECT slot_name::text, active FROM pg_catalog.pg_replication_slots WHERE slot_type = 'physical'
         AND NOT temporary ORDER BY slot_name";
-    let standbys = session.query(sql, &[]).await?;
+    let standbys = sql::query(session, sql, &[]).await?;
     let standbys: Vec<Standby> =
         standbys.iter().map(|row| Standby { name: row.get(0), attached: row.get(1) }).collect();
     let there = slot::slot(session, &config.source.slot).await?;

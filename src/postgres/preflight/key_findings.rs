@@ -195,11 +195,11 @@ async fn ordered(
     );
     let settings = selection::SESSION.replace("SET ", "SET LOCAL ");
     // Every section is judged before any of them begins: one that is locked must not hold the others.
-    let sql = format!("BEGIN READ ONLY; {settings}; SET LOCAL lock_timeout = '200ms'; {explain}; ROLLBACK");
+    // One message, so one transaction, which the server ends by itself: other sections are asked for on the same session.
+    let sql = format!("SET TRANSACTION READ ONLY; {settings}; SET LOCAL lock_timeout = '200ms'; {explain}");
     let messages = match session.simple_query(&sql).await {
         Ok(messages) => messages,
         Err(error) => {
-            session.batch_execute("ROLLBACK").await?;
             // A lock is no fault of the key; who holds it is said by whoever reads the table.
             if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
                 return Ok(());

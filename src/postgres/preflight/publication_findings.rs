@@ -11,6 +11,7 @@ use crate::postgres::connection::session::Session;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::setup;
 use crate::postgres::setup::PublicationKind;
+use crate::sql;
 
 pub(crate) async fn examine(
     session: &Session,
@@ -118,7 +119,7 @@ async fn rights(
         ARRAY(SELECT oid::regclass::text FROM pg_catalog.pg_class
               WHERE oid = ANY($1) AND NOT pg_has_role(relowner, 'USAGE')),
         COALESCE((SELECT pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $2), true)";
-    let row = session.query_one(asked, &[&oids, &name]).await?;
+    let row = sql::query_one(session, asked, &[&oids, &name]).await?;
     let (create, database, foreign, owner): (bool, String, Vec<String>, bool) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
     let mut why = Vec::new();
@@ -171,7 +172,7 @@ async fn harm(
     let oids: Vec<u32> = publication.tables.iter().map(|table| table.oid).collect();
     let sql = "SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = ANY($1) AND (c.relreplident = 'n'
         OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))";
-    let without = session.query(sql, &[&oids]).await?;
+    let without = sql::query(session, sql, &[&oids]).await?;
     let without: Vec<String> = without.iter().map(|row| row.get(0)).collect();
     if without.is_empty() {
         if is_useless {

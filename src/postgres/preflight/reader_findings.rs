@@ -11,6 +11,7 @@ use crate::model::{Fault, Finding, Severity};
 use crate::postgres::catalog::quote;
 use crate::postgres::connection::session::{Session, connect_to};
 use crate::postgres::connection::target::Target;
+use crate::sql;
 
 /// Looks at the login, where there is one.
 pub(crate) async fn examine(config: &Config, findings: &mut Vec<Finding>) {
@@ -45,7 +46,7 @@ async fn rights(client: &Client, role: &str, subject: &str) -> Result<Vec<Findin
         return Ok(findings);
     }
     for (code, what, verb, sql) in OBJECTS {
-        let rows = client.query(&format!("{ROLES} {sql}"), &[]).await?;
+        let rows = sql::query(client, &format!("{ROLES} {sql}"), &[]).await?;
         findings.extend(objects(code, what, verb, role, subject, &rows));
     }
     findings.extend(database(client, role, subject).await?);
@@ -73,7 +74,7 @@ async fn attributes(client: &Client, role: &str, subject: &str) -> Result<Vec<Fi
             r.rolcreaterole, r.rolcreatedb
         FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER') ORDER BY 2 DESC, 1";
     let mut findings = Vec::new();
-    for row in client.query(sql, &[]).await? {
+    for row in sql::query(client, sql, &[]).await? {
         let (name, own): (String, bool) = (row.get(0), row.get(1));
         for (code, column, message, without) in ATTRIBUTES {
             if !row.get::<_, bool>(column) {
@@ -176,7 +177,7 @@ async fn database(client: &Client, role: &str, subject: &str) -> Result<Vec<Find
             bool_or(pg_catalog.has_database_privilege('public', d.oid, 'TEMPORARY'))
         FROM pg_catalog.pg_database d, roles r WHERE d.datname = pg_catalog.current_database() GROUP BY d.datname"
     );
-    let row = client.query_one(&sql, &[]).await?;
+    let row = sql::query_one(client, &sql, &[]).await?;
     let (name, create, temporary, public): (String, bool, bool, bool) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
     let mut findings = Vec::new();
@@ -215,7 +216,7 @@ async fn definers(client: &Client, subject: &str) -> Result<Option<Finding>, Err
           AND NOT EXISTS (SELECT FROM roles r WHERE r.oid = p.proowner)
         ORDER BY 1 LIMIT 1"
     );
-    let Some(row) = client.query_opt(&sql, &[]).await? else { return Ok(None) };
+    let Some(row) = sql::query_opt(client, &sql, &[]).await? else { return Ok(None) };
     let (name, total): (String, i64) = (row.get(0), row.get(1));
     let more = if total > 1 { format!(", and {} more", total - 1) } else { String::new() };
     Ok(Some(Finding::warning(

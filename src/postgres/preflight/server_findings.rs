@@ -8,6 +8,7 @@ use crate::model::Finding;
 use crate::postgres::catalog::server;
 use crate::postgres::connection::charset;
 use crate::postgres::preflight::Provider;
+use crate::sql;
 
 const SUBJECT: &str = "server";
 
@@ -40,11 +41,11 @@ impl Facts {
         let server = server::server(client).await?;
         let provider = Provider::detect(client).await?;
         let sql = "SELECT name::text, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)";
-        let settings = client.query(sql, &[&SETTINGS]).await?;
+        let settings = sql::query(client, sql, &[&SETTINGS]).await?;
         let settings = settings.iter().map(|row| (row.get(0), row.get(1))).collect();
         let sql = "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots),
             (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender')";
-        let row = client.query_one(sql, &[]).await?;
+        let row = sql::query_one(client, sql, &[]).await?;
         Ok(Facts { server, provider, settings, slots: row.get(0), senders: row.get(1) })
     }
 

@@ -15,6 +15,7 @@ use crate::postgres::preflight::key_findings::subject;
 use crate::postgres::preflight::server_findings::Facts;
 use crate::postgres::preflight::versions_findings;
 use crate::postgres::setup;
+use crate::sql;
 
 /// Looks at the table of every section that is on; gives those that are there, each once.
 pub(crate) async fn examine(
@@ -117,7 +118,7 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
     }
     if info.kind == 'r' {
         let sql = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = $1";
-        let children: i64 = session.query_one(sql, &[&info.oid]).await?.get(0);
+        let children: i64 = sql::query_one(session, sql, &[&info.oid]).await?.get(0);
         if children > 0 {
             let message = format!(
                 "{children} tables inherit from it: rows inserted into those are not its own, and are left out"
@@ -129,8 +130,7 @@ async fn kind(session: &Session, info: &TableInfo, findings: &mut Vec<Finding>) 
                 "map each child in a section of its own",
             ));
         }
-        let sql = "SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = $1 AND indisprimary";
-        if session.query_one(sql, &[&info.oid]).await?.get::<_, i64>(0) == 0 {
+        if info.primary_key.is_empty() {
             let message = "it has no primary key: harmless here, for only inserts are published";
             findings.push(Finding::info("table_no_primary_key", &subject, message, "never publish its updates"));
         }
@@ -186,7 +186,7 @@ async fn replaced(
         JOIN pg_catalog.pg_class c ON c.oid = s.relid
         WHERE s.relid = $1 AND c.relfilenode <> c.oid AND s.n_live_tup >= 10
           AND s.n_tup_ins - s.n_tup_del - s.n_live_tup - s.n_dead_tup >= 2 * s.n_live_tup";
-    let Some(row) = session.query_opt(sql, &[&info.oid]).await? else { return Ok(()) };
+    let Some(row) = sql::query_opt(session, sql, &[&info.oid]).await? else { return Ok(()) };
     let (inserted, live): (i64, i64) = (row.get(0), row.get(1));
     let message = format!(
         "the server counts {inserted} inserted rows and only {live} that are there, and the others were not deleted: it seems to be \
@@ -212,7 +212,7 @@ async fn xmin(
         return Ok(());
     }
     let sql = "SELECT has_column_privilege($1::oid, 'xmin', 'SELECT')";
-    if session.query_one(sql, &[&info.oid]).await?.get(0) {
+    if sql::query_one(session, sql, &[&info.oid]).await?.get(0) {
         return Ok(());
     }
     let (qualified, user) = (quote::qualified(&info.name), session.user());
@@ -249,7 +249,7 @@ async fn readable(
     let sql = "SELECT has_schema_privilege($1::text, 'USAGE'),
         ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $2 AND attname = ANY($3)
               AND NOT has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum), row_security_active($2)";
-    let row = session.query_one(sql, &[&info.name.schema, &info.oid, &columns]).await?;
+    let row = sql::query_one(session, sql, &[&info.name.schema, &info.oid, &columns]).await?;
     let (usage, denied, policies): (bool, Vec<String>, bool) = (row.get(0), row.get(1), row.get(2));
     if !usage {
         let schema = &info.name.schema;
@@ -278,12 +278,11 @@ async fn readable(
     // Said so far by the catalog; now in earnest. Errors of partitions, of functions in views and of policies show here.
     let list: Vec<String> = columns.iter().map(|name| quote::ident(name)).collect();
     let sql = format!(
-        "BEGIN READ ONLY; SET LOCAL row_security = off; SELECT {} FROM {} LIMIT 0; ROLLBACK",
+        "SET TRANSACTION READ ONLY; SET LOCAL row_security = off; SELECT {} FROM {} LIMIT 0",
         list.join(", "),
         info.as_from_clause()
     );
     if let Err(error) = session.batch_execute(&sql).await {
-        session.batch_execute("ROLLBACK").await?;
         if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             let held = locks::holders(session, info.oid).await?;
             let message = format!("{qualified} is locked, so it cannot be read: {}", setup::names(&held));

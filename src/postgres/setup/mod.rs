@@ -14,6 +14,7 @@ pub(crate) use crate::postgres::setup::publication_kind::{PublicationKind, table
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -142,11 +143,12 @@ async fn publish(
 ) -> Result<Option<Vec<String>>, Fault> {
     let name = &kind.name;
     let wanted = kind.tables(config);
-    let there = publication::publication(session, name).await.map_err(|error| session.fault(&error))?;
-    let version = server::server(session).await.map_err(|error| session.fault(&error))?.version;
+    let facts = tokio::try_join!(publication::publication(session, name), server::server(session));
+    let (there, server) = facts.map_err(|error| session.fault(&error))?;
+    // Asked for side by side: one round trip, however many tables there are.
+    let infos = try_join_all(wanted.iter().map(|table_name| table::by_name(session, table_name))).await;
     let mut from = Vec::new();
-    for table_name in &wanted {
-        let info = table::by_name(session, table_name).await.map_err(|error| session.fault(&error))?;
+    for (table_name, info) in wanted.iter().zip(infos.map_err(|error| session.fault(&error))?) {
         match info {
             Some(_) if there.is_some() && known.contains(table_name) => {}
             Some(info) if is_beside_root(session, config, &info).await? => {}
@@ -172,7 +174,7 @@ async fn publish(
             create_publication(
                 kind,
                 &clauses,
-                generated(session, config, version).await.map_err(|error| session.fault(&error))?,
+                generated(session, config, server.version).await.map_err(|error| session.fault(&error))?,
             )
         }
         Some(publication) => {
@@ -256,8 +258,8 @@ pub(crate) async fn ensure_slot(
     waiting: Waiting<'_>,
 ) -> Result<Option<Lsn>, Fault> {
     let name = &config.source.slot;
-    let server = server::server(session).await.map_err(|error| session.fault(&error))?;
-    let there = settled_slot(session, name).await?;
+    let server = async { server::server(session).await.map_err(|error| session.fault(&error)) };
+    let (server, there) = tokio::try_join!(server, settled_slot(session, name))?;
     if let Some(slot) = &there {
         slot.ours(name, &server.database.1)?;
     }

@@ -63,10 +63,11 @@ impl EventLoop {
         let term = store.take_epoch(&leader_name()).await?;
         let epoch = term.epoch();
         // What an earlier process could not do without a person is decided: this one leads.
-        store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?;
+        let decided = async { Ok(store.set_instance_state(&term, InstanceState::Running.as_str(), None).await?) };
         // Not before this process leads: who led until now may send updates of them.
-        update_leftovers::take_out(&config, &control, &store).await?;
-        server_address::note(&store, server.address.as_deref()).await?;
+        let taken_out = update_leftovers::take_out(&config, &control, &store);
+        let noted = async { Ok(server_address::note(&store, server.address.as_deref()).await?) };
+        tokio::try_join!(decided, taken_out, noted)?;
         let (opened, types) = tokio::join!(store.open(), Types::load(&control));
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
