@@ -182,8 +182,9 @@ fn gaps(section: &SectionStatus) -> Option<String> {
     let open = section.open_gaps.filter(|open| *open > 0 && section.state != SectionState::Off)?;
     let (name, are) = (&section.name, plural(open, "gap is", "gaps are"));
     Some(format!(
-        "{name}: {are} open, rows of that time may be missing; `pg2planhat audit {name}` names them. Deliver them by `pg2planhat \
-         resync {name}`, whose end closes what it covers, or by `pg2planhat repair --gap`: by both they would count twice"
+        "{name}: {are} open, rows of that time may be missing; `pg2planhat audit {name}` names them, and closes the gap where none \
+         is missing. Deliver them by `pg2planhat audit {name} --deliver-missing` and audit again; or by `pg2planhat resync {name}`, \
+         whose end closes what it covers; or by `pg2planhat repair --gap`: by two of these they would count twice"
     ))
 }
 

@@ -56,12 +56,20 @@ pub(crate) struct AuditReport {
     /// Every missing key that is known by name: what is delivered on request.
     #[serde(skip)]
     pub missing_all: Vec<String>,
+    /// Updated rows are sent: that a key was delivered does not tell that its newest version was.
+    #[serde(skip)]
+    pub of_versions: bool,
 }
 
 impl AuditReport {
     /// Rows of the source that are settled, by its counts.
     pub(crate) fn settled(&self) -> u64 {
         self.delivered + self.quarantined + self.filtered + self.settled_before
+    }
+
+    /// Whether every row of the table is settled, or named as in doubt: then nothing of a gap before it is missing.
+    pub(crate) fn proves_all(&self) -> bool {
+        self.whole && !self.of_versions && self.missing + self.unknown + self.waiting == 0
     }
 
     pub(crate) fn add_caveat(&mut self, caveat: &str) {

@@ -15,7 +15,7 @@ use crate::audit;
 use crate::audit::{Compared, Comparison, Earlier, Share};
 use crate::config::{Config, Section, Start};
 use crate::mapping::row_filter::RowFilter;
-use crate::model::{Fault, Key, SectionId};
+use crate::model::{Fault, Key, SectionId, SectionName};
 use crate::postgres::backfill::key_reader::{KEY_SESSION, KeyReader};
 use crate::postgres::catalog::table::TableInfo;
 use crate::postgres::catalog::write_counts::attached_since;
@@ -27,6 +27,7 @@ use crate::runtime::audit_verdict::Audited;
 use crate::runtime::diff_reader::{DiffLook, DiffTask};
 use crate::runtime::replica_watch;
 use crate::runtime::state_connector::StateConnector;
+use crate::sql;
 use crate::state::{SectionPhase, SectionRow, StateError, Store};
 
 /// The options of an audit.
@@ -221,7 +222,7 @@ impl Looks<'_> {
 async fn horizon(store: &Store, session: &Session, row: &SectionRow, settled: Option<u64>) -> Result<Horizon, Fault> {
     let delivery = store.last_ended(&row.name).await.map_err(|error| error.fault())?;
     let sql = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
-    let next = session.query_one(sql, &[]).await.map_err(|error| session.fault(&error))?;
+    let next = sql::query_one(session, sql, &[]).await.map_err(|error| session.fault(&error))?;
     let settled = settled.filter(|_| matches!(row.phase, SectionPhase::Streaming));
     Ok(Horizon { delivery, settled, next: next.get::<_, &str>(0).parse().ok() })
 }
@@ -270,6 +271,7 @@ fn add_caveats(report: &mut AuditReport) {
 /// Where updated rows are sent, a key is delivered once for each version.
 fn of_versions(report: &mut AuditReport) {
     report.doubled = 0;
+    report.of_versions = true;
     report.add_caveat("a row is proven by its key: that some version of it was delivered, not that its newest was");
 }
 
@@ -331,10 +333,19 @@ fn take_over(report: &mut AuditReport, compared: &Compared) {
     report.rows_settled = report.settled();
 }
 
-/// Stores an audit's result.
-pub(crate) async fn keep(store: &Store, report: &AuditReport, cause: &str) -> Result<(), Fault> {
+/// Stores an audit's result. One that finds every row of a section settled closes its gaps from before; returns how many.
+pub(crate) async fn keep(store: &Store, report: &AuditReport, cause: &str) -> Result<u64, Fault> {
     let value = serde_json::to_value(report).map_err(|error| Fault::bug(error.to_string()))?;
-    store.record_audit(&crate::model::SectionName::from(report.section.as_str()), cause, &value).await.map_err(fate)
+    let section = SectionName::from(report.section.as_str());
+    store.record_audit(&section, cause, &value).await.map_err(fate)?;
+    if !report.proves_all() {
+        return Ok(0);
+    }
+    let closed = store.close_proven_gaps(&section, report.took_ms).await.map_err(fate)?;
+    if closed > 0 {
+        tracing::info!(%section, closed, "an audit found every row settled: gaps from before it are closed");
+    }
+    Ok(closed)
 }
 
 fn fate(error: StateError) -> Fault {

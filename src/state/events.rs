@@ -4,6 +4,8 @@
 //! * Out: the queue through which commands reach the running instance; the record that stays.
 //! * Never: an event handled twice; the same gap opened again at every restart.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
@@ -160,6 +162,17 @@ impl Store {
     pub(crate) async fn close_gap(&self, id: i64, closed_by: &str) -> Result<bool, StateError> {
         let write = "UPDATE {schema}.gap SET closed_at = now(), closed_by = $2 WHERE id = $1 AND closed_at IS NULL";
         Ok(self.execute("closing a gap", write, &[&id, &self.text(closed_by)]).await? > 0)
+    }
+
+    /// Closes the gaps of a section that were opened before an audit began, which ended now and found every row settled. Not
+    /// where the section does not stream: what made the gap may go on.
+    pub(crate) async fn close_proven_gaps(&self, section: &SectionName, took_ms: u64) -> Result<u64, StateError> {
+        let write = "UPDATE {schema}.gap g SET closed_at = now(), closed_by = 'an audit that found every row settled'
+             FROM {schema}.section s
+             WHERE g.section = $1 AND g.closed_at IS NULL AND g.opened_at < now() - make_interval(secs => $2)
+                AND s.name = g.section AND s.phase = 'streaming' AND s.halted_reason IS NULL";
+        let took = Duration::from_millis(took_ms).as_secs_f64();
+        self.execute("closing gaps", write, &[&section.as_str(), &took]).await
     }
 
     /// All gaps, newest first; with `open_only`, only the open ones.

@@ -147,7 +147,9 @@ async fn case_95_gaps_quarantine_and_doubt_are_shown_as_they_are_now() {
     let shown = status(&scene, &app).await;
     assert!(shown.stdout.contains("0 rows are quarantined now, 1 ever"), "{shown:?}");
 
-    let gap = "INSERT INTO pg2planhat.gap (section, reason, detail) VALUES ('seats', 'publication_changed', 'rows were skipped')";
+    // Opened later than any audit began that finds nothing missing: that would close it.
+    let gap = "INSERT INTO pg2planhat.gap (section, reason, detail, opened_at)
+        VALUES ('seats', 'publication_changed', 'rows were skipped', now() + '1 hour')";
     scene.cluster.sql(gap).await;
     let open = |status: &serde_json::Value| (of_section(status, "seats")["open_gaps"] == 1).then_some(());
     app.wait_status("the gap", open).await;

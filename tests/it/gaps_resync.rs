@@ -61,6 +61,32 @@ impl Gap {
     }
 }
 
+#[tokio::test]
+async fn case_304_an_audit_that_finds_every_row_settled_closes_the_gap() {
+    let (gap, app) = Gap::new().await;
+    let scene = &gap.scene;
+    let audit = async |more: &[&str]| {
+        let arguments = [&["audit", "seats"], more].concat();
+        App::launch(&scene.config).beside(&app).arguments(&arguments).output().await
+    };
+    let found = audit(&[]).await;
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stdout.contains("20 rows are missing"), "{found:?}");
+    assert_eq!(scene.cluster.number(OPEN).await, 1, "its rows are not there yet");
+    let asked = audit(&["--deliver-missing", "--yes"]).await;
+    assert_eq!(asked.code, 1, "{asked:?}");
+    // The instance audits by itself behind a repair.
+    scene.number(OPEN, 0).await;
+    let by = scene.cluster.text("SELECT closed_by FROM pg2planhat.gap").await;
+    assert_eq!(by, "an audit that found every row settled");
+    scene.metrics(30).await;
+    eventually(PATIENCE, "all to be well", async || (status(scene, &app).await == 0).then_some(())).await;
+    stop(&app).await;
+    let offered = json(&scene.config, &["repair", "--gap"]).await;
+    assert_eq!(offered["repaired"], Value::Null, "they would come twice: {offered}");
+    scene.assert_received(30, &[], &[]);
+}
+
 async fn status(scene: &Scene, app: &App) -> i32 {
     App::launch(&scene.config).beside(app).arguments(&["status"]).output().await.code
 }
