@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 
 use crate::console::ask::Ask;
 use crate::console::draw::{self, Markup, outcome_look};
@@ -14,6 +15,9 @@ use crate::operations::trace::Traced;
 
 /// At most this many sections are asked for one key.
 const SECTIONS: usize = 20;
+
+/// At most this many of them at the same moment.
+const SIDE_BY_SIDE: usize = 4;
 
 #[derive(Template)]
 #[template(path = "trace.html")]
@@ -63,8 +67,12 @@ pub(crate) async fn page(ask: Ask) -> Result<Response, Refusal> {
         let _leave = ask.console.question()?;
         let store = ask.console.store().await?;
         let chosen = config.sections.iter().filter(|own| wanted.is_empty() || own.name.as_str() == wanted);
-        for section in chosen.take(SECTIONS) {
-            match operations::trace(&config, &store, section, &key).await {
+        let asked: Vec<_> =
+            chosen.take(SECTIONS).map(|section| operations::trace(&config, &store, section, &key)).collect();
+        // Each has a connection of its own for its table.
+        let mut asked = stream::iter(asked).buffered(SIDE_BY_SIDE);
+        while let Some(traced) = asked.next().await {
+            match traced {
                 Ok(traced) => found.push(traced),
                 // Among all sections, those whose keys have another type know nothing of this key.
                 Err(_) if wanted.is_empty() => {}
