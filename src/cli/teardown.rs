@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 
 fn question(plan: &TeardownPlan) -> String {
     let mut lines = vec!["This will be dropped:".to_owned()];
-    lines.extend(plan.slot.as_ref().map(|name| format!("  the replication slot {name}")));
+    lines.extend(plan.slots().map(|name| format!("  the replication slot {name}")));
     lines.extend(plan.publications().map(|name| format!("  the publication {name}")));
     lines.extend(plan.state_schema.as_ref().map(|name| {
         let held = match plan.quarantined {

@@ -16,6 +16,9 @@ use crate::state::{Schema, Store, drop_script};
 pub(crate) struct TeardownPlan {
     /// The slot, if it is there.
     pub slot: Option<String>,
+    /// The slot that the state belongs to, if it is there and the file names another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_slot: Option<String>,
     /// The publication, if it is there.
     pub publication: Option<String>,
     /// The publication of updates, if it is there.
@@ -32,7 +35,12 @@ pub(crate) struct TeardownPlan {
 impl TeardownPlan {
     /// Whether nothing is left to drop.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slot.is_none() && self.publications().next().is_none() && self.state_schema.is_none()
+        self.slots().next().is_none() && self.publications().next().is_none() && self.state_schema.is_none()
+    }
+
+    /// The slots that are there.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &String> {
+        self.slot.iter().chain(&self.recorded_slot)
     }
 
     /// The publications that are there.
@@ -73,8 +81,9 @@ impl Teardown {
         }
         let store = StateConnector::new(Arc::clone(config)).store().await?;
         let there = store.schema_version().await.map_err(crate::operations::fate)?.is_some();
-        let (mut quarantined, mut tables) = (0, Vec::new());
+        let (mut quarantined, mut tables, mut recorded_slot) = (0, Vec::new(), None);
         if there && store.is_there().await.map_err(crate::operations::fate)? {
+            recorded_slot = other_slot(config, &control, &store, &server.database.1).await?;
             quarantined =
                 store.quarantine_counts().await.map_err(crate::operations::fate)?.iter().map(|(_, rows)| rows).sum();
             let sections = store.sections().await.map_err(crate::operations::fate)?;
@@ -97,6 +106,7 @@ impl Teardown {
         let publication = publications.pop().flatten();
         let plan = TeardownPlan {
             slot: slot.map(|_| config.source.slot.clone()),
+            recorded_slot,
             publication,
             update_publication,
             state_schema: there.then(|| config.state.schema.clone()),
@@ -120,7 +130,7 @@ impl Teardown {
         if self.plan.state_schema.is_some() {
             self.store.drop_schema().await.map_err(crate::operations::fate)?;
         }
-        if let Some(name) = &self.plan.slot {
+        for name in self.plan.slots() {
             drop_slot(control, name).await?;
         }
         Ok(self.plan)
@@ -154,10 +164,27 @@ impl Teardown {
             script.push_str(&drop_script(&Schema::new(name)?));
         }
         script.push_str("COMMIT;\n");
-        if let Some(name) = &self.plan.slot {
+        for name in self.plan.slots() {
             script.push_str(&format!("SELECT pg_drop_replication_slot({});\n", quote::literal(name)));
         }
         Ok(script)
+    }
+}
+
+/// The slot that the state belongs to, where the file names another one and it is there.
+async fn other_slot(
+    config: &Config,
+    control: &Session,
+    store: &Store,
+    database: &str,
+) -> Result<Option<String>, Fault> {
+    let recorded = store.instance().await.map_err(crate::operations::fate)?.map(|instance| instance.identity.slot);
+    let Some(name) = recorded.filter(|name| !name.is_empty() && *name != config.source.slot) else { return Ok(None) };
+    let there = slot::slot(control, &name).await.map_err(|error| control.fault(&error))?;
+    let Some(there) = there.filter(|slot| slot.ours(&name, database).is_ok()) else { return Ok(None) };
+    match crate::operations::held_by(Some(&there)) {
+        Some(pid) => Err(crate::operations::repair::plan::in_use(&name, pid)),
+        None => Ok(Some(name)),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::{Config, Source};
 use crate::model::Lsn;
 use crate::postgres::catalog::defects;
 use crate::postgres::catalog::publication::Publication;
+use crate::postgres::catalog::quote;
 use crate::postgres::catalog::server::Server;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::replication::connection::SystemIdentity;
@@ -99,7 +100,25 @@ pub(crate) fn compare(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Resul
     compare_updates(recorded, observed)
 }
 
+/// The file names another slot than the one that the state belongs to: that one is there still, as far as is known, and keeps WAL.
+fn same_slot(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    let (ours, named) = (&recorded.identity.slot, &observed.source.slot);
+    if ours.is_empty() || ours == named {
+        return Ok(());
+    }
+    let what = format!(
+        "the file names the slot {named}, and this state belongs to the slot {ours}, which keeps WAL for as long as it is there"
+    );
+    let remedy = format!(
+        "write `slot: {ours}` in source; for another instance beside that one give it a state of its own (`state.schema`); to go on \
+         with {named} instead: SELECT pg_drop_replication_slot({}); then {REPAIR}",
+        quote::literal(ours)
+    );
+    Err(needs(Reason::SlotMissing, what, &remedy))
+}
+
 fn compare_slot(recorded: &Recorded<'_>, observed: &Observed<'_>) -> Result<(), NeedsPerson> {
+    same_slot(recorded, observed)?;
     let (name, checkpoint) = (&observed.source.slot, recorded.checkpoint);
     let Some(slot) = observed.slot else {
         let what = format!("the slot {name} is gone: rows committed after {checkpoint} are not kept for us");

@@ -293,3 +293,39 @@ async fn case_20_a_table_taken_out_while_nothing_ran_is_mended_by_gap() {
 async fn case_20_a_table_taken_out_while_nothing_ran_is_mended_by_accepting_the_loss() {
     taken_out(WAYS[2]).await;
 }
+
+#[tokio::test]
+async fn case_331_a_slot_that_is_named_otherwise_in_the_file_is_not_left_behind() {
+    let scene = Scene::new().await;
+    scene.insert(10).await;
+    let app = scene.run().await;
+    scene.exact().await;
+    let other = scene.config.clone().set("source.slot", "other");
+    // Beside the first: a copy of the file that differs in the slot alone.
+    let beside = App::command(&other, &["repair", "--gap", "--yes"]).await;
+    assert!(beside.code == 69 && beside.stderr.contains("an instance holds the slot pg2planhat"), "{beside:?}");
+    stop(&app).await;
+    scene.insert(5).await;
+
+    let refused = App::run(&other);
+    assert_eq!(refused.wait_exit(PATIENCE).await, 75, "{}", refused.log());
+    let log = refused.log();
+    assert!(log.contains("the file names the slot other, and this state belongs to the slot pg2planhat"), "{log}");
+    let checked = App::command(&other, &["check"]).await;
+    assert!(checked.code == 1 && checked.stdout.contains("the file names the slot other"), "{checked:?}");
+    let kept = App::command(&other, &["repair", "--gap", "--yes"]).await;
+    assert!(kept.code == 75 && kept.stderr.contains("which is there still and keeps WAL"), "{kept:?}");
+
+    // The remedy, word by word.
+    scene.cluster.sql("SELECT pg_drop_replication_slot('pg2planhat')").await;
+    json(&other, &["repair", "--gap", "--yes"]).await;
+    let app = App::run(&other);
+    scene.streaming(&app).await;
+    scene.insert(1).await;
+    scene.exact().await;
+    stop(&app).await;
+
+    // And back by hand: the teardown takes the slot of the state, too.
+    json(&scene.config, &["teardown", "--yes"]).await;
+    assert_eq!(scene.cluster.number("SELECT count(*) FROM pg_replication_slots").await, 0);
+}

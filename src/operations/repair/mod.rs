@@ -17,7 +17,7 @@ use crate::config::{Config, Section};
 use crate::model::{Fault, Lsn, SectionName};
 use crate::operations::consistency::drifted;
 use crate::operations::repair::plan::{
-    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, unreadable, wedged,
+    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, recorded_slot_is_gone, unreadable, wedged,
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::selection::Selection;
@@ -90,6 +90,7 @@ impl Repair {
         if let Some(pid) = crate::operations::held_by(found.slot.as_ref()) {
             return Err(in_use(&config.source.slot, pid));
         }
+        recorded_slot_is_gone(config, &control, &found, &instance).await?;
         let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| wedged(&instance));
         let mut gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
         // A re-sync that was begun brings the rows of those that it covers, and closes them.

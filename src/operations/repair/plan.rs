@@ -5,8 +5,8 @@ use tokio_postgres::error::SqlState;
 use crate::config::{Config, Section};
 use crate::model::Fault;
 use crate::postgres::catalog::publication::Publication;
-use crate::postgres::catalog::quote;
 use crate::postgres::catalog::slot::Slot;
+use crate::postgres::catalog::{quote, slot};
 use crate::postgres::connection::session::Session;
 use crate::runtime::identity::Found;
 use crate::runtime::start_error::NeedsPerson;
@@ -72,6 +72,32 @@ pub(crate) fn of<'a>(gaps: &'a [Gap], section: &'a Section) -> impl Iterator<Ite
 }
 
 /// Why a repair does not begin just now.
+/// The file names another slot than the state: nothing is done while that one is there. An instance may live by it, and it keeps
+/// WAL that nobody would read any more.
+pub(crate) async fn recorded_slot_is_gone(
+    config: &Config,
+    control: &Session,
+    found: &Found,
+    instance: &Instance,
+) -> Result<(), Fault> {
+    let recorded = &instance.identity.slot;
+    if recorded.is_empty() || *recorded == config.source.slot {
+        return Ok(());
+    }
+    let there = slot::slot(control, recorded).await.map_err(|error| control.fault(&error))?;
+    let Some(there) = there.filter(|slot| slot.ours(recorded, &found.server.database.1).is_ok()) else { return Ok(()) };
+    if let Some(pid) = crate::operations::held_by(Some(&there)) {
+        return Err(in_use(recorded, pid));
+    }
+    let sql = format!("SELECT pg_drop_replication_slot({});", quote::literal(recorded));
+    Err(Fault::needs_person(
+        format!("this state belongs to the slot {recorded}, which is there still and keeps WAL: nothing was done"),
+        format!(
+            "write `slot: {recorded}` in source; or, to go on with the slot that the file names: {sql} then repair again"
+        ),
+    ))
+}
+
 pub(crate) const UNDER_WAY: &str = "an instance is starting, or another repair is under way";
 
 /// Keeps an instance from starting, and another repair from beginning, while this session lives.
