@@ -196,6 +196,36 @@ async fn case_xx_an_outage_of_the_sink_does_not_flood_the_log() {
     assert!((1..=6).contains(&lines), "{lines} lines for 400 batches");
 }
 
+/// One item of a large batch is refused: it is found without the batch as values, many times as large as its text.
+#[tokio::test]
+async fn case_83_one_refusal_in_a_large_batch_costs_no_memory() {
+    // A sink that does not read items refuses none.
+    let options = SimOptions { keep: Keep::Items, ..SimOptions::default() };
+    // Small items, many in a batch: a section closes one at a quarter of `memory`.
+    let section = seats().set("batch", "{ rows: 100000, bytes: 8MiB }").set("flush", "1s");
+    let mut scene = Scene::on(Cluster::start().await, options, &[section]).await;
+    scene.config = scene.config.set("memory", "64MiB");
+    let app = scene.run().await;
+    scene.insert(1, 160_000).await;
+    scene.metrics(160_000).await;
+    let before = app.rss();
+    scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no".into() }.times(0));
+    scene.insert(160_001, 320_000).await;
+    let settled = "SELECT sum(rows_delivered + rows_quarantined)::bigint FROM pg2planhat.section";
+    scene.number(settled, 320_000).await;
+    let largest =
+        scene.cluster.number("SELECT max(bytes)::bigint FROM pg2planhat.delivery WHERE outcome = 'partial'").await;
+    let grown = app.rss() - before;
+    eprintln!(
+        "VmHWM {} MiB, and {} KiB more with refusals; the largest batch had {largest} bytes",
+        before / MIB,
+        grown / 1024
+    );
+    assert!(largest > 4 << 20, "the batches are too small to show anything: {largest}");
+    // Two of the largest batch: its body, and what is read meanwhile.
+    assert!(grown < 16 * MIB, "{} MiB more", grown / MIB);
+}
+
 /// A section's ledger of before: so many batches, which are older than what is kept.
 async fn old_ledger(scene: &Scene, batches: u64) {
     let app = scene.run().await;

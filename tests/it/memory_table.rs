@@ -40,6 +40,12 @@ impl Cgroup {
         None
     }
 
+    /// The most that it ever held, its files in memory among it.
+    fn most(&self) -> Option<u64> {
+        let read = |file: &str| std::fs::read_to_string(self.0.join(file)).ok()?.trim().parse().ok();
+        read("memory.peak").or_else(|| read("memory.max_usage_in_bytes"))
+    }
+
     fn take(&self, app: &App) {
         std::fs::write(self.0.join("cgroup.procs"), app.id().to_string()).unwrap();
     }
@@ -55,6 +61,11 @@ impl Drop for Cgroup {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// An input whose size says something, in percent of the usual: `SCALE=1000` is ten times as much.
+fn scaled(usual: u64) -> u64 {
+    usual * std::env::var("SCALE").map_or(100, |percent| percent.parse::<u64>().unwrap()) / 100
 }
 
 /// One line of the table, while its input is given.
@@ -102,7 +113,12 @@ impl Measured {
             u64::MAX => format!("killed (at more than {} MiB)", seen / MIB),
             peak => format!("{} MiB", peak / MIB),
         };
-        let bound = if self.group.is_some() { "" } else { ", no cgroup" };
+        let most = self.group.as_ref().map(|group| group.most().map(|most| most / MIB));
+        let bound = match most {
+            Some(Some(most)) => format!(", its cgroup {most} MiB"),
+            Some(None) => ", its cgroup unknown".to_owned(),
+            None => ", no cgroup".to_owned(),
+        };
         let before = before / MIB;
         writeln!(
             table,
@@ -123,7 +139,7 @@ async fn scene(sections: &[SectionText], keep: Keep) -> Scene {
 /// Waits until `done`, or until the program has ended.
 async fn until(measured: &Measured, mut done: impl AsyncFnMut() -> bool) -> bool {
     let begun = Instant::now();
-    while measured.app.is_running() && begun.elapsed() < LONG {
+    while measured.app.is_running() && begun.elapsed().as_secs() < scaled(LONG.as_secs()).max(LONG.as_secs()) {
         if done().await {
             return true;
         }
@@ -153,11 +169,13 @@ async fn stuck_section(table: &mut String) {
     let writer = measured.scene.cluster.client().await;
     writer.batch_execute("SET synchronous_commit = off").await.unwrap();
     // Not faster than they are delivered: what waits for the sink is another matter.
-    for part in 1..=25 {
+    let parts = scaled(25);
+    for part in 1..=parts {
         writer.batch_execute(commits).await.unwrap();
         until(&measured, async || measured.scene.sim.stats().activities.items >= part * 100_000).await;
     }
-    measured.end("80", "2,500,000 commits of one row beside a section that is paused with one row", before, table);
+    let input = format!("{} commits of one row beside a section that is paused with one row", parts * 100_000);
+    measured.end("80", &input, before, table);
 }
 
 async fn streamed_keys(table: &mut String) {
@@ -196,7 +214,8 @@ async fn streamed_keys(table: &mut String) {
 async fn chunks_without_state(table: &mut String) {
     let scene = scene(&[seats()], Keep::Counts).await;
     // Nine of ten are no items: they wait for no sink, only for the state.
-    scene.cluster.sql("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 4000), CASE g % 10 WHEN 0 THEN g END FROM generate_series(1, 100000) g").await;
+    let rows = scaled(100_000);
+    scene.cluster.sql(&format!("INSERT INTO m (external_id, value) SELECT 'k' || g || '-' || repeat('x', 4000), CASE g % 10 WHEN 0 THEN g END FROM generate_series(1, {rows}) g")).await;
     let measured = Measured::begin("82", scene).await;
     let before = measured.peak();
     let locker = measured.scene.cluster.client().await;
@@ -204,19 +223,23 @@ async fn chunks_without_state(table: &mut String) {
     let begun = Instant::now();
     until(&measured, async || begun.elapsed() > Duration::from_secs(20)).await;
     locker.batch_execute("ROLLBACK").await.unwrap();
-    until(&measured, async || measured.scene.sim.stats().metrics.items >= 10_000).await;
-    let input = "a backfill of 400 MB, nine of ten rows refused by the mapping, while the quarantine cannot be written for 20 s";
-    measured.end("82", input, before, table);
+    until(&measured, async || measured.scene.sim.stats().metrics.items >= rows / 10).await;
+    let input = format!(
+        "a backfill of {} MB, nine of ten rows refused by the mapping, while the quarantine cannot be written for 20 s",
+        rows / 250
+    );
+    measured.end("82", &input, before, table);
 }
 
 async fn one_refusal(table: &mut String) {
     let section = seats().set("batch", "{ rows: 100000, bytes: 8MiB }").set("flush", "2s");
-    let measured = Measured::begin("83", scene(&[section], Keep::Counts).await).await;
+    let measured = Measured::begin("83", scene(&[section], Keep::Items).await).await;
     let before = measured.peak();
     measured.scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no".into() }.times(0));
     // Many and small: as values of the program they are many times as large as their text.
     measured.scene.insert(1, 400_000).await;
     until(&measured, async || measured.scene.sim.stats().metrics.items >= 399_000).await;
+    assert!(measured.scene.sim.stats().metrics.refused > 0, "nothing was refused");
     measured.end("83", "400,000 small items in batches of 8 MiB, one of each refused", before, table);
 }
 
