@@ -102,6 +102,8 @@ impl SectionReport {
             counts: counts.clone(),
             last_delivered_at: self.last_delivered.clone(),
             lag_seconds: is_attached.then(oldest),
+            late_since: is_attached.then(|| delivery.late(now).map_or(0.0, before_now)),
+            totals_known: self.row.is_some(),
             state: state(delivery),
             diff: schedule.map(comparisons),
             backfill: if is_attached { self.backfill(delivery) } else { None },
@@ -144,6 +146,11 @@ impl SectionReport {
         let both = |counts| settled(counts, Phase::Backfill) + settled(counts, Phase::Resync);
         both(counts) - both(&self.at_start)
     }
+}
+
+/// The moment so long ago, in Unix time.
+fn before_now(ago: Duration) -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64() - ago.as_secs_f64()
 }
 
 /// The status's word for what a section is doing.

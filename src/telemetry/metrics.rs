@@ -29,9 +29,9 @@ const ROWS: &[f64] = &[100.0, 1e3, 1e4];
 /// Bytes of a body: up to the most that Planhat takes; 8 MiB is the default limit.
 const BYTES: &[f64] = &[1e5, 1e6, 8_388_608.0];
 /// Seconds of a request.
-const REQUEST: &[f64] = &[0.1, 0.5, 2.5, 10.0];
-/// Seconds from commit to delivery: 100 ms to an hour, close together around the default flush of 5 s.
-const LATE: &[f64] = &[0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0];
+const REQUEST: &[f64] = &[0.1, 1.0, 10.0];
+/// Seconds from commit to delivery: half a second to an hour, close together around the default flush of 5 s.
+const LATE: &[f64] = &[0.5, 5.0, 10.0, 60.0, 300.0, 3600.0];
 
 /// Messages that carry nothing for a section: each has its series from the start.
 const IGNORED: &[&str] =
@@ -78,8 +78,15 @@ declare_metrics! {
         oldest_unsettled_seconds: GaugeVec [section],
         /// How long rows wait by the section's `flush` at most: what is that old is not late yet.
         flush_seconds: GaugeVec [section],
+        /// Since when the section is late by the judgement of `status`, in Unix time: its oldest row waits a minute longer than its
+        /// `flush` says, or its comparison has not ended; 0 where it is not late, NaN where nobody knows.
+        late_since_timestamp_seconds: GaugeVec [section],
         /// Rows in quarantine now.
         quarantine_rows: IntGaugeVec [section],
+        /// Rows ever put into quarantine, as the state has it: it goes on where the last process ended; NaN before the state was read.
+        rows_quarantined_ever: GaugeVec [section],
+        /// Rows ever in doubt, as the state has it: it goes on where the last process ended; NaN before the state was read.
+        rows_in_doubt_ever: GaugeVec [section],
         /// Rows that the last audit found to be missing; NaN before the first.
         audit_missing_rows: GaugeVec [section],
         /// When the last audit ended, in Unix time; NaN before the first.
@@ -179,7 +186,7 @@ impl Metrics {
 
     /// Takes over what the status document says, and the counts of rows that stand behind it. What stands in both is set nowhere else.
     pub fn reflect(&self, status: &Status) {
-        let bytes = |value: Option<u64>| value.map_or(f64::NAN, |bytes| bytes as f64);
+        let known = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         self.ready.set(status.ready.into());
         self.leader.set(status.instance.leader.into());
         self.standby.set((status.state == InstanceState::Standby).into());
@@ -187,8 +194,8 @@ impl Metrics {
             let is = *state == status.state;
             self.instance_state.with_label_values(&[state.as_str()]).set(is.into());
         }
-        self.confirmed_lag_bytes.set(bytes(status.slot.confirmed_lag_bytes));
-        self.slot_retained_bytes.set(bytes(status.slot.retained_bytes));
+        self.confirmed_lag_bytes.set(known(status.slot.confirmed_lag_bytes));
+        self.slot_retained_bytes.set(known(status.slot.retained_bytes));
         self.slot_safe_wal_bytes.set(status.slot.safe_wal_bytes.map_or(f64::NAN, |bytes| bytes as f64));
         self.slot_seconds_until_lost.set(status.slot.seconds_until_lost.unwrap_or(f64::NAN));
         for section in &status.sections {
@@ -198,11 +205,17 @@ impl Metrics {
                 let is = *state == section.state;
                 self.section_state.with_label_values(&[name, state.as_str()]).set(is.into());
             }
+            // Another one leads: what this one knew is no longer so.
+            let late_since = section.late_since.filter(|_| status.state != InstanceState::Standby);
+            self.late_since_timestamp_seconds.with_label_values(&[name]).set(late_since.unwrap_or(f64::NAN));
+            let ever = |rows: u64| known(section.totals_known.then_some(rows));
+            self.rows_quarantined_ever.with_label_values(&[name]).set(ever(section.rows_quarantined));
+            self.rows_in_doubt_ever.with_label_values(&[name]).set(ever(section.rows_in_doubt));
             let backfill = section.backfill.as_ref();
             let rows = backfill.map_or(0.0, |backfill| backfill.rows as f64);
             self.backfill_rows.with_label_values(&[name]).set(rows);
             let estimated = backfill.map_or(Some(0), |backfill| backfill.estimated);
-            self.backfill_rows_estimated.with_label_values(&[name]).set(bytes(estimated));
+            self.backfill_rows_estimated.with_label_values(&[name]).set(known(estimated));
             let eta = backfill.map_or(Some(0.0), |backfill| backfill.eta_seconds);
             self.backfill_eta_seconds.with_label_values(&[name]).set(eta.unwrap_or(f64::NAN));
         }
@@ -269,7 +282,8 @@ mod tests {
         rows_quarantined_total{section,reason} rows_in_doubt_total{section} rows_resent_total{section} \
         batches_total{section,outcome} batch_rows{section} batch_bytes{section} \
         request_duration_seconds{section,outcome} retries_total{section,reason} commit_to_delivered_seconds{section} \
-        oldest_unsettled_seconds{section} flush_seconds{section} quarantine_rows{section} audit_missing_rows{section} \
+        oldest_unsettled_seconds{section} flush_seconds{section} late_since_timestamp_seconds{section} quarantine_rows{section} \
+        rows_quarantined_ever{section} rows_in_doubt_ever{section} audit_missing_rows{section} \
         audit_timestamp_seconds{section} section_state{section,state} backfill_rows{section} \
         backfill_rows_estimated{section} backfill_eta_seconds{section} confirmed_lag_bytes slot_retained_bytes \
         slot_safe_wal_bytes slot_seconds_until_lost last_wire_message_seconds buffered_bytes leader config_last_reload_successful \
@@ -428,6 +442,30 @@ mod tests {
     }
 
     #[test]
+    fn case_245_totals_go_on_from_the_state_and_lateness_is_the_leaders() {
+        let metrics = Metrics::new().unwrap();
+        let mut status = Status::starting("s", "p");
+        let section = SectionStatus { rows_quarantined: 7, rows_in_doubt: 9, ..section_status(SectionState::Waiting) };
+        status.sections.push(section);
+        let ever = ["rows_quarantined_ever", "rows_in_doubt_ever", "late_since_timestamp_seconds"];
+        let shown = |status: &Status| {
+            let text = metrics.scrape(status);
+            ever.map(|name| value(&text, &format!("pg2planhat_{name}{{section=\"logins\"}}")))
+        };
+        assert!(shown(&status).iter().all(|value| value.is_nan()), "the state was not read yet");
+        (status.sections[0].totals_known, status.sections[0].late_since) = (true, Some(1_700_000_000.5));
+        assert_eq!(shown(&status), [7.0, 9.0, 1_700_000_000.5]);
+        status.state = InstanceState::Standby;
+        assert!(shown(&status)[2].is_nan(), "another process leads");
+        status.state = InstanceState::Stalled;
+        status.forget_source();
+        assert_eq!(shown(&status)[2], 1_700_000_000.5, "it does not get on time by a server that is away");
+        status.sections[0].late_since = Some(0.0);
+        status.forget_source();
+        assert!(shown(&status)[2].is_nan(), "nobody knows what waits there");
+    }
+
+    #[test]
     fn a_section_counts_batches_requests_and_retries_under_its_words() {
         let metrics = Metrics::new().unwrap();
         let section = metrics.section("seats");
@@ -442,6 +480,6 @@ mod tests {
         assert_eq!(value(&text, "pg2planhat_request_duration_seconds_count{outcome=\"later\",section=\"seats\"}"), 1.0);
         assert_eq!(value(&text, "pg2planhat_retries_total{reason=\"not_sent\",section=\"seats\"}"), 1.0);
         assert_eq!(value(&text, "pg2planhat_commit_to_delivered_seconds_bucket{section=\"seats\",le=\"5\"}"), 1.0);
-        assert_eq!(value(&text, "pg2planhat_commit_to_delivered_seconds_bucket{section=\"seats\",le=\"1\"}"), 0.0);
+        assert_eq!(value(&text, "pg2planhat_commit_to_delivered_seconds_bucket{section=\"seats\",le=\"0.5\"}"), 0.0);
     }
 }

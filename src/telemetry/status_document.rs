@@ -244,6 +244,12 @@ pub struct SectionStatus {
     /// The count of its rows since the process began. Metrics show it; the document has the totals.
     #[serde(skip)]
     pub counts: RowCounts,
+    /// Since when it is late, in Unix time; 0 where it is not, `None` where nobody knows. Metrics show it.
+    #[serde(skip)]
+    pub late_since: Option<f64>,
+    /// Whether the totals go on from the state's: before it was read they are this process's alone.
+    #[serde(skip)]
+    pub totals_known: bool,
 }
 
 impl SectionStatus {
@@ -251,6 +257,7 @@ impl SectionStatus {
     pub fn stop_flowing(&mut self) {
         self.flows = false;
         self.lag_seconds = self.lag_seconds.filter(|lag| *lag > 0.0);
+        self.late_since = self.late_since.filter(|since| *since > 0.0);
     }
 
     /// A section before anything is known of it.
@@ -280,6 +287,8 @@ impl SectionStatus {
             open_gaps: None,
             diff: None,
             counts: RowCounts::default(),
+            late_since: None,
+            totals_known: false,
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub enum Pace {
     /// A scrape each second; an alert must hold for a second instead of minutes. Expressions stay as they are.
     Hasty,
-    /// The same, and the age at which rows are late is 3 s instead of 300: the one expression whose time cannot be waited for.
+    /// The same, and what is late by 3 s alerts instead of 300, once the program calls it late: the one expression whose time
+    /// cannot be waited for.
     HastyAndImpatient,
     /// The rules as they are, scraped as compose has it.
     Real,
@@ -32,9 +33,9 @@ impl Pace {
         if self == Pace::Hasty {
             return hasty;
         }
-        let late = "> 300 + (";
+        let late = "_since_timestamp_seconds > 0) > 300\n";
         assert_eq!(hasty.matches(late).count(), 1, "the rule for late rows is not the one that is known here");
-        hasty.replace(late, "> 3 + (")
+        hasty.replace(late, "_since_timestamp_seconds > 0) > 3\n")
     }
 
     fn interval(self) -> &'static str {
@@ -42,7 +43,12 @@ impl Pace {
     }
 
     fn patience(self) -> Duration {
-        Duration::from_secs(if self == Pace::Real { 15 * 60 } else { 45 })
+        Duration::from_secs(match self {
+            Pace::Hasty => 45,
+            // The program calls nothing late before a minute has passed.
+            Pace::HastyAndImpatient => 120,
+            Pace::Real => 15 * 60,
+        })
     }
 }
 

@@ -36,6 +36,8 @@ fn status() -> Status {
         lag_seconds: Some(0.0),
         backfill: Some(Backfill { rows: 1, estimated: Some(2), eta_seconds: Some(3.0) }),
         flows: true,
+        late_since: Some(0.0),
+        totals_known: true,
         ..SectionStatus::new("logins", "user_activity", "public.app_event", SectionState::Streaming)
     });
     status
@@ -85,16 +87,19 @@ async fn a_real_prometheus_reads_the_port_draws_every_panel_and_fires_and_resolv
     }
     assert_eq!(prometheus.query("ALERTS").await.unwrap(), Vec::<Value>::new(), "alerts in health");
 
-    section.oldest_unsettled(Some(Duration::from_secs(400)));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     sender.send_modify(|status| {
+        status.sections[0].late_since = Some(now.as_secs_f64() - 400.0);
         status.sections[0].counts.in_doubt += 9;
         (status.ready, status.state) = (false, InstanceState::Stalled);
     });
     for alert in ["Pg2planhatLate", "Pg2planhatInDoubt", "Pg2planhatNotReady", "Pg2planhatStalled"] {
         prometheus.fires(alert).await;
     }
-    section.oldest_unsettled(None);
-    sender.send_modify(|status| (status.ready, status.state) = (true, InstanceState::Running));
+    sender.send_modify(|status| {
+        status.sections[0].late_since = Some(0.0);
+        (status.ready, status.state) = (true, InstanceState::Running);
+    });
     for alert in ["Pg2planhatLate", "Pg2planhatNotReady", "Pg2planhatStalled"] {
         prometheus.resolves(alert).await;
     }

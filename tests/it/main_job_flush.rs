@@ -1,8 +1,10 @@
 //! When a batch goes, how large it is, and what its items are called.
 
-use pg2planhat::testing::sim::{Names, Received, SimOptions, SinkKind};
+use std::time::Duration;
 
-use crate::harness::{App, Cluster, ConfigText, SectionText};
+use pg2planhat::testing::sim::{Names, Received, SimFault, SimOptions, SinkKind};
+
+use crate::harness::{App, Cluster, ConfigText, SectionText, eventually};
 use crate::main_job_oracle::*;
 
 const TABLE: &str = "CREATE TABLE t (id bigserial PRIMARY KEY, value int DEFAULT 1, account text DEFAULT 'acme')";
@@ -199,4 +201,37 @@ async fn case_98_a_kill_across_the_hour_does_not_wait_a_day() {
     assert_eq!(sim.stats().metrics.items, 2);
     drain(app, &cluster).await;
     assert_eq!(sim.stats().metrics.items, 3);
+}
+
+/// Planhat is away at the hour: since then the section is late, a day before its rows are older than its flush.
+#[tokio::test]
+async fn case_244_a_missed_hour_is_late_since_that_hour() {
+    let (cluster, sim) = (Cluster::start().await, sink().await);
+    cluster.sql(TABLE).await;
+    let due = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(12);
+    let due = due.round(jiff::Unit::Second).unwrap();
+    let clock = due.in_tz("UTC").unwrap().strftime("%H:%M:%S").to_string();
+    let section = section().set("flush", format!("{{ daily_at: \"{clock}\", timezone: UTC }}"));
+    let config = ConfigText::new(&cluster, &sim.url()).set("planhat.halt_probe", "200ms").section(section);
+    let app = App::run(&config);
+    section_is(&app, "t", "streaming").await;
+    let late_since = async || app.metric("late_since_timestamp_seconds", &[]).await;
+    let is = async |wanted: f64| late_since().await.filter(|since| (since - wanted).abs() < 1.0);
+    // Halted, it probes each moment: it is on time soon after.
+    sim.queue_fault(SimFault::status(404).times(0));
+    cluster.sql("INSERT INTO t SELECT FROM generate_series(1, 2)").await;
+    let read = |status: &serde_json::Value| (status["sections"][0]["lag_seconds"].as_f64()? > 0.0).then_some(());
+    app.wait_status("the rows to wait", read).await;
+    assert!(jiff::Timestamp::now() < due, "too slow to have tried anything");
+    assert_eq!(late_since().await, Some(0.0), "they wait for their hour");
+    // A minute is allowed.
+    let hour = due.as_second() as f64;
+    eventually(Duration::from_secs(100), "it to be late since its hour", async || is(hour).await).await;
+    assert!(due.duration_since(jiff::Timestamp::now()).abs() < jiff::SignedDuration::from_secs(90));
+    let status = app.status().await;
+    assert_eq!(status["sections"][0]["flows"], false, "as the status judges: {status}");
+    sim.clear_faults();
+    eventually(Duration::from_secs(60), "it to be on time", async || is(0.0).await).await;
+    arrived(&sim, SinkKind::Metric, 2).await;
+    drain(app, &cluster).await;
 }

@@ -53,6 +53,8 @@ impl CalendarLook {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Daily {
     seen: Option<CalendarLook>,
+    /// A sending time that has passed and is not the last: rows have waited since then.
+    missed: Option<i64>,
 }
 
 impl Daily {
@@ -62,8 +64,13 @@ impl Daily {
         self.seen.is_none_or(|seen| now >= seen.at + LOOK_EVERY || has_come(seen))
     }
 
-    /// The calendar was looked at.
-    pub(crate) fn see(&mut self, look: CalendarLook) {
+    /// The calendar was looked at; `oldest`: when the oldest row that waits was taken. Since when that waits is kept: it is not
+    /// on time again because the next day's hour has come.
+    pub(crate) fn see(&mut self, look: CalendarLook, oldest: Option<Duration>) {
+        if let Some(seen) = self.seen.filter(|seen| seen.last != look.last) {
+            let waits = |hour: &i64| oldest.is_some_and(|oldest| seen.wall(oldest) <= *hour);
+            self.missed = self.missed.filter(waits).or(seen.last.filter(waits));
+        }
         self.seen = Some(look);
     }
 
@@ -71,7 +78,8 @@ impl Daily {
     pub(crate) fn due_at(&self, opened: OpenedAt) -> Option<Duration> {
         let seen = self.seen?;
         let committed = opened.committed.unwrap_or_else(|| seen.wall(opened.taken));
-        let hour = [seen.last, seen.next].into_iter().flatten().find(|hour| committed <= *hour)?;
+        let hours = [self.missed, seen.last, seen.next].into_iter().flatten();
+        let hour = hours.filter(|hour| committed <= *hour).min()?;
         let due = seen.monotonic(hour);
         Some(if due < opened.taken { opened.taken + GATHER } else { due })
     }
@@ -103,10 +111,10 @@ mod tests {
     fn what_was_due_stays_due_when_the_hour_has_passed() {
         let mut daily = Daily::default();
         assert!(daily.wants_look(Duration::ZERO) && daily.due_at(taken(0)).is_none());
-        daily.see(look(0, 0));
+        daily.see(look(0, 0), None);
         assert_eq!(daily.due_at(taken(1)), Some(2 * HOUR));
         // The section was waiting for Planhat over the hour.
-        daily.see(look(3, 3));
+        daily.see(look(3, 3), None);
         assert_eq!(daily.due_at(taken(1)), Some(2 * HOUR));
         // What came after the hour waits for the next.
         assert_eq!(daily.due_at(taken(3)), Some(26 * HOUR));
@@ -116,15 +124,15 @@ mod tests {
     fn case_98_a_clock_that_is_corrected_is_followed_within_a_minute() {
         let mut daily = Daily::default();
         // By a clock that is three hours slow.
-        daily.see(look(1, 22));
+        daily.see(look(1, 22), None);
         assert_eq!(daily.due_at(taken(1)), Some(5 * HOUR));
         assert!(!daily.wants_look(HOUR + LOOK_EVERY / 2) && daily.wants_look(HOUR + LOOK_EVERY));
         // Put forward over the hour: what was committed before it is due now.
-        daily.see(look(2, 26));
+        daily.see(look(2, 26), None);
         assert!(daily.due_at(committed(1, 25)).is_some_and(|due| due <= 2 * HOUR));
         assert_eq!(daily.due_at(committed(2, 27)), Some(26 * HOUR));
         // Put back before the hour: it comes again.
-        daily.see(look(3, 25));
+        daily.see(look(3, 25), None);
         assert_eq!(daily.due_at(taken(3)), Some(4 * HOUR));
         assert!(daily.wants_look(4 * HOUR + Duration::from_secs(1)), "at the hour, too");
     }
@@ -133,11 +141,28 @@ mod tests {
     fn case_98_what_was_committed_before_the_hour_and_comes_after_it_does_not_wait_a_day() {
         let mut daily = Daily::default();
         // A process that begins at 3 o'clock: the one before was killed at 1.
-        daily.see(look(1, 3));
+        daily.see(look(1, 3), None);
         assert_eq!(daily.due_at(committed(1, 1)), Some(HOUR + GATHER));
         assert_eq!(daily.due_at(committed(1, -30)), Some(HOUR + GATHER));
         assert_eq!(daily.due_at(committed(1, 3)), Some(24 * HOUR));
         // A server whose clock is ahead: its row waits until its hour is seen.
         assert_eq!(daily.due_at(committed(1, 27)), None);
+    }
+
+    #[test]
+    fn case_244_rows_that_missed_their_hour_are_late_since_then_also_when_the_next_one_has_passed() {
+        let mut daily = Daily::default();
+        daily.see(look(0, 0), None);
+        let waits = taken(1);
+        let oldest = Some(waits.taken);
+        for hour in [3, 25, 27, 51, 75] {
+            daily.see(look(hour, i64::from(hour)), oldest);
+            assert_eq!(daily.due_at(waits), Some(2 * HOUR), "at hour {hour}");
+        }
+        // It went, and what came behind it missed an hour of its own.
+        let behind = taken(30);
+        daily.see(look(76, 76), Some(behind.taken));
+        daily.see(look(99, 99), Some(behind.taken));
+        assert_eq!(daily.due_at(behind), Some(74 * HOUR));
     }
 }

@@ -172,12 +172,16 @@ impl SectionDelivery {
         now.checked_sub(due)
     }
 
-    /// Whether its rows flow: nothing keeps them, and none waits much longer than it should.
+    /// By how much it is late: its oldest row, where that waits much longer than it should, or its comparison.
+    pub(crate) fn late(&self, now: Duration) -> Option<Duration> {
+        let rows = self.late_by(now).filter(|late| *late > LATE);
+        rows.max(self.diff_late_by(now))
+    }
+
+    /// Whether its rows flow: nothing keeps them, and it is not late.
     pub(crate) fn flows(&self, now: Duration) -> bool {
         let kept = |blocked: &Blocked| !matches!(blocked, Blocked::Misfit(_) | Blocked::Retrying(_));
-        !self.flow.blocks().iter().any(kept)
-            && self.late_by(now).is_none_or(|late| late <= LATE)
-            && self.diff_late_by(now).is_none()
+        !self.flow.blocks().iter().any(kept) && self.late(now).is_none()
     }
 
     /// Rows that are in doubt now: their batch's answer never came, and they are not settled since.
@@ -371,6 +375,6 @@ impl SectionDelivery {
 
     /// The calendar was looked at.
     pub(crate) fn see_calendar(&mut self, look: CalendarLook) {
-        self.daily.see(look);
+        self.daily.see(look, self.oldest());
     }
 }

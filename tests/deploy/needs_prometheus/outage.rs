@@ -119,11 +119,12 @@ async fn an_outage_of_planhat_alerts_and_resolves_and_the_books_balance_in_every
 /// Planhat is overloaded, and mends: rows are late, and no more than that.
 async fn outage(scene: &Scene, prometheus: &Prometheus) {
     scene.sim.queue_fault(SimFault::status(503).times(0));
-    prometheus.fires("Pg2planhatLate").await;
     prometheus.until("sum(increase(pg2planhat_retries_total{reason=\"later\"}[1m])) > 0", true).await;
+    assert_eq!(prometheus.value("min(pg2planhat_ready)").await, Some(1.0), "a restart would mend nothing");
+    prometheus.fires("Pg2planhatLate").await;
     let streaming = prometheus.query("pg2planhat_section_state{state=\"streaming\"} == 1").await.unwrap();
     assert_eq!(streaming.len(), 2, "later is no halt");
-    assert_eq!(prometheus.value("min(pg2planhat_ready)").await, Some(1.0), "a restart would mend nothing");
+    assert_eq!(prometheus.value("min(pg2planhat_ready)").await, Some(0.0), "nothing flows for a minute");
     scene.sim.clear_faults();
     prometheus.resolves("Pg2planhatLate").await;
 }
@@ -166,6 +167,43 @@ async fn an_outage_of_postgresql_alerts_and_resolves_and_so_does_the_end_of_the_
         prometheus.fires("Pg2planhatAbsent").await;
     };
     tokio::select! { never = scene.writes(EVERY) => match never {}, () = run => {} }
+}
+
+/// Rows go into quarantine and into doubt by processes that are gone before anybody has scraped them: the next one's counters
+/// begin anew and tell nothing of it.
+#[tokio::test]
+async fn case_245_what_a_process_showed_in_no_scrape_alerts_when_the_next_one_is_there() {
+    let scene = Scene::new(100).await;
+    let first = App::run(&scene.config);
+    let prometheus = Prometheus::start(&[&format!("127.0.0.1:{}", first.admin_port())], Pace::Hasty);
+    first.wait_ready().await;
+    prometheus.until("max(pg2planhat_rows_quarantined_ever{section=\"logins\"}) == 0", true).await;
+    prometheus.until("max(pg2planhat_rows_in_doubt_ever{section=\"logins\"}) == 0", true).await;
+    first.sigterm();
+    assert_eq!(first.wait_exit(Duration::from_secs(20)).await, 0);
+    let row = "INSERT INTO a (email, user_id, action, weight) VALUES ('a@example.com', 'k', 'login', 1)";
+    // At an address that nobody scrapes.
+    scene.sim.queue_fault(SimFault::RefuseFirst { count: 1, error: "no such company".into() });
+    let second = App::run(&scene.config);
+    second.wait_ready().await;
+    scene.cluster.sql(row).await;
+    let refused = |status: &serde_json::Value| (status["sections"][1]["rows_quarantined"] == 1).then_some(());
+    second.wait_status("the row to be in quarantine", refused).await;
+    scene.sim.queue_fault(SimFault::Hang { store: true });
+    scene.cluster.sql(row).await;
+    let asked = || async { (scene.sim.stats().activities.items == 1).then_some(()) };
+    eventually(Duration::from_secs(20), "a request under way", asked).await;
+    second.kill9().await;
+    // At the first one's address.
+    let third = App::launch(&scene.config).beside(&first).start();
+    for alert in ["Pg2planhatQuarantineGrowing", "Pg2planhatInDoubt"] {
+        prometheus.fires(alert).await;
+    }
+    let told = "max(pg2planhat_rows_quarantined_ever) == 1 and max(pg2planhat_rows_in_doubt_ever) == 1";
+    prometheus.until(told, true).await;
+    assert_eq!(prometheus.value("sum(pg2planhat_rows_quarantined_total)").await, Some(0.0));
+    third.sigterm();
+    assert_eq!(third.wait_exit(Duration::from_secs(20)).await, 0);
 }
 
 #[tokio::test]
