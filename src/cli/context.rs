@@ -64,7 +64,7 @@ impl Context {
         }
         Err(Fault::usage(
             format!("there is no configuration {}", self.path.display()),
-            "name it with --config FILE, or begin with deploy/pg2planhat.example.yaml; `pg2planhat demo` needs none",
+            "name it with --config FILE, or begin with `pg2planhat ui` or `pg2planhat discover`; `pg2planhat demo` needs none",
         ))
     }
 

@@ -172,7 +172,7 @@ pub(crate) async fn ask_for_tls(mut stream: TcpStream, how: Negotiation, place: 
         b'S' => Ok(stream),
         b'N' => Err(Fault::usage(
             format!("{place}: the server does not speak TLS, and plaintext was not asked for"),
-            "switch TLS on there (ssl = on, ssl_cert_file, ssl_key_file in postgresql.conf); or, on a network that you trust, set source.tls: disable",
+            "switch TLS on there (ssl = on, ssl_cert_file, ssl_key_file in postgresql.conf); or, on a network that you trust, set source.tls: disable (where there is no file yet: PGSSLMODE=disable)",
         )),
         // What an unauthenticated server says here in plaintext is not shown (CVE-2024-10977).
         b'E' => Err(Fault::unavailable(
