@@ -429,7 +429,7 @@ fn minimums_of_dependencies_have_the_known_fixes() {
     assert_eq!(too_old(&cargo_toml), [""; 0]);
 }
 
-/// Cargo.toml alone says which Rust is needed; the scripts read it there, and the image's is no older.
+/// Cargo.toml alone says which Rust is needed; the scripts read it there, README.md repeats it, and the image's is no older.
 #[test]
 fn one_place_says_which_rust_is_needed() {
     let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
@@ -437,6 +437,7 @@ fn one_place_says_which_rust_is_needed() {
     let needed = cargo_toml.split("\nrust-version = \"").nth(1).unwrap().split('"').next().unwrap();
     let common = read(".ci/common");
     assert!(common.contains("Install Rust $rust or newer"), "a version of its own");
+    assert!(read("README.md").contains(&format!("`cargo` ({needed} or newer)")), "README.md: {needed}");
     let dockerfile = read("deploy/Dockerfile");
     let image = dockerfile.split("RUST_IMAGE=rust:").nth(1).unwrap().split(['-', '\n']).next().unwrap();
     assert!(numbers(image) >= numbers(needed), "the image's Rust {image} is older than {needed}");

@@ -42,7 +42,7 @@ fn blocks() -> Vec<(String, String)> {
 }
 
 /// One replacement, which must have something to replace.
-fn fill(text: &str, before: &str, after: &str) -> String {
+pub fn fill(text: &str, before: &str, after: &str) -> String {
     assert!(text.contains(before), "the quick start has no {before:?} in\n{text}");
     text.replacen(before, after, 1)
 }
@@ -80,7 +80,7 @@ fn session(blocks: &[(String, String)], config: &str) -> String {
 
 /// Where the session finds its programs: ours, and the machine's psql, which knows nothing but what the page says and the
 /// password that a DBA would type.
-fn programs(place: &Path, program: &Path) -> String {
+pub fn programs(place: &Path, program: &Path) -> String {
     let bin = place.join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(program, bin.join("pg2planhat")).unwrap();
