@@ -14,7 +14,7 @@ use pg2planhat::testing::delivery::Progress;
 use pg2planhat::testing::delivery::SectionDelivery;
 use pg2planhat::testing::delivery::{Action, Engine, Route, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Lsn, Position, SectionId};
+use pg2planhat::testing::model::{CommitMark, Lsn, Position, SectionId};
 use pg2planhat::testing::planhat::{Answer, Reply, Verdict, read};
 use pg2planhat::testing::postgres::Types;
 use pg2planhat::testing::postgres::{DecodedItem, Decoder};
@@ -111,7 +111,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
         match decoder.next_item().expect("recorded bytes") {
             None => break,
             Some(DecodedItem::Insert(oid, lsn, row)) => engine.insert(oid, lsn, &row, now),
-            Some(DecodedItem::Begin(final_lsn, micros, _)) => engine.begin(final_lsn, micros),
+            Some(DecodedItem::Begin(final_lsn, micros, xid)) => engine.begin(final_lsn, CommitMark { xid, micros }),
             Some(DecodedItem::Commit(end_lsn)) => engine.commit(end_lsn),
             Some(DecodedItem::Keepalive(wal_end)) => engine.keepalive(wal_end),
             Some(DecodedItem::Table(table)) => {
@@ -135,6 +135,7 @@ fn carry(run: &Bytes, config: &Config, section: &Section) -> usize {
                 engine.verdict(section, id, &answer, later, 0.5);
             }
             Action::Confirm(_) | Action::Settled(..) | Action::Retry(..) | Action::Rewind | Action::Stopped(_) => {}
+            Action::OtherHistory(other) => panic!("{other}"),
         }
         engine.pump(later);
     }

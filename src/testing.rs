@@ -49,8 +49,8 @@ pub mod mapping {
 
 pub mod model {
     pub use crate::model::{
-        ByPhase, BySection, Cell, Column, CommitTime, Exit, Fault, FilterRule, Key, KeyDigest, LeftOut, Lsn, Phase,
-        Position, Row, RowCounts, Rows, SectionId, SectionName, SeenRow, Type, Value,
+        ByPhase, BySection, Cell, Column, CommitMark, CommitTime, Exit, Fault, FilterRule, Key, KeyDigest, LeftOut,
+        Lsn, NewestRead, Phase, Position, Row, RowCounts, Rows, SectionId, SectionName, SeenRow, Type, Value,
     };
 }
 

@@ -54,6 +54,7 @@ pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publicatio
         updates: None,
         server: None,
         from: from.parse().unwrap(),
+        again_from: None,
         max_message: 8 << 20,
         status_interval: Duration::from_secs(5),
         patience: Duration::from_secs(60),
@@ -64,7 +65,7 @@ pub async fn wire(cluster: &Cluster, config: &ConfigText, slot: &str, publicatio
     while read < rows {
         match stream.events.recv().await.unwrap() {
             StreamEvent::Run(run) => read += inserts(&run),
-            StreamEvent::Started => {}
+            StreamEvent::Started(_) => {}
             StreamEvent::Ended(ended) => panic!("{ended:?}"),
         }
         stream.control.beat();

@@ -53,13 +53,21 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
 fn question(how: Mend, plan: &RepairPlan) -> String {
     let mut lines = vec![plan.what.clone()];
     let wal = plan.wal_bytes.map(|wal| format!(" ({} of WAL up to now)", bytes(wal))).unwrap_or_default();
-    lines.push(format!("Settled is everything before {}; the gap is what was committed since{wal}.", plan.from_lsn));
+    if !plan.other_history {
+        lines
+            .push(format!("Settled is everything before {}; the gap is what was committed since{wal}.", plan.from_lsn));
+    }
     lines.push(if plan.new_slot {
         "The slot is made anew (and the publication, where it is missing).".to_owned()
     } else {
         "The slot is kept: what it still has is streamed.".to_owned()
     });
     match how {
+        Mend::AcceptLoss if plan.brings_again() => lines.push(
+            "Every row that this server has from the slot's position on is delivered. Those of them that Planhat has already \
+             it will count twice; they are among:"
+                .to_owned(),
+        ),
         Mend::AcceptLoss => lines.push("Rows committed in the gap are given up: they are never delivered.".to_owned()),
         Mend::Gap => lines.push(format!(
             "No row committed in the gap is lost: the rows that transaction {} or a later one wrote, or updated, are read \
@@ -73,8 +81,12 @@ fn question(how: Mend, plan: &RepairPlan) -> String {
         ),
     }
     let mut text: Vec<String> = lines.iter().map(|line| wrapped(line, "", "", 80)).collect();
-    if how != Mend::AcceptLoss {
-        text.extend(plan.sections.iter().map(|section| format!("  {}: {}", section.section, rows(section))));
+    let named = |section: &SectionPlan| match plan.brings_again() {
+        true => section.rows.map_or_else(String::new, |rows| format!("up to {}", plural(rows, "row", "rows"))),
+        false => rows(section),
+    };
+    if how != Mend::AcceptLoss || plan.brings_again() {
+        text.extend(plan.sections.iter().map(|section| format!("  {}: {}", section.section, named(section))));
     }
     text.join("\n")
 }

@@ -110,6 +110,13 @@ pub(crate) fn way(how: Mend, new_slot: bool, floor: Option<u64>) -> (&'static st
     }
 }
 
+/// As [`way`], where the slot of a log that was put back is gone on with.
+pub(crate) fn way_again() -> (&'static str, String) {
+    let text = "The slot is kept. Every row that this server has from its position on is delivered; those that Planhat has \
+                already count twice.";
+    ("Go on from the slot", text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

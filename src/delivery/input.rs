@@ -1,13 +1,14 @@
 //! The engine's input: the stream's rows and boundaries, and the chunks of backfills. Pure.
 
 use crate::delivery::*;
-use crate::model::CommitTime;
+use crate::model::{CommitMark, CommitTime};
 
 impl Engine {
     /// A new connection: the stream begins again at the checkpoint.
     pub fn stream_restarts(&mut self) {
         self.stale = false;
         self.transaction = None;
+        self.verification = Verification::Awaited;
         self.progress.restart();
     }
 
@@ -20,7 +21,7 @@ impl Engine {
     /// of its table. Rows of what was received before, and of the transaction that is being received, went by: so it begins
     /// behind those. Returns where it begins.
     pub fn attach(&mut self, section: SectionId, carried_at: Lsn) -> Lsn {
-        let open = self.transaction.map_or(Lsn::ZERO, |(at, _)| Lsn(at.final_lsn.0 + 1));
+        let open = self.open_transaction().map_or(Lsn::ZERO, |final_lsn| Lsn(final_lsn.0 + 1));
         let at = carried_at.max(self.progress.received()).max(open);
         self.sections[section].resume_behind(Position::before_transaction(at));
         at
@@ -28,16 +29,16 @@ impl Engine {
 
     /// The `final_lsn` of the transaction that is being received.
     pub fn open_transaction(&self) -> Option<Lsn> {
-        self.transaction.map(|(at, _)| at.final_lsn)
+        self.transaction.map(|open| open.at.final_lsn)
     }
 
     /// Takes the beginning of a transaction.
-    pub fn begin(&mut self, final_lsn: Lsn, commit_micros: i64) {
-        if self.stale {
+    pub fn begin(&mut self, final_lsn: Lsn, commit: CommitMark) {
+        if self.stale || self.comes_again(final_lsn, commit) {
             return;
         }
         let at = Position { final_lsn, ..Position::default() };
-        self.transaction = Some((at, commit_micros));
+        self.transaction = Some(ReceivedTransaction { at, commit });
         self.progress.begin(final_lsn);
     }
 
@@ -61,9 +62,11 @@ impl Engine {
         is_update: bool,
         now: Duration,
     ) {
-        let Some((at, micros)) = &mut self.transaction else { return };
+        let Some(ReceivedTransaction { at, commit }) = &mut self.transaction else {
+            return self.row_again(oid, change_lsn, is_update);
+        };
         *at = at.next(change_lsn);
-        let position = *at;
+        let (position, commit) = (*at, *commit);
         let Some(routes) = self.routes.get(&oid) else { return };
         for route in routes {
             let section = &mut self.sections[route.section];
@@ -74,13 +77,15 @@ impl Engine {
                 Ok(mapping) if section.takes_rows() => {
                     let is_unchanged = old.is_some_and(|old| mapping.reads_the_same(row, old));
                     let is_new = position > section.admitted() && !is_unchanged;
-                    let time = CommitTime::Micros(*micros);
+                    let time = CommitTime::Micros(commit.micros);
                     if is_new && let Some(trouble) = section.keeps_back(mapping, row, time) {
                         self.progress.hold_back(route.section, position);
                         section.stop_by_mapping(trouble);
                         self.actions.push_back(Action::Stopped(route.section));
-                    } else if section.admit_version((mapping, is_unchanged), row, position, *micros, now) {
+                    } else if section.admit_version((mapping, is_unchanged), row, position, commit.micros, now) {
                         self.progress.admit(route.section, position);
+                        let read = NewestRead { at: position.final_lsn, commit: Some(commit) };
+                        self.newest = self.newest.filter(|newest| newest.at > read.at).or(Some(read));
                     }
                 }
                 mapping => {
@@ -101,8 +106,8 @@ impl Engine {
     /// For each section that takes this updated row: its key, and the columns that are read and that the update did not
     /// bring. Nothing where it brought all of them, or where the row is settled already.
     pub fn not_brought(&self, oid: u32, change_lsn: Lsn, row: &Row<'_>) -> Vec<(SectionId, String, Vec<usize>)> {
-        let (Some((at, _)), Some(routes)) = (self.transaction, self.routes.get(&oid)) else { return Vec::new() };
-        let position = at.next(change_lsn);
+        let (Some(open), Some(routes)) = (self.transaction, self.routes.get(&oid)) else { return Vec::new() };
+        let position = open.at.next(change_lsn);
         let of = |route: &Route| {
             let section = &self.sections[route.section];
             let mapping = route.mapping.as_ref().ok()?;
@@ -131,12 +136,14 @@ impl Engine {
     /// Takes the end of the open transaction.
     pub fn commit(&mut self, end_lsn: Lsn) {
         self.transaction = None;
-        self.progress.commit(end_lsn);
+        if !self.ends_again() {
+            self.progress.commit(end_lsn);
+        }
     }
 
     /// Takes a keepalive: the server has read up to `wal_end`.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        if !self.stale {
+        if !self.stale && self.keepalive_counts(wal_end) {
             self.progress.keepalive(wal_end);
         }
     }

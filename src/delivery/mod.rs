@@ -8,12 +8,14 @@ pub(crate) mod answers;
 pub(crate) mod batch;
 pub(crate) mod budget;
 pub(crate) mod checkpoint;
+pub(crate) mod history_check;
 pub(crate) mod input;
 pub(crate) mod key_set;
 pub(crate) mod op_weight;
 pub(crate) mod reconfigure;
 pub(crate) mod section;
 pub(crate) mod seen_cursor;
+pub(crate) mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -23,9 +25,10 @@ use bytes::Bytes;
 
 use crate::delivery::batch::{Batch, SettledUpTo};
 use crate::delivery::checkpoint::Progress;
+use crate::delivery::history_check::{OtherHistory, Verification};
 use crate::delivery::section::{Chunk, DeliveryStep, SectionDelivery, Settled, Trouble};
 use crate::mapping::Mapping;
-use crate::model::{BySection, Lsn, Position, Row, SectionId, SectionName, Value};
+use crate::model::{BySection, CommitMark, Lsn, NewestRead, Position, Row, SectionId, SectionName, Value};
 use crate::planhat::Verdict;
 use crate::state::Op;
 
@@ -52,6 +55,8 @@ pub enum Action {
     Rewind,
     /// A row came that the mapping does not fit: the section is stopped.
     Stopped(SectionId),
+    /// The stream is of another log than the one that was delivered from: nothing more of it is taken in.
+    OtherHistory(OtherHistory),
 }
 
 /// The follow-up of a write, once it is durable.
@@ -68,6 +73,13 @@ struct Pending {
     id: u64,
     weight: usize,
     effects: Vec<Effect>,
+}
+
+/// The transaction that is being received: where its last row was, and its commit.
+#[derive(Clone, Copy, Debug)]
+struct ReceivedTransaction {
+    at: Position,
+    commit: CommitMark,
 }
 
 /// Settings of the engine.
@@ -101,7 +113,11 @@ pub struct Engine {
     pending: VecDeque<Pending>,
     pending_weight: usize,
     actions: VecDeque<Action>,
-    transaction: Option<(Position, i64)>,
+    transaction: Option<ReceivedTransaction>,
+    verification: Verification,
+    /// The newest transaction that brought a row to any section, and the one that the state has.
+    newest: Option<NewestRead>,
+    newest_written: Option<NewestRead>,
     /// The stream that is being read is given up: nothing of it counts any more.
     stale: bool,
     written: Lsn,
@@ -143,6 +159,9 @@ impl Engine {
             pending_weight: 0,
             actions: VecDeque::new(),
             transaction: None,
+            verification: Verification::default(),
+            newest: None,
+            newest_written: None,
             stale: false,
             written: checkpoint,
             confirmed: checkpoint,
@@ -201,7 +220,9 @@ impl Engine {
             Effect::Confirm(lsn) => {
                 if lsn > self.confirmed {
                     self.confirmed = lsn;
-                    self.actions.push_back(Action::Confirm(lsn));
+                    if self.may_confirm() {
+                        self.actions.push_back(Action::Confirm(lsn));
+                    }
                 }
             }
             Effect::Settled(section, settled) => {
@@ -307,6 +328,7 @@ impl Engine {
     /// Adds the checkpoint to a write that is made anyway.
     fn add_checkpoint(&mut self, ops: &mut Vec<Op>, effects: &mut Vec<Effect>, now: Duration) {
         let checkpoint = self.progress.advance();
+        let newest = self.newest.filter(|newest| self.newest_written != Some(*newest));
         if checkpoint > self.written {
             self.written = checkpoint;
             self.last_checkpoint = now;
@@ -316,9 +338,15 @@ impl Engine {
                 floor = Some(xmin);
                 self.above_floor.take_if(|settled| at > *settled);
             }
-            ops.push(Op::Checkpoint { checkpoint, xmin_floor: floor });
+            ops.push(Op::Checkpoint { checkpoint, xmin_floor: floor, newest });
             effects.push(Effect::Confirm(checkpoint));
+        } else if newest.is_some() && !ops.is_empty() {
+            // Sections settle past a checkpoint that another one holds back.
+            ops.push(Op::Checkpoint { checkpoint: self.written, xmin_floor: None, newest });
+        } else {
+            return;
         }
+        self.newest_written = self.newest;
     }
 
     /// Writes the checkpoint for its own sake: rows are settled that it does not show, or others' WAL has gone by.

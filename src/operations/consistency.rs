@@ -11,7 +11,7 @@ use crate::model::{Fault, Finding, SectionName};
 use crate::postgres::catalog::defects::{Defect, WatchedTable, defects};
 use crate::postgres::catalog::{server, slot, table};
 use crate::postgres::connection::session::{Session, connect_sql};
-use crate::runtime::identity::{Found, compare};
+use crate::runtime::identity::{Found, compare, recorded_history};
 use crate::runtime::server_address::moved;
 use crate::runtime::start_error::NeedsPerson;
 use crate::runtime::startup::{find, without_state};
@@ -68,7 +68,8 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     // A running instance moves what would be compared, and watches it itself. One of another database does not.
     let slot = found.slot.as_ref().filter(|slot| slot.ours(&config.source.slot, &found.server.database.1).is_ok());
     let held = crate::operations::held_by(slot).is_some();
-    let needs = if held { None } else { compare(&instance.recorded(), &found.observed(config)).err() };
+    let compared = || compare(&instance.recorded(), &found.observed(config)).err();
+    let needs = if held { None } else { compared().or_else(|| recorded_history(&instance)) };
     let mut drift = Vec::new();
     if needs.is_none() {
         drift = drifted(config, &control, &found, &rows).await.map_err(fault)?;

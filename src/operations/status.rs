@@ -12,7 +12,7 @@ use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{server, slot};
 use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::diff_schedule::DiffSchedule;
-use crate::runtime::identity::compare;
+use crate::runtime::identity::{compare, recorded_history};
 use crate::runtime::section_report;
 use crate::runtime::section_report::comparisons;
 use crate::runtime::startup::find;
@@ -155,7 +155,10 @@ async fn judge(
     }
     // Without a free walsender nothing can be compared; what was recorded must do.
     let compared = match find(config, control, server).await {
-        Ok(found) => compare(&instance.recorded(), &found.observed(config)).err(),
+        Ok(found) => {
+            let needs = compare(&instance.recorded(), &found.observed(config)).err();
+            needs.or_else(|| recorded_history(instance))
+        }
         Err(_) => None,
     };
     let recorded =

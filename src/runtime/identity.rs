@@ -5,6 +5,7 @@
 //! * Never: anything made anew in silence.
 
 use crate::config::{Config, Source};
+use crate::delivery::history_check::OtherHistory;
 use crate::model::Lsn;
 use crate::postgres::catalog::defects;
 use crate::postgres::catalog::publication::Publication;
@@ -88,6 +89,35 @@ pub(crate) struct Observed<'a> {
     pub publication: Option<&'a Publication>,
     /// The publication of updates, where one is wanted.
     pub updates: Option<Option<&'a Publication>>,
+}
+
+/// What the text begins with that tells of another log: only the stream shows it.
+const OTHER_LOG: &str = "this server's log is not the one that was delivered from";
+
+/// What mends that.
+const GO_ON: &str = "pg2planhat repair --accept-loss (go on from where the slot stands: every row that this server has from there on is \
+     delivered, what both logs have a second time), or --backfill";
+
+/// The state of a server whose log was put back, and written anew past the checkpoint.
+pub(crate) fn other_history(other: &OtherHistory) -> NeedsPerson {
+    let what =
+        format!("{OTHER_LOG}: {other}; it was restored from a backup, or its volume was put back to an older state");
+    needs(Reason::RestoredBackup, what, GO_ON)
+}
+
+impl NeedsPerson {
+    /// Whether the recorded positions are of a log that was put back and written anew.
+    pub(crate) fn is_other_history(&self) -> bool {
+        self.reason == Reason::RestoredBackup && self.fault.what.starts_with(OTHER_LOG)
+    }
+}
+
+/// [`other_history`], where the last stream showed it.
+pub(crate) fn recorded_history(instance: &Instance) -> Option<NeedsPerson> {
+    let said = instance.remedy.as_deref().filter(|said| said.starts_with(OTHER_LOG))?;
+    let what = said.strip_suffix(GO_ON).unwrap_or(said).trim_end_matches("; ").to_owned();
+    let recorded = instance.reason.as_deref() == Some(Reason::RestoredBackup.as_str());
+    recorded.then(|| needs(Reason::RestoredBackup, what, GO_ON))
 }
 
 /// Compares what is recorded with what is there: at the start, from the monitor, for `status` and for `repair`.

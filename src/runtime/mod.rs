@@ -252,9 +252,10 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
     let begin = stream_start(config, &prepared);
     let mut stream =
         Stream::open(config.source.clone(), begin.clone()).map_err(|error| faults::no_thread("the stream", &error))?;
-    match stream.events.recv().await {
-        Some(StreamEvent::Started) => {
+    let begins = match stream.events.recv().await {
+        Some(StreamEvent::Started(begins)) => {
             board.set_state(InstanceState::Starting);
+            begins
         }
         Some(StreamEvent::Ended(ended)) if ended.fate == EndReason::SlotActive => {
             drop(stream);
@@ -268,8 +269,8 @@ async fn start(config: &Arc<Config>, board: &Board) -> Result<Option<EventLoop>,
         Some(StreamEvent::Run(_)) | None => {
             return Err(StartError::Later(Fault::bug("the stream ended before it began")));
         }
-    }
-    let source = RowSource::Stream(stream, begin);
+    };
+    let source = RowSource::Stream(stream, begin, begins);
     EventLoop::build(Arc::clone(config), board.clone(), prepared, source).await.map(Some)
 }
 
@@ -304,6 +305,7 @@ fn stream_start(config: &Config, prepared: &Prepared) -> StreamStart {
             u32::try_from(prepared.identity.timeline).unwrap_or_default(),
         )),
         from: prepared.checkpoint,
+        again_from: prepared.again_from,
         // A message is held here, as a row and as an item, and its buffer may have room to spare.
         max_message: usize::try_from(config.memory / 4).unwrap_or(usize::MAX).min(32 << 20),
         status_interval: Duration::from_millis(interval),

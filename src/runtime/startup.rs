@@ -30,6 +30,8 @@ pub(crate) struct Prepared {
     pub store: Store,
     /// Where the stream begins.
     pub checkpoint: Lsn,
+    /// From where it is to bring again what was read, where that is recorded.
+    pub again_from: Option<Lsn>,
     /// Whose state it is.
     pub identity: Identity,
     pub server: server::Server,
@@ -53,8 +55,8 @@ pub(crate) async fn prepare(config: &Arc<Config>, waiting: setup::Waiting<'_>) -
     };
     let prepared = prepared.await;
     control.batch_execute("SELECT pg_catalog.pg_advisory_unlock_all()").await.map_err(|error| control.fault(&error))?;
-    let ((checkpoint, identity, server, promoted), updates) = prepared?;
-    Ok(Prepared { control, store, checkpoint, identity, server, promoted, updates })
+    let (((checkpoint, again_from), identity, server, promoted), updates) = prepared?;
+    Ok(Prepared { control, store, checkpoint, again_from, identity, server, promoted, updates })
 }
 
 /// How often a lock is tried again that another process holds.
@@ -106,7 +108,7 @@ async fn prepare_locked(
     control: &Session,
     store: &mut Store,
     waiting: setup::Waiting<'_>,
-) -> Result<(Lsn, Identity, server::Server, Option<(i64, Lsn)>), StartError> {
+) -> Result<((Lsn, Option<Lsn>), Identity, server::Server, Option<(i64, Lsn)>), StartError> {
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let (server, instance) = tokio::join!(server::server(control), store.instance());
     let server = server.map_err(fault)?;
@@ -137,7 +139,8 @@ async fn prepare_locked(
             let left = found.history.iter().find(|(ended, _)| i64::from(*ended) == i64::from(before));
             let promoted =
                 (identity.timeline != before).then(|| (i64::from(before), left.map_or(Lsn::ZERO, |(_, at)| *at)));
-            Ok((instance.checkpoint, identity, found.server, promoted))
+            let again_from = instance.newest.map(|newest| newest.at);
+            Ok(((instance.checkpoint, again_from), identity, found.server, promoted))
         }
         // The first start; or the first with a streamed section, where results were compared before.
         Some(_) | None => {
@@ -156,7 +159,7 @@ async fn prepare_locked(
             store.adopt(&identity, confirmed, floor, None).await?;
             let updates = found.updates.as_ref().filter(|updates| updates.is_older_than(floor));
             update_stream::record_from_the_start(store, updates, confirmed).await?;
-            Ok((confirmed, identity, found.server, None))
+            Ok(((confirmed, None), identity, found.server, None))
         }
     }
 }

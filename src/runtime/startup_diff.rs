@@ -59,7 +59,8 @@ pub(crate) async fn prepare(config: &Arc<Config>) -> Result<Prepared, StartError
         }
         adopt(&mut store, &identity).await?;
     }
-    Ok(Prepared { control, store, checkpoint: Lsn::ZERO, identity, server, promoted: None, updates: None })
+    let checkpoint = Lsn::ZERO;
+    Ok(Prepared { control, store, checkpoint, again_from: None, identity, server, promoted: None, updates: None })
 }
 
 /// That the state cannot be written where the source is a standby.

@@ -7,7 +7,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
-use crate::model::{Lsn, Position};
+use crate::model::{CommitMark, Lsn, NewestRead, Position};
 use crate::state::ledger::OpenDelivery;
 use crate::state::model::unsigned;
 use crate::state::section_rows::{SectionRow, lsn};
@@ -61,6 +61,8 @@ pub(crate) struct Instance {
     pub remedy: Option<String>,
     /// The publication of updates, where one is wanted.
     pub updates: Option<UpdatePublication>,
+    /// What was read of the log last; `None` where an earlier version did not record it.
+    pub newest: Option<NewestRead>,
 }
 
 /// The publication of updates, as it was recorded.
@@ -102,7 +104,7 @@ impl Store {
         let sql = format!(
             "SELECT system_identifier, timeline, database_oid, database, slot, publication, epoch, checkpoint, xmin_floor,
                 leader, {}, version, state, reason, remedy, schema_version, publication_oid,
-                publication_version, updates_oid, updates_version, updates_from
+                publication_version, updates_oid, updates_version, updates_from, read_lsn, read_xid, read_commit
              FROM {{schema}}.instance WHERE id = 1",
             rfc3339("started_at")
         );
@@ -152,6 +154,11 @@ impl Store {
                     publication_version = $10,
                     -- Of another server's WAL, or of what was before a restored backup, it says nothing.
                     updates_from = CASE WHEN system_identifier = $1 AND updates_from <= $8 THEN updates_from END,
+                    -- A transaction that is of this server's log counts on; else none has brought a row yet.
+                    (read_lsn, read_xid, read_commit) = (SELECT CASE WHEN known THEN read_lsn ELSE $8 END,
+                            CASE WHEN known THEN read_xid END, CASE WHEN known THEN read_commit END
+                        FROM (SELECT system_identifier = $1 AND read_xid IS NOT NULL
+                            AND ($11::pg_lsn IS NULL OR read_lsn < $11) AS known) AS read),
                     epoch = epoch + 1,
                     state = NULL, reason = NULL, remedy = NULL
                  WHERE id = 1";
@@ -180,6 +187,7 @@ impl Store {
                         &checkpoint,
                         &floor,
                         publication_version,
+                        &left.map(|left| PgLsn::from(left.0)),
                     ],
                 )
                 .await?;
@@ -230,7 +238,11 @@ impl Store {
     pub(crate) async fn record_update_publication(&self, publication: Option<(u32, &str)>) -> Result<(), StateError> {
         let (oid, version) = publication.unzip();
         let write = "UPDATE {schema}.instance SET updates_oid = $1, updates_version = $2,
-                updates_from = CASE WHEN updates_oid = $1 THEN updates_from END
+                updates_from = CASE WHEN updates_oid = $1 THEN updates_from END,
+                -- Without it, a transaction that brought updates alone does not come again.
+                read_xid = CASE WHEN updates_oid IS NULL OR updates_oid = $1 THEN read_xid END,
+                read_lsn = CASE WHEN updates_oid IS NULL OR updates_oid = $1 OR read_lsn IS NULL THEN read_lsn
+                    ELSE greatest(read_lsn, checkpoint) END
              WHERE id = 1";
         self.execute("recording the publication of updates", write, &[&oid, &version]).await?;
         Ok(())
@@ -298,6 +310,12 @@ impl Store {
     }
 }
 
+/// The commit at `read_lsn`, where a transaction is recorded there.
+fn commit_of(row: &Row) -> Option<CommitMark> {
+    let (xid, micros) = (row.get::<_, Option<i64>>(22)?, row.get::<_, Option<i64>>(23)?);
+    Some(CommitMark { xid: u32::try_from(xid).ok()?, micros })
+}
+
 fn instance_of(row: &Row) -> Option<Instance> {
     Some(Instance {
         identity: Identity {
@@ -324,5 +342,6 @@ fn instance_of(row: &Row) -> Option<Instance> {
             version: row.get::<_, Option<String>>(19).unwrap_or_default(),
             from: lsn(row, 20),
         }),
+        newest: lsn(row, 21).map(|at| NewestRead { at, commit: commit_of(row) }),
     })
 }

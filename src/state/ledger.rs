@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio_postgres::Row;
+use tokio_postgres::types::PgLsn;
 
-use crate::model::{Fault, KeyDigest, SectionName};
+use crate::model::{Fault, KeyDigest, Lsn, SectionName};
 use crate::state::model::{Delivery, Outcome, Phase, unsigned};
 use crate::state::section_rows::position;
 use crate::state::state_error::StateError;
@@ -125,6 +126,14 @@ impl Store {
         let params: crate::state::store::Params<'_> =
             &[&section, &outcomes, &since, &filter.after_id, &filter.changed_after, &limit, &until, &filter.before_id];
         Ok(self.query("reading the ledger", &sql, params).await?.iter().map(row_of).collect())
+    }
+
+    /// How many streamed rows of a section were received that committed at `from` or later, as far as the ledger goes back.
+    pub(crate) async fn streamed_since(&self, section: &SectionName, from: Lsn) -> Result<u64, StateError> {
+        let sql = "SELECT coalesce(sum(rows), 0)::bigint FROM {schema}.delivery
+             WHERE section = $1 AND phase = 'stream' AND last_lsn >= $2 AND outcome IN ('delivered', 'partial')";
+        let row = self.one("counting what was delivered", sql, &[&section.as_str(), &PgLsn::from(from.0)]).await?;
+        Ok(unsigned(row.get(0)))
     }
 
     /// The number of the ledger's last write: where a `--follow` begins that shows only what is new.

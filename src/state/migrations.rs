@@ -25,6 +25,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0011_rules.sql"),
     include_str!("migrations/0012_forgotten.sql"),
     include_str!("migrations/0013_read_at.sql"),
+    include_str!("migrations/0014_newest_read.sql"),
 ];
 
 /// PostgreSQL cuts longer identifiers without a word, and then a look-up by name finds nothing.

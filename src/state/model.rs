@@ -4,7 +4,7 @@ pub use crate::model::Phase;
 
 use crate::audit::TallyEntry;
 use crate::config::definition::Definition;
-use crate::model::{Forgotten, KeyDigest, Lsn, Position, SectionName};
+use crate::model::{Forgotten, KeyDigest, Lsn, NewestRead, Position, SectionName};
 use crate::state::attachment::Attachment;
 
 /// A batch's outcome.
@@ -319,11 +319,7 @@ pub enum Op {
         older: Option<Forgotten>,
     },
     /// A result was compared whole, and what was found is settled; or that failed.
-    Compared {
-        section: SectionName,
-        /// What was found.
-        run: DiffRun,
-    },
+    Compared { section: SectionName, run: DiffRun },
     /// A row goes into quarantine.
     Quarantine(Quarantined),
     /// A retry delivered these rows: they leave quarantine.
@@ -387,6 +383,8 @@ pub enum Op {
         checkpoint: Lsn,
         /// Every transaction below this xid (64 bits, with epoch) is settled.
         xmin_floor: Option<u64>,
+        /// What was read of the log by then; `None` where it is written already.
+        newest: Option<NewestRead>,
     },
 }
 

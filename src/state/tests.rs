@@ -55,7 +55,7 @@ fn delivered(id: i64, rows: u64) -> Vec<Op> {
     vec![
         Op::Ended { id, outcome: Outcome::Delivered, http_status: Some(200), error: String::new() },
         checkpoint(Some(at(0x3000, rows)), None, Totals { delivered: rows, ..Totals::default() }),
-        Op::Checkpoint { checkpoint: Lsn(0x3000), xmin_floor: Some(700) },
+        Op::Checkpoint { checkpoint: Lsn(0x3000), xmin_floor: Some(700), newest: None },
     ]
 }
 
@@ -197,7 +197,7 @@ async fn opening_gives_back_what_was_written() {
                 Op::Streamed { section: "logins".into(), all: true, keys: vec![1, 2] },
                 Op::Streamed { section: "logins".into(), all: false, keys: vec![3] },
                 Op::Halted { section: "logins".into(), why: Some(("401".into(), "mend the tenant".into())) },
-                Op::Checkpoint { checkpoint: Lsn(0x1_0000_2000), xmin_floor: Some(1 << 40) },
+                Op::Checkpoint { checkpoint: Lsn(0x1_0000_2000), xmin_floor: Some(1 << 40), newest: None },
             ],
         )
         .await
@@ -273,7 +273,7 @@ async fn positions_and_checkpoint_never_move_back() {
         (at(0x3000, 6), 0x3001, (at(0x3000, 6), 0x3001)),
         (at(0xF_0000_0000, 0), 0x3001, (at(0xF_0000_0000, 0), 0x3001)),
     ] {
-        let mark = |lsn, floor| Op::Checkpoint { checkpoint: Lsn(lsn), xmin_floor: floor };
+        let mark = |lsn, floor| Op::Checkpoint { checkpoint: Lsn(lsn), xmin_floor: floor, newest: None };
         let ops = [
             checkpoint(Some(position), None, none),
             mark(checkpoint_at, Some(checkpoint_at)),

@@ -181,7 +181,10 @@ impl Write {
             Write::Fence => {
                 "UPDATE {schema}.instance SET applied_seq = $2, applied_digest = $3,
                     checkpoint = greatest(checkpoint, $4::pg_lsn), xmin_floor = greatest(xmin_floor, $5::bigint),
-                    last_delivery = greatest(last_delivery, $6::bigint)
+                    last_delivery = greatest(last_delivery, $6::bigint),
+                    read_lsn = coalesce($7::pg_lsn, read_lsn),
+                    read_xid = CASE WHEN $7 IS NULL THEN read_xid ELSE $8::bigint END,
+                    read_commit = CASE WHEN $7 IS NULL THEN read_commit ELSE $9::bigint END
                  WHERE id = 1 AND epoch = $1 AND applied_seq = $2::bigint - 1"
             }
             // What an earlier attempt brought back stays to be seen while the next one is under way. A row that has

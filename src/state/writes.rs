@@ -122,12 +122,13 @@ fn defined<'a>(section: &'a SectionName, key: &'a [String], definition: &'a Defi
 }
 
 fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
-    let (mut checkpoint, mut floor, mut last) = (None, None, None);
+    let (mut checkpoint, mut floor, mut last, mut newest) = (None, None, None, None);
     for op in ops {
         match op {
-            Op::Checkpoint { checkpoint: at, xmin_floor } => {
+            Op::Checkpoint { checkpoint: at, xmin_floor, newest: read } => {
                 checkpoint = checkpoint.max(Some(*at));
                 floor = floor.max(*xmin_floor);
+                newest = read.or(newest);
             }
             Op::Sending { delivery, .. } => last = last.max(Some(delivery.id)),
             Op::Retrying { .. }
@@ -145,7 +146,10 @@ fn fence(under: Under, ops: &[Op]) -> BoundParam<'static> {
         }
     }
     let (checkpoint, floor) = (checkpoint.map(|lsn| PgLsn::from(lsn.0)), floor.map(signed));
-    bound!(Write::Fence, under.epoch, under.seq, under.digest, checkpoint, floor, last)
+    let commit = newest.and_then(|newest| newest.commit);
+    let (xid, micros) = commit.map(|commit| (i64::from(commit.xid), commit.micros)).unzip();
+    let read = newest.map(|newest| PgLsn::from(newest.at.0));
+    bound!(Write::Fence, under.epoch, under.seq, under.digest, checkpoint, floor, last, read, xid, micros)
 }
 
 fn sending<'a>(

@@ -112,6 +112,7 @@ fn start() -> StreamStart {
         updates: None,
         server: Some(("1234".to_owned(), 1)),
         from: Lsn(0x1000),
+        again_from: None,
         max_message: 64 << 10,
         status_interval: Duration::from_secs(5),
         patience: Duration::from_secs(11),
@@ -171,7 +172,7 @@ async fn case_14_unknown_messages_are_counted_and_a_long_row_is_skimmed() {
     let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
     let ended = loop {
         match stream.events.recv().await.expect("an end") {
-            StreamEvent::Started => {}
+            StreamEvent::Started(_) => {}
             StreamEvent::Ended(ended) => break ended,
             StreamEvent::Run(run) => {
                 decoder.feed(run);

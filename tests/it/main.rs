@@ -68,6 +68,7 @@ mod plans;
 mod planted_losses;
 mod proof;
 mod proof_bounds;
+mod put_back;
 mod random;
 mod recovery_doubt;
 mod recovery_locks;

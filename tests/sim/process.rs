@@ -168,10 +168,13 @@ impl Process {
         let mut engine =
             Engine::new(deliveries.into_iter().collect(), state.checkpoint, state.last_delivery + 1, limits);
         engine.record(ops);
+        engine.expect_history(state.newest);
+        let stream = Walsender::start(server, engine.verifies_from().unwrap_or(state.checkpoint));
+        engine.stream_began(stream.begins());
         let mut process = Process {
             engine,
             sections,
-            stream: Some(Walsender::start(server, state.checkpoint)),
+            stream: Some(stream),
             requests: Vec::new(),
             lists: VecDeque::new(),
             acks: VecDeque::new(),
@@ -269,8 +272,11 @@ impl Process {
 
     pub fn reconnect(&mut self, server: &Server) {
         self.confirms.clear();
-        self.stream = Some(Walsender::start(server, self.engine.confirmed()));
+        let from = self.engine.verifies_from().unwrap_or(self.engine.confirmed());
+        let stream = Walsender::start(server, from);
         self.engine.stream_restarts();
+        self.engine.stream_began(stream.begins());
+        self.stream = Some(stream);
     }
 
     pub fn disconnect(&mut self) {

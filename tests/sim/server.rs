@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg2planhat::testing::model::{Lsn, Position};
+use pg2planhat::testing::model::{CommitMark, Lsn, Position};
 
 /// A row of one of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub struct Committed {
 }
 
 impl Committed {
+    /// What its commit has.
+    pub fn mark(&self) -> CommitMark {
+        CommitMark { xid: self.xid as u32, micros: 0 }
+    }
+
     /// The rows that every walsender sends, each with its position.
     pub fn streamed(&self) -> impl Iterator<Item = (Position, TableRow)> + '_ {
         let mut at = Position { final_lsn: self.final_lsn, ..Position::default() };
@@ -71,7 +76,7 @@ pub struct Open {
 /// What the walsender sends.
 #[derive(Clone, Copy, Debug)]
 pub enum Message {
-    Begin(Lsn),
+    Begin(Lsn, CommitMark),
     Insert(TableRow),
     Commit(Lsn),
     Keepalive(Lsn),
@@ -208,7 +213,7 @@ impl Walsender {
         let committed = server.log.get(self.next)?;
         let rows = committed.sent(self.by_some).count();
         let message = match self.sent {
-            0 => Message::Begin(committed.final_lsn),
+            0 => Message::Begin(committed.final_lsn, committed.mark()),
             n if n <= rows => Message::Insert(*committed.sent(self.by_some).nth(n - 1).unwrap()),
             _ => Message::Commit(committed.end_lsn),
         };
@@ -218,6 +223,11 @@ impl Walsender {
             self.sent += 1;
         }
         Some(message)
+    }
+
+    /// From where it sends.
+    pub fn begins(&self) -> Lsn {
+        self.start
     }
 
     /// A keepalive: how far it has read. Within a transaction that may lie past the transaction's own commit.

@@ -9,7 +9,7 @@ use pg2planhat::testing::config::{
 };
 use pg2planhat::testing::delivery::{Action, Chunk, Engine, Route, SectionDelivery, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Column, Lsn, Position, SectionId, Type};
+use pg2planhat::testing::model::{Column, CommitMark, Lsn, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, Verdict};
 
 use super::process::{chunk_of, with_row};
@@ -85,7 +85,7 @@ impl Scene {
                 lsn: Lsn(lsn),
                 published: Published::Always,
             };
-            self.engine.begin(Lsn(lsn), 0);
+            self.engine.begin(Lsn(lsn), CommitMark::default());
             with_row(&row, |text| self.engine.insert(table as u32, row.lsn, text, self.now));
             self.engine.commit(Lsn(lsn + 5));
             self.next += 1;
@@ -105,9 +105,11 @@ impl Scene {
                     self.rewinds += 1;
                     self.engine.stream_restarts();
                     let confirmed = self.engine.confirmed();
+                    self.engine.stream_began(confirmed);
                     self.next = (0..self.rows.len()).find(|at| Lsn(105 + 10 * *at as u64) > confirmed).unwrap();
                 }
                 Action::Confirm(_) | Action::Retry(..) | Action::Stopped(_) => {}
+                Action::OtherHistory(other) => panic!("{other}"),
             }
         }
     }

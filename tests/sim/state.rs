@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pg2planhat::testing::model::{Lsn, Position, SectionName};
+use pg2planhat::testing::model::{Lsn, NewestRead, Position, SectionName};
 use pg2planhat::testing::state::{Delivery, Op, OpenDelivery, Outcome, Quarantined, SectionPhase, Totals};
 
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 pub struct State {
     pub checkpoint: Lsn,
+    /// What was read of the log last.
+    pub newest: Option<NewestRead>,
     pub last_delivery: i64,
     pub sections: BTreeMap<String, Section>,
     pub ledger: BTreeMap<i64, Ledger>,
@@ -136,7 +138,10 @@ impl State {
             | Op::RulesSince { .. } => {}
             Op::CoverGaps { .. } | Op::CloseGaps { .. } => {}
             Op::OpenGap(_) | Op::AttachXids { .. } | Op::Seen { .. } | Op::Forget { .. } | Op::Compared { .. } => {}
-            Op::Checkpoint { checkpoint, .. } => self.checkpoint = self.checkpoint.max(*checkpoint),
+            Op::Checkpoint { checkpoint, newest, .. } => {
+                self.checkpoint = self.checkpoint.max(*checkpoint);
+                self.newest = newest.or(self.newest);
+            }
         }
     }
 

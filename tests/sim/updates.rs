@@ -14,7 +14,9 @@ use fastrand::Rng;
 use pg2planhat::testing::config::{ActivityNames, Section as Configured, parse};
 use pg2planhat::testing::delivery::{Action, BackfillQueue, Chunk, Engine, Route, SectionDelivery, Settings};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{Cell, Column, Key, Lsn, Phase, Position, Row, Rows, SectionId, Type, Value};
+use pg2planhat::testing::model::{
+    Cell, Column, CommitMark, Key, Lsn, Phase, Position, Row, Rows, SectionId, Type, Value,
+};
 use pg2planhat::testing::planhat::{Answer, Echo, SinkRejection, Verdict};
 use pg2planhat::testing::runtime::in_doubt;
 use pg2planhat::testing::state::{BackfillProgress, Op, Outcome, RangeStart, SectionPhase, Totals};
@@ -278,7 +280,7 @@ impl World {
         let Some(one) = self.log.get(at) else { return self.life.engine.keepalive(Lsn(self.end)) };
         self.life.stream = Some((at, sent + 1));
         match sent.checked_sub(1).map(|index| one.changes.get(index)) {
-            None => self.life.engine.begin(one.final_lsn, 0),
+            None => self.life.engine.begin(one.final_lsn, one.mark()),
             Some(Some((lsn, version, update))) => with_version(*version, |row| match update {
                 true => self.life.engine.update(0, *lsn, (row, None), self.now),
                 false => self.life.engine.insert(0, *lsn, row, self.now),
@@ -352,7 +354,7 @@ impl World {
     fn reconnect(&mut self) {
         if self.life.stream.is_none() {
             self.life.engine.stream_restarts();
-            self.life.stream = Some((from(&self.log, self.life.engine.confirmed()), 0));
+            self.life.stream = Some((begin_stream(&mut self.life.engine, &self.log), 0));
         }
     }
 
@@ -478,6 +480,7 @@ impl World {
                     panic!("section {section:?} stops: {:?}", self.life.engine.section(section))
                 }
                 Action::Settled(..) | Action::Retry(..) => {}
+                Action::OtherHistory(other) => panic!("our own log is taken for another: {other}"),
             }
         }
     }
@@ -492,9 +495,18 @@ impl World {
     }
 }
 
-/// The first transaction that the server sends behind `confirmed`.
-fn from(log: &[Transaction], confirmed: Lsn) -> usize {
-    log.iter().position(|one| one.end_lsn > confirmed).unwrap_or(log.len())
+/// The stream begins: with this transaction of the log.
+fn begin_stream(engine: &mut Engine, log: &[Transaction]) -> usize {
+    let from = engine.verifies_from().unwrap_or(engine.confirmed());
+    engine.stream_began(from);
+    log.iter().position(|one| one.final_lsn >= from).unwrap_or(log.len())
+}
+
+impl Transaction {
+    /// What its commit has.
+    fn mark(&self) -> CommitMark {
+        CommitMark { xid: self.final_lsn.0 as u32, micros: 0 }
+    }
 }
 
 /// A process, as the state lets it begin.
@@ -540,6 +552,7 @@ fn begin(
         mapping: Ok(Rc::clone(mapping)),
     };
     engine.set_routes(0, sections.iter().enumerate().map(route).collect());
-    let stream = Some((from(log, state.checkpoint), 0));
+    engine.expect_history(state.newest);
+    let stream = Some((begin_stream(&mut engine, log), 0));
     Life { engine, stream, requests: Vec::new(), lists: VecDeque::new(), acks: VecDeque::new(), readers }
 }

@@ -12,7 +12,7 @@ use pg2planhat::testing::config::{
 };
 use pg2planhat::testing::delivery::{Action, SectionDelivery};
 use pg2planhat::testing::mapping::Mapping;
-use pg2planhat::testing::model::{ByPhase, Column, Key, Lsn, Phase, Position, SectionId, Type};
+use pg2planhat::testing::model::{ByPhase, Column, Key, Lsn, NewestRead, Phase, Position, SectionId, Type};
 use pg2planhat::testing::planhat::{Answer, Echo, Reply, SinkRejection, Verdict, read};
 use pg2planhat::testing::state::{BackfillProgress, Outcome, RangeStart, SectionPhase, Totals};
 
@@ -178,6 +178,7 @@ impl World {
         server.confirmed = Lsn(server.end);
         server.remembered = server.confirmed;
         state.checkpoint = server.confirmed;
+        state.newest = Some(NewestRead { at: server.confirmed, commit: None });
         let paused = vec![false; settings.len()];
         for name in ["a", "b"] {
             attach(&mut state, name, server.confirmed);
@@ -367,7 +368,7 @@ impl World {
         self.tell(|| format!("the stream brings {message:?}"));
         let engine = &mut self.process.engine;
         match message {
-            Message::Begin(final_lsn) => engine.begin(final_lsn, 0),
+            Message::Begin(final_lsn, commit) => engine.begin(final_lsn, commit),
             Message::Insert(row) => with_row(&row, |text| engine.insert(row.table as u32, row.lsn, text, self.now)),
             Message::Commit(end_lsn) => engine.commit(end_lsn),
             Message::Keepalive(wal_end) => engine.keepalive(wal_end),
@@ -606,6 +607,7 @@ impl World {
                     self.process.unresolved[index] += settled.in_doubt;
                 }
                 Action::Settled(..) | Action::Retry(..) | Action::Stopped(_) => {}
+                Action::OtherHistory(other) => panic!("our own log is taken for another: {other}"),
                 Action::Rewind => {
                     self.tally.rewinds += 1;
                     self.tell(|| "rewind".into());

@@ -9,7 +9,7 @@ use crate::console::draw;
 use crate::console::page_view::{PageView, Shell};
 use crate::console::plans::{Confirmation, Deed};
 use crate::console::problem::Refusal;
-use crate::console::repair_texts::{RepairText, text_of, way};
+use crate::console::repair_texts::{RepairText, text_of, way, way_again};
 use crate::console::sheets::stored;
 use crate::console::verdict::headline;
 use crate::console::words::{bytes, count, moment, plural};
@@ -180,7 +180,8 @@ fn lines(
 ) -> Result<Vec<WayLine>, Refusal> {
     let wanted = text.and_then(|text| text.recommended).unwrap_or(Mend::Gap);
     let open = |how: Mend| ways.iter().any(|way| way.how == how && way.plan.is_ok());
-    let recommended = if open(wanted) { Some(wanted) } else { Some(Mend::Backfill).filter(|how| open(*how)) };
+    let again = ways.iter().find(|way| way.plan.as_ref().is_ok_and(RepairPlan::brings_again)).map(|way| way.how);
+    let recommended = [Some(wanted), again, Some(Mend::Backfill)].into_iter().flatten().find(|how| open(*how));
     let sure = text.is_some_and(|text| text.sure.is_some());
     let mut lines = Vec::new();
     for way in ways {
@@ -212,7 +213,7 @@ fn lines(
 }
 
 fn line(how: Mend, plan: &RepairPlan, rows: Option<u64>, gap_rows: Option<u64>) -> WayLine {
-    let (title, text) = way(how, plan.new_slot, plan.xmin_floor);
+    let (title, text) = if plan.brings_again() { way_again() } else { way(how, plan.new_slot, plan.xmin_floor) };
     let unknown = || "more rows than could be counted".to_owned();
     let (class, count) = match how {
         Mend::Gap => {
@@ -226,6 +227,10 @@ fn line(how: Mend, plan: &RepairPlan, rows: Option<u64>, gap_rows: Option<u64>) 
             };
             let rows = rows.map_or_else(unknown, |rows| plural(rows, "row is", "rows are"));
             ("is-doubt", format!("none lost · {rows} delivered{twice}"))
+        }
+        Mend::AcceptLoss if plan.brings_again() => {
+            let twice = plan.sections.iter().filter_map(|section| section.rows).sum();
+            ("is-doubt", format!("none lost · up to {} twice", plural(twice, "row counts", "rows count")))
         }
         Mend::AcceptLoss => match gap_rows {
             Some(rows) => ("is-stop", format!("up to {} lost · none count twice", plural(rows, "row is", "rows are"))),

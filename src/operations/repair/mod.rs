@@ -17,7 +17,8 @@ use crate::config::{Config, Section};
 use crate::model::{Fault, Lsn, SectionName};
 use crate::operations::consistency::drifted;
 use crate::operations::repair::plan::{
-    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, recorded_slot_is_gone, unreadable, wedged,
+    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, recorded_slot_is_gone, shown_by_stream,
+    unreadable,
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::selection::Selection;
@@ -91,7 +92,7 @@ impl Repair {
             return Err(in_use(&config.source.slot, pid));
         }
         recorded_slot_is_gone(config, &control, &found, &instance).await?;
-        let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| wedged(&instance));
+        let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| shown_by_stream(&instance));
         let mut gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
         // A re-sync that was begun brings the rows of those that it covers, and closes them.
         gaps.retain(|gap| needs.is_some() || how == Mend::AcceptLoss || gap.closed_by.is_none());
@@ -105,7 +106,7 @@ impl Repair {
         if needs.is_none() && concerned.is_empty() {
             return Ok(None);
         }
-        let keeps = needs.as_ref().is_none_or(|needs| keeps_slot(needs.reason, &found, &instance));
+        let keeps = needs.as_ref().is_none_or(|needs| keeps_slot(needs, &found, &instance));
         let plan = RepairPlan {
             how: how.as_str(),
             reason: needs.as_ref().map_or(Reason::PublicationChanged, |needs| needs.reason).to_string(),
@@ -123,6 +124,7 @@ impl Repair {
             wal_bytes: (needs.as_ref().is_none_or(|needs| comparable(needs.reason)))
                 .then(|| found.system.xlogpos.bytes_since(instance.checkpoint)),
             xmin_floor: None,
+            other_history: needs.as_ref().is_some_and(NeedsPerson::is_other_history),
             sections: Vec::new(),
         };
         let mut repair = Repair {
@@ -213,6 +215,11 @@ impl Repair {
                 plan.rows = extent.as_ref().map(|(rows, _)| *rows);
                 plan.keys = extent.and_then(|(_, keys)| keys);
             }
+            if self.plan.brings_again() {
+                let from = self.found.slot.as_ref().and_then(Slot::confirmed).unwrap_or_default();
+                let settled = self.store.streamed_since(&section.name, from).await;
+                plan.rows = Some(settled.map_err(crate::operations::fate)?);
+            }
             self.plan.sections.push(plan);
             self.ways.push(Way { section, table, phase, as_it_was });
         }
@@ -250,7 +257,7 @@ impl Repair {
     /// Whether the recorded positions are of this server's log.
     fn is_same_log(&self) -> bool {
         let timeline = i64::from(self.found.system.timeline) == i64::from(self.instance.identity.timeline);
-        timeline && self.whole_identity_is_ours()
+        timeline && self.whole_identity_is_ours() && !self.plan.other_history
     }
 
     /// Whether the slot goes on from where everything was settled: then each section does, too.
@@ -282,7 +289,8 @@ impl Repair {
             .await
             .map_err(crate::operations::fate)?;
         let open = self.store.open_deliveries().await.map_err(crate::operations::fate)?;
-        let mend = (self.how, self.plan.new_slot);
+        // Batches of another log are not those that come from there.
+        let mend = (self.how, self.plan.new_slot || self.plan.other_history);
         for way in &self.ways {
             if way.as_it_was {
                 self.store.release_section(&way.section.name).await.map_err(crate::operations::fate)?;

@@ -8,7 +8,7 @@ use crate::postgres::catalog::publication::Publication;
 use crate::postgres::catalog::slot::Slot;
 use crate::postgres::catalog::{quote, slot};
 use crate::postgres::connection::session::Session;
-use crate::runtime::identity::Found;
+use crate::runtime::identity::{Found, recorded_history};
 use crate::runtime::start_error::NeedsPerson;
 use crate::sql;
 use crate::state::{Gap, Instance};
@@ -51,8 +51,18 @@ pub(crate) struct RepairPlan {
     pub wal_bytes: Option<u64>,
     /// Rows whose transaction is not below this are read again.
     pub xmin_floor: Option<u64>,
+    /// The recorded positions are of a log that was put back: rows of the sections that were delivered since the slot's position
+    /// are delivered again, where this server has them.
+    pub other_history: bool,
     /// What is read again of each section.
     pub sections: Vec<SectionPlan>,
+}
+
+impl RepairPlan {
+    /// Whether the slot brings again what was delivered of a log that was put back: nothing is given up.
+    pub(crate) fn brings_again(&self) -> bool {
+        self.other_history && !self.new_slot && self.how == Mend::AcceptLoss.as_str()
+    }
 }
 
 /// What a repair would read again of one section.
@@ -123,7 +133,11 @@ pub(crate) fn unreadable(session: &Session, section: &Section, error: &tokio_pos
 }
 
 /// A trouble that only shows when the stream is read.
-pub(crate) fn wedged(instance: &Instance) -> Option<NeedsPerson> {
+pub(crate) fn shown_by_stream(instance: &Instance) -> Option<NeedsPerson> {
+    wedged(instance).or_else(|| recorded_history(instance))
+}
+
+fn wedged(instance: &Instance) -> Option<NeedsPerson> {
     let wedged = instance.reason.as_deref() == Some(Reason::Wedged.as_str());
     let what = "the server cannot decode what comes next for this slot";
     wedged.then(|| NeedsPerson { reason: Reason::Wedged, fault: Fault::needs_person(what, "pg2planhat repair") })
@@ -135,12 +149,12 @@ pub(crate) fn comparable(reason: Reason) -> bool {
 }
 
 /// Whether what the slot still has can be streamed: then less is given up by going on with it.
-pub(crate) fn keeps_slot(reason: Reason, found: &Found, instance: &Instance) -> bool {
+pub(crate) fn keeps_slot(needs: &NeedsPerson, found: &Found, instance: &Instance) -> bool {
     let usable = |slot: &Slot| {
         let ours = slot.ours("", &found.server.database.1).is_ok();
         ours && slot.confirmed().is_some() && !slot.is_lost()
     };
-    match reason {
+    match needs.reason {
         Reason::SlotMoved | Reason::SlotRecreated | Reason::OtherServer | Reason::TimelineChanged => {
             found.slot.as_ref().is_some_and(usable) && found.publication.is_some()
         }
@@ -150,9 +164,11 @@ pub(crate) fn keeps_slot(reason: Reason, found: &Found, instance: &Instance) -> 
             let same = |publication: &Publication| publication.insert && publication.oid == recorded;
             found.slot.as_ref().is_some_and(usable) && found.publication.as_ref().is_some_and(same)
         }
-        Reason::SlotMissing | Reason::SlotLost | Reason::Wedged | Reason::RestoredBackup | Reason::StateUnwritable => {
-            false
+        Reason::RestoredBackup => {
+            let there = found.slot.as_ref().is_some_and(usable) && found.publication.is_some();
+            needs.is_other_history() && there
         }
+        Reason::SlotMissing | Reason::SlotLost | Reason::Wedged | Reason::StateUnwritable => false,
     }
 }
 

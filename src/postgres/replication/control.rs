@@ -26,10 +26,10 @@ pub struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(from: Lsn) -> Control {
+    pub(crate) fn new() -> Control {
         Control {
-            flush: AtomicU64::new(from.0),
-            received: AtomicU64::new(from.0),
+            flush: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             beat: AtomicU64::new(0),
             last_message: AtomicU64::new(0),

@@ -13,8 +13,8 @@ use crate::model::{Fault, Lsn};
 /// A message from the stream to the event loop.
 #[derive(Debug)]
 pub enum StreamEvent {
-    /// The slot is ours: the copy has begun.
-    Started,
+    /// The slot is ours: the copy has begun, with what commits from here on.
+    Started(Lsn),
     /// Whole messages of the server, one after the other, as they came.
     Run(Bytes),
     /// The connection has ended; nothing follows.
@@ -68,6 +68,8 @@ pub struct StreamStart {
     pub server: Option<(String, u32)>,
     /// The durable checkpoint.
     pub from: Lsn,
+    /// From where what was read before is to come once more, to be recognized; `None`: nothing is.
+    pub again_from: Option<Lsn>,
     /// The longest message that is held in memory, in bytes.
     pub max_message: usize,
     /// How often a status update is sent at the least.
@@ -90,6 +92,12 @@ impl StreamStart {
     /// The publication of updates, where it can be named to the server.
     pub(crate) fn named_updates(&self) -> Option<&UpdateStream> {
         self.updates.as_ref().filter(|updates| updates.from.is_some_and(|from| self.from >= from))
+    }
+
+    /// From where the server is asked to send.
+    pub(crate) fn asked_from(&self) -> Lsn {
+        let named = self.named_updates().and_then(|updates| updates.from).unwrap_or_default();
+        self.again_from.map_or(self.from, |again| again.min(self.from).max(named))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Takes the slot. Server, timeline and slot are verified on the same connection that will stream.
 //!
 //! * In: where the server is, and what is expected there ([`StreamStart`]).
-//! * Out: a connection on which the copy has begun; or why not, by fate.
+//! * Out: a connection on which the copy has begun, and from where; or why not, by fate.
 //! * Never: a copy begun at another server, on another timeline, or on a slot that somebody else moved: the server would
 //!   begin at the slot's own position and skip what lies between without a word. (An address may lead to another server
 //!   between two connections, and a slot may be made anew between two looks.)
@@ -20,14 +20,26 @@ const ANSWER: Duration = Duration::from_secs(15);
 
 const WHAT_NEXT: &str = "look into the server's log; it is connected to again by itself";
 
+/// Where a copy begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyStart {
+    /// The slot's own position.
+    pub slot: Lsn,
+    /// What commits from here on is sent.
+    pub at: Lsn,
+}
+
 /// Connects, verifies and begins the copy.
-pub(crate) async fn begin(source: &Source, start: &StreamStart) -> Result<ReplicationConnection, StreamEnd> {
+pub(crate) async fn begin(
+    source: &Source,
+    start: &StreamStart,
+) -> Result<(ReplicationConnection, CopyStart), StreamEnd> {
     let mut wire = ReplicationConnection::connect(source, "pg2planhat stream").await.map_err(|fault| {
         let fate = if fault.exit == Exit::Unavailable { EndReason::Transient } else { EndReason::Refused };
         StreamEnd { fate, fault }
     })?;
     let ended = match tokio::time::timeout(ANSWER, take(&mut wire, start)).await {
-        Ok(Ok(())) => return Ok(wire),
+        Ok(Ok(begun)) => return Ok((wire, begun)),
         Ok(Err(ended)) => ended,
         Err(_) => StreamEnd {
             fate: EndReason::Transient,
@@ -38,7 +50,7 @@ pub(crate) async fn begin(source: &Source, start: &StreamStart) -> Result<Replic
     Err(ended)
 }
 
-async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(), StreamEnd> {
+async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<CopyStart, StreamEnd> {
     let asked = format!(
         "SELECT active::text, wal_status, confirmed_flush_lsn::text, restart_lsn::text
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
@@ -60,22 +72,24 @@ async fn take(wire: &mut ReplicationConnection, start: &StreamStart) -> Result<(
             system.xlogpos, start.from
         )));
     }
-    look(rows, start)?;
+    let slot = look(rows, start)?;
     let updates = start.named_updates().map(|updates| &updates.publication);
     let publications: Vec<String> =
         std::iter::once(&start.publication).chain(updates).map(|name| quote::ident(name)).collect();
     let sql = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
         quote::ident(&start.slot),
-        start.from,
+        start.asked_from(),
         quote::replication_literal(&publications.join(",")),
     );
     wire.narrow();
-    wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))
+    wire.start_copy_both(&sql).await.map_err(|error| refused(wire, &error))?;
+    // The server never begins before the slot's own position.
+    Ok(CopyStart { slot, at: start.asked_from().max(slot) })
 }
 
-/// Verifies the slot, by its row as text.
-fn look(rows: Vec<Vec<Option<String>>>, start: &StreamStart) -> Result<(), StreamEnd> {
+/// Verifies the slot, by its row as text; its position.
+fn look(rows: Vec<Vec<Option<String>>>, start: &StreamStart) -> Result<Lsn, StreamEnd> {
     let slot = &start.slot;
     let Some([active, status, confirmed, restart]) =
         rows.into_iter().next().and_then(|row| <[Option<String>; 4]>::try_from(row).ok())
@@ -91,13 +105,14 @@ fn look(rows: Vec<Vec<Option<String>>>, start: &StreamStart) -> Result<(), Strea
         let what = format!("the slot {slot} is lost: the server removed WAL that it needed");
         return Err(StreamEnd { fate: EndReason::SlotLost, fault: Fault::needs_person(what, WHAT_NEXT) });
     }
+    let [confirmed, restart] =
+        [confirmed, restart].map(|at| at.and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default());
     for at in [confirmed, restart] {
-        let at = at.and_then(|lsn| lsn.parse::<Lsn>().ok()).unwrap_or_default();
         if at > start.from {
             return Err(moved(format!("the slot {slot} begins at {at}, past the checkpoint {}", start.from)));
         }
     }
-    Ok(())
+    Ok(confirmed)
 }
 
 fn moved(what: String) -> StreamEnd {

@@ -40,7 +40,7 @@ impl Stream {
     /// Starts the thread, which connects and begins the copy.
     pub fn open(source: Source, start: StreamStart) -> std::io::Result<Stream> {
         let (sender, events) = mpsc::channel(RUNS);
-        let control = Arc::new(Control::new(start.from));
+        let control = Arc::new(Control::new());
         let shared = Arc::clone(&control);
         let thread = std::thread::Builder::new().name("stream".into()).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -81,11 +81,13 @@ async fn follow(
     control: &Control,
     events: &mpsc::Sender<StreamEvent>,
 ) -> StreamEnd {
-    let wire = match start_replication::begin(source, start).await {
-        Ok(wire) => wire,
+    let (wire, begun) = match start_replication::begin(source, start).await {
+        Ok(begun) => begun,
         Err(ended) => return ended,
     };
-    if events.send(StreamEvent::Started).await.is_err() {
+    // What the slot has already; more is confirmed by who reads.
+    control.confirm(begun.slot);
+    if events.send(StreamEvent::Started(begun.at)).await.is_err() {
         wire.close().await;
         return stopped();
     }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::task::JoinError;
 
 use crate::delivery::Action;
+use crate::delivery::history_check::OtherHistory;
 use crate::delivery::section::{Blocked, Settled};
 use crate::model::{Fault, SectionId};
 use crate::runtime::event_loop::sink_requests::{Requested, retrying};
 use crate::runtime::event_loop::state_link::StateEffect;
 use crate::runtime::event_loop::{EventLoop, LoopExit};
+use crate::runtime::identity::other_history;
 use crate::runtime::state_writer::Written;
 use crate::state::{Op, Outcome};
 
@@ -36,9 +38,21 @@ impl EventLoop {
                 Action::Retry(section, verdict) => self.sections[section].metrics.retry(&verdict),
                 Action::Rewind => self.rewind(),
                 Action::Stopped(section) => self.on_stopped(section),
+                Action::OtherHistory(other) => self.on_other_history(&other),
             }
         }
         self.give_permits();
+    }
+
+    /// The stream is of another log. Where this loop has streamed before, the state may say otherwise: it may have been put back
+    /// with the log, and it knows of no row that was only read.
+    fn on_other_history(&mut self, other: &OtherHistory) {
+        let needs = other_history(other);
+        if self.stream.is_first() {
+            return self.context.end(LoopExit::NeedsPerson(needs));
+        }
+        tracing::warn!(what = needs.fault.what, "beginning again, by what the state has");
+        self.context.end(LoopExit::Again);
     }
 
     fn on_stopped(&mut self, id: SectionId) {

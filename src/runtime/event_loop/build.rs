@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::model::SectionName;
+use crate::delivery::Engine;
+use crate::model::{Lsn, Position, SectionName};
 use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::event::StreamStart;
@@ -41,7 +42,7 @@ use crate::runtime::status_board::Board;
 use crate::runtime::{
     attach, attach_diff, monitor, replica_watch, server_address, state_writer, update_leftovers, update_stream,
 };
-use crate::state::{NewGap, Opened, SectionPhase, SectionRow, Store};
+use crate::state::{Gap, NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
 
 impl EventLoop {
@@ -80,7 +81,12 @@ impl EventLoop {
         let Built { deliveries, runtimes, first_ops } =
             sections::build(&config, &board, starts, compared, &opened, caught_up)?;
         let updates = opened.instance.as_ref().and_then(|instance| instance.updates.clone());
-        let engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
+        let mut engine = sections::engine(&config, deliveries, first_ops, checkpoint, opened.next_delivery);
+        engine.expect_history(opened.instance.as_ref().and_then(|instance| instance.newest));
+        pass_over_gaps(&mut engine, &store.gaps(false).await?, checkpoint);
+        if let RowSource::Stream(_, _, begins) = &source {
+            engine.stream_began(*begins);
+        }
 
         let ((writes, lists), (told, acks)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (events_in, events) = mpsc::channel(32);
@@ -118,8 +124,8 @@ impl EventLoop {
 
 /// Where an instance's rows come from, and what says that it may run.
 pub(crate) enum RowSource {
-    /// The stream of the slot, and compared results beside it.
-    Stream(Stream, StreamStart),
+    /// The stream of the slot, which begins there, and compared results beside it.
+    Stream(Stream, StreamStart, Lsn),
     /// Compared results alone.
     Results(Box<SoloLock>, StreamStart),
 }
@@ -133,7 +139,7 @@ fn begin(
 ) -> (Option<Stream>, StreamStart, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let (stream, start) = match source {
-        RowSource::Stream(stream, start) => {
+        RowSource::Stream(stream, start, _) => {
             tasks.spawn(monitor::server(board.configs(), server.clone(), events.clone()));
             if let Some(updates) = start.updates.clone().filter(|updates| updates.from.is_none()) {
                 tasks.spawn(update_stream::find_start(Arc::clone(config), server.clone(), updates, events.clone()));
@@ -151,6 +157,23 @@ fn begin(
     tasks.spawn(monitor::operators(connector, config.state.clone(), events.clone(), causes));
     tasks.spawn(audit_schedule::run(board.clone(), audited));
     (stream, start, tasks)
+}
+
+/// A section that was off for a while, or not published, has rows before the checkpoint that were never read: they prove nothing
+/// of the log, and are the gap's.
+fn pass_over_gaps(engine: &mut Engine, gaps: &[Gap], checkpoint: Lsn) {
+    for id in engine.section_ids() {
+        let section = engine.section(id);
+        let (name, admitted) = (section.name().as_str(), section.admitted());
+        let is_behind = |gap: &Gap| {
+            let from = gap.from_lsn.as_ref().and_then(|lsn| lsn.parse::<Lsn>().ok());
+            gap.section.as_deref() == Some(name) && from.is_none_or(|from| admitted.final_lsn <= from)
+        };
+        if gaps.iter().any(is_behind) {
+            let before = Position::before_transaction(checkpoint);
+            engine.section_mut(id).resume_behind(admitted.max(before));
+        }
+    }
 }
 
 /// The reason's word of the gap of a section that was switched off.

@@ -169,7 +169,7 @@ impl EventLoop {
         }
         self.engine.resume_shed(self.context.now());
         self.turn_to_updates();
-        if !self.context.is_ending() && self.stream.reopen(self.engine.confirmed()) {
+        if !self.context.is_ending() && self.stream.reopen(self.engine.confirmed(), self.engine.verifies_from()) {
             self.engine.stream_restarts();
             self.start_update_readers();
         }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::delivery::Route;
 use crate::delivery::section::Trouble;
 use crate::mapping::{Mapping, MappingFault};
-use crate::model::{Column, Fault};
+use crate::model::{Column, CommitMark, Fault};
 use crate::postgres::replication::event::{EndReason, StreamEnd, StreamEvent};
 use crate::postgres::replication::row_decoder::{DecodedItem, DecodedTable};
 use crate::runtime::event_loop::type_catalog::ColumnTypes;
@@ -27,7 +27,10 @@ enum Interrupt {
 impl EventLoop {
     pub(crate) async fn on_stream_event(&mut self, event: Option<StreamEvent>) {
         match event {
-            Some(StreamEvent::Started) => self.stream.started(),
+            Some(StreamEvent::Started(begins)) => {
+                self.stream.started();
+                self.engine.stream_began(begins);
+            }
             Some(StreamEvent::Run(run)) => {
                 self.stream.feed(run);
                 self.read_run().await;
@@ -88,7 +91,9 @@ impl EventLoop {
                     }
                     self.engine.update(oid, lsn, (&row, old.as_ref()), now);
                 }
-                Some(DecodedItem::Begin(final_lsn, micros, _xid)) => self.engine.begin(final_lsn, micros),
+                Some(DecodedItem::Begin(final_lsn, micros, xid)) => {
+                    self.engine.begin(final_lsn, CommitMark { xid, micros });
+                }
                 Some(DecodedItem::Commit(end_lsn)) => self.engine.commit(end_lsn),
                 Some(DecodedItem::Keepalive(wal_end)) => self.engine.keepalive(wal_end),
                 Some(DecodedItem::Ignored(kind)) => self.status.metrics().ignored(kind),

@@ -2,7 +2,7 @@
 //!
 //! * In: the stream's events; the durable checkpoint.
 //! * Out: decoded items; what the end of a stream means for the loop.
-//! * Never: a stream opened from anywhere but the durable checkpoint.
+//! * Never: a stream opened from behind the durable checkpoint.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(crate) struct StreamSupervisor {
     source: Source,
     /// Whether there is a slot to be streamed at all.
     is_wanted: bool,
+    /// No stream was opened since the one that the start began.
+    is_first: bool,
     stream: Option<Stream>,
     decoder: Decoder,
     tables: StreamedTables,
@@ -89,6 +91,7 @@ impl StreamSupervisor {
         StreamSupervisor {
             source,
             is_wanted: stream.is_some(),
+            is_first: true,
             stream,
             decoder,
             tables: StreamedTables { types, described: HashMap::new(), columns: HashMap::new() },
@@ -102,6 +105,11 @@ impl StreamSupervisor {
 
     pub(crate) fn is_open(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Whether the stream is the one that the start began.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// The stream's next event. Never ends while there is no stream.
@@ -261,15 +269,17 @@ impl StreamSupervisor {
         }
     }
 
-    /// Opens the stream again, from the durable checkpoint, when its time has come. Returns whether it was opened.
-    pub(crate) fn reopen(&mut self, confirmed: Lsn) -> bool {
+    /// Opens the stream again, from the durable checkpoint or from where what was read is to come once more, when its time has
+    /// come. Returns whether it was opened.
+    pub(crate) fn reopen(&mut self, confirmed: Lsn, again_from: Option<Lsn>) -> bool {
         if !self.is_wanted || self.stream.is_some() || Instant::now() < self.reconnect.at {
             return false;
         }
         if confirmed > self.start.from {
             self.start.patience = self.reconnect.patience;
         }
-        self.start.from = confirmed;
+        (self.start.from, self.start.again_from) = (confirmed, again_from);
+        self.is_first = false;
         match Stream::open(self.source.clone(), self.start.clone()) {
             Ok(stream) => {
                 self.stream = Some(stream);
