@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Config, StateConfig};
 use crate::model::Fault;
 use crate::postgres::catalog::{locks, publication, replica_identity, slot};
-use crate::postgres::connection::server_error::ServerError;
+use crate::postgres::connection::server_error::{ServerError, is_not_now};
 use crate::postgres::connection::session::Session;
 use crate::postgres::setup;
 use crate::runtime::monitor_event::{AuditCause, MonitorEvent, PublicationStatus, SourceStatus};
@@ -37,18 +37,25 @@ pub(crate) async fn server(
     seen: mpsc::Sender<MonitorEvent>,
 ) {
     let mut partitions = PartitionWatch::default();
+    let mut is_told = false;
     loop {
         let config = Arc::clone(&configs.borrow());
         let session = match server.connect(&config.source, &purpose(&config)).await {
             Ok(session) => session,
             Err(fault) => {
-                if seen.send(MonitorEvent::Unreachable(fault)).await.is_err() {
+                // It was up: the stream was taken before. A server that goes down waits for the stream to let go. Told once.
+                let event = match is_not_now(&fault) && !std::mem::replace(&mut is_told, true) {
+                    true => MonitorEvent::Shutdown(fault),
+                    false => MonitorEvent::Unreachable(fault),
+                };
+                if seen.send(event).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
+        is_told = false;
         if !poll(&configs, &session, &seen, &mut partitions).await {
             return;
         }

@@ -17,8 +17,7 @@ use crate::config::{Config, Section};
 use crate::model::{Fault, Lsn, SectionName};
 use crate::operations::consistency::drifted;
 use crate::operations::repair::plan::{
-    Mend, RepairPlan, SectionPlan, comparable, in_use, keeps_slot, lock, of, recorded_slot_is_gone, shown_by_stream,
-    unreadable,
+    Mend, RepairPlan, SectionPlan, comparable, keeps_slot, lock, no_other_slot, of, shown_by_stream, unreadable,
 };
 use crate::operations::teardown::drop_slot;
 use crate::postgres::backfill::selection::Selection;
@@ -87,11 +86,7 @@ impl Repair {
             return Err(Fault::usage("nothing has run here yet: there is nothing to repair", "pg2planhat run"));
         };
         let found = find(config, &control, server).await?;
-        found.slot.as_ref().map_or(Ok(()), |slot| slot.ours(&config.source.slot, &found.server.database.1))?;
-        if let Some(pid) = crate::operations::held_by(found.slot.as_ref()) {
-            return Err(in_use(&config.source.slot, pid));
-        }
-        recorded_slot_is_gone(config, &control, &found, &instance).await?;
+        no_other_slot(config, &control, &found, &instance).await?;
         let needs = compare(&instance.recorded(), &found.observed(config)).err().or_else(|| shown_by_stream(&instance));
         let mut gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
         // A re-sync that was begun brings the rows of those that it covers, and closes them.

@@ -82,14 +82,18 @@ pub(crate) fn of<'a>(gaps: &'a [Gap], section: &'a Section) -> impl Iterator<Ite
 }
 
 /// Why a repair does not begin just now.
-/// The file names another slot than the state: nothing is done while that one is there. An instance may live by it, and it keeps
-/// WAL that nobody would read any more.
-pub(crate) async fn recorded_slot_is_gone(
+/// Nothing is done where the slot is another's, or an instance holds it; nor, where the file names another slot than the state,
+/// while that one is there: an instance may live by it, and it keeps WAL that nobody would read any more.
+pub(crate) async fn no_other_slot(
     config: &Config,
     control: &Session,
     found: &Found,
     instance: &Instance,
 ) -> Result<(), Fault> {
+    found.slot.as_ref().map_or(Ok(()), |slot| slot.ours(&config.source.slot, &found.server.database.1))?;
+    if let Some(pid) = crate::operations::held_by(found.slot.as_ref()) {
+        return Err(in_use(&config.source.slot, pid));
+    }
     let recorded = &instance.identity.slot;
     if recorded.is_empty() || *recorded == config.source.slot {
         return Ok(());

@@ -22,6 +22,14 @@ pub struct ServerError {
     pub hint: Option<String>,
 }
 
+/// The remedy where a server takes no connections just now.
+const NOT_NOW: &str = "wait: PostgreSQL is starting up or shutting down; it is tried again";
+
+/// Whether a connection was refused because the server is not up yet, or goes down.
+pub(crate) fn is_not_now(fault: &Fault) -> bool {
+    fault.remedy == NOT_NOW
+}
+
 impl ServerError {
     /// Reads the body of an ErrorResponse or NoticeResponse; what cannot be read is left out.
     pub fn parse(mut body: &[u8]) -> ServerError {
@@ -102,7 +110,7 @@ impl ServerError {
             "53300" => format!(
                 "raise max_connections or the role's limit (ALTER ROLE {role} CONNECTION LIMIT -1), or end idle connections; it is tried again"
             ),
-            "57P03" => "wait: PostgreSQL is starting up or shutting down; it is tried again".to_owned(),
+            "57P03" => NOT_NOW.to_owned(),
             "57P01" | "57P02" => "PostgreSQL is being stopped, or someone ended the connection; it is tried again".to_owned(),
             "55006" => "another connection holds it: SELECT slot_name, active_pid FROM pg_replication_slots; it is tried again".to_owned(),
             "25006" => "this server is a standby: point source.host at the primary, or list all servers and set target_session_attrs=read-write".to_owned(),
