@@ -2,7 +2,7 @@
 
 use pg2planhat::testing::sim::SinkKind;
 
-use crate::faults_stream_scene::Scene;
+use crate::faults_stream_scene::{PATIENCE, Scene};
 use crate::harness::{App, ConfigText, SectionText};
 use crate::harness::{Cluster, Version};
 use crate::main_job_oracle::{drain, section_is, text};
@@ -29,7 +29,7 @@ fn mapped() -> SectionText {
 async fn case_91_a_column_that_older_rows_lack_is_null_or_its_default(version: Version) {
     let Some(cluster) = Cluster::builder().version(version).start_or_skip().await else { return };
     let scene = Scene::at(cluster).await;
-    let ddl = "ALTER TABLE m ADD COLUMN company text DEFAULT 'acme'; ALTER TABLE m RENAME COLUMN at TO happened_at";
+    let ddl = "ALTER TABLE m ADD COLUMN company text DEFAULT 'acme'; ALTER TABLE m ADD COLUMN happened_at timestamptz";
     let base = older_rows(&scene, ddl).await;
     let section = mapped().field("externalId", "{ column: company, default: unknown }").field("date", "happened_at");
     let app = App::run(&base.section(section));
@@ -45,7 +45,7 @@ async fn case_91_a_column_that_older_rows_lack_is_null_or_its_default(version: V
 #[tokio::test]
 async fn case_91_a_mandatory_column_that_older_rows_lack_halts_with_a_remedy_that_works() {
     let scene = Scene::new().await;
-    let base = older_rows(&scene, "ALTER TABLE m RENAME COLUMN external_id TO company").await;
+    let base = older_rows(&scene, "ALTER TABLE m ADD COLUMN company text").await;
     let app = App::run(&base.clone().section(mapped().field("externalId", "company")));
     section_is(&app, "m", "halted").await;
     let status = app.status().await;
@@ -55,4 +55,40 @@ async fn case_91_a_mandatory_column_that_older_rows_lack_halts_with_a_remedy_tha
     app.reload(&base.section(mapped().field("externalId", "{ column: company, default: c }")));
     section_is(&app, "m", "streaming").await;
     scene.exact().await;
+}
+
+/// The file follows by a restart. Without the value that the column had then, an item would be wrong, and nobody would know.
+#[tokio::test]
+async fn case_315_rows_from_before_a_column_was_renamed_keep_its_value() {
+    let renamed = [("at", "happened_at", "date", "external_id"), ("external_id", "company", "externalId", "company")];
+    for (column, now, field, filled) in renamed {
+        let scene = Scene::new().await;
+        let base = older_rows(&scene, &format!("ALTER TABLE m RENAME COLUMN {column} TO {now}")).await;
+        let fields = |name: &str| match field {
+            "date" => mapped().field("date", name),
+            _ => mapped().field("externalId", &format!("{{ column: {name}, default: none }}")).field("date", "at"),
+        };
+        scene.cluster.sql(&format!("INSERT INTO m ({filled}, value) VALUES ('c', 1)")).await;
+        let of = async |name: &str| App::run(&base.clone().section(fields(name)));
+        let app = of(now).await;
+        section_is(&app, "m", "halted").await;
+        let status = app.status().await;
+        let remedy = status["sections"][0]["remedy"].as_str().unwrap();
+        assert!(remedy.contains(&format!("write {column} again in place of {now}, and restart")), "{remedy}");
+        assert_eq!(scene.sim.items(SinkKind::Metric).len(), 3, "nothing without its value");
+        drain(app, &scene.cluster).await;
+
+        let items = |many: u64| move |stats: &pg2planhat::testing::sim::Stats| stats.metrics.items == many;
+        let app = of(column).await;
+        scene.sim.wait_for(items(7), PATIENCE).await.unwrap();
+        section_is(&app, "m", "halted").await;
+        app.reload(&base.clone().section(fields(now)));
+        section_is(&app, "m", "streaming").await;
+        scene.sim.wait_for(items(8), PATIENCE).await.unwrap();
+        let items = scene.sim.items(SinkKind::Metric);
+        assert!(
+            items[3..7].iter().all(|item| !text(item, field).is_empty() && text(item, field) != "none"),
+            "{items:?}"
+        );
+    }
 }

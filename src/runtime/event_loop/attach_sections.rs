@@ -14,6 +14,7 @@ use crate::model::{Exit, Fault, Phase, SectionId};
 use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attacher::{AttachEvent, Attacher, Ready};
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::fitted_columns::FittedColumns;
 use crate::runtime::event_loop::section_runtime::AttachedTable;
 use crate::runtime::event_loop::sections::defined;
 use crate::runtime::in_doubt;
@@ -118,6 +119,7 @@ impl EventLoop {
             oid,
             attached_at: carried_at,
             fitted_at: carried_at,
+            fitted: FittedColumns::new(&fit.table, &fit.columns),
             reading,
             asked_since,
             verified: None,

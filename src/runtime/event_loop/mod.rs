@@ -11,6 +11,7 @@ pub(crate) mod backfills;
 pub(crate) mod build;
 pub(crate) mod diff_tasks;
 pub(crate) mod diffs;
+pub(crate) mod fitted_columns;
 pub(crate) mod handle_requests;
 pub(crate) mod loop_context;
 pub(crate) mod loop_exit;

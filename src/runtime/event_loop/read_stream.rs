@@ -127,17 +127,33 @@ impl EventLoop {
             table.is_some_and(|table| table.oid == oid)
         });
         let route = |(section, runtime): (_, &crate::runtime::event_loop::section_runtime::SectionRuntime)| {
-            let older = runtime.table.as_ref().is_some_and(|table| within.is_some_and(|at| at < table.fitted_at));
-            let mapping = match older {
-                true => {
+            let older = runtime.table.as_ref().filter(|table| within.is_some_and(|at| at < table.fitted_at));
+            let mapping = match older.map(|table| table.fitted.renamed(columns)) {
+                Some(Some(names)) => Err(renamed(names)),
+                Some(None) => {
                     Mapping::compile_for_older_rows(&runtime.config, names, columns).map_err(|faults| too_old(&faults))
                 }
-                false => Mapping::compile(&runtime.config, names, columns).map_err(|faults| misfit(&faults)),
+                None => Mapping::compile(&runtime.config, names, columns).map_err(|faults| misfit(&faults)),
             };
             Route { section, mapping: mapping.map(Rc::new) }
         };
         of_table.map(route).collect()
     }
+}
+
+/// A column seems to have been renamed since the rows were written: without its value they would be wrong.
+fn renamed((before, now): (&str, &str)) -> Trouble {
+    Trouble::new(
+        format!(
+            "the column {now} was probably renamed: rows are still to be delivered that were written when the table had {before} \
+             and not {now}"
+        ),
+        format!(
+            "write {before} again in place of {now}, and restart: these rows are delivered, and the section halts at the first that \
+             has {now}; then write {now}, and SIGHUP. Where {before} was another column, and dropped: leave what reads {now} out of \
+             the section until these rows are delivered"
+        ),
+    )
 }
 
 /// What of the rows is missing that were written before their table was as the mapping wants it, and what brings them.

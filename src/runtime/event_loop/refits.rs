@@ -15,6 +15,7 @@ use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attach;
 use crate::runtime::attacher::Refit;
 use crate::runtime::event_loop::EventLoop;
+use crate::runtime::event_loop::fitted_columns::FittedColumns;
 use crate::runtime::event_loop::section_runtime::{LookBehind, RefitState};
 use crate::runtime::event_loop::sections::{backfill, defined};
 use crate::runtime::refitter::Refitter;
@@ -97,6 +98,7 @@ impl EventLoop {
         }
         let Refit { fit, fitted_at, asked, .. } = refit;
         let selection = Selection::new(&fit.section, &fit.table, &fit.columns);
+        let fitted = FittedColumns::new(&fit.table, &fit.columns);
         let runtime = &mut self.sections[id];
         let selection = match runtime.report.row() {
             Some(row) => attach::as_attached(selection, row),
@@ -107,7 +109,7 @@ impl EventLoop {
         runtime.config = fit.section;
         runtime.refits.tried(state);
         if let Some(table) = &mut runtime.table {
-            (table.reading, table.fitted_at) = (Some(selection), fitted_at);
+            (table.reading, table.fitted_at, table.fitted) = (Some(selection), fitted_at, fitted);
         }
         self.engine.section_mut(id).set_table_mapping(Rc::new(fit.mapping));
         self.route(fit.table.oid).await;

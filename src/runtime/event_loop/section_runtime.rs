@@ -14,6 +14,7 @@ use crate::model::{Column, Key, Lsn, Position};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::selection::Selection;
 use crate::runtime::diff_schedule::DiffSchedule;
+use crate::runtime::event_loop::fitted_columns::FittedColumns;
 use crate::runtime::section_report::SectionReport;
 use crate::state::{OpenDelivery, SectionRow};
 use crate::telemetry::SectionMetrics;
@@ -72,6 +73,8 @@ pub(crate) struct AttachedTable {
     pub(crate) attached_at: Lsn,
     /// Where the WAL ended before the table was last seen to fit the mapping: rows of before may be older than a column.
     pub(crate) fitted_at: Lsn,
+    /// The columns that it had then.
+    pub(crate) fitted: FittedColumns,
     /// How its rows are read; `None` where it does not fit the mapping.
     pub(crate) reading: Option<Selection>,
     /// The transaction from which on rows are read of a section of `start: now` that was attached in this process.

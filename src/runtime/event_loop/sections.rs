@@ -17,6 +17,7 @@ use crate::postgres::backfill::selection::Selection;
 use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;
+use crate::runtime::event_loop::fitted_columns::FittedColumns;
 use crate::runtime::event_loop::section_runtime::{
     AttachedTable, ChunkPermits, LookBehind, RefitTries, SectionRuntime, WaitingSection,
 };
@@ -132,9 +133,10 @@ impl<'a> Building<'a> {
             self.delivery.resume_backfill(backfill);
         }
         let selection = attach::as_attached(Selection::new(&section, &table, &columns), &row);
+        let fitted = FittedColumns::new(&table, &columns);
         self.attach(&row, table.oid, Some(selection), self.verified());
         if let Some(table) = &mut self.runtime.table {
-            table.fitted_at = fitted_at;
+            (table.fitted_at, table.fitted) = (fitted_at, fitted);
         }
         self.delivery.set_table_mapping(Rc::new(mapping));
         self.runtime.report.set_row(row.clone());
@@ -225,6 +227,7 @@ impl<'a> Building<'a> {
             oid,
             attached_at: row.attachment.attach_lsn.unwrap_or_default(),
             fitted_at: Lsn::ZERO,
+            fitted: FittedColumns::default(),
             reading,
             asked_since: None,
             verified,
