@@ -19,7 +19,7 @@ use crate::runtime::startup_diff::other_database;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::update_leftovers;
 use crate::runtime::update_stream;
-use crate::state::{SectionPhase, SectionRow};
+use crate::state::{SERVER_ADDRESS, SectionPhase, SectionRow};
 
 /// Everything that differs from what was recorded.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub(crate) async fn standing(config: &Arc<Config>) -> Result<Consistency, Fault>
     let control = connect_sql(&config.source, "look").await?;
     let fault = |error: tokio_postgres::Error| control.fault(&error);
     let server = server::server(&control).await.map_err(fault)?;
-    let before = store.server_address().await.map_err(crate::operations::fate)?;
+    let before = store.noted_address(SERVER_ADDRESS).await.map_err(crate::operations::fate)?;
     let moved = moved(before.as_deref(), server.address.as_deref());
     let found = if server.in_recovery { None } else { find(config, &control, server).await.ok() };
     let (Some(instance), Some(found)) = (store.instance().await.map_err(crate::operations::fate)?, found) else {

@@ -38,6 +38,7 @@ pub(crate) mod section_changes;
 pub(crate) mod section_report;
 pub(crate) mod seen_merge;
 pub(crate) mod server_address;
+pub(crate) mod sink_address;
 pub(crate) mod solo_lock;
 pub(crate) mod standby;
 pub(crate) mod start_error;

@@ -6,12 +6,12 @@
 //! * Never: an end. Servers are moved, and promoted, and most have a new address after a restart of their container.
 
 use crate::model::Fault;
-use crate::state::{StateError, Store};
+use crate::state::{SERVER_ADDRESS, StateError, Store};
 
 /// Records the address of the server that this process leads at, and says so where it is another than before.
 pub(crate) async fn note(store: &Store, address: Option<&str>) -> Result<(), StateError> {
     let Some(address) = address else { return Ok(()) };
-    let before = store.server_address().await?;
+    let before = store.noted_address(SERVER_ADDRESS).await?;
     if before.as_deref() == Some(address) {
         return Ok(());
     }
@@ -19,7 +19,9 @@ pub(crate) async fn note(store: &Store, address: Option<&str>) -> Result<(), Sta
     if let Some(fault) = &moved {
         tracing::warn!(what = fault.what, remedy = fault.remedy, "the server has another address");
     }
-    store.record_server_address(address, &moved.map_or_else(|| "first seen".to_owned(), |fault| fault.what)).await
+    store
+        .note_address(SERVER_ADDRESS, address, &moved.map_or_else(|| "first seen".to_owned(), |fault| fault.what))
+        .await
 }
 
 /// That the server is elsewhere than before; `None` where it is not, or where one of both is not known.

@@ -17,8 +17,9 @@ use crate::state::state_error::StateError;
 use crate::state::store::{Store, rfc3339};
 use crate::state::write_sql::OPEN_GAP;
 
-/// The action of the events that say where the server was.
-const SERVER_ADDRESS: &str = "server_address";
+/// The action of the events that say where the server was, and where rows were delivered to.
+pub(crate) const SERVER_ADDRESS: &str = "server_address";
+pub(crate) const SINK_ADDRESS: &str = "sink_address";
 
 /// Something that a person asks of the running instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,18 +125,18 @@ impl Store {
         Ok(self.query("reading the events", &sql, &[&id, &i64::from(limit)]).await?.iter().map(event_of).collect())
     }
 
-    /// Where the server was when an instance last led at it.
-    pub(crate) async fn server_address(&self) -> Result<Option<String>, StateError> {
+    /// The address that was noted last, by the action of its events.
+    pub(crate) async fn noted_address(&self, action: &str) -> Result<Option<String>, StateError> {
         let asked = "SELECT args ->> 'address' FROM {schema}.event WHERE action = $1 ORDER BY id DESC LIMIT 1";
-        let rows = self.query("reading the server's address", asked, &[&self.text(SERVER_ADDRESS)]).await?;
+        let rows = self.query("reading an address", asked, &[&self.text(action)]).await?;
         Ok(rows.first().and_then(|row| row.get(0)))
     }
 
-    /// Records where the server is now.
-    pub(crate) async fn record_server_address(&self, address: &str, result: &str) -> Result<(), StateError> {
+    /// Notes an address as it is now.
+    pub(crate) async fn note_address(&self, action: &str, address: &str, result: &str) -> Result<(), StateError> {
         let event = NewEvent {
             actor: "pg2planhat".to_owned(),
-            action: SERVER_ADDRESS.to_owned(),
+            action: action.to_owned(),
             section: None,
             args: serde_json::json!({ "address": address }),
         };

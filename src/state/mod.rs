@@ -36,7 +36,7 @@ pub(crate) mod writes;
 
 pub use crate::state::attachment::*;
 pub(crate) use crate::state::audit_rows::{LastAudit, WholeAudit};
-pub(crate) use crate::state::events::{Event, Gap, NewEvent};
+pub(crate) use crate::state::events::{Event, Gap, NewEvent, SERVER_ADDRESS, SINK_ADDRESS};
 pub(crate) use crate::state::instance::{Identity, Instance, Opened, UpdatePublication};
 pub use crate::state::ledger::OpenDelivery;
 pub(crate) use crate::state::ledger::{DeliveryFilter, DeliveryRow};

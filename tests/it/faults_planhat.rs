@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pg2planhat::testing::sim::{SimFault, SimOptions, SinkKind, SinkRoute};
 use serde_json::Value;
 
+use crate::cli_ops_look::stop;
 use crate::delivery_scene::{PATIENCE, Scene, of_section, received, seats};
 use crate::harness::{App, Cluster, SectionText, eventually};
 
@@ -537,4 +538,28 @@ async fn case_51_one_sections_sink_is_down_and_the_other_goes_on_beyond_the_memo
         ["seats", "logins"].iter().all(|section| count("rows_delivered_total", section) == total as f64).then_some(())
     };
     eventually(PATIENCE, "both sections' counters", balanced).await;
+}
+
+#[tokio::test]
+async fn case_316_another_tenant_or_address_is_told_of_once() {
+    let scene = Scene::new().await;
+    let app = scene.run().await;
+    scene.insert(1, 3).await;
+    scene.metrics(3).await;
+    stop(&app).await;
+    assert!(!app.log().contains("the sink is another one"), "{}", app.log());
+    let tenant = "99999999-2222-4333-8444-555555555555";
+    let moved = scene.config.clone().set("planhat.tenant", tenant);
+    for (config, said) in
+        [(&moved, Some("rows go to another tenant of")), (&moved, None), (&scene.config, Some("another tenant"))]
+    {
+        let app = App::run(config);
+        app.wait_ready().await;
+        stop(&app).await;
+        let log = app.log();
+        assert_eq!(log.contains("the sink is another one"), said.is_some(), "{log}");
+        assert!(said.is_none_or(|said| log.contains(said)) && !log.contains(tenant), "{log}");
+    }
+    let kept = "SELECT count(*) FROM pg2planhat.event WHERE args::text LIKE '%99999999-%' OR result LIKE '%99999999-%'";
+    assert_eq!(scene.cluster.number(kept).await, 0, "the credential stays out of the state");
 }

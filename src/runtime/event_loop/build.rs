@@ -40,7 +40,8 @@ use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
 use crate::runtime::{
-    attach, attach_diff, monitor, replica_watch, server_address, state_writer, update_leftovers, update_stream,
+    attach, attach_diff, monitor, replica_watch, server_address, sink_address, state_writer, update_leftovers,
+    update_stream,
 };
 use crate::state::{Gap, NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
@@ -68,7 +69,8 @@ impl EventLoop {
         // Not before this process leads: who led until now may send updates of them.
         let taken_out = update_leftovers::take_out(&config, &control, &store);
         let noted = async { Ok(server_address::note(&store, server.address.as_deref()).await?) };
-        tokio::try_join!(decided, taken_out, noted)?;
+        let sink = async { Ok(sink_address::note(&store, &config.planhat).await?) };
+        tokio::try_join!(decided, taken_out, noted, sink)?;
         let (opened, types) = tokio::join!(store.open(), Types::load(&control));
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
