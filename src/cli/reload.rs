@@ -75,12 +75,18 @@ fn refused(faults: &[Fault], said: &str) -> Reloaded {
 fn dangers(changes: &[PlannedChange]) -> Vec<Fault> {
     let fault = |change: &PlannedChange| {
         let whose = if change.section.is_empty() { String::new() } else { format!("section {}: ", change.section) };
+        if !change.danger {
+            return Fault::usage(
+                format!("{whose}{}: {}", change.kind, change.said),
+                "restart: a record changes its name at a start only",
+            );
+        }
         Fault::usage(
             format!("{whose}{}: {}", change.kind, change.said),
             "mend the file; `pg2planhat plan` says the same",
         )
     };
-    changes.iter().filter(|change| change.danger).map(fault).collect()
+    changes.iter().filter(|change| change.danger || change.is_refused()).map(fault).collect()
 }
 
 /// The sections as they count from here on, and what of the file takes a restart. Pure.

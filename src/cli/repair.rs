@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cli::context::Context;
 use crate::model::{Exit, Fault};
-use crate::operations::{Mend, Repair, RepairPlan, SectionPlan};
+use crate::operations::{Mend, RemovedGaps, Repair, RepairPlan, SectionPlan};
 use crate::terminal::{bytes, plural, wrapped};
 
 /// Arguments of `repair`.
@@ -40,7 +40,23 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
         How { backfill: true, .. } => Mend::Backfill,
         How { .. } => Mend::AcceptLoss,
     };
-    let Some(repair) = Repair::look(&Arc::new(context.config()?.clone()), how).await? else {
+    let config = Arc::new(context.config()?.clone());
+    let removed = RemovedGaps::look(&config).await?;
+    let looked = Repair::look(&config, how).await;
+    if let (Some(removed), Ok(None)) | (Some(removed), Err(Fault { exit: Exit::Unavailable, .. })) = (&removed, &looked)
+    {
+        let whose = removed.said();
+        if how != Mend::AcceptLoss {
+            looked?;
+            let text = format!(
+                "There is nothing to mend of the sections in the file. Open are gaps of sections that are not in it: {whose}. Put those \
+                 back and repair again, or give their rows up: `pg2planhat repair --accept-loss`."
+            );
+            return said(context, None, &wrapped(&text, "", "", 80));
+        }
+        return give_up(context, args.yes, removed).await;
+    }
+    let Some(repair) = looked? else {
         return said(context, None, "There is nothing to mend: slot, publication and state belong together.");
     };
     if !context.confirm(&question(how, &repair.plan), args.yes)? {
@@ -48,6 +64,19 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<Exit, Fault> {
     }
     let plan = repair.run().await?;
     said(context, Some(&plan), "Done, and recorded. `pg2planhat run` goes on from here.")
+}
+
+/// Closes the gaps of sections that are not in the file: an instance may run meanwhile.
+async fn give_up(context: &Context, yes: bool, removed: &RemovedGaps) -> Result<Exit, Fault> {
+    let whose = removed.said();
+    let asked = format!(
+        "Gaps are open of sections that are not in the file: {whose}. Their rows are given up: they are never delivered."
+    );
+    if !context.confirm(&wrapped(&asked, "", "", 80), yes)? {
+        return said(context, None, "Nothing was done.");
+    }
+    removed.give_up().await?;
+    said(context, None, "Done, and recorded: these gaps are closed.")
 }
 
 fn question(how: Mend, plan: &RepairPlan) -> String {

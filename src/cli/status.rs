@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::model::{Exit, Fault};
 use crate::operations;
-use crate::telemetry::status_document::{Backfill, InstanceState, SectionState, SectionStatus, Status};
+use crate::telemetry::status_document::{Backfill, InstanceState, RemovedStatus, SectionState, SectionStatus, Status};
 use crate::terminal::{Colour, StyledText, bytes, count, plural};
 
 /// Arguments of `status`.
@@ -75,7 +75,7 @@ fn is_well(status: &Status) -> bool {
             (section.flows || status.state == InstanceState::Standby) && section.open_gaps.unwrap_or(0) == 0
         }
     };
-    state && status.sections.iter().all(is_well)
+    state && status.removed.is_empty() && status.sections.iter().all(is_well)
 }
 
 fn show(context: &Context, status: &Status) -> Result<(), Fault> {
@@ -101,6 +101,17 @@ fn show(context: &Context, status: &Status) -> Result<(), Fault> {
     output.table(&["section", "state", "delivered", "quarantined", "lag", "last delivery", "backfill"], rows)?;
     for section in &status.sections {
         notes(context, section)?;
+    }
+    for RemovedStatus { section, open_gaps } in &status.removed {
+        let are = plural(*open_gaps, "gap is", "gaps are");
+        output.prose(
+            &format!(
+                "{section} is not in the file, and {are} open: its rows committed since are delivered by nobody. Put the section back \
+                 and `pg2planhat repair --gap` to deliver them; or give them up by `pg2planhat repair --accept-loss`, which may be \
+                 done while the instance runs"
+            ),
+            "",
+        )?;
     }
     Ok(())
 }

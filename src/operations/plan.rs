@@ -19,7 +19,7 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 use crate::runtime::StateConnector;
 use crate::runtime::diff_compare::not_before;
-use crate::runtime::section_changes::{key_changed, renamed_from};
+use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, Whose, delivered_again, key_changed};
 use crate::runtime::startup_diff::other_database;
 use crate::runtime::table_fit::describe;
 use crate::runtime::update_leftovers;
@@ -50,12 +50,14 @@ pub(crate) struct RecordedState {
     /// Names of the sections that were switched off, and whose gap nobody closed.
     pub off: Vec<String>,
     pub identity: Option<Identity>,
+    /// Which table each name of the file is.
+    pub tables: ConfiguredTables,
 }
 
 impl PlannedChange {
     /// It is refused while an instance runs: what is recorded of the section would not be true any more.
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.kind, "table" | "key" | "read")
+        matches!(self.kind, "table" | "key" | "read" | "renamed?")
     }
 }
 
@@ -80,6 +82,7 @@ pub(crate) async fn plan(config: &Arc<Config>) -> Result<Vec<PlannedChange>, Fau
         let rows = row.map_err(|error| session.fault(&error))?.and_then(|row| u64::try_from(row.get::<_, i64>(0)).ok());
         sizes.push((section.name.to_string(), rows));
     }
+    recorded.tables = ConfiguredTables::find(&session, config).await.map_err(|error| session.fault(&error))?;
     let size =
         |section: &Section| sizes.iter().find(|(name, _)| *name == section.name.as_str()).and_then(|(_, rows)| *rows);
     let mut changes = compare(config, &recorded, &size);
@@ -192,20 +195,24 @@ pub(crate) fn compare(
     if let Some(identity) = &recorded.identity {
         connection(config, identity, &mut changes);
     }
+    let history = SectionHistory { config, tables: &recorded.tables, sections: &recorded.sections };
     for section in &config.sections {
         let row = recorded.sections.iter().find(|row| row.name == section.name);
         match row.filter(|row| row.phase != SectionPhase::Waiting) {
-            None if section.is_on() => changes.push(begins(config, recorded, section, size(section))),
+            None if section.is_on() => changes.push(begins(history, section, size(section))),
             None => {}
-            Some(row) => differs(section, row, recorded, &mut changes),
+            Some(row) => differs((history, section), row, recorded, &mut changes),
         }
     }
     for row in recorded.sections.iter().filter(|row| row.phase != SectionPhase::Waiting) {
         let name = row.name.as_str();
-        let renamed = config
-            .sections
-            .iter()
-            .any(|section| renamed_from(config, &recorded.sections, section).is_some_and(|from| from.name == row.name));
+        let renamed = config.sections.iter().any(|section| {
+            let again = history.delivered_before(section).filter(|before| before.whose == Whose::Gone);
+            [history.takes_over(section), again.map(|before| before.row)]
+                .iter()
+                .flatten()
+                .any(|from| from.name == row.name)
+        });
         let there = config.sections.iter().any(|section| section.name == row.name);
         if !there && !renamed && !recorded.off.iter().any(|off| off == name) {
             changes.push(rests(name, "removed", "taken out of the file"));
@@ -236,22 +243,28 @@ fn connection(config: &Config, identity: &Identity, changes: &mut Vec<PlannedCha
 }
 
 /// A section that is not attached.
-fn begins(config: &Config, recorded: &RecordedState, section: &Section, size: Option<u64>) -> PlannedChange {
+fn begins(history: SectionHistory<'_>, section: &Section, size: Option<u64>) -> PlannedChange {
     let name = section.name.to_string();
-    if let Some(from) = renamed_from(config, &recorded.sections, section) {
-        let rows = from.totals.delivered;
+    if let Some(from) = history.takes_over(section) {
+        let rows = plural(from.totals.delivered, "row", "rows");
+        let said = format!(
+            "goes on with what is recorded of {}, which is gone from the file and reads the same table: {rows} delivered already stay \
+             as they are, and it reads on from where that was left",
+            from.name
+        );
         return PlannedChange {
             section: name,
             kind: "renamed?",
-            said: format!(
-                "{} is gone from the file and reads the same table: delivered again under the new name, {} would count twice; \
-                 keep the name, or write `start: now`",
-                from.name,
-                plural(rows, "row", "rows")
-            ),
-            rows: Some(rows),
-            danger: true,
+            said,
+            rows: Some(from.totals.delivered),
+            danger: false,
         };
+    }
+    if let Some(before) = history.delivered_before(section) {
+        let rows = before.row.totals.delivered;
+        let Fault { what, remedy, .. } = delivered_again(before, section, None);
+        let said = format!("{what}, and would count twice; {remedy}");
+        return PlannedChange { section: name, kind: "renamed?", said, rows: Some(rows), danger: true };
     }
     let about = size.map_or("its rows".to_owned(), |rows| format!("about {}", plural(rows, "row", "rows")));
     let (said, rows) = match &section.start {
@@ -289,7 +302,12 @@ fn other_rules(section: &Section) -> String {
 }
 
 /// A section that is attached, against what it was.
-fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, changes: &mut Vec<PlannedChange>) {
+fn differs(
+    (history, section): (SectionHistory<'_>, &Section),
+    row: &SectionRow,
+    recorded: &RecordedState,
+    changes: &mut Vec<PlannedChange>,
+) {
     let name = section.name.to_string();
     let was_off = recorded.off.contains(&name);
     let mut note = |kind, said: String, rows, danger| {
@@ -306,10 +324,17 @@ fn differs(section: &Section, row: &SectionRow, recorded: &RecordedState, change
         note("on again", said.to_owned(), None, true);
     }
     let table = section.table.to_string();
-    if row.attachment.table_name != table {
-        let said =
-            format!("the table recorded is {}: the section is attached anew to {table}", row.attachment.table_name);
-        note("table", said, Some(row.totals.delivered), true);
+    let is_named_otherwise = !section.is_streamed() && row.attachment.table_name != table;
+    if is_named_otherwise || history.moved_from(section).is_some() {
+        let before = history.delivered_before(section).map(|before| delivered_again(before, section, Some(row)));
+        let (was, rows) = (&row.attachment.table_name, row.totals.delivered);
+        let said = match before {
+            Some(Fault { what, remedy, .. }) => format!("the table recorded is {was}; {what}: it halts; {remedy}"),
+            None => format!(
+                "the table recorded is {was}: the section is attached anew to {table}, and rows of {was} are not delivered from then on"
+            ),
+        };
+        note("table", said, Some(rows), true);
         return;
     }
     if section.is_streamed() != row.attachment.attach_lsn.is_some() {

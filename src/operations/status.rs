@@ -14,7 +14,7 @@ use crate::postgres::connection::session::{Session, connect_sql};
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::identity::{compare, recorded_history};
 use crate::runtime::section_report;
-use crate::runtime::section_report::comparisons;
+use crate::runtime::section_report::{comparisons, removed};
 use crate::runtime::startup::find;
 use crate::runtime::state_connector::StateConnector;
 use crate::sql;
@@ -103,6 +103,8 @@ async fn look(config: &Arc<Config>) -> Result<Status, Fault> {
     let rows = store.sections().await.map_err(crate::operations::fate)?;
     let runs = store.diff_runs().await.map_err(crate::operations::fate)?;
     let gaps = store.gaps(true).await.map_err(crate::operations::fate)?;
+    let is_named = |name: &str| config.sections.iter().any(|section| section.name.as_str() == name);
+    status.removed = removed(gaps.iter().map(|gap| gap.section.as_deref()), is_named);
     let quarantined = store.quarantine_counts().await.map_err(crate::operations::fate)?;
     for (section, shown) in config.sections.iter().zip(&mut status.sections) {
         if let Some(row) = rows.iter().find(|row| row.name == section.name) {

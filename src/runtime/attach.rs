@@ -16,7 +16,7 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::Session;
-use crate::runtime::section_changes::{key_changed, renamed, renamed_from};
+use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, Whose, delivered_again, key_changed};
 use crate::runtime::start_error::StartError;
 use crate::runtime::table_fit::{Fit, describe, first_phase, refusal, still_streams};
 use crate::sql;
@@ -44,6 +44,14 @@ impl SectionStart {
             SectionStart::Waits(waits) => &waits.row.name,
         }
     }
+
+    /// The record of another section that is not to be confirmed past.
+    pub(crate) fn holds(&self) -> Option<&SectionRow> {
+        match self {
+            SectionStart::On(_) | SectionStart::Unfit(_) => None,
+            SectionStart::Waits(waits) => waits.renamed.as_ref()?.holds.as_ref(),
+        }
+    }
 }
 
 /// A section that is recorded as `waiting`.
@@ -52,8 +60,17 @@ pub(crate) struct Waits {
     pub row: SectionRow,
     /// Another section is attached to its table: the publication carried that, and must not be given it again in silence.
     pub carried_before: bool,
-    /// It looks like another section under a new name, and would deliver that one's rows again.
-    pub renamed: Option<Fault>,
+    /// It would deliver another section's rows again.
+    pub renamed: Option<Renamed>,
+}
+
+/// A section that would deliver the rows of another one again.
+#[derive(Debug)]
+pub(crate) struct Renamed {
+    /// What, and the remedy.
+    pub fault: Fault,
+    /// The other one's row, where that is gone from the file: until a person decides, nothing is confirmed past it.
+    pub holds: Option<SectionRow>,
 }
 
 /// A section, attached.
@@ -101,7 +118,7 @@ pub(crate) async fn start_sections(
     store: &Store,
     term: &Epoch,
     opened: &Opened,
-    types: &Types,
+    (types, tables): (&Types, &ConfiguredTables),
 ) -> Result<Vec<SectionStart>, StartError> {
     // Results alone may be read from a standby, which has no such position.
     if !config.streams() {
@@ -109,7 +126,8 @@ pub(crate) async fn start_sections(
     }
     let looked_at = xmin_barrier::insert_lsn(control).await.map_err(|error| control.fault(&error))?;
     let on = config.sections.iter().filter(|section| section.is_on() && section.is_streamed());
-    let start = |section| start_section((config, section), (control, types, looked_at), (store, term), opened);
+    let history = SectionHistory { config, tables, sections: &opened.sections };
+    let start = |section| start_section((history, section), (control, types, looked_at), (store, term), opened);
     // Side by side on one session: what one section asks does not wait for another's answer.
     stream::iter(on).map(start).buffered(SIDE_BY_SIDE).try_collect().await
 }
@@ -118,16 +136,27 @@ pub(crate) async fn start_sections(
 const SIDE_BY_SIDE: usize = 32;
 
 async fn start_section(
-    (config, section): (&Config, &Section),
+    (history, section): (SectionHistory<'_>, &Section),
     (control, types, looked_at): (&Session, &Types, Lsn),
     (store, term): (&Store, &Epoch),
     opened: &Opened,
 ) -> Result<SectionStart, StartError> {
+    let config = history.config;
     let row = opened.sections.iter().find(|row| row.name == section.name);
     let recorded = row.filter(|row| row.phase != SectionPhase::Waiting);
+    if let Some(row) = history.moved_from(section)
+        && let Some(before) = history.delivered_before(section)
+    {
+        let fault = delivered_again(before, section, Some(row));
+        let unfit = Unfit { section: section.clone(), fault, row: row.clone(), streams: false };
+        return Ok(SectionStart::Unfit(Box::new(unfit)));
+    }
     let fit = describe(config, control, types, section, recorded).await.map_err(|error| control.fault(&error))?;
     Ok(match (fit, recorded) {
         (Ok(fit), Some(row)) if row.attachment.table_oid == fit.table.oid => {
+            if row.attachment.table_name != section.table.to_string() {
+                store.name_table(&section.name, &section.table.to_string()).await?;
+            }
             resume(config, control, fit, (row, looked_at)).await?
         }
         (Err(fault), Some(row)) => {
@@ -144,7 +173,7 @@ async fn start_section(
             };
             match first {
                 Some(attached) => SectionStart::On(Box::new(attached)),
-                None => SectionStart::Waits(Box::new(wait(config, store, term, opened, section).await?)),
+                None => SectionStart::Waits(Box::new(wait(history, store, term, opened, section).await?)),
             }
         }
     })
@@ -206,17 +235,22 @@ async fn attach_first(
 
 /// Records that a section waits to be attached, unless that is recorded.
 async fn wait(
-    config: &Config,
+    history: SectionHistory<'_>,
     store: &Store,
     term: &Epoch,
     opened: &Opened,
     section: &Section,
 ) -> Result<Waits, StartError> {
     let table_name = section.table.to_string();
-    let others = || opened.sections.iter().filter(|other| other.name != section.name);
-    let carried_before = others()
-        .any(|other| other.attachment.attach_lsn.is_some() && other.attachment.table_name == section.table.to_string());
-    let renamed = renamed_from(config, &opened.sections, section).map(|from| renamed(from, section));
+    let mut others = opened.sections.iter().filter(|other| other.name != section.name);
+    let table = history.tables.of(&section.name);
+    let carried_before = others.any(|other| {
+        other.attachment.attach_lsn.is_some() && table.is_some_and(|oid| oid == other.attachment.table_oid)
+    });
+    let renamed = history.delivered_before(section).map(|before| Renamed {
+        fault: delivered_again(before, section, None),
+        holds: (before.whose == Whose::Gone).then(|| before.row.clone()),
+    });
     let known = opened.sections.iter().find(|row| row.name == section.name);
     let waits = |row: &&SectionRow| row.phase == SectionPhase::Waiting && row.attachment.table_name == table_name;
     if let Some(row) = known.filter(waits) {

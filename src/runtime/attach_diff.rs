@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Section};
 use crate::model::{Fault, SectionName};
+use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, delivered_again};
 use crate::runtime::start_error::StartError;
 use crate::state::{Attachment, BackfillProgress, DiffRun, Epoch, Opened, SectionPhase, SectionRow, Store};
 
@@ -25,7 +26,7 @@ pub(crate) async fn attach(
     config: &Config,
     store: &Store,
     term: &Epoch,
-    opened: &Opened,
+    (opened, tables): (&Opened, &ConfiguredTables),
 ) -> Result<Vec<AttachedDiff>, StartError> {
     let wanted: Vec<&Section> =
         config.sections.iter().filter(|section| section.is_on() && !section.is_streamed()).collect();
@@ -33,13 +34,17 @@ pub(crate) async fn attach(
     if wanted.is_empty() {
         return Ok(attached);
     }
+    let history = SectionHistory { config, tables, sections: &opened.sections };
     let mut runs = store.diff_runs().await?;
     for section in wanted {
         let known = opened.sections.iter().find(|row| row.name == section.name && row.phase != SectionPhase::Waiting);
         let row = match known {
             Some(row) if row.attachment.attach_lsn.is_some() => Err((was_streamed(section), row.clone())),
             Some(row) => Ok(row.clone()),
-            None => Ok(attach_new(store, term, section).await?),
+            None => match history.delivered_before(section) {
+                Some(before) => Err((delivered_again(before, section, None), wait(store, term, section).await?)),
+                None => Ok(attach_new(store, term, section).await?),
+            },
         };
         let last = runs.iter().position(|(name, _)| *name == section.name).map(|at| runs.swap_remove(at).1);
         attached.push(AttachedDiff { name: section.name.clone(), row, last });
@@ -54,6 +59,13 @@ fn was_streamed(section: &Section) -> Fault {
         "give the section a new name, and narrow its result to what is not delivered yet (`within`, or a `query` with a \
          WHERE): it begins by sending all of it",
     )
+}
+
+/// Records that a section waits until a person decides.
+async fn wait(store: &Store, term: &Epoch, section: &Section) -> Result<SectionRow, StartError> {
+    let attachment = Attachment::none_yet(&section.table, section.kind);
+    store.attach_section(term, &section.name, &attachment, &SectionPhase::Waiting).await?;
+    Ok(SectionRow::waiting(&section.name, attachment))
 }
 
 async fn attach_new(store: &Store, term: &Epoch, section: &Section) -> Result<SectionRow, StartError> {

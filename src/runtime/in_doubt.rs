@@ -52,6 +52,30 @@ pub fn left(section: &SectionName, policy: InDoubt, open: &[OpenDelivery]) -> Le
     left
 }
 
+/// What is to be recorded of batches that were under way of a section which is not on any more: nobody waits for them. Where it
+/// comes back, its rows are in doubt as others are.
+pub(crate) fn left_behind(open: &[OpenDelivery], is_on: impl Fn(&SectionName) -> bool) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for found in open.iter().filter(|found| found.outcome == Outcome::Sending && !is_on(&found.delivery.section)) {
+        let delivery = &found.delivery;
+        if !found.under_way {
+            ops.push(Op::Withdrawn { id: delivery.id });
+            continue;
+        }
+        tracing::warn!(section = %delivery.section, batch = delivery.id, rows = delivery.rows, "the process ended while this \
+            batch was under way, and its section is off or gone: whether Planhat received it nobody knows");
+        ops.push(Op::Ended {
+            id: delivery.id,
+            outcome: Outcome::InDoubt,
+            http_status: None,
+            error: "the process ended while the request was under way".to_owned(),
+        });
+        let add = Totals { in_doubt: u64::from(delivery.rows), ..Totals::default() };
+        ops.push(Op::SectionCheckpoint { section: delivery.section.clone(), position: None, phase: None, add });
+    }
+    ops
+}
+
 fn span(phase: Phase, delivery: &crate::state::Delivery) -> Option<Span> {
     if let Some((first, last)) = delivery.digests {
         return Some(Span::Digests(first, last));

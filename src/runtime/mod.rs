@@ -29,6 +29,7 @@ pub(crate) mod partition_watch;
 
 pub(crate) mod promotion;
 pub(crate) mod quarantine_reader;
+pub(crate) mod record_names;
 pub(crate) mod refitter;
 pub(crate) mod replica_watch;
 pub(crate) mod retained_growth;

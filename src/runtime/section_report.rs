@@ -10,8 +10,8 @@ use crate::config::Section;
 use crate::delivery::section::{BackfillQueue, Blocked, DiffQueue, SectionDelivery};
 use crate::model::{FilterRule, Lsn, Phase, RowCounts};
 use crate::runtime::diff_schedule::DiffSchedule;
-use crate::state::{SectionPhase, SectionRow};
-use crate::telemetry::status_document::{Backfill, DiffStatus, SectionState, SectionStatus};
+use crate::state::{SectionPhase, SectionRow, of_removed};
+use crate::telemetry::status_document::{Backfill, DiffStatus, RemovedStatus, SectionState, SectionStatus};
 
 /// The status of a section before the state was read.
 pub(crate) fn unknown(section: &Section) -> SectionStatus {
@@ -209,4 +209,12 @@ impl WalRate {
         }
         self.rate
     }
+}
+/// Sections that the file does not have, and whose gaps are open.
+pub(crate) fn removed<'a>(
+    gaps: impl Iterator<Item = Option<&'a str>>,
+    is_named: impl Fn(&str) -> bool,
+) -> Vec<RemovedStatus> {
+    let removed = of_removed(gaps, is_named).into_iter();
+    removed.map(|(section, open_gaps)| RemovedStatus { section, open_gaps }).collect()
 }

@@ -166,11 +166,11 @@ impl Store {
     }
 
     /// Closes the gaps of a section that were opened before an audit began, which ended now and found every row settled. Not
-    /// where the section does not stream: what made the gap may go on.
+    /// where the section does not stream: what made the gap may go on; nor where its rows are older than the section.
     pub(crate) async fn close_proven_gaps(&self, section: &SectionName, took_ms: u64) -> Result<u64, StateError> {
         let write = "UPDATE {schema}.gap g SET closed_at = now(), closed_by = 'an audit that found every row settled'
              FROM {schema}.section s
-             WHERE g.section = $1 AND g.closed_at IS NULL AND g.opened_at < now() - make_interval(secs => $2)
+             WHERE g.section = $1 AND g.closed_at IS NULL AND g.reason <> 'replaced' AND g.opened_at < now() - make_interval(secs => $2)
                 AND s.name = g.section AND s.phase = 'streaming' AND s.halted_reason IS NULL";
         let took = Duration::from_millis(took_ms).as_secs_f64();
         self.execute("closing gaps", write, &[&section.as_str(), &took]).await

@@ -27,6 +27,18 @@ pub struct Status {
     pub slot: SlotStatus,
     /// The sections, in the order configured.
     pub sections: Vec<SectionStatus>,
+    /// Sections that the file does not have any more, and whose gaps are open.
+    #[serde(default)]
+    pub removed: Vec<RemovedStatus>,
+}
+
+/// A section that the file does not have any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemovedStatus {
+    /// Its name.
+    pub section: String,
+    /// Gaps of it that are open: rows committed since it was left are delivered by nobody.
+    pub open_gaps: u64,
 }
 
 impl Status {
@@ -46,6 +58,7 @@ impl Status {
             },
             slot: SlotStatus::default(),
             sections: Vec::new(),
+            removed: Vec::new(),
         }
     }
 
@@ -342,7 +355,7 @@ mod tests {
     #[test]
     fn the_document_has_the_fields_that_were_promised() {
         let document = serde_json::to_value(sample()).unwrap();
-        for field in ["state", "ready", "reason", "version", "instance", "slot", "sections"] {
+        for field in ["state", "ready", "reason", "version", "instance", "slot", "sections", "removed"] {
             assert!(keys(&document).contains(&field), "{field}");
         }
         assert_eq!(

@@ -78,6 +78,7 @@ mod reload;
 mod reported_elsewhere;
 mod retry_versions;
 mod rules_changed;
+mod section_names;
 mod shapes_guesses;
 mod shapes_trials;
 mod shapes_updates;

@@ -16,6 +16,7 @@ use crate::planhat::Client;
 use crate::postgres::catalog::types::Types;
 use crate::postgres::replication::event::StreamStart;
 use crate::postgres::replication::stream::Stream;
+use crate::runtime::attach::SectionStart;
 use crate::runtime::audit_schedule;
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::attachments::Attachments;
@@ -34,14 +35,15 @@ use crate::runtime::event_loop::value_reader::ValueReader;
 use crate::runtime::monitor_event::{AuditCause, MonitorEvent};
 use crate::runtime::promotion::{Promotion, catch_up};
 use crate::runtime::same_server::SameServer;
+use crate::runtime::section_changes::ConfiguredTables;
 use crate::runtime::solo_lock::SoloLock;
 use crate::runtime::start_error::StartError;
 use crate::runtime::startup::Prepared;
 use crate::runtime::state_connector::StateConnector;
 use crate::runtime::status_board::Board;
 use crate::runtime::{
-    attach, attach_diff, monitor, replica_watch, server_address, sink_address, state_writer, update_leftovers,
-    update_stream,
+    attach, attach_diff, in_doubt, monitor, record_names, replica_watch, server_address, sink_address, state_writer,
+    update_leftovers, update_stream,
 };
 use crate::state::{Gap, NewGap, Opened, SectionPhase, SectionRow, Store};
 use crate::telemetry::status_document::InstanceState;
@@ -71,13 +73,15 @@ impl EventLoop {
         let noted = async { Ok(server_address::note(&store, server.address.as_deref()).await?) };
         let sink = async { Ok(sink_address::note(&store, &config.planhat).await?) };
         tokio::try_join!(decided, taken_out, noted, sink)?;
+        let tables = record_names::settle(&config, &control, &mut store, &term).await?;
         let (opened, types) = tokio::join!(store.open(), Types::load(&control));
         let (mut opened, types) = (opened?, types.map_err(|error| control.fault(&error))?);
         let is_on = |name: &SectionName| config.sections.iter().any(|section| section.name == *name && section.is_on());
-        let caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
-        let starts = attach::start_sections(&config, &control, &store, &term, &opened, &types).await?;
-        let compared = attach_diff::attach(&config, &store, &term, &opened).await?;
-        note_switched_off(&config, &store, &opened).await?;
+        let mut caught_up = catch_up(&mut opened, &board.known_progress(), promotion, is_on);
+        caught_up.extend(in_doubt::left_behind(&opened.open_deliveries, is_on));
+        let starts = attach::start_sections(&config, &control, &store, &term, &opened, (&types, &tables)).await?;
+        let compared = attach_diff::attach(&config, &store, &term, (&opened, &tables)).await?;
+        note_switched_off(&config, (&tables, &starts), &store, &opened).await?;
         tracing::info!(epoch, leader = leader_name(), %checkpoint, "leading");
 
         let Built { deliveries, runtimes, first_ops } =
@@ -183,19 +187,32 @@ const SWITCHED_OFF: &str = "switched_off";
 
 /// A section that was attached and is off now (or no longer configured) does not hold the slot: rows committed from here
 /// on are not delivered. That is wished, and recorded, so that switching it on again does not pass over it in silence.
-async fn note_switched_off(config: &Config, store: &Store, opened: &Opened) -> Result<(), StartError> {
+async fn note_switched_off(
+    config: &Config,
+    (tables, starts): (&ConfiguredTables, &[SectionStart]),
+    store: &Store,
+    opened: &Opened,
+) -> Result<(), StartError> {
+    let at = opened.instance.as_ref();
+    let at = (at.map(|instance| instance.checkpoint), at.and_then(|instance| instance.xmin_floor));
+    let told = record_names::note_replaced(config, tables, store, (&opened.sections, at)).await?;
+    // Until a person decides, nothing is confirmed past what such a one has settled.
+    let is_held = |row: &SectionRow| starts.iter().any(|start| start.holds().is_some_and(|held| held.name == row.name));
     let is_on = |row: &SectionRow| config.sections.iter().any(|section| section.name == row.name && section.is_on());
     // A result that is compared again later shows what was not delivered meanwhile.
     let is_streamed = |row: &&SectionRow| row.phase != SectionPhase::Waiting && row.attachment.attach_lsn.is_some();
     for row in opened.sections.iter().filter(is_streamed).filter(|row| !is_on(row)) {
+        if is_held(row) || told.contains(&row.name) {
+            continue;
+        }
         tracing::info!(section = %row.name, "switched off: its rows are not delivered from here on; a gap is recorded");
         let gap = NewGap {
             section: Some(row.name.clone()),
             reason: SWITCHED_OFF.to_owned(),
             detail: "the section was switched off, or taken out of the configuration".to_owned(),
-            from_lsn: opened.instance.as_ref().map(|instance| instance.checkpoint),
+            from_lsn: at.0,
             to_lsn: None,
-            xmin_floor: opened.instance.as_ref().and_then(|instance| instance.xmin_floor),
+            xmin_floor: at.1,
         };
         store.open_gap(&gap).await?;
     }

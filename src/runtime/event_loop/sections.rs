@@ -14,7 +14,7 @@ use crate::delivery::{Engine, Settings};
 use crate::model::{BySection, Fault, Lsn, Phase};
 use crate::planhat::Endpoint;
 use crate::postgres::backfill::selection::Selection;
-use crate::runtime::attach::{Attached, SectionStart, Unfit, Waits};
+use crate::runtime::attach::{Attached, Renamed, SectionStart, Unfit, Waits};
 use crate::runtime::attach_diff::AttachedDiff;
 use crate::runtime::diff_schedule::DiffSchedule;
 use crate::runtime::event_loop::fitted_columns::FittedColumns;
@@ -211,7 +211,12 @@ impl<'a> Building<'a> {
         let of_this = |open: &&OpenDelivery| open.delivery.section == waits.row.name;
         let left = self.opened.open_deliveries.iter().filter(of_this).cloned().collect();
         let Waits { row, carried_before, renamed } = waits;
-        if let Some(fault) = renamed {
+        if let Some(Renamed { fault, holds }) = renamed {
+            // Its rows are the other one's: until a person decides, nothing may be confirmed past them.
+            if let Some(held) = holds {
+                self.attach(&held, held.attachment.table_oid, None, None);
+                self.delivery.resume_behind(attach::position(&held));
+            }
             tracing::error!(section = %row.name, what = fault.what, remedy = fault.remedy, "halted");
             self.ops.push(Op::Halted { section: row.name, why: Some((fault.what.clone(), fault.remedy.clone())) });
             self.delivery.set_waiting(None);

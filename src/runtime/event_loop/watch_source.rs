@@ -7,6 +7,7 @@
 use crate::runtime::event_loop::EventLoop;
 use crate::runtime::event_loop::loop_exit::LoopExit;
 use crate::runtime::monitor_event::{MonitorEvent, SourceStatus};
+use crate::runtime::section_report;
 use crate::state::Op;
 
 impl EventLoop {
@@ -44,6 +45,10 @@ impl EventLoop {
                 }
             }
             MonitorEvent::OpenGaps(gaps) => {
+                let config = &self.context.config;
+                let is_named = |name: &str| config.sections.iter().any(|section| section.name.as_str() == name);
+                let removed = section_report::removed(gaps.iter().map(Option::as_deref), is_named);
+                self.status.board().modify(|status| status.removed = removed);
                 for section in self.sections.iter_mut() {
                     let own =
                         |gap: &&Option<String>| gap.as_deref().is_none_or(|name| name == section.config.name.as_str());
