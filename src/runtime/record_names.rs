@@ -24,20 +24,19 @@ pub(crate) async fn settle(
     term: &Epoch,
 ) -> Result<ConfiguredTables, StartError> {
     let tables = ConfiguredTables::find(control, config).await.map_err(|error| control.fault(&error))?;
+    let mut rows = store.sections().await?;
     for section in config.sections.iter().filter(|section| section.is_on() && section.is_streamed()) {
-        // Asked anew each time: a record is one section's alone.
-        let rows = store.sections().await?;
-        if rows.is_empty() {
-            break;
-        }
         let history = SectionHistory { config, tables: &tables, sections: &rows };
         if let Some(from) = history.takes_over(section) {
             take_over(control, store, term, (section, from)).await?;
+            // A record is one section's alone.
+            rows = store.sections().await?;
         } else if let Some(row) = history.moved_from(section)
             && tables.of(&section.name).is_some()
             && history.delivered_before(section).is_none()
         {
             leave(store, term, &rows, (section, row)).await?;
+            rows = store.sections().await?;
         }
     }
     Ok(tables)
