@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_missing_file_says_where_to_begin() {
         let fault = Context::new("/nowhere/x.yaml".into(), false).config().unwrap_err();
-        assert!(fault.what.contains("/nowhere/x.yaml") && fault.remedy.contains("example.yaml"), "{fault}");
+        assert!(fault.what.contains("/nowhere/x.yaml") && fault.remedy.contains("pg2planhat ui"), "{fault}");
         assert_eq!(fault.exit.code(), 64);
     }
 }
