@@ -55,9 +55,10 @@ pub(crate) struct RecordedState {
 }
 
 impl PlannedChange {
-    /// It is refused while an instance runs: what is recorded of the section would not be true any more.
+    /// It is refused while an instance runs: what is recorded of the section would not be true any more; or a record would go on
+    /// under another name, which it does at a start only. (That rows count twice is for a person to confirm, by their number.)
     pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.kind, "table" | "key" | "read" | "renamed?")
+        matches!(self.kind, "table" | "key" | "read") || self.kind == "renamed?" && !self.danger
     }
 }
 

@@ -92,7 +92,7 @@ async fn case_250_no_id_is_on_a_page_of_the_wizard_twice() {
 
 /// The file with a section under another name that would read everything again.
 fn renamed(text: &str) -> String {
-    text.replace("name: logins", "name: entries").replacen("start: now", "start: backfill", 1)
+    text.replace("name: logins", "name: entries\n    start: backfill")
 }
 
 /// The plan and the word to type of the Configuration page.
