@@ -19,7 +19,9 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::connection::session::Session;
 use crate::runtime::StateConnector;
 use crate::runtime::diff_compare::not_before;
-use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, Whose, delivered_again, key_changed};
+use crate::runtime::section_changes::{
+    ConfiguredTables, DeliveredBefore, SectionHistory, delivered_again, key_changed,
+};
 use crate::runtime::startup_diff::other_database;
 use crate::runtime::table_fit::describe;
 use crate::runtime::update_leftovers;
@@ -208,7 +210,7 @@ pub(crate) fn compare(
     for row in recorded.sections.iter().filter(|row| row.phase != SectionPhase::Waiting) {
         let name = row.name.as_str();
         let renamed = config.sections.iter().any(|section| {
-            let again = history.delivered_before(section).filter(|before| before.whose == Whose::Gone);
+            let again = history.delivered_before(section).filter(DeliveredBefore::is_gone);
             [history.takes_over(section), again.map(|before| before.row)]
                 .iter()
                 .flatten()

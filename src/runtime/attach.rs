@@ -16,7 +16,7 @@ use crate::postgres::catalog::types::Types;
 use crate::postgres::catalog::xmin_barrier;
 use crate::postgres::catalog::xmin_barrier::is_below;
 use crate::postgres::connection::session::Session;
-use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, Whose, delivered_again, key_changed};
+use crate::runtime::section_changes::{ConfiguredTables, SectionHistory, delivered_again, key_changed};
 use crate::runtime::start_error::StartError;
 use crate::runtime::table_fit::{Fit, describe, first_phase, refusal, still_streams};
 use crate::sql;
@@ -249,7 +249,7 @@ async fn wait(
     });
     let renamed = history.delivered_before(section).map(|before| Renamed {
         fault: delivered_again(before, section, None),
-        holds: (before.whose == Whose::Gone).then(|| before.row.clone()),
+        holds: before.is_gone().then(|| before.row.clone()),
     });
     let known = opened.sections.iter().find(|row| row.name == section.name);
     let waits = |row: &&SectionRow| row.phase == SectionPhase::Waiting && row.attachment.table_name == table_name;

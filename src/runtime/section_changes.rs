@@ -42,6 +42,8 @@ impl ConfiguredTables {
 pub(crate) enum Whose {
     /// A section that the file does not have any more.
     Gone,
+    /// The same, and another table took the place of its own, most likely with its rows.
+    Replaced,
     /// A section that is switched off.
     Off,
     /// A section that has another table in the file.
@@ -61,6 +63,13 @@ pub(crate) struct SectionHistory<'a> {
     pub config: &'a Config,
     pub tables: &'a ConfiguredTables,
     pub sections: &'a [SectionRow],
+}
+
+impl DeliveredBefore<'_> {
+    /// The section is not in the file any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.whose, Whose::Gone | Whose::Replaced)
+    }
 }
 
 impl<'a> SectionHistory<'a> {
@@ -103,10 +112,7 @@ impl<'a> SectionHistory<'a> {
         if !is_fresh || !section.is_on() || !section.is_streamed() || section.start != Start::Now {
             return None;
         }
-        let taken = |row: &&SectionRow| {
-            self.whose(section, row) == Some(Whose::Gone)
-                && self.tables.of(&section.name).is_none_or(|oid| oid == row.attachment.table_oid)
-        };
+        let taken = |row: &&SectionRow| self.whose(section, row) == Some(Whose::Gone);
         self.sections.iter().find(taken)
     }
 
@@ -123,7 +129,8 @@ impl<'a> SectionHistory<'a> {
             return None;
         }
         match self.config.sections.iter().find(|other| other.name == row.name) {
-            None => Some(Whose::Gone),
+            None if is_same || !was_streamed || self.tables.of(&section.name).is_none() => Some(Whose::Gone),
+            None => Some(Whose::Replaced),
             Some(other) if !other.is_on() => was_streamed.then_some(Whose::Off),
             Some(other) => (is_same && self.moved_from(other).is_some()).then_some(Whose::MovedOn),
         }
@@ -136,13 +143,19 @@ pub(crate) fn delivered_again(before: DeliveredBefore<'_>, section: &Section, mo
     let rows = plural(before.row.totals.delivered, "row", "rows");
     let whose = match before.whose {
         Whose::Gone => format!("{other} is gone from the file and reads the same table"),
+        Whose::Replaced => {
+            format!(
+                "{other} is gone from the file, and delivered a table in whose place {} is",
+                before.row.attachment.table_name
+            )
+        }
         Whose::Off => format!("{other} is switched off and reads the same table"),
         Whose::MovedOn => format!("{other} delivered that table's rows, and has another table in the file"),
     };
     let what = format!("section {name}: {whose}: under the name {name} {rows} would be delivered again");
     let table = &before.row.attachment.table_name;
     let remedy = match (moved, before.whose) {
-        (Some(own), Whose::Gone | Whose::Off | Whose::MovedOn) => format!(
+        (Some(own), Whose::Gone | Whose::Replaced | Whose::Off | Whose::MovedOn) => format!(
             "sections are known by their names: put `table: {}` back in {name}, and in {other} `table: {table}`",
             own.attachment.table_name
         ),
@@ -152,6 +165,10 @@ pub(crate) fn delivered_again(before: DeliveredBefore<'_>, section: &Section, mo
         (None, Whose::Gone) => format!(
             "keep the name {other}, or write `start: now`: {name} then goes on with what is recorded of {other}, from where it was \
              left (and `pg2planhat resync {name}` delivers older rows, on purpose)"
+        ),
+        (None, Whose::Replaced) => format!(
+            "keep the name {other}, and `pg2planhat repair --gap`; or write `start: now`: {name} then begins with new rows, and what was \
+             committed since {other} was left is an open gap of it, for `pg2planhat repair --gap`"
         ),
         (None, Whose::Off) => format!(
             "switch {other} on again, or write `start: now` in {name} (then `pg2planhat resync {name}` delivers older rows, on \

@@ -276,6 +276,9 @@ async fn case_311_a_table_that_was_replaced_and_a_new_name_leave_an_open_gap() {
     let cluster = &scene.cluster;
     cluster.sql("ALTER TABLE m RENAME TO m_old; CREATE TABLE m (LIKE m_old INCLUDING ALL)").await;
     cluster.sql("INSERT INTO m SELECT * FROM m_old WHERE id > 10").await;
+    let app = App::run(&base.clone().section(over("n", "m")));
+    halted_with(&app, "n", &["an open gap"]).await;
+    drain(app, cluster).await;
     let next = base.section(over("n", "m").set("start", "now"));
     let app = App::run(&next);
     section_is(&app, "n", "streaming").await;
